@@ -1,0 +1,38 @@
+# `make demo` and `make test` are all it takes on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 5000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check ui clean
+
+help: ## what each target does
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.done ## the virtual environment, from the lock in constraints.txt
+
+$(VENV)/.done: constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "alma_pipeline needs Python 3.11 or newer, found " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup ## the whole recipe, five stages, on this machine's CPU (about 6 minutes)
+	$(BIN)/python -m alma_pipeline
+
+test: setup ## all tests
+	$(BIN)/python -m pytest
+
+check: setup ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+ui: setup ## the MLflow pages of the store, on loopback (PORT=5000)
+	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) \
+	    --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$${ALMA_PIPELINE_STORE:-$(CURDIR)/.alma}/mlflow.db}"
+
+clean: ## caches and the virtual environment; never the store
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

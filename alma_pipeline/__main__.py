@@ -1,0 +1,8 @@
+"""`python -m alma_pipeline`."""
+
+import sys
+
+from alma_pipeline.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

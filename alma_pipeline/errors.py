@@ -1,0 +1,25 @@
+"""The ways a command can end badly. Not a place for handling: `cli` maps these to exit codes."""
+
+
+class PipelineError(Exception):
+    """Anything this project raises on purpose."""
+
+
+class UserError(PipelineError):
+    """The request cannot be carried out as given: one paragraph, exit code 2, nothing written."""
+
+
+class ConfigError(UserError):
+    """One or several problems of a configuration, each with its full key."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class StageFailed(PipelineError):
+    """A node's worker ended without a result: exit code 1, with the log's tail and path."""
+
+    def __init__(self, node: str, reason: str, log: str, tail: str = "") -> None:
+        self.node, self.reason, self.log, self.tail = node, reason, log, tail
+        super().__init__(f"{node}: {reason}")

@@ -1,0 +1,73 @@
+"""Dataclass fields that carry their own limits, checked all at once by `config`.
+
+Not a validation framework: a limit is data beside the field, and one function reads it.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+
+def number(
+    default: float | int | str | None,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A number within limits; None passes where the annotation allows it, and MISSING makes it required."""
+    limits = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
+    return dataclasses.field(default=default, metadata={"limits": limits})
+
+
+def choice(default: str, *others: str) -> Any:
+    """One word of a few."""
+    return dataclasses.field(default=default, metadata={"choices": (default, *others)})
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean 'beta'?` where a known name is close, else the known names."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def problems(config: Any, key: str) -> Iterator[str]:
+    """Every field of a dataclass tree that breaks its limits, with its full dotted key."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        name = f"{key}.{item.name}" if key else item.name
+        yield from _field_problems(item, value, name)
+        children = value.items() if isinstance(value, dict) else [("", value)]
+        for child, node in children:
+            if dataclasses.is_dataclass(node):
+                yield from problems(node, f"{name}.{child}" if child else name)
+    if hasattr(config, "conflicts"):
+        yield from (f"{key}: {text}" if key else text for text in config.conflicts())
+
+
+def _field_problems(item: "dataclasses.Field[Any]", value: Any, name: str) -> Iterator[str]:
+    if value is None:
+        return
+    choices = item.metadata.get("choices")
+    if choices and value not in choices:
+        yield f"{name}={value}: expected one of {', '.join(choices)}; {nearest(str(value), list(choices))}"
+    limits = item.metadata.get("limits")
+    if not limits:
+        return
+    if not math.isfinite(value):
+        yield f"{name}={value}: expected a finite number"
+    broken = [
+        text
+        for text, bad in (
+            (f"above {limits['above']}", limits["above"] is not None and not value > limits["above"]),
+            (f"at least {limits['at_least']}", limits["at_least"] is not None and value < limits["at_least"]),
+            (f"below {limits['below']}", limits["below"] is not None and not value < limits["below"]),
+            (f"at most {limits['at_most']}", limits["at_most"] is not None and value > limits["at_most"]),
+        )
+        if bad
+    ]
+    if broken:
+        yield f"{name}={value}: expected a number {' and '.join(broken)}"

@@ -1,0 +1,119 @@
+"""What a worker is told, and how it speaks back. The whole interface between the parent and a stage's `run.py`.
+
+The parent writes `job.json` into a work folder; every rank reads it. Rank 0 appends to `metrics.jsonl` beside it,
+and writes `result.json` last. No torch here.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import time
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from alma_pipeline.schema import Hardware, NodeConfig
+
+
+@dataclass(frozen=True)
+class Input:
+    """A finished artifact a node reads."""
+
+    key: str
+    kind: str
+    path: str
+    """Its folder."""
+    result: dict[str, Any]
+    """What its stage returned."""
+    base: str = ""
+    """For a checkpoint: the folder of the full model it stands on, itself when it is one."""
+    base_key: str = ""
+    adapters: list[str] = field(default_factory=list)
+    """Folders of the adapters on that base, in loading order; all but the last are merged."""
+    adapter_keys: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One node's work. `config` is the kind's own frozen dataclass."""
+
+    name: str
+    key: str
+    work: str
+    config: Any
+    hardware: Hardware
+    inputs: dict[str, Input]
+
+    @property
+    def out(self) -> Path:
+        """Where the artifact's files go; becomes the artifact when the node is done."""
+        return Path(self.work) / "out"
+
+    @property
+    def resume(self) -> Path:
+        """Where resume points go; never part of the artifact."""
+        return Path(self.work) / "resume"
+
+    @property
+    def rank(self) -> int:
+        return int(os.environ.get("RANK", "0"))
+
+    def log(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        """Append a line for the parent's progress bar and for tracking; only rank 0 writes."""
+        if self.rank == 0:
+            line = {"time": time.time(), "step": step, "total": total, "metrics": metrics}
+            with open(Path(self.work) / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def write(self) -> None:
+        """Put the job where every rank finds it."""
+        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        (Path(self.work) / "job.json").write_text(text, encoding="utf-8")
+
+
+def kind_config(kind: str) -> type[NodeConfig]:
+    """The dataclass of a kind's settings, loaded by name."""
+    config: type[NodeConfig] = importlib.import_module(f"stages.{kind}.config").Config
+    return config
+
+
+def typed(schema: type, value: Any) -> Any:
+    """Plain values as the frozen dataclass `schema`, nested ones and dictionaries of them too."""
+    if value is None or not dataclasses.is_dataclass(schema):
+        return value
+    hints = typing.get_type_hints(schema)
+    return schema(**{name: _typed(hints[name], child) for name, child in value.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if typing.get_origin(hint) is dict:
+        return {key: typed(typing.get_args(hint)[1], child) for key, child in value.items()}
+    return typed(hint, value)
+
+
+def thaw(node: Any) -> Any:
+    """Make a node of frozen dataclasses writable, recursively: OmegaConf marks each one read-only."""
+    OmegaConf.set_readonly(node, None)
+    keys = range(len(node)) if OmegaConf.is_list(node) else list(node.keys())
+    for key in keys:
+        child = node._get_node(key)
+        if OmegaConf.is_config(child) and not child._is_none() and not child._is_missing():
+            thaw(child)
+    return node
+
+
+def read_job(path: Path) -> Job:
+    """The job written by `Job.write`, with typed configuration and inputs."""
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    return Job(
+        name=raw["name"],
+        key=raw["key"],
+        work=raw["work"],
+        config=typed(kind_config(raw["config"]["kind"]), raw["config"]),
+        hardware=typed(Hardware, raw["hardware"]),
+        inputs={role: Input(**value) for role, value in raw["inputs"].items()},
+    )

@@ -1,0 +1,69 @@
+"""Who ran what, where, with which code: captured once per invocation. Recorded, never part of a key."""
+
+import getpass
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.redact import redacted
+
+PACKAGES = ("torch", "transformers", "peft", "deepspeed", "datasets", "mlflow", "sacrebleu", "babel", "hydra-core")
+
+
+def capture() -> dict[str, Any]:
+    """Plain values: git state of this project's folder, command line, versions, machine."""
+    value = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "user": _user(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "argv": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": git_state(Path(__file__).resolve().parent),
+    }
+    result: dict[str, Any] = redacted(value)
+    return result
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Commit, branch, whether files differ from it, and the remote; empty outside a checkout."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {
+        "commit": commit,
+        "branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD"),
+        "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no")),
+        "remote": _git(folder, "config", "--get", "remote.origin.url"),
+    }
+
+
+def _git(folder: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""

@@ -1,0 +1,218 @@
+"""From a configuration to the graph of nodes it asks for: instances, groups, languages, evaluations.
+
+Knows the graph's rules, nothing of what is stored or how a node runs.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alma_pipeline import fields
+from alma_pipeline.errors import ConfigError
+from alma_pipeline.job import kind_config, thaw
+from alma_pipeline.schema import Config, Language, NodeConfig
+
+TEMPLATES = ("translate", "score")
+"""Nodes that are copied for every evaluated checkpoint."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One instance: a node of the configuration, or its copy for one group or one checkpoint."""
+
+    name: str
+    config: NodeConfig
+    inputs: dict[str, str]
+    """Role to instance name."""
+    setting: str
+    """Where its settings stand in the configuration: `stages.cpo`."""
+    group: int | None = None
+    target: bool = False
+
+    @property
+    def kind(self) -> str:
+        return self.config.kind
+
+
+def build(config: Config) -> list[Node]:
+    """Every node the targets need, inputs before their users, each checkpoint followed by its evaluation.
+
+    Raises ConfigError for groups and overrides that take no part.
+    """
+    groups = chosen_groups(config)
+    wanted = [*config.targets, *_controls(config)]
+    instances = {node.name: node for node in _instances(config, groups)}
+    names = [name for name in instances if _base_name(name) in wanted]
+    nodes = _evaluated(config, _ancestors(instances, names), instances)
+    problems = list(_idle_overrides(config, nodes, groups))
+    if problems:
+        raise ConfigError(problems)
+    return nodes
+
+
+def chosen_groups(config: Config) -> list[int]:
+    """The language groups of the run. Raises ConfigError for one that has no language in it."""
+    present = sorted({group for code in config.data.languages if (group := config.languages[code].group)})
+    if config.group == "all":
+        return present
+    asked = config.group if isinstance(config.group, list) else [config.group]
+    wrong = [group for group in asked if group not in present]
+    if wrong or not asked:
+        listed = ", ".join(map(str, wrong)) or "an empty list"
+        raise ConfigError(
+            [f"group={listed}: expected all or some of {', '.join(map(str, present))}, the groups of data.languages"]
+        )
+    return sorted(set(asked))
+
+
+def _base_name(instance: str) -> str:
+    return instance.rpartition(".")[2]
+
+
+def _controls(config: Config) -> list[str]:
+    """Extra nodes whose counterpart is a target or on a target's way."""
+    needed = set(config.targets)
+    frontier = list(config.targets)
+    while frontier:
+        for name in config.stages[frontier.pop()].roles().values():
+            if name not in needed:
+                needed.add(name)
+                frontier.append(name)
+    return [extra for extra, counterpart in config.evaluation.controls.items() if counterpart in needed]
+
+
+def _instances(config: Config, groups: list[int]) -> Iterator[Node]:
+    for name, node in config.stages.items():
+        if name in TEMPLATES:
+            continue
+        target = name in config.targets
+        if not node.per_group:
+            yield Node(name, _filled(config, node, None), _inputs(config, name, None), f"stages.{name}", None, target)
+            continue
+        for group in groups:
+            own = _overridden(config, name, group)
+            inputs = _inputs(config, name, group)
+            yield Node(f"g{group}.{name}", _filled(config, own, group), inputs, f"stages.{name}", group, target)
+
+
+def _inputs(config: Config, name: str, group: int | None) -> dict[str, str]:
+    result = {}
+    for role, source in config.stages[name].roles().items():
+        grouped = config.stages[source].per_group
+        if grouped and group is None:
+            text = f"stages.{name}.inputs.{role}={source}: {source} exists once per group; {name} is not a group node"
+            raise ConfigError([text])
+        result[role] = f"g{group}.{source}" if grouped else source
+    return result
+
+
+def _overridden(config: Config, name: str, group: int) -> NodeConfig:
+    """A group's node: `groups.g5.arpo.beta` over `stages.arpo.beta`."""
+    changes = (config.groups.get(f"g{group}") or {}).get(name) or {}
+    node = config.stages[name]
+    if not changes:
+        return node
+    try:
+        merged = OmegaConf.merge(thaw(OmegaConf.structured(node)), changes)
+        result = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        known = [item.name for item in dataclasses.fields(kind_config(node.kind))]
+        detail = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError([f"groups.g{group}.{name}.{key}: {detail}; {fields.nearest(key, known)}"]) from error
+    problems = list(fields.problems(result, f"groups.g{group}.{name}"))
+    if problems:
+        raise ConfigError(problems)
+    return result  # type: ignore[no-any-return]
+
+
+def _filled(config: Config, node: NodeConfig, group: int | None) -> NodeConfig:
+    """The node with its languages: English and those of the run, or of its group."""
+    if not any(item.name == "languages" for item in dataclasses.fields(node)):
+        return node
+    codes = [code for code in config.data.languages if group is None or config.languages[code].group == group]
+    return dataclasses.replace(node, languages=language_table(config, codes))  # type: ignore[call-arg]
+
+
+def language_table(config: Config, codes: list[str]) -> dict[str, Language]:
+    """English and `codes`, without their groups: moving a language to another group changes no key."""
+    names = [item.name for item in dataclasses.fields(Language)]
+    return {code: Language(**{name: getattr(config.languages[code], name) for name in names}) for code in ("en", *sorted(codes))}
+
+
+def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
+    """`wanted` and everything before it, inputs first. Raises ConfigError for a circle."""
+    ordered: dict[str, Node] = {}
+    open_names: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in ordered:
+            return
+        if name in open_names:
+            circle = " -> ".join([*open_names[open_names.index(name) :], name])
+            raise ConfigError([f"the inputs form a circle: {circle}"])
+        open_names.append(name)
+        for source in instances[name].inputs.values():
+            visit(source)
+        open_names.pop()
+        ordered[name] = instances[name]
+
+    for name in wanted:
+        visit(name)
+    return list(ordered.values())
+
+
+def _evaluated(config: Config, nodes: list[Node], instances: dict[str, Node]) -> list[Node]:
+    """Each evaluated checkpoint followed by its translate and score nodes, their inputs before them."""
+    result: dict[str, Node] = {}
+    for node in nodes:
+        result[node.name] = node
+        if _base_name(node.name) in config.evaluation.checkpoints:
+            for extra in _evaluation(config, node):
+                for source in extra.inputs.values():
+                    if source in instances:
+                        result.setdefault(source, instances[source])
+                result[extra.name] = extra
+    return list(result.values())
+
+
+def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
+    everything = node.group is None or _base_name(node.name) in config.evaluation.every_direction
+    group = None if everything else node.group
+    translate, score = (_filled(config, config.stages[name], group) for name in TEMPLATES)
+    hypotheses = Node(
+        f"{node.name}.translate",
+        translate,
+        {"checkpoint": node.name, "test": "test_corpus"},
+        "stages.translate",
+        node.group,
+    )
+    scores = Node(f"{node.name}.score", score, {"hypotheses": hypotheses.name}, "stages.score", node.group)
+    return hypotheses, scores
+
+
+def _idle_overrides(config: Config, nodes: list[Node], groups: list[int]) -> Iterator[str]:
+    """Group overrides that would change nothing."""
+    taking_part = {_base_name(node.name) for node in nodes if node.group is not None}
+    for key, per_node in config.groups.items():
+        known = [f"g{group}" for group in groups]
+        if key not in known:
+            yield f"groups.{key}: takes no part in this run; {fields.nearest(str(key), known)}"
+            continue
+        for name in per_node or {}:
+            if name not in taking_part:
+                yield f"groups.{key}.{name}: takes no part in this run; {fields.nearest(name, sorted(taking_part))}"
+
+
+def is_training(node: Node) -> bool:
+    """Whether a node makes a checkpoint by training."""
+    return hasattr(node.config, "learning_rate")
+
+
+def plain(node: Node) -> dict[str, Any]:
+    """A node for `plan --json`."""
+    return {"name": node.name, "kind": node.kind, "inputs": node.inputs, "group": node.group}

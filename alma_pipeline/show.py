@@ -1,0 +1,79 @@
+"""`show` and `plan --diff`: finished artifacts by name or key, and what differs between two."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from alma_pipeline import tables
+from alma_pipeline.errors import UserError
+from alma_pipeline.fields import nearest
+from alma_pipeline.identity import differences
+from alma_pipeline.store import Record, Store
+
+
+def main(root: Path, names: list[str]) -> int:
+    """Print a record, its lineage and its scores. Raises UserError for an unknown or ambiguous name."""
+    if len(names) != 1:
+        raise UserError("show takes one node name, key or artifact folder name; `show parallel`, `show 3f2a91`")
+    store = Store(root)
+    record = find(store, names[0])
+    console = Console(highlight=False)
+    console.print(f"{record.name}  {record.kind}  {record.key}", style="bold")
+    console.print(f"{record.path}\nmade {record.created} in {tables.seconds(record.seconds)}, {_size(record)}")
+    console.print("\nlineage")
+    for line in lineage(store, record, 1):
+        console.print(line)
+    console.print("\nsettings")
+    console.print_json(json.dumps(record.payload["config"]))
+    console.print("\nresult")
+    console.print_json(json.dumps(record.result))
+    return 0
+
+
+def find(store: Store, text: str) -> Record:
+    """The artifact meant by a key's beginning, a folder name or a node name (its newest)."""
+    records = store.records()
+    for match in (
+        [record for record in records if record.path.name == text],
+        [record for record in records if record.name == text][:1],
+        [record for record in records if len(text) >= 4 and record.key.startswith(text)],
+    ):
+        if len(match) > 1:
+            raise UserError(f"'{text}' is the beginning of {len(match)} keys: {', '.join(r.path.name for r in match)}")
+        if match:
+            return match[0]
+    names = sorted({record.name for record in records})
+    raise UserError(f"no artifact '{text}' in {store.root}; {nearest(text, names) if names else 'the store is empty'}")
+
+
+def lineage(store: Store, record: Record, depth: int) -> list[str]:
+    """The artifacts one was made from, inputs of inputs indented."""
+    lines = []
+    for role, key in record.payload["inputs"].items():
+        source = store.find(key)
+        lines.append(f"{'  ' * depth}{role}: {source.path.name if source else f'{key[:12]} (gone)'}")
+        if source:
+            lines += lineage(store, source, depth + 1)
+    return lines
+
+
+def diff(root: Path, first: str, second: str) -> int:
+    """Print every setting and input in which two artifacts differ."""
+    store = Store(root)
+    a, b = find(store, first), find(store, second)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", a.path.name, b.path.name):
+        table.add_column(name, overflow="fold")
+    for key, old, new in differences(a.payload["config"], b.payload["config"]):
+        table.add_row(key, str(old), str(new))
+    for role, old, new in differences(a.payload["inputs"], b.payload["inputs"]):
+        table.add_row(f"input {role}", str(old)[:12], str(new)[:12])
+    console = Console(highlight=False)
+    console.print(table if table.row_count else "no difference in settings or inputs")
+    return 0
+
+
+def _size(record: Record) -> str:
+    return f"{len(record.files)} files, {tables.size(sum(record.files.values()))}"

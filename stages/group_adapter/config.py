@@ -1,0 +1,18 @@
+"""Settings of `group_adapter`: one LoRA per language group on a frozen base (X-ALMA steps 2 and 3)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from alma_pipeline.schema import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Training):
+    kind: str = "group_adapter"
+    per_group: bool = True
+    adapter: str = "new"
+
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.adapter == "none":
+            yield "adapter=none would train the shared base; expected new or continue"
