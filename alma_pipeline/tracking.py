@@ -1,0 +1,222 @@
+"""What the parent process tells MLflow: one run per invocation, one per node under it. Used by no worker.
+
+A `Tracker` only notes what happens; a background thread imports mlflow and delivers. Whatever goes wrong there costs
+one warning and nothing else: what was not delivered is kept in the store, and the next invocation delivers it.
+Not here: what the screen shows, and records of artifacts.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.redact import redact, redacted
+from alma_pipeline.schema import Tracking
+from alma_pipeline.tracking_invocation import Invocation, packages
+from alma_pipeline.tracking_kept import deliver_kept, keep
+from alma_pipeline.tracking_outbox import Outbox
+from alma_pipeline.tracking_recorder import INVOCATION, Recorder, read_lines
+from alma_pipeline.tracking_repair import process_tags, repair
+from alma_pipeline.tracking_server import check_uri, connect, tracking_uri
+from alma_pipeline.tracking_values import final_scores, name, numbers, score_metrics, signature_tags
+
+__all__ = ["Invocation", "Tracker", "check_uri", "final_scores", "replay", "score_metrics", "tracking_uri"]
+
+LIGHT_FILES = {"record.json": None, "scores.json": "eval", "hypotheses.jsonl": "eval"}
+"""What `tracking.artifacts=light` uploads of an artifact, and into which folder."""
+LOG_BYTES = 64 * 1024
+
+
+class Tracker:
+    """Follows one invocation. No method waits for MLflow or raises for it, except `close`, which waits a limited time.
+
+    The invocation's run is made with its first node: an invocation that runs nothing leaves nothing (and imports no
+    mlflow), and neither does one with `tracking.enabled=false`.
+    """
+
+    def __init__(self, root: Path, settings: Tracking, invocation: Invocation) -> None:
+        self._root = root.absolute()
+        self._settings = settings
+        self._invocation = invocation
+        self._uri = tracking_uri(root)
+        self._runs: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        """Key of a node that ran → its name."""
+        self._evaluated: dict[str, str] = {}
+        """Name of an evaluation node → name of the node that made its checkpoint."""
+        self._unnoted: dict[str, Path] = {}
+        """Nodes whose run id their work folder does not hold yet."""
+        self._running: dict[str, Path] = {}
+        """Node → its work folder."""
+        self._began = self._listed = self._finished = False
+        self._outbox = Outbox(self._connect, f"MLflow at {redact(self._uri)}")
+
+    def node_started(
+        self,
+        node: str,
+        kind: str,
+        key: str,
+        *,
+        settings: dict[str, Any],
+        inputs: Mapping[str, str],
+        work: Path,
+        datasets: Sequence[tuple[str, str, str]] = (),
+        checkpoint: str = "",
+    ) -> None:
+        """A node starts in its work folder; one that was interrupted goes on with its run.
+
+        `settings`: nested, to be parameters. `inputs`: role → key. `datasets`: (name, digest, train | dev | test).
+        `checkpoint`: for an evaluation node, the key of what it evaluates.
+        """
+        self._begin()
+        tags = {
+            "alma.level": "evaluation" if checkpoint else "node",
+            "alma.stage": kind,
+            "alma.node": node,
+            "alma.key": key,
+            "alma.parent_key": inputs.get("init", checkpoint),
+            "alma.status": "RUNNING",
+            **{f"alma.input.{role}": value for role, value in inputs.items()},
+            **({"alma.checkpoint_key": checkpoint} if checkpoint else {}),
+        }
+        self._names[key] = node
+        if checkpoint in self._names:
+            self._evaluated[node] = self._names[checkpoint]
+        earlier = work / "mlflow_run"
+        self._put(
+            do="node",
+            node=node,
+            uid=secrets.token_hex(8),
+            run=earlier.read_text(encoding="utf-8").strip() if earlier.is_file() else "",
+            tags=process_tags() | self._invocation.source_tags() | tags,
+            settings=settings,
+            datasets=[list(dataset) for dataset in datasets],
+            evaluates=self._evaluated.get(node),
+            paths={"metrics": str(work / "metrics.jsonl")},
+        )
+        self._running[node] = work
+        self._unnoted[node] = work
+
+    def metrics(self, node: str, lines: list[dict[str, Any]]) -> None:
+        """Lines of the node's metrics.jsonl."""
+        self._put(do="metrics", node=node, lines=lines)
+        self._note_runs()
+
+    def node_ended(self, node: str, status: str, result: dict[str, Any], log: Path, artifacts: Sequence[Path]) -> None:
+        """A node is FINISHED, FAILED or KILLED. `log`: its log file. `artifacts`: its artifact's files, wherever they lie."""
+        self._unnoted.pop(node, None)
+        self._running.pop(node, None)
+        scored = "signatures" in result
+        self._put(
+            do="end",
+            node=node,
+            status=status,
+            metrics=score_metrics(result) if scored else numbers(result, "result"),
+            tags={"alma.status": status} | (signature_tags(result) if scored else {}),
+            repeat_on=self._evaluated.get(node) if scored else None,
+            paths={"metrics": str(log.with_name("metrics.jsonl"))} if node in self._outbox.gaps else {},
+        )
+        if self._settings.artifacts != "none":
+            if tail := _tail(log):
+                self._put(do="texts", node=node, texts={f"logs/{node}.log": tail})
+            self._upload(node, artifacts, "checkpoint" in result)
+
+    def finished(self, status: str, scores: Mapping[str, float]) -> None:
+        """The invocation ends: FINISHED, FAILED or KILLED. `scores`: final ones, of reused nodes too; see `final_scores`."""
+        if not self._began or self._finished:
+            return
+        self._finished = True
+        for node, work in list(self._running.items()):
+            self.node_ended(node, "KILLED" if status == "KILLED" else "FAILED", {}, work / "log.txt", [])
+        metrics = {name(key): value for key, value in scores.items()}
+        tags = {"alma.status": status}
+        self._put(do="end", node=INVOCATION, status=status, metrics=metrics, tags=tags, repeat_on=None, paths={})
+
+    def close(self, limit: float = 30.0) -> None:
+        """Deliver what waits, for `limit` seconds at most; keep the rest for the next invocation.
+
+        An upload of weights that was asked for is waited for as long as it goes on.
+        """
+        if self._began and not self._finished:
+            self.finished("FAILED", {})
+        patient = self._settings.artifacts == "checkpoints" and not self._outbox.down
+        try:
+            self._outbox.close(None if patient else limit)
+        finally:
+            keep(self._root, self._uri, self._settings.experiment, self._runs, self._outbox.waiting())
+
+    def run_id(self, node: str, within: float = 0.0) -> str:
+        """The id of a node's run; empty when it is not known `within` so many seconds."""
+        self._outbox.wait(lambda: node in self._runs, within)
+        return self._runs.get(node, "")
+
+    def _begin(self) -> None:
+        if self._began or not self._settings.enabled:
+            return
+        self._began = True
+        invocation = self._invocation
+        self._put(
+            do="begin",
+            node=INVOCATION,
+            name=invocation.name,
+            uid=secrets.token_hex(8),
+            tags=process_tags() | invocation.tags(),
+            settings=invocation.settings(),
+            sweep=invocation.sweep,
+            sweep_name=f"sweep {invocation.stage} {invocation.sweep}",
+        )
+        self._put(do="texts", node=INVOCATION, texts=invocation.artifacts())
+
+    def _upload(self, node: str, artifacts: Sequence[Path], is_checkpoint: bool) -> None:
+        for path in artifacts:
+            if path.name in LIGHT_FILES:
+                self._put_files(node, [path], LIGHT_FILES[path.name], as_is=False)
+        if is_checkpoint and self._settings.artifacts == "checkpoints":
+            files = [path for path in artifacts if path.name not in LIGHT_FILES]
+            self._put_files(node, files, "checkpoint", as_is=True)
+
+    def _put_files(self, node: str, files: Sequence[Path], folder: str | None, as_is: bool) -> None:
+        self._put(do="files", node=node, folder=folder, as_is=as_is, paths={"files": [str(path) for path in files]})
+
+    def _put(self, **event: Any) -> None:
+        """Queue an event without secrets; its paths are for our own eyes and stay as they are."""
+        if self._settings.enabled:
+            paths = event.pop("paths", {})
+            self._outbox.put({"time": time.time(), "again": False} | redacted(event) | {"paths": paths})
+
+    def _note_runs(self) -> None:
+        """Write run ids into work folders, from the caller's thread: it is the one that removes such folders."""
+        for node in [node for node in self._unnoted if node in self._runs]:
+            work = self._unnoted.pop(node)
+            if work.is_dir():
+                (work / "mlflow_run").write_text(self._runs[node], encoding="utf-8")
+
+    def _connect(self) -> Recorder:
+        """In the background thread."""
+        if not self._listed:
+            self._listed = True
+            self._put(do="texts", node=INVOCATION, texts=packages())
+        server = connect(self._root, self._uri, self._settings.experiment)
+        deliver_kept(self._root, self._uri, self._settings.experiment, server)
+        repair(server)
+        return Recorder(server, self._runs, self._settings.system_metrics)
+
+
+def replay(root: Path, settings: Tracking, work: Path, run_id: str) -> int:
+    """Log all of a work or artifact folder's metrics.jsonl to a run again; what the run has is not doubled.
+
+    Returns the number of lines. Raises what MLflow raises.
+    """
+    lines = list(read_lines(work / "metrics.jsonl"))
+    connect(root, tracking_uri(root), settings.experiment).log_lines(run_id, lines)
+    return len(lines)
+
+
+def _tail(path: Path) -> str:
+    """The end of a log file; empty where there is none."""
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_BYTES))
+        return file.read().decode("utf-8", errors="replace")

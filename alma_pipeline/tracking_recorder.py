@@ -1,0 +1,136 @@
+"""What each event becomes in MLflow: a run per invocation, a run per node under it, and what they hold.
+
+An event may be applied twice, after an outage or by a later process: nothing is then doubled.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.redact import redact
+from alma_pipeline.tracking_outbox import Event
+from alma_pipeline.tracking_repair import settle_sweep, sweep_run
+from alma_pipeline.tracking_server import Server
+from alma_pipeline.tracking_values import text
+
+PARENT = "mlflow.parentRunId"
+INVOCATION = ""
+"""The invocation's own name among its runs."""
+SAMPLING_SECONDS = 10
+
+
+class Recorder:
+    """Applies events to a server. `runs`: node name → run id, filled in as runs come to be."""
+
+    def __init__(self, server: Server, runs: dict[str, str], system_metrics: bool) -> None:
+        self.server = server
+        self.runs = runs
+        self._system_metrics = system_metrics
+        self._monitors: dict[str, Any] = {}
+        self._sweep = ""
+
+    def reachable(self) -> bool:
+        return self.server.reachable()
+
+    def apply(self, event: Event) -> None:
+        """Raises what MLflow raises; an event of a run that never came to be is passed over."""
+        match event["do"]:
+            case "begin":
+                self._begin(event)
+            case "node":
+                self._node(event)
+            case _ if event["node"] not in self.runs:
+                return
+            case "metrics":
+                self.server.log_lines(self.runs[event["node"]], event["lines"])
+            case "texts":
+                for path, content in event["texts"].items():
+                    self.server.client.log_text(self.runs[event["node"]], content, path)
+            case "files":
+                self._files(event)
+            case "end":
+                self._end(event)
+
+    def _begin(self, event: Event) -> None:
+        tags = dict(event["tags"])
+        if event["sweep"]:
+            tags[PARENT] = self._sweep = sweep_run(self.server, event["sweep"], event["sweep_name"], event["time"])
+        if INVOCATION not in self.runs:
+            created = self.server.create(event["name"], event["uid"], tags, event["time"], event["again"])
+            self.runs[INVOCATION] = created
+        self.server.log_params(self.runs[INVOCATION], event["settings"], {})
+
+    def _node(self, event: Event) -> None:
+        name, tags, known = event["node"], dict(event["tags"]), {}
+        if INVOCATION in self.runs:
+            tags[PARENT] = self.runs[INVOCATION]
+        earlier = self.server.run(event["run"]) if event["run"] and name not in self.runs else None
+        if earlier:
+            known = earlier.data.params
+            tags["alma.resumes"] = str(int(earlier.data.tags.get("alma.resumes", "0")) + 1)
+            self.server.client.update_run(event["run"], status="RUNNING")
+            self.runs[name] = event["run"]
+        elif name not in self.runs:
+            self.runs[name] = self.server.create(name, event["uid"], tags, event["time"], event["again"])
+        changed = self.server.log_params(self.runs[name], event["settings"], known)
+        if changed:
+            tags[f"alma.resume.{tags['alma.resumes']}.overrides"] = text(changed)
+        if maker := self.runs.get(event["evaluates"]):
+            tags["alma.checkpoint_run"] = maker
+        self.server.log_tags(self.runs[name], tags)
+        self.server.log_datasets(self.runs[name], event["datasets"])
+        self._catch_up(name, event["paths"])
+        self._watch_system(name)
+
+    def _catch_up(self, name: str, paths: dict[str, str]) -> None:
+        """Log what an earlier process measured and could not deliver; what it did deliver is not doubled."""
+        if "metrics" in paths:
+            self.server.log_lines(self.runs[name], list(read_lines(Path(paths["metrics"]))))
+
+    def _end(self, event: Event) -> None:
+        name, run_id = event["node"], self.runs[event["node"]]
+        if monitor := self._monitors.pop(name, None):
+            monitor.finish()
+        self._catch_up(name, event["paths"])
+        line = {"time": event["time"], "step": 0, "metrics": event["metrics"]}
+        self.server.log_lines(run_id, [line])
+        if maker := self.runs.get(event["repeat_on"]):
+            self.server.log_lines(maker, [line])
+        self.server.log_tags(run_id, event["tags"])
+        self.server.client.set_terminated(run_id, event["status"], end_time=int(event["time"] * 1000))
+        if name == INVOCATION and self._sweep:
+            settle_sweep(self.server, self._sweep)
+
+    def _files(self, event: Event) -> None:
+        """Upload copies without secrets, or the files as they are where a changed one would not load."""
+        run_id = self.runs[event["node"]]
+        for path in map(Path, event["paths"]["files"]):
+            if not path.is_file():
+                continue  # of an earlier process, and since deleted
+            if event["as_is"]:
+                self.server.client.log_artifact(run_id, str(path), event["folder"])
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / path.name
+                with open(path, encoding="utf-8", errors="replace") as source, open(copy, "w", encoding="utf-8") as target:
+                    target.writelines(map(redact, source))
+                self.server.client.log_artifact(run_id, str(copy), event["folder"])
+
+    def _watch_system(self, name: str) -> None:
+        if not self._system_metrics or name in self._monitors:
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        uri = self.server.client.tracking_uri
+        monitor = SystemMetricsMonitor(self.runs[name], SAMPLING_SECONDS, resume_logging=True, tracking_uri=uri)
+        monitor.start()
+        self._monitors[name] = monitor
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a metrics.jsonl; none where there is no file, and without a last line that is being written."""
+    if path.is_file():
+        with open(path, encoding="utf-8") as file:
+            yield from (json.loads(line) for line in file if line.endswith("\n"))

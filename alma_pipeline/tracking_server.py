@@ -1,0 +1,216 @@
+"""The MLflow side: where it is, and an experiment of it to write to. Knows nothing of nodes or recipes.
+
+Everything that imports mlflow does so inside a function, in tracking's background thread: the import takes seconds.
+"""
+
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.redact import redact
+from alma_pipeline.tracking_values import parameters, points, short
+
+PARAMS_PER_CALL = 100
+METRICS_PER_CALL = 1000
+LOCK_SECONDS = 120
+"""Creating the database takes seconds on a local disk; whoever waits longer tries again later."""
+NETWORK_DISKS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "panfs", "weka", "fuse.", "9p")
+DEFAULT_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # a cluster job neither reports to a third party nor waits for it at exit
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the outbox tries again itself; MLflow's own seven tries take minutes
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # the page opens on the table of runs
+    "mlflow.experiment.primaryMetric.name": "eval/avg/en-xx/chrf_pp",
+    "mlflow.note.content": "Translation models by alma_pipeline: one run per invocation, its nodes nested under it. "
+    "Final scores are on the outer runs; sort by eval/avg/en-xx/… or eval/avg/xx-en/….",
+}
+
+
+def check_uri() -> None:
+    """Refuse a file store before anything runs; MLflow itself would only do so in the middle (B40). Raises UserError."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
+    scheme = urlsplit(uri).scheme
+    if uri and not allowed and (scheme == "file" or (not scheme and uri != "databricks")):
+        folder = urlsplit(uri).path or uri
+        raise UserError(
+            f"MLFLOW_TRACKING_URI={redact(uri)} is a folder; MLflow no longer writes to folders. Unset it to use "
+            "mlflow.db in the store, or give a database or server, such as sqlite:////home/me/mlflow.db or "
+            f"http://host:5000. Runs that lie in the folder are taken along by `mlflow migrate-filestore --source "
+            f"{folder} --target sqlite:////home/me/mlflow.db`. MLFLOW_ALLOW_FILE_STORE=true uses the folder all the same."
+        )
+
+
+def tracking_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or a database in the store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
+
+
+class Server:
+    """One experiment of a tracking server or database. Methods raise what MLflow raises."""
+
+    def __init__(self, client: Any, experiment: str, lock: FileLock) -> None:
+        self.client = client
+        self.experiment = experiment
+        """Its id."""
+        self.lock = lock
+        """For what must exist once, across the processes of this store."""
+
+    def reachable(self) -> bool:
+        """Whether it answers now."""
+        try:
+            self.client.get_experiment(self.experiment)
+        except Exception:  # asked after a failure: any error is the answer no
+            return False
+        return True
+
+    def create(self, name: str, uid: str, tags: Mapping[str, str], time: float, again: bool) -> str:
+        """A new run's id. `again`: an earlier try may have made it without us hearing so."""
+        if again and (found := self.find(f"tags.`alma.uid` = '{uid}'")):
+            return str(found[0].info.run_id)
+        fitting = {key: short(value) for key, value in tags.items()} | {"alma.uid": uid}
+        run = self.client.create_run(self.experiment, start_time=int(time * 1000), tags=fitting, run_name=name)
+        return str(run.info.run_id)
+
+    def run(self, run_id: str) -> Any:
+        """The run, or None where it was deleted or never was."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def find(self, condition: str) -> list[Any]:
+        """The experiment's runs that meet a condition, newest first."""
+        found: list[Any] = []
+        token: str | None = None
+        while token is None or token:
+            page = self.client.search_runs([self.experiment], condition, page_token=token)
+            found += page
+            token = page.token or ""
+        return found
+
+    def log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        for part in _parts([RunTag(key, short(value)) for key, value in tags.items()], PARAMS_PER_CALL):
+            self.client.log_batch(run_id, tags=part)
+
+    def log_params(self, run_id: str, settings: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
+        """Log what is not yet `known`; returns the texts that differ from the known ones, which stay (B32–B34)."""
+        from mlflow.entities import Param
+
+        texts, long = parameters(settings)
+        new = [Param(key, value) for key, value in texts.items() if key not in known]
+        for part in _parts(new, PARAMS_PER_CALL):
+            self.client.log_batch(run_id, params=part)
+        if long:
+            text = json.dumps(long, indent=1, ensure_ascii=False)
+            self.client.log_text(run_id, text, "config/long_params.json")
+        return {key: value for key, value in texts.items() if key in known and known[key] != value}
+
+    def log_lines(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Lines of metrics.jsonl with their own times, so that a line logged twice is one point."""
+        from mlflow.entities import Metric
+
+        for part in _parts([Metric(*point) for point in points(lines)], METRICS_PER_CALL):
+            self.client.log_batch(run_id, metrics=part)
+
+    def log_datasets(self, run_id: str, datasets: Iterable[Sequence[str]]) -> None:
+        """(name, digest, context) of each."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(name[:500], digest[:36], "local", json.dumps({"name": name[:500]})),
+                tags=[InputTag("mlflow.data.context", context)],
+            )
+            for name, digest, context in datasets
+        ]
+        if inputs:
+            self.client.log_inputs(run_id, datasets=inputs)
+
+
+def connect(root: Path, uri: str, experiment: str) -> Server:
+    """Create what is missing, once across processes (B31, B39). Raises what MLflow and the database raise."""
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / "mlflow.lock", timeout=LOCK_SECONDS)
+    client_class = _import_client()
+    with lock:
+        client = client_class(tracking_uri=uri)
+        found = _experiment(client, experiment, None if uri.startswith(("http", "databricks")) else root / "mlartifacts")
+        _share(uri)
+    return Server(client, found, lock)
+
+
+def _import_client() -> Any:
+    """MlflowClient, with MLflow's own talk turned off: its failures reach us as exceptions and are told once."""
+    for name, value in DEFAULT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return MlflowClient
+
+
+def _experiment(client: Any, name: str, artifacts: Path | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = artifacts.absolute().as_uri() if artifacts else None
+        try:
+            return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
+        except MlflowException as error:  # a process of another store was faster
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage != "active":
+        number = found.experiment_id
+        raise PipelineError(
+            f"experiment '{name}' is deleted in MLflow: `mlflow experiments restore -x {number}`, or another tracking.experiment"
+        )
+    return str(found.experiment_id)
+
+
+def _share(uri: str) -> None:
+    """Let the UI read an SQLite file while runs write it: a write-ahead log, where the disk can carry one."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.is_file() or _on_network(path):
+        return
+    connection = sqlite3.connect(path, timeout=20)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
+def _on_network(path: Path) -> bool:
+    """SQLite's write-ahead log needs memory shared between its users, which a network file system has not."""
+    import psutil
+
+    mounts = [part for part in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(part.mountpoint)]
+    deepest = max(mounts, key=lambda part: len(part.mountpoint), default=None)
+    return deepest is not None and deepest.fstype.startswith(NETWORK_DISKS)
+
+
+def _parts(items: list[Any], size: int) -> Iterable[list[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
