@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alma_pipeline.store import Record, Store, digest, is_whole
+from alma_pipeline.errors import UserError
+from alma_pipeline.store import Record, Store, digest, is_whole, read_record
 from alma_pipeline.tables import size
 
 KNOWN_BAD = {
@@ -21,10 +22,11 @@ NEEDED = ("hydra-core", "omegaconf", "torch", "transformers", "peft", "deepspeed
 
 def main(root: Path, verify: bool) -> int:
     """Print what was found; 0 when nothing is wrong, else 1."""
-    console = Console(highlight=False)
-    problems = [*environment(), *store_problems(Store(root), verify)]
+    console = Console(highlight=False, markup=False)
+    store = Store(root)
+    problems = [*environment(), *store_problems(store, verify)]
     free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
-    console.print(f"store {root}: {len(Store(root).records())} artifacts, {size(free)} of disk free")
+    console.print(f"store {root}: {len(store.folders())} artifacts, {size(free)} of disk free")
     for name in NEEDED:
         console.print(f"{name} {_version(name) or 'missing'}")
     console.print(f"cores {len(os.sched_getaffinity(0))}")
@@ -46,12 +48,19 @@ def environment() -> Iterator[str]:
 
 
 def store_problems(store: Store, verify: bool) -> Iterator[str]:
-    """Artifacts with missing or changed files."""
-    for record in store.records():
-        if not is_whole(record):
-            yield f"{record.path}: files are missing or have another size; run its node again"
+    """Artifacts with missing or changed files, and folders that hold none."""
+    for folder in store.folders():
+        try:
+            record = read_record(folder)
+        except UserError as error:
+            yield str(error)
+            continue
+        if record is None:
+            yield f"{folder}: no record.json, so it is no finished artifact; move it out of the store"
+        elif not is_whole(record):
+            yield f"{folder}: files are missing or have another size; run its node again"
         elif verify:
-            yield from (f"{record.path}/{name}: its content changed" for name in _changed(record))
+            yield from (f"{folder}/{name}: its content changed; run its node again with --force" for name in _changed(record))
 
 
 def _changed(record: Record) -> Iterator[str]:

@@ -57,8 +57,12 @@ def _field_problems(item: "dataclasses.Field[Any]", value: Any, name: str) -> It
     limits = item.metadata.get("limits")
     if not limits:
         return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        yield f"{name}={value}: expected a number, found {type(value).__name__}"
+        return
     if not math.isfinite(value):
         yield f"{name}={value}: expected a finite number"
+        return
     broken = [
         text
         for text, bad in (

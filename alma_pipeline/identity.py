@@ -10,6 +10,8 @@ from typing import Any
 from alma_pipeline.schema import NodeConfig
 
 NODE_FIELDS = {item.name for item in dataclasses.fields(NodeConfig)}
+ABSENT = "(absent)"
+"""What `differences` shows for a setting that one side does not have."""
 
 
 def canonical_json(value: Any) -> str:
@@ -21,7 +23,11 @@ def canonical_json(value: Any) -> str:
 
 
 def _plain(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise TypeError(f"{where} is {value!r}, which holds half a character and cannot be written as UTF-8")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -93,7 +99,8 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(dotted key, old, new) where two settings differ, in the new one's order."""
+    """(dotted key, old, new) where two settings differ, in the new one's order; null is not the same as `ABSENT`."""
     before, after = flatten(old), flatten(new)
     names = [*after, *(name for name in before if name not in after)]
-    return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    pairs = [(name, before.get(name, ABSENT), after.get(name, ABSENT)) for name in names]
+    return [(name, a, b) for name, a, b in pairs if a != b]

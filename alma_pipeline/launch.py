@@ -3,8 +3,10 @@
 Knows processes, not what they do. Every command is a list of words; no shell reads it.
 """
 
+import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +18,12 @@ from typing import IO, Protocol
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.schema import Hardware
 
+PRELOADED = ("torch", "transformers", "peft", "deepspeed", "safetensors.torch", "alma_pipeline.worker")
+"""What the server imports once, so that no worker has to."""
 STOP_SECONDS = 20.0
 """How long a worker may take to end after SIGTERM."""
+PLACE = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Set by launchers for their workers; left over from a launcher around this process, they would misplace ours."""
 
 
 class Running(Protocol):
@@ -31,8 +37,8 @@ class Running(Protocol):
 
 
 def environment(hardware: Hardware, processes: int) -> dict[str, str]:
-    """What a worker sees: this environment less what would steer tracking, plus device and threads."""
-    values = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    """What a worker sees: this environment less what would steer tracking or its place, plus device and threads."""
+    values = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") and name not in PLACE}
     threads = hardware.threads or max(1, len(os.sched_getaffinity(0)) // processes)
     values |= {"OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": hardware.device, "TOKENIZERS_PARALLELISM": "false"}
     values |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
@@ -41,41 +47,43 @@ def environment(hardware: Hardware, processes: int) -> dict[str, str]:
     return values
 
 
-def command(hardware: Hardware, work: Path) -> list[str]:
+def command(hardware: Hardware, work: Path, token: str) -> list[str]:
     """The command line that starts all ranks of a job on several processes."""
-    worker = ["-m", "alma_pipeline.worker", str(work)]
-    per_node = str(hardware.devices)
+    worker = ["-m", "alma_pipeline.worker", str(work), token]
     if hardware.launcher == "deepspeed":
-        hosts = ["--hostfile", str(hardware.hostfile), "--num_nodes", str(hardware.nodes), "--num_gpus", per_node]
-        return [sys.executable, "-m", "deepspeed.launcher.runner", *hosts, "--module", *worker[1:]]
+        hosts = ["--hostfile", str(hardware.hostfile), "--num_nodes", str(hardware.nodes), "--num_gpus", str(hardware.devices)]
+        # Without --no_local_rank it puts an argument of its own before ours (B17).
+        return [sys.executable, "-m", "deepspeed.launcher.runner", *hosts, "--no_local_rank", "--module", *worker[1:]]
     if hardware.launcher == "slurm":
-        return [*_srun(hardware), sys.executable, "-m", "torch.distributed.run", *_rendezvous(hardware, work), *worker]
+        return [*_srun(hardware), sys.executable, "-m", "alma_pipeline.slurm_agent", *_shape(hardware, work), *worker]
     if hardware.nodes > 1:
-        return [sys.executable, "-m", "torch.distributed.run", *_rendezvous(hardware, work), *worker]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={per_node}", *worker]
+        return torchrun([*_shape(hardware, work), *rendezvous(str(hardware.rendezvous)), *worker])
+    return torchrun(["--standalone", f"--nproc-per-node={hardware.devices}", *worker])
+
+
+def torchrun(words: list[str]) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", *words]
+
+
+def rendezvous(endpoint: str) -> list[str]:
+    """The agent on the endpoint's host, HOST:PORT, serves as the meeting point of all."""
+    return ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
+
+
+def _shape(hardware: Hardware, work: Path) -> list[str]:
+    return [f"--nnodes={hardware.nodes}", f"--nproc-per-node={hardware.devices}", f"--rdzv-id={work.name}"]
 
 
 def _srun(hardware: Hardware) -> list[str]:
-    """One torchrun agent per node; inside an allocation srun uses it, outside it asks for one."""
+    """One agent per node; inside an allocation srun uses it, outside it asks for one."""
     words = ["srun", f"--nodes={hardware.nodes}", f"--ntasks={hardware.nodes}", "--ntasks-per-node=1"]
     words += ["--kill-on-bad-exit=1", f"--time={hardware.time_limit}", "--job-name=alma_pipeline"]
-    if hardware.device == "cuda":
-        words.append(f"--gpus-per-node={hardware.devices}")
+    words += [f"--gpus-per-node={hardware.devices}"] if hardware.device == "cuda" else []
+    # Slurm gives a task one core unless told; the agent's processes share its task's.
+    words += [f"--cpus-per-task={hardware.threads * hardware.devices}"] if hardware.threads else []
     words += [f"--partition={hardware.partition}"] if hardware.partition else []
     words += [f"--account={hardware.account}"] if hardware.account else []
     return words
-
-
-def _rendezvous(hardware: Hardware, work: Path) -> list[str]:
-    """The first agent to come serves as the meeting point; its address goes through the shared work folder."""
-    endpoint = os.environ.get("ALMA_PIPELINE_RENDEZVOUS", "localhost:29400")
-    return [
-        f"--nnodes={hardware.nodes}",
-        f"--nproc-per-node={hardware.devices}",
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint={endpoint}",
-        f"--rdzv-id={work.name}",
-    ]
 
 
 @dataclass
@@ -107,10 +115,10 @@ class Forked:
 
     def stop(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
+            if self.server.process.poll() is not None:
+                return  # it took the worker with it, or the worker sees that its owner is gone
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
-            except ProcessLookupError:
-                pass
             until = time.monotonic() + STOP_SECONDS
             while self.poll() is None and time.monotonic() < until:
                 time.sleep(0.05)
@@ -126,7 +134,7 @@ class ForkServer:
         self._buffer = b""
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "alma_pipeline.forkserver"],
+                [sys.executable, "-m", "alma_pipeline.forkserver", *PRELOADED],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -135,14 +143,17 @@ class ForkServer:
             )
         self._ready = False
 
-    def start(self, work: Path) -> Forked:
+    def start(self, work: Path, token: str) -> Forked:
         if not self._ready:
             self.reply(wait=True)
             self._ready = True
         stdin: IO[bytes] | None = self.process.stdin
         assert stdin is not None
-        stdin.write(json.dumps({"work": str(work)}).encode() + b"\n")
-        stdin.flush()
+        try:
+            stdin.write(json.dumps({"work": str(work), "token": token}).encode() + b"\n")
+            stdin.flush()
+        except BrokenPipeError as error:  # to the command line this would mean that nobody reads its output
+            raise self._ended() from error
         reply = self.reply(wait=True)
         assert reply is not None
         return Forked(self, reply["pid"])
@@ -158,19 +169,27 @@ class ForkServer:
             except BlockingIOError:
                 return None
             if not chunk:
-                raise PipelineError(f"the worker server ended (exit code {self.process.wait()}); its log: {self.log}")
+                raise self._ended()
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         value: dict[str, int] = json.loads(line)
         return value
 
+    def _ended(self) -> PipelineError:
+        return PipelineError(f"the worker server ended (exit code {self.process.wait()}); its log: {self.log}")
+
     def close(self) -> None:
-        if self.process.stdin:
+        """End it, and a worker that is still running."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
+        if not self._ready:  # it would import to the end before it looked
+            _stop_group(self.process)
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             _stop_group(self.process)
+        self.process.stdout.close()
 
 
 class Launcher:
@@ -178,15 +197,22 @@ class Launcher:
 
     def __init__(self, hardware: Hardware, log_folder: Path) -> None:
         self.hardware = hardware
-        self.server = ForkServer(hardware, log_folder / "server.txt")
+        self.log = log_folder / "server.txt"
+        self.server = ForkServer(hardware, self.log)
 
-    def start(self, work: Path, distributed: bool) -> Running:
+    def start(self, work: Path, token: str, distributed: bool) -> Running:
         """`distributed`: over all of the hardware's processes, else in one on this machine."""
         if not distributed or self.hardware.launcher == "local":
-            return self.server.start(work)
+            if self.server.process.poll() is not None:  # one lost server must not spoil the jobs after it (B24)
+                self.server.close()
+                self.server = ForkServer(self.hardware, self.log)
+            return self.server.start(work, token)
+        words = command(self.hardware, work, token)
         with open(work / "log.txt", "ab") as log:
+            log.write(f"$ {shlex.join(words)}\n".encode())
+            log.flush()
             process = subprocess.Popen(
-                command(self.hardware, work),
+                words,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

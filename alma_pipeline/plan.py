@@ -42,6 +42,8 @@ class Step:
     released: Released | None = None
     requested_key: str = ""
     """Of an adopted node: the key it would have if it were trained here."""
+    fresh: bool = False
+    """Asked for again: what an unfinished attempt left does not count."""
 
     @property
     def works(self) -> bool:
@@ -70,6 +72,9 @@ def make_plan(config: Config, store: Store, forced: Forced | None = None) -> Pla
     for node in nodes:
         draft[node.name] = _resolve(node, draft, config, store, forced)
     needed = _needed(draft, forced)
+    problems = [text for step in draft.values() if step.node.name in needed for text in _resume_problems(step, config, store)]
+    if problems:
+        raise ConfigError(problems)
     steps = []
     for step in draft.values():
         if step.works and step.node.name not in needed:
@@ -96,18 +101,19 @@ def _resolve(node: Node, draft: dict[str, Step], config: Config, store: Store, f
     key = key_of(content)
     refusal = ""
     released = config.model.released.get(node.name)
-    if released and not _is_forced(node, draft, forced):
+    fresh = _is_forced(node, draft, forced)
+    if released and not fresh:
         refusal = _why_not_adopted(node, draft, config, released)
         if not refusal:
             return _adopted(node, key, content, released, store)
     record = store.find(key)
-    step = Step(node, key, content, "reuse", "", record, None)
+    step = Step(node, key, content, "reuse", "", record, None, fresh=fresh)
     reason = _why_run(node, draft, store, content, forced, record)
     if reason is None:
         return step
-    resume = store.resume_step(node.name, key)
-    if resume is not None and record is None:
-        return dataclasses.replace(step, verdict="resume", reason=f"from step {resume:,}")
+    point = store.resume_point(node.name, key)
+    if point and record is None and not fresh:
+        return dataclasses.replace(step, verdict="resume", reason=f"from step {point['step']:,}")
     return dataclasses.replace(step, verdict="run", reason=refusal or reason)
 
 
@@ -115,6 +121,21 @@ def _is_forced(node: Node, draft: dict[str, Step], forced: Forced) -> bool:
     if node.name in forced.force or node.name in forced.since:
         return True
     return any(draft[source].reason.startswith("--from") for source in node.inputs.values())
+
+
+def _resume_problems(step: Step, config: Config, store: Store) -> list[str]:
+    """Why a resume point cannot be taken up: its state was cut up for another set of processes (B1, B3)."""
+    point = store.resume_point(step.node.name, step.key) if step.verdict == "resume" else None
+    there = point.get("topology", {}) if point else {}
+    hardware, distributed = config.hardware, step.node.config.distributed
+    here = {"processes": hardware.world if distributed else 1, "zero_stage": hardware.zero_stage}
+    changed = [f"{name} {there[name]}, now {value}" for name, value in here.items() if there.get(name, value) != value]
+    if not changed:
+        return []
+    return [
+        f"{step.node.name} can go on {step.reason} only with the hardware it was left with: found {', '.join(changed)}. Set "
+        f"hardware.devices x hardware.nodes and hardware.zero_stage as they were, or start it again with --force {step.node.name}"
+    ]
 
 
 def _why_run(
@@ -133,7 +154,8 @@ def _why_run(
     earlier = store.named(node.name)
     if not earlier:
         return "new"
-    return because(node, min(earlier, key=lambda other: _distance(other.payload, content)).payload, content)
+    alike = [other for other in earlier if other.payload["kind"] == content["kind"]] or earlier
+    return because(node, min(alike, key=lambda other: _distance(other.payload, content)).payload, content)
 
 
 def _distance(old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
@@ -142,6 +164,8 @@ def _distance(old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
 
 def because(node: Node, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs from an earlier artifact of the same name: `because stages.cpo.beta 0.1 → 0.2`."""
+    if old["kind"] != new["kind"]:
+        return f"because its earlier artifact is of kind {old['kind']}, now {new['kind']}"
     texts = [f"{node.setting}.{name} {_short(a)} → {_short(b)}" for name, a, b in differences(old["config"], new["config"])]
     changed = [role for role, _, _ in differences(old["inputs"], new["inputs"])]
     texts += [f"its {role} ({node.inputs.get(role, 'none')}) is another" for role in changed]
@@ -179,7 +203,9 @@ def _why_not_adopted(node: Node, draft: dict[str, Step], config: Config, release
 
 
 def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in flatten(values).items() if name.split(".")[0] not in NOT_COMPARED}
+    """Null counts as left out: a model option states only what a release sets."""
+    flat = flatten(values)
+    return {name: value for name, value in flat.items() if value is not None and name.split(".")[0] not in NOT_COMPARED}
 
 
 def _deciding(node: Node, draft: dict[str, Step], config: Config) -> list[str]:

@@ -6,7 +6,7 @@ Knows the graph's rules, nothing of what is stored or how a node runs.
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +18,10 @@ from alma_pipeline.schema import Config, Language, NodeConfig
 
 TEMPLATES = ("translate", "score")
 """Nodes that are copied for every evaluated checkpoint."""
+TEST = "test_corpus"
+"""What their copies are about."""
+SHARED = ("kind", "per_group")
+"""What a node is cannot differ from group to group."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,12 @@ class Node:
 def build(config: Config) -> list[Node]:
     """Every node the targets need, inputs before their users, each checkpoint followed by its evaluation.
 
-    Raises ConfigError for groups and overrides that take no part.
+    Raises ConfigError for targets, groups and overrides that take no part.
     """
+    _check_targets(config)
     groups = chosen_groups(config)
-    wanted = [*config.targets, *_controls(config)]
     instances = {node.name: node for node in _instances(config, groups)}
+    wanted = [*config.targets, *_controls(config)]
     names = [name for name in instances if _base_name(name) in wanted]
     nodes = _evaluated(config, _ancestors(instances, names), instances)
     problems = list(_idle_overrides(config, nodes, groups))
@@ -54,13 +59,31 @@ def build(config: Config) -> list[Node]:
     return nodes
 
 
+def _check_targets(config: Config) -> None:
+    known = [name for name in config.stages if name not in TEMPLATES]
+    wrong = [
+        f"targets: '{name}' is no node of this stage; {fields.nearest(name, known)}"
+        for name in config.targets
+        if name not in known
+    ]
+    if not config.targets:
+        wrong = [f"targets is empty; known: {', '.join(sorted(known))}"]
+    lacking = [name for name in (*TEMPLATES, TEST) if name not in config.stages]
+    if config.evaluation.checkpoints and lacking:
+        wrong.append(
+            f"stages has no {', '.join(lacking)}, which evaluation.checkpoints needs; compose it, or set the latter to []"
+        )
+    if wrong:
+        raise ConfigError(wrong)
+
+
 def chosen_groups(config: Config) -> list[int]:
     """The language groups of the run. Raises ConfigError for one that has no language in it."""
     present = sorted({group for code in config.data.languages if (group := config.languages[code].group)})
     if config.group == "all":
         return present
     asked = config.group if isinstance(config.group, list) else [config.group]
-    wrong = [group for group in asked if group not in present]
+    wrong = [group for group in asked if type(group) is not int or group not in present]
     if wrong or not asked:
         listed = ", ".join(map(str, wrong)) or "an empty list"
         raise ConfigError(
@@ -91,17 +114,20 @@ def _instances(config: Config, groups: list[int]) -> Iterator[Node]:
             continue
         target = name in config.targets
         if not node.per_group:
-            yield Node(name, _filled(config, node, None), _inputs(config, name, None), f"stages.{name}", None, target)
+            yield Node(name, _filled(config, node, None), _inputs(config, name, node, None), f"stages.{name}", None, target)
             continue
         for group in groups:
             own = _overridden(config, name, group)
-            inputs = _inputs(config, name, group)
+            inputs = _inputs(config, name, own, group)
             yield Node(f"g{group}.{name}", _filled(config, own, group), inputs, f"stages.{name}", group, target)
 
 
-def _inputs(config: Config, name: str, group: int | None) -> dict[str, str]:
+def _inputs(config: Config, name: str, node: NodeConfig, group: int | None) -> dict[str, str]:
     result = {}
-    for role, source in config.stages[name].roles().items():
+    for role, source in node.roles().items():
+        known = [other for other in config.stages if other not in TEMPLATES]
+        if source not in known:
+            raise ConfigError([f"stages.{name}.inputs.{role}={source}: no node to read; {fields.nearest(source, known)}"])
         grouped = config.stages[source].per_group
         if grouped and group is None:
             text = f"stages.{name}.inputs.{role}={source}: {source} exists once per group; {name} is not a group node"
@@ -112,22 +138,34 @@ def _inputs(config: Config, name: str, group: int | None) -> dict[str, str]:
 
 def _overridden(config: Config, name: str, group: int) -> NodeConfig:
     """A group's node: `groups.g5.arpo.beta` over `stages.arpo.beta`."""
-    changes = (config.groups.get(f"g{group}") or {}).get(name) or {}
-    node = config.stages[name]
+    changes = _settings(config.groups.get(f"g{group}"), f"groups.g{group}").get(name)
+    node: NodeConfig = config.stages[name]
     if not changes:
         return node
+    where = f"groups.g{group}.{name}"
+    known = [item.name for item in dataclasses.fields(kind_config(node.kind)) if item.name not in SHARED]
+    unknown = [
+        f"{where}.{key}: no such setting of one group; {fields.nearest(key, known)}"
+        for key in _settings(changes, where)
+        if key not in known
+    ]
+    if unknown:
+        raise ConfigError(unknown)
     try:
-        merged = OmegaConf.merge(thaw(OmegaConf.structured(node)), changes)
-        result = OmegaConf.to_object(merged)
+        result: Any = OmegaConf.to_object(OmegaConf.merge(thaw(OmegaConf.structured(node)), changes))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
-        known = [item.name for item in dataclasses.fields(kind_config(node.kind))]
-        detail = str(error.__cause__ or error).splitlines()[0]
-        raise ConfigError([f"groups.g{group}.{name}.{key}: {detail}; {fields.nearest(key, known)}"]) from error
-    problems = list(fields.problems(result, f"groups.g{group}.{name}"))
+        raise ConfigError([f"{where}.{key}: {str(error.__cause__ or error).splitlines()[0]}"]) from error
+    problems = list(fields.problems(result, where))
     if problems:
         raise ConfigError(problems)
-    return result  # type: ignore[no-any-return]
+    return cast(NodeConfig, result)
+
+
+def _settings(value: Any, where: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError([f"{where}={value}: expected settings under it, as in groups.g5.arpo.beta=0.4"])
+    return value or {}
 
 
 def _filled(config: Config, node: NodeConfig, group: int | None) -> NodeConfig:
@@ -173,9 +211,9 @@ def _evaluated(config: Config, nodes: list[Node], instances: dict[str, Node]) ->
         result[node.name] = node
         if _base_name(node.name) in config.evaluation.checkpoints:
             for extra in _evaluation(config, node):
-                for source in extra.inputs.values():
-                    if source in instances:
-                        result.setdefault(source, instances[source])
+                before = [source for source in extra.inputs.values() if source in instances]
+                for other in _ancestors(instances, before):
+                    result.setdefault(other.name, other)
                 result[extra.name] = extra
     return list(result.values())
 
@@ -187,7 +225,7 @@ def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
     hypotheses = Node(
         f"{node.name}.translate",
         translate,
-        {"checkpoint": node.name, "test": "test_corpus"},
+        {"checkpoint": node.name, "test": TEST},
         "stages.translate",
         node.group,
     )
@@ -197,13 +235,13 @@ def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
 
 def _idle_overrides(config: Config, nodes: list[Node], groups: list[int]) -> Iterator[str]:
     """Group overrides that would change nothing."""
-    taking_part = {_base_name(node.name) for node in nodes if node.group is not None}
+    taking_part = {_base_name(node.name) for node in nodes if node.config.per_group}
     for key, per_node in config.groups.items():
         known = [f"g{group}" for group in groups]
         if key not in known:
             yield f"groups.{key}: takes no part in this run; {fields.nearest(str(key), known)}"
             continue
-        for name in per_node or {}:
+        for name in _settings(per_node, f"groups.{key}"):
             if name not in taking_part:
                 yield f"groups.{key}.{name}: takes no part in this run; {fields.nearest(name, sorted(taking_part))}"
 

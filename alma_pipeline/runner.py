@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alma_pipeline.errors import PipelineError, StageFailed, UserError
-from alma_pipeline.job import Input, Job
+from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.launch import Launcher, Running
 from alma_pipeline.plan import Plan, Step
 from alma_pipeline.redact import redact
@@ -48,14 +49,22 @@ class Runner:
 
     def run(self, plan: Plan) -> None:
         """Make every step that needs making, in order. Raises StageFailed at the first that fails."""
-        for step in plan.steps:
-            if step.record is not None and not step.works:
-                self.done[step.node.name] = step.record
+        self.done |= {step.node.name: step.record for step in plan.steps if step.record is not None and not step.works}
+        self._check_inputs(plan)
         for step in plan.work:
-            missing = [name for name in step.node.inputs.values() if name not in self.done]
+            self.done[step.node.name] = self._make(step)
+
+    def _check_inputs(self, plan: Plan) -> None:
+        """Before anything is made, as an --only may leave out what it stands on."""
+        there = {*self.done, *(step.node.name for step in plan.work)}
+        for step in plan.work:
+            missing = [name for name in step.node.inputs.values() if name not in there]
             if missing:
                 raise UserError(f"{step.node.name} needs {', '.join(missing)}, which does not exist yet; drop --only")
-            self.done[step.node.name] = self._make(step)
+            if step.verdict == "adopt":  # training it here under the published checkpoint's key would be a lie
+                raise UserError(
+                    f"{step.node.name} would be taken from {step.reason}, which this version cannot do; set upstream=train"
+                )
 
     def _make(self, step: Step) -> Record:
         work = self.store.begin(step.node.name, step.key, self._waiting)
@@ -72,16 +81,14 @@ class Runner:
             watcher.waiting(text)
 
     def _execute(self, step: Step, work: Work) -> Record:
-        _clear(work, keep_resume=step.verdict == "resume")
-        job = Job(step.node.name, step.key, str(work.path), step.node.config, self.hardware, self._inputs(step))
-        job.write()
+        finished = not step.fresh and is_finished(work.path)
+        job = read_job(work.path / "job.json") if finished else self._prepare(step, work)
         for watcher in self.watchers:
             watcher.started(step, work.path)
-        began = time.time()
         try:
-            self._follow(step, work, self.launcher.start(work.path, step.node.config.distributed))
-            result = json.loads((work.path / "result.json").read_text(encoding="utf-8"))
-            record = self.store.commit(work, self._record(step, job, result, time.time() - began, work.path))
+            if not finished:
+                self._follow(step, work)
+            record = self.store.commit(work, self._record(step, job, work.path))
         except BaseException as error:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             for watcher in self.watchers:
@@ -91,11 +98,18 @@ class Runner:
             watcher.ended(step, "FINISHED", record, record.path)
         return record
 
-    def _follow(self, step: Step, work: Work, running: Running) -> None:
-        """Pass the worker's lines on until it ends. Raises UserError or StageFailed when it ends badly."""
+    def _prepare(self, step: Step, work: Work) -> Job:
+        resumes = not step.fresh and self.store.resume_point(step.node.name, step.key) is not None
+        _clear(work.path, all_of_it=step.fresh, metrics=not resumes)
+        job = Job(step.node.name, step.key, str(work.path), step.node.config, self.hardware, self._inputs(step))
+        job.write()
+        return job
+
+    def _follow(self, step: Step, work: Work) -> None:
+        """Start the worker and pass its lines on until it ends. Raises UserError or StageFailed when it ends badly."""
         lines = tail(work.path / "metrics.jsonl")
-        if step.verdict == "resume":
-            next(lines)  # an earlier attempt's, told already
+        next(lines)  # an earlier attempt's, told already
+        running: Running = self.launcher.start(work.path, work.token, step.node.config.distributed)
         try:
             while (code := running.poll()) is None:
                 self._report(step, next(lines))
@@ -104,7 +118,7 @@ class Runner:
             running.stop()
             raise
         self._report(step, next(lines))
-        if code != 0:
+        if code != 0 or not is_finished(work.path):
             raise _failure(step.node.name, work.path, code)
 
     def _report(self, step: Step, lines: list[dict[str, Any]]) -> None:
@@ -135,8 +149,9 @@ class Runner:
             raise UserError(f"a checkpoint stands on the artifact {key[:12]}, which is gone; run its node again with --force")
         return record
 
-    def _record(self, step: Step, job: Job, result: dict[str, Any], seconds: float, work: Path) -> dict[str, Any]:
-        run = work / "mlflow_run"
+    def _record(self, step: Step, job: Job, work: Path) -> dict[str, Any]:
+        run, written = work / "mlflow_run", work / "result.json"
+        result = json.loads(written.read_text(encoding="utf-8"))
         return {
             "name": step.node.name,
             "key": step.key,
@@ -144,9 +159,9 @@ class Runner:
             "payload": step.payload,
             "result": result,
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "seconds": round(seconds, 2),
+            "seconds": round(written.stat().st_mtime - (work / "job.json").stat().st_mtime, 2),
             "provenance": self.provenance,
-            "hardware": dataclasses.asdict(self.hardware),
+            "hardware": dataclasses.asdict(job.hardware),
             "checkpoint": checkpoint(step.key, job, result),
             "mlflow_run": run.read_text(encoding="utf-8").strip() if run.exists() else "",
         }
@@ -180,22 +195,30 @@ def tail(path: Path) -> Iterator[list[dict[str, Any]]]:
         yield [json.loads(line) for line in whole if line.strip()]
 
 
-def _clear(work: Work, keep_resume: bool) -> None:
-    """Leftovers of an unfinished attempt; resume points stay when the node goes on from one."""
-    for name in ("out", "resume") if not keep_resume else ("out",):
-        shutil.rmtree(work.path / name, ignore_errors=True)
-    for name in ("result.json", "error.json"):
-        (work.path / name).unlink(missing_ok=True)
-    if not keep_resume:
-        (work.path / "metrics.jsonl").unlink(missing_ok=True)
-    (work.path / "out").mkdir()
+def is_finished(work: Path) -> bool:
+    """Whether a worker ended well here: it writes its result last. A parent killed before the commit leaves it so."""
+    return (work / "result.json").exists() and (work / "out").is_dir()
+
+
+def _clear(work: Path, all_of_it: bool, metrics: bool) -> None:
+    """Leftovers of an unfinished attempt; what it can go on from stays, unless the node was asked for again."""
+    for name in ("result.json", "error.json", *(("metrics.jsonl",) if metrics else ())):
+        (work / name).unlink(missing_ok=True)
+    for name in ("out", "resume") if all_of_it else ("out",):
+        if (work / name).exists():
+            shutil.rmtree(work / name)
+    lines = work / "metrics.jsonl"
+    if lines.exists():  # a line that was cut off would spoil the next one
+        os.truncate(lines, lines.read_bytes().rfind(b"\n") + 1)
+    (work / "out").mkdir()
 
 
 def _failure(name: str, work: Path, code: int) -> PipelineError:
     error = work / "error.json"
     if error.exists():
         return UserError(f"{name}: {json.loads(error.read_text(encoding='utf-8'))['message']}")
-    reason = f"its worker ended with signal {-code}" if code < 0 else f"its worker ended with exit code {code}"
+    ends = f"signal {-code}" if code < 0 else f"exit code {code}" if code else "exit code 0, but without a result"
+    reason = f"its worker ended with {ends}"
     log = work / "log.txt"
     lines = redact(log.read_text(encoding="utf-8", errors="replace")).splitlines() if log.exists() else []
     return StageFailed(name, reason, str(log), "\n".join(lines[-TAIL_LINES:]))

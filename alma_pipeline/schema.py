@@ -218,6 +218,9 @@ class Hardware:
     checkpoint_seconds: float = number(600, above=0)
     """Time between resume points."""
     hostfile: str | None = None
+    """For launcher=deepspeed."""
+    rendezvous: str | None = None
+    """For launcher=torchrun on several nodes: HOST:PORT of the first, the same for all."""
     partition: str | None = None
     account: str | None = None
     time_limit: str = "24:00:00"
@@ -233,6 +236,8 @@ class Hardware:
             yield f"nodes={self.nodes} needs launcher slurm, deepspeed or torchrun, found {self.launcher}"
         if self.launcher == "deepspeed" and not self.hostfile:
             yield "launcher=deepspeed needs hostfile="
+        if self.launcher == "torchrun" and self.nodes > 1 and not self.rendezvous:
+            yield f"launcher=torchrun with nodes={self.nodes} needs rendezvous=HOST:PORT, an address of the first node"
 
 
 @dataclass(frozen=True, kw_only=True)

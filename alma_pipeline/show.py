@@ -19,7 +19,7 @@ def main(root: Path, names: list[str]) -> int:
         raise UserError("show takes one node name, key or artifact folder name; `show parallel`, `show 3f2a91`")
     store = Store(root)
     record = find(store, names[0])
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(f"{record.name}  {record.kind}  {record.key}", style="bold")
     console.print(f"{record.path}\nmade {record.created} in {tables.seconds(record.seconds)}, {_size(record)}")
     console.print("\nlineage")
@@ -68,9 +68,12 @@ def diff(root: Path, first: str, second: str) -> int:
         table.add_column(name, overflow="fold")
     for key, old, new in differences(a.payload["config"], b.payload["config"]):
         table.add_row(key, str(old), str(new))
+    for key in ("kind", "version"):
+        if a.payload[key] != b.payload[key]:
+            table.add_row(key, str(a.payload[key]), str(b.payload[key]))
     for role, old, new in differences(a.payload["inputs"], b.payload["inputs"]):
         table.add_row(f"input {role}", str(old)[:12], str(new)[:12])
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(table if table.row_count else "no difference in settings or inputs")
     return 0
 

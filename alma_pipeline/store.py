@@ -57,7 +57,8 @@ class Work:
     key: str
     path: Path
     lock: FileLock
-    worker_lock: Path
+    token: str
+    """What a worker started under this right shows to prove that it is still wanted."""
 
     def close(self) -> None:
         self.lock.release()
@@ -68,7 +69,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self._folders: dict[str, Path] | None = None
+        self._folders: list[Path] | None = None
 
     def check_writable(self) -> None:
         """Raises UserError when nothing can be kept here; leaves nothing behind."""
@@ -81,42 +82,39 @@ class Store:
 
     def find(self, key: str) -> Record | None:
         """The finished artifact of a key, its files present with their recorded sizes; else None."""
-        folder = self._index().get(key[:12])
-        record = read_record(folder) if folder else None
-        if record is None or record.key != key or not is_whole(record):
-            return None
-        return record
+        found = (read_record(folder) for folder in self._folders_of(key))
+        return next((record for record in found if record and record.key == key and is_whole(record)), None)
+
+    def folders(self) -> list[Path]:
+        """Where artifacts lie, whole or not."""
+        if self._folders is None:
+            artifacts = self.root / "artifacts"
+            self._folders = sorted(path for path in artifacts.iterdir() if path.is_dir()) if artifacts.is_dir() else []
+        return self._folders
+
+    def _folders_of(self, key: str) -> list[Path]:
+        """Of this key, or of one that begins alike."""
+        return [folder for folder in self.folders() if folder.name.endswith(f"-{key[:12]}")]
 
     def records(self) -> list[Record]:
         """All finished artifacts, newest first."""
-        found = [record for folder in self._index().values() if (record := read_record(folder))]
+        found = [record for folder in self.folders() if (record := read_record(folder))]
         return sorted(found, key=lambda record: record.created, reverse=True)
 
     def named(self, name: str) -> list[Record]:
         """Finished artifacts of a node name, newest first."""
-        folders = [path for path in self._index().values() if path.name.rpartition("-")[0] == name]
+        folders = [path for path in self.folders() if path.name.rpartition("-")[0] == name]
         found = [record for folder in folders if (record := read_record(folder))]
         return sorted(found, key=lambda record: record.created, reverse=True)
-
-    def _index(self) -> dict[str, Path]:
-        if self._folders is None:
-            artifacts = self.root / "artifacts"
-            entries = list(os.scandir(artifacts)) if artifacts.is_dir() else []
-            self._folders = {entry.name.rpartition("-")[2]: Path(entry.path) for entry in entries}
-        return self._folders
 
     def work_path(self, name: str, key: str) -> Path:
         return self.root / "work" / f"{name}-{key[:12]}"
 
-    def resume_step(self, name: str, key: str) -> int | None:
-        """The newest resume point of an unfinished node: the step it names, unverified."""
+    def resume_point(self, name: str, key: str) -> dict[str, Any] | None:
+        """The manifest of an unfinished node's newest resume point; its worker verifies the files."""
         points = self.work_path(name, key) / "resume"
-        steps = [
-            int(manifest.parent.name.removeprefix("step-"))
-            for manifest in points.glob("step-*/manifest.json")
-            if manifest.parent.name.removeprefix("step-").isdigit()
-        ]
-        return max(steps, default=None)
+        found = [manifest for path in points.glob("step-*/manifest.json") if (manifest := _manifest(path))]
+        return max(found, key=lambda manifest: int(manifest["step"]), default=None)
 
     def begin(self, name: str, key: str, waiting: Any = None) -> Work:
         """Take the right to make `key`; waits for another process, and for a worker it left behind.
@@ -125,63 +123,91 @@ class Store:
         """
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"{key[:12]}.owner")
+        owner_lock, worker_lock = locks / f"{key[:12]}.owner", locks / f"{key[:12]}.worker"
+        lock = lock_file(owner_lock)
         _acquire(lock, waiting, f"{name}: another process is making it; waiting")
-        worker_lock = locks / f"{key[:12]}.worker"
-        work = Work(name, key, self.work_path(name, key), lock, worker_lock)
-        work.path.mkdir(parents=True, exist_ok=True)
-        # A new token tells a worker whose own parent died that it is no longer wanted (it polls this file).
-        owner = {"token": secrets.token_hex(8), "pid": os.getpid(), "host": socket.gethostname()}
-        owner |= {"owner_lock": str(lock.lock_file), "worker_lock": str(worker_lock)}
-        write_json(work.path / "owner.json", owner)
-        leftover = FileLock(worker_lock)
-        _acquire(leftover, waiting, f"{name}: a worker of an earlier run is ending; waiting")
-        leftover.release()
+        try:
+            work = Work(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
+            work.path.mkdir(parents=True, exist_ok=True)
+            # A new token tells a worker whose own parent died that it is no longer wanted (it polls this file).
+            owner = {"token": work.token, "pid": os.getpid(), "host": socket.gethostname()}
+            write_json(work.path / "owner.json", owner | {"owner_lock": str(owner_lock), "worker_lock": str(worker_lock)})
+            leftover = lock_file(worker_lock)
+            _acquire(leftover, waiting, f"{name}: a worker of an earlier run is ending; waiting")
+            leftover.release()
+        except BaseException:
+            lock.release()
+            raise
         self._folders = None
         return work
 
     def commit(self, work: Work, record: dict[str, Any]) -> Record:
         """Turn `work/out` into the artifact: record last, then one rename. An older artifact is set aside."""
         out = work.path / "out"
+        for unfinished in out.glob("record.json*"):
+            unfinished.unlink()
         for name in ("metrics.jsonl", "log.txt", "job.json"):
             if (work.path / name).exists():
                 shutil.copy2(work.path / name, out / name)
         files = {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
-        files.pop("record.json", None)
         digests = {name: digest(out / name) for name in files}
+        sync(out)
         write_json(out / "record.json", {"schema": SCHEMA, "files": files, "digests": digests} | record)
         final = self.root / "artifacts" / work.path.name
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists():
-            aside = self.root / "replaced" / f"{final.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(final, aside)
+        self._folders = None
+        for older in self._folders_of(work.key):
+            # Under another name too: nodes of equal settings and inputs share one key, and a key has one artifact.
+            if older == final or ((replaced := read_record(older)) and replaced.key == work.key):
+                self._set_aside(older)
         os.rename(out, final)
-        _sync_folder(final.parent)
+        sync(final.parent, inside=False)
         shutil.rmtree(work.path)
         self._folders = None
         done = read_record(final)
         assert done is not None
         return done
 
+    def _set_aside(self, folder: Path) -> None:
+        aside = self.root / "replaced" / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, aside)
+
 
 def read_record(folder: Path) -> Record | None:
-    """The record of an artifact folder; None when the folder is not finished."""
+    """The record of an artifact folder; None when the folder is not finished. Raises UserError for one nobody here wrote."""
+    file = folder / "record.json"
     try:
-        raw = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        raw = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    if raw.get("schema") != SCHEMA:
-        raise UserError(f"{folder}/record.json has schema {raw.get('schema')}, expected {SCHEMA}: made by another version")
-    raw.pop("schema")
-    return Record(path=folder, **raw)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); move {folder} out of the store, and its node is made again") from error
+    schema = raw.pop("schema", None) if isinstance(raw, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{file} has schema {schema}, expected {SCHEMA}: made by another version; use that, or another store")
+    try:
+        return Record(path=folder, **raw)
+    except TypeError as error:
+        raise UserError(f"{file} does not fit schema {SCHEMA} ({error}); move {folder} out of the store") from error
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """None for one that is damaged: the worker passes over it too, and says so in its log."""
+    if not path.parent.name.removeprefix("step-").isdigit():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return manifest
 
 
 def is_whole(record: Record) -> bool:
     """Every file there, with its size. Digests are `doctor --verify`'s business."""
     try:
         return all(os.stat(record.path / name).st_size == size for name, size in record.files.items())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -201,6 +227,11 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
+def lock_file(path: str | Path) -> FileLock:
+    """A lock that the system frees when its holder dies. Never a marker file, which kill -9 would leave behind."""
+    return FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
 def _acquire(lock: FileLock, waiting: Any, text: str) -> None:
     try:
         lock.acquire(timeout=0)
@@ -208,11 +239,17 @@ def _acquire(lock: FileLock, waiting: Any, text: str) -> None:
         if waiting:
             waiting(text)
         lock.acquire(poll_interval=0.1)
+    except OSError as error:
+        raise UserError(
+            f"{lock.lock_file} cannot be locked ({error}); set ALMA_PIPELINE_STORE to a file system with file locks"
+        ) from error
 
 
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def sync(folder: Path, inside: bool = True) -> None:
+    """Wait until a folder's list of names, and unless told otherwise all that is in it, is on disk."""
+    for path in (*(folder.rglob("*") if inside else ()), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

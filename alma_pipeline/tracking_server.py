@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,29 @@ DEFAULT_ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # the page opens on the table of runs
-    "mlflow.experiment.primaryMetric.name": "eval/avg/en-xx/chrf_pp",
-    "mlflow.note.content": "Translation models by alma_pipeline: one run per invocation, its nodes nested under it. "
-    "Final scores are on the outer runs; sort by eval/avg/en-xx/… or eval/avg/xx-en/….",
-}
+MAIN_SCORE = "eval/avg/en-xx/chrf_pp"
+
+
+def experiment_tags() -> dict[str, str]:
+    """What makes MLflow's pages show scores: by itself its run list has no metric in it."""
+    columns = [f"metrics.`{MAIN_SCORE}`", "metrics.`eval/avg/xx-en/chrf_pp`", "tags.`alma.overrides`", "attributes.`Source`"]
+    view = {
+        "searchFilter": "tags.`alma.level` = 'invocation'",
+        "orderByKey": f"metrics.`{MAIN_SCORE}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": columns,
+    }
+    saved = {"name": "Scores", "createdAt": int(time.time() * 1000), "state": json.dumps(view)}
+    return {
+        "mlflow.experimentKind": "custom_model_development",  # its page opens on the list of runs
+        "mlflow.experiment.primaryMetric.name": MAIN_SCORE,
+        "mlflow.sharedViewState.scores": json.dumps(saved),
+        "mlflow.note.content": "One run per invocation, its nodes nested under it. Views → Scores sorts invocations by score.",
+    }
 
 
 def check_uri() -> None:
@@ -77,12 +95,12 @@ class Server:
             return False
         return True
 
-    def create(self, name: str, uid: str, tags: Mapping[str, str], time: float, again: bool) -> str:
+    def create(self, name: str, uid: str, tags: Mapping[str, str], began: float, again: bool) -> str:
         """A new run's id. `again`: an earlier try may have made it without us hearing so."""
         if again and (found := self.find(f"tags.`alma.uid` = '{uid}'")):
             return str(found[0].info.run_id)
         fitting = {key: short(value) for key, value in tags.items()} | {"alma.uid": uid}
-        run = self.client.create_run(self.experiment, start_time=int(time * 1000), tags=fitting, run_name=name)
+        run = self.client.create_run(self.experiment, start_time=int(began * 1000), tags=fitting, run_name=name)
         return str(run.info.run_id)
 
     def run(self, run_id: str) -> Any:
@@ -178,7 +196,7 @@ def _experiment(client: Any, name: str, artifacts: Path | None) -> str:
     if found is None:
         location = artifacts.absolute().as_uri() if artifacts else None
         try:
-            return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
+            return str(client.create_experiment(name, artifact_location=location, tags=experiment_tags()))
         except MlflowException as error:  # a process of another store was faster
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -1,11 +1,12 @@
 """One rank of one node: read the job, run the stage, write the result. Never Hydra, never MLflow.
 
-python -m alma_pipeline.worker WORK_FOLDER        (as torchrun, srun or the DeepSpeed launcher start it)
+python -m alma_pipeline.worker WORK_FOLDER TOKEN        (as torchrun, srun or the DeepSpeed launcher start it)
 """
 
 import importlib
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -17,23 +18,28 @@ from filelock import FileLock, Timeout
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import read_job
-from alma_pipeline.store import write_json
+from alma_pipeline.store import lock_file, sync, write_json
 
 USER_MISTAKE = 2
 FAILURE = 1
 ABANDONED = 3
+WATCH_SECONDS = 0.5
 
 
-def main(work: Path) -> int:
-    """Run the job in `work`; the exit code says how it ended."""
+def main(work: Path, token: str) -> int:
+    """Run the job in `work`, as long as `token` is its owner's; the exit code says how it ended."""
+    if not (work / "owner.json").exists():
+        print(f"{work} is not there on {socket.gethostname()}; the store must be on a disk that all nodes share", file=sys.stderr)
+        return USER_MISTAKE
     os.chdir(work)
     rank = int(os.environ.get("RANK", "0"))
-    guard = _guard(work) if rank == 0 else None
+    guard = _guard(work, token, rank)
     try:
         job = read_job(work / "job.json")
         job.out.mkdir(exist_ok=True)
         result = importlib.import_module(f"stages.{job.config.kind}.run").run(job)
         if rank == 0:
+            sync(job.out)  # a result says that the files are there, after a power cut too
             write_json(work / "result.json", result)
         return 0
     except UserError as error:
@@ -51,29 +57,38 @@ def main(work: Path) -> int:
             guard.release()
 
 
-def _guard(work: Path) -> FileLock:
-    """Hold the worker's lock for life, and end when the parent that started this job is gone.
+def _guard(work: Path, token: str, rank: int) -> FileLock | None:
+    """End when the parent that started this job is gone; rank 0 holds the worker's lock for life.
 
     The parent holds a lock of its own. Once that is free, or held in the name of another token, nobody will read
-    this worker's result, and another worker may be waiting for the folder.
+    this worker's result, and another worker may be waiting for the folder. A worker that comes too late, its parent
+    killed while it was still importing, must not take the new owner's job for its own.
     """
-    owner: dict[str, Any] = json.loads((work / "owner.json").read_text(encoding="utf-8"))
-    lock = FileLock(owner["worker_lock"], thread_local=False)
-    lock.acquire(poll_interval=0.1)
-    threading.Thread(target=_watch, args=(work, owner), daemon=True).start()
+    owner = _owner(work, token)
+    lock = lock_file(owner["worker_lock"]) if rank == 0 else None
+    if lock:
+        lock.acquire(poll_interval=0.1)
+        _owner(work, token)  # once more: it may have changed while we waited
+    threading.Thread(target=_watch, args=(work, token, owner["owner_lock"]), daemon=True).start()
     return lock
 
 
-def _watch(work: Path, owner: dict[str, Any]) -> None:
-    parents = FileLock(owner["owner_lock"], thread_local=False)
+def _owner(work: Path, token: str) -> dict[str, Any]:
+    owner: dict[str, Any] = json.loads((work / "owner.json").read_text(encoding="utf-8"))
+    if owner["token"] != token:
+        print(f"{work} belongs to process {owner['pid']} on {owner['host']} now; ending", file=sys.stderr, flush=True)
+        os._exit(ABANDONED)
+    return owner
+
+
+def _watch(work: Path, token: str, owner_lock: str) -> None:
+    parents = lock_file(owner_lock)
     while True:
-        time.sleep(0.5)
+        time.sleep(WATCH_SECONDS)
         try:
-            current = json.loads((work / "owner.json").read_text(encoding="utf-8"))
+            _owner(work, token)
         except FileNotFoundError:
             return  # the parent has made the artifact of it and is clearing up
-        if current["token"] != owner["token"]:
-            os._exit(ABANDONED)
         try:
             parents.acquire(timeout=0)
         except Timeout:
@@ -82,4 +97,4 @@ def _watch(work: Path, owner: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

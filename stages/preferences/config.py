@@ -18,6 +18,8 @@ class Config(NodeConfig):
     languages: dict[str, Language] = field(default_factory=dict)
     """Filled in by the plan."""
     prompt: str = choice("alma", "x_alma")
+    precision: str = choice("fp32", "bf16", "fp16")
+    """Of the checkpoint while it decodes candidates."""
     sources: int = number(100, at_least=1)
     """Training sources per direction."""
     held_out: int = number(25, at_least=1)

@@ -1,0 +1,1 @@
+"""The translation library that stages share. The only part of the package that imports torch and transformers."""

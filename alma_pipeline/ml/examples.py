@@ -1,0 +1,103 @@
+"""Token arrays of a corpus, read as examples. Knows no model; the arrays are written by the corpus stage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alma_pipeline.errors import PipelineError
+
+Example = TypeVar("Example")
+SMALL = 2**20
+"""Bytes of an array file below which it is read at once."""
+
+
+class Tokens(NamedTuple):
+    """One sequence: its ids, and how many of them are a prompt without loss."""
+
+    ids: NDArray[np.int32]
+    """[length]"""
+    prompt: int
+    """At least 1: the first token has nothing before it to be predicted from."""
+    bytes: int = 0
+    """UTF-8 bytes of the text behind the labels; 0 where it is not known."""
+
+
+@dataclass(frozen=True)
+class Split(Generic[Example]):
+    """Examples, and the two facts about them that would take a pass over all to find."""
+
+    examples: Sequence[Example]
+    tokens: int
+    """Sum of the examples' lengths."""
+    longest: int
+    """Largest length of one."""
+
+
+class Sequences(Sequence[Tokens]):
+    """Sequences of any lengths in one flat array, read from disk as they are asked for."""
+
+    def __init__(
+        self, ids: NDArray[np.int32], offsets: NDArray[np.int64], prompts: NDArray[np.int32], sizes: NDArray[np.int64]
+    ) -> None:
+        """`ids` [tokens]; `offsets` [n + 1]; `prompts` [n] lengths of the prompts; `sizes` [n] bytes of text, or 0."""
+        self.ids, self.offsets, self.prompts, self.sizes = ids, offsets, prompts, sizes
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @overload
+    def __getitem__(self, index: int) -> Tokens: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tokens]: ...
+    def __getitem__(self, index: int | slice) -> Tokens | list[Tokens]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        ids = self.ids[self.offsets[index] : self.offsets[index + 1]]
+        return Tokens(ids, int(self.prompts[index]), int(self.sizes[index]))
+
+
+def read_blocks(folder: Path, name: str) -> Split[Tokens]:
+    """The packed blocks `<name>.blocks.npy` [n, block]; every token but a block's first bears loss."""
+    blocks = _array(folder / f"{name}.blocks.npy")
+    count, length = blocks.shape
+    examples = Sequences(
+        ids=blocks.reshape(-1),
+        offsets=np.arange(count + 1) * length,
+        prompts=np.ones(count, dtype=np.int32),
+        sizes=np.zeros(count, dtype=np.int64),
+    )
+    return Split(examples, blocks.size, length)
+
+
+def read_sequences(folder: Path, name: str) -> Split[Tokens]:
+    """The sequences `<name>.{tokens,offsets,prompt}.npy`, with `<name>.bytes.npy` where there is one.
+
+    Raises PipelineError for one without a prompt token to predict from, or without a label.
+    """
+    offsets, prompts = _array(folder / f"{name}.offsets.npy"), _array(folder / f"{name}.prompt.npy")
+    sizes = folder / f"{name}.bytes.npy"
+    lengths = np.diff(offsets)
+    wrong = np.flatnonzero((prompts < 1) | (prompts >= lengths))
+    if len(wrong):
+        first = wrong[0]
+        raise PipelineError(
+            f"{folder}/{name}: example {first} has {lengths[first]} tokens, {prompts[first]} of them prompt; "
+            "expected at least one of each, prompt and label"
+        )
+    examples = Sequences(
+        ids=_array(folder / f"{name}.tokens.npy"),
+        offsets=offsets,
+        prompts=prompts,
+        sizes=_array(sizes) if sizes.is_file() else np.zeros(len(prompts), dtype=np.int64),
+    )
+    return Split(examples, int(lengths.sum()), int(lengths.max(initial=0)))
+
+
+def _array(path: Path) -> NDArray[Any]:
+    """Mapped, not read, unless it is small: an empty array cannot be mapped."""
+    array: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size > SMALL else None, allow_pickle=False)
+    return array

@@ -1,0 +1,109 @@
+"""The two prompt formats as text and as token ids. The only place that puts special tokens into a prompt.
+
+Not a chat-template engine: a prompt is one function of a direction and a sentence, and training, preference building
+and decoding all take their token ids from here. Facts about the formats: the released ALMA code (`get_prompt`) and
+the X-ALMA README; X-ALMA wraps ALMA's prompt as the user turn of a Llama-2 chat.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.schema import Language
+
+BATCH = 2000
+"""Texts handed to the tokenizer at a time: bounds memory, changes nothing else."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example: BOS, prompt, answer, EOS."""
+
+    ids: list[int]
+    prompt: int
+    """Tokens of the prompt, BOS included: `ids[:prompt]` is exactly what decoding starts from."""
+    merged: bool
+    """The tokenizer would have joined the prompt's end with the answer's start into one token."""
+
+
+def one_line(text: str) -> tuple[str, bool]:
+    """The sentence with line breaks as spaces, and whether it had any: a break would end the prompt's line (B45)."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    return " ".join(line for line in lines if line), len(lines) > 1
+
+
+def alma_prompt(languages: Mapping[str, Language], direction: str, source: str) -> str:
+    """ALMA's wording, ending in a colon with no space after it."""
+    from_name, to_name = (languages[code].name for code in direction.split("-"))
+    return f"Translate this from {from_name} to {to_name}:\n{from_name}: {source}\n{to_name}:"
+
+
+class Prompter:
+    """Renders and tokenises the prompts of one format for a set of languages."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: str, languages: Mapping[str, Language]) -> None:
+        if form not in ("alma", "x_alma"):
+            raise UserError(f"prompt={form}: expected alma or x_alma")
+        self.tokenizer, self.form, self.languages = tokenizer, form, languages
+        self.bos, self.eos = _special(tokenizer)
+
+    def text(self, direction: str, source: str) -> str:
+        """The prompt as text, without BOS. `direction` is `de-en`; the sentence must be one line."""
+        prompt = alma_prompt(self.languages, direction, source)
+        return prompt if self.form == "alma" else f"[INST] {prompt} [/INST]"
+
+    def answer(self, target: str) -> str:
+        """What follows the prompt, without EOS. ALMA joins with no space; the Llama-2 chat template writes
+        a space on either side."""
+        return target if self.form == "alma" else f" {target} "
+
+    def prompts(self, rows: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Token ids of (direction, source) prompts for decoding: exactly one BOS, no EOS."""
+        texts = [self.text(direction, source) for direction, source in rows]
+        return [[self.bos, *ids] for ids in self._encode(texts)[0]]
+
+    def examples(self, rows: Sequence[tuple[str, str, str]]) -> list[Example]:
+        """(direction, source, target) rows as training examples, in order.
+
+        Prompt and answer are tokenised together and parted by offsets (B52). Where a token straddles the boundary,
+        the prompt keeps the ids that decoding will see and the answer is tokenised alone.
+        """
+        result: list[Example] = []
+        for start in range(0, len(rows), BATCH):
+            result += self._examples(rows[start : start + BATCH])
+        return result
+
+    def _examples(self, rows: Sequence[tuple[str, str, str]]) -> Iterator[Example]:
+        prompts = [self.text(direction, source) for direction, source, _ in rows]
+        answers = [self.answer(target) for _, _, target in rows]
+        alone, _ = self._encode(prompts)
+        joint, offsets = self._encode([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
+        for i, text in enumerate(prompts):
+            ids = answer_ids(alone[i], joint[i], offsets[i], len(text))
+            merged = ids is None
+            if ids is None:
+                ids = self._encode([answers[i]])[0][0]
+            yield Example([self.bos, *alone[i], *ids, self.eos], 1 + len(alone[i]), merged)
+
+    def _encode(self, texts: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+        """Ids and character offsets of plain text: a sentence that spells `</s>` must not become a special token."""
+        result = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        return result["input_ids"], result["offset_mapping"]
+
+
+def answer_ids(prompt: list[int], joint: list[int], offsets: list[tuple[int, int]], characters: int) -> list[int] | None:
+    """The answer's part of `joint`, or None where the first `characters` characters do not end between two tokens."""
+    count = sum(end <= characters for _, end in offsets)
+    return joint[count:] if joint[:count] == prompt else None
+
+
+def _special(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """BOS and EOS ids of a tokenizer fit for the recipe."""
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer has bos_token={tokenizer.bos_token!r} and eos_token={tokenizer.eos_token!r}; "
+            "both prompt formats need the two. Take a model that defines them."
+        )
+    return int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)

@@ -1,0 +1,82 @@
+"""The untrained model a recipe starts from: fresh weights, a published model, or a small real one out of a package."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml import corpora
+from alma_pipeline.ml.pretrained import Pretrained, from_hub, from_wheel
+from alma_pipeline.ml.prompts import alma_prompt
+from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.schema import Architecture
+from stages.base.config import Config
+
+TOKENIZER_PAIRS = 1000
+"""Sentence pairs of each direction that a fresh tokenizer is trained on (our choice)."""
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Save model and tokenizer to `job.out` as a Hugging Face folder; returns their sizes."""
+    config: Config = job.config
+    if config.source == "random":
+        model, tokenizer = fresh(config)
+    elif config.source == "hub":
+        model, tokenizer = from_hub(config.repo, config.revision)
+    else:
+        model, tokenizer = from_wheel(config.repo, config.revision)
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    for name, value in special.items():
+        setattr(model.config, name, value)
+    # Sampling settings of a published model would make every later decoding sample (X-ALMA's do).
+    model.generation_config = GenerationConfig(**special)
+    model.save_pretrained(job.out)
+    tokenizer.save_pretrained(job.out)
+    return {
+        "checkpoint": {"form": "full"},
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "vocab_size": model.config.vocab_size,
+    }
+
+
+def fresh(config: Config) -> Pretrained:
+    """Random weights in fp32, and a tokenizer trained on the run's training sentences in their prompts."""
+    tokenizer = train_tokenizer(_tokenizer_texts(config), config.architecture.vocab_size)
+    torch.manual_seed(config.seed)
+    return LlamaForCausalLM(llama_config(config.architecture, tokenizer)), tokenizer
+
+
+def llama_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """The published config of a Llama of this shape."""
+    if shape.model_type != "llama":
+        raise UserError(f"model.architecture.model_type={shape.model_type}: fresh weights come as llama only")
+    if shape.hidden_size % shape.heads or shape.heads % shape.kv_heads:
+        raise UserError(
+            f"model.architecture: hidden_size={shape.hidden_size} must be a multiple of heads={shape.heads}, "
+            f"and heads of kv_heads={shape.kv_heads}"
+        )
+    return LlamaConfig(
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        vocab_size=shape.vocab_size,
+        max_position_embeddings=shape.max_positions,
+        tie_word_embeddings=shape.tied_embeddings,
+        # The usual 0.02 suits widths in the thousands; in a narrow model attention starts flat and learns late.
+        initializer_range=shape.hidden_size**-0.5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _tokenizer_texts(config: Config) -> Iterator[str]:
+    """Training sentences inside ALMA's prompt, whose fixed words then cost few tokens."""
+    text = corpora.open_cldr([config.text], "train", config.languages, config.seed)
+    for row in corpora.sentence_pairs(text, config.languages, "train", TOKENIZER_PAIRS).rows:
+        yield alma_prompt(config.languages, row.direction, row.source) + row.target

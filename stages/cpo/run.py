@@ -1,0 +1,31 @@
+"""Contrastive preference optimisation: chosen over rejected answers, and the likelihood of the chosen ones."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from alma_pipeline.job import Job
+from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.models import open_for_training
+from alma_pipeline.ml.pairs import Limits, read_pairs
+from alma_pipeline.ml.preference import Terms
+from alma_pipeline.ml.preference_objective import PreferenceModel, as_split
+from alma_pipeline.ml.prompts import Prompter
+from alma_pipeline.ml.training import train
+from stages.cpo.config import Config
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Inputs: `init`, the parent checkpoint; `preferences`, triples. Leaves a checkpoint."""
+    config: Config = job.config
+    world = join(job.hardware)
+    init, triples = job.inputs["init"], Path(job.inputs["preferences"].path)
+    prompter = Prompter(AutoTokenizer.from_pretrained(init.path, local_files_only=True), config.prompt, config.languages)
+    limits = Limits(prompt=config.max_prompt, length=config.max_length)
+    pairs = {name: read_pairs(triples / f"{name}.jsonl", prompter, limits) for name in ("train", "dev")}
+    trainee = open_for_training(init, config, job.hardware, dropout=0.0)
+    terms = Terms(beta=config.beta, nll_weight=config.nll_weight, nll_norm=config.nll_norm)
+    objective = PreferenceModel(trainee.model, job.hardware.row_tokens, terms)
+    result = train(job, world, trainee, objective, as_split(pairs["train"].kept), as_split(pairs["dev"].kept))
+    return result | {"pairs": {name: found.counts() for name, found in pairs.items()}}

@@ -1,0 +1,20 @@
+"""Train one LoRA on a language group's text, in packed blocks, over a frozen base."""
+
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.job import Job
+from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.examples import read_blocks, read_sequences
+from alma_pipeline.ml.models import open_for_training
+from alma_pipeline.ml.objective import LanguageModel
+from alma_pipeline.ml.training import train
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Inputs: `init`, the parent checkpoint; `corpus`, documents or joined pairs in blocks. Leaves an adapter."""
+    world = join(job.hardware)
+    corpus = Path(job.inputs["corpus"].path)
+    trainee = open_for_training(job.inputs["init"], job.config, job.hardware, job.config.lora.dropout)
+    objective = LanguageModel(trainee.model, job.hardware.row_tokens)
+    return train(job, world, trainee, objective, read_blocks(corpus, "train"), read_sequences(corpus, "dev"))

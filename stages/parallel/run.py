@@ -1,0 +1,20 @@
+"""Train on parallel sentences: all weights, or a LoRA, with the loss on the target only."""
+
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.job import Job
+from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.examples import read_sequences
+from alma_pipeline.ml.models import open_for_training
+from alma_pipeline.ml.objective import LanguageModel
+from alma_pipeline.ml.training import train
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Inputs: `init`, the parent checkpoint; `corpus`, pairs as prompt and target. Leaves a checkpoint."""
+    world = join(job.hardware)
+    corpus = Path(job.inputs["corpus"].path)
+    trainee = open_for_training(job.inputs["init"], job.config, job.hardware, job.config.lora.dropout)
+    objective = LanguageModel(trainee.model, job.hardware.row_tokens)
+    return train(job, world, trainee, objective, read_sequences(corpus, "train"), read_sequences(corpus, "dev"))

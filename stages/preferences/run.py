@@ -1,0 +1,135 @@
+"""Build preference triples from a checkpoint's own samples: each source's best candidate against its worst."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml import candidates, decoding
+from alma_pipeline.ml.candidates import Candidate, Sentence, Triples
+from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.metrics import sentence_chrf
+from alma_pipeline.ml.models import load_for_inference
+from alma_pipeline.ml.prompts import Prompter, one_line
+from alma_pipeline.ml.search import Sampling
+from stages.preferences.config import Config
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Inputs: `init`, the checkpoint that is sampled; `corpus`, sentence pairs. Leaves train.jsonl and dev.jsonl.
+
+    Training sources come from the corpus's train part, held-out ones from its dev part; no source is in both.
+    """
+    config: Config = job.config
+    if config.pairs.reader != "candidates":
+        raise UserError(
+            f"pairs.reader={config.pairs.reader} (repo {config.pairs.repo or 'null'}): released preferences cannot be "
+            "read in this version; use pairs.reader=candidates (data.preferences.reader)"
+        )
+    join(job.hardware)
+    sources, dropped = _sources(Path(job.inputs["corpus"].path), config)
+    started = time.perf_counter()
+    found, sampled = _candidates(job, config, sources["train"] + sources["dev"])
+    seconds = time.perf_counter() - started
+    split = len(sources["train"])
+    made = {
+        "train": candidates.triples(sources["train"], found[:split], config.min_margin),
+        "dev": candidates.triples(sources["dev"], found[split:], config.min_margin),
+    }
+    _check(made, sources)
+    if job.rank == 0:
+        for name, triples in made.items():
+            _write(job.out / f"{name}.jsonl", triples.rows)
+    return {"counts": _counts(made, dropped), "seconds": seconds, **sampled}
+
+
+def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[Sentence]], dict[str, Counter[str]]]:
+    """Sentences to sample for, by split, and those left out by direction and reason."""
+    train, dropped = candidates.choose_sources(_read(corpus / "train.jsonl", config), config.sources, config.seed)
+    taken = frozenset(item.source for item in train)
+    dev, lost = candidates.choose_sources(_read(corpus / "dev.jsonl", config), config.held_out, config.seed, taken)
+    for direction, reasons in lost.items():
+        dropped[direction] = dropped.get(direction, Counter[str]()) + reasons
+    assert not taken & {item.source for item in dev}
+    return {"train": train, "dev": dev}, dropped
+
+
+def _read(path: Path, config: Config) -> dict[str, list[Sentence]]:
+    """The corpus's sentences by direction, of directions between this node's languages."""
+    found: dict[str, list[Sentence]] = {}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            if set(row["direction"].split("-")) <= set(config.languages):
+                item = Sentence(row["id"], row["direction"], row["source"], row["target"])
+                found.setdefault(item.direction, []).append(item)
+    if not found:
+        raise UserError(f"{path} has no sentence pair in a direction between {', '.join(config.languages)}")
+    return found
+
+
+def _candidates(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[list[Candidate]], dict[str, int]]:
+    """Each source's samples and its reference, scored; and how much was sampled."""
+    model, tokenizer = load_for_inference(job.inputs["init"], job.hardware, config.precision)
+    prompter = Prompter(tokenizer, config.prompt, config.languages)
+    prompts = prompter.prompts([(item.direction, item.source) for item in sources])
+    sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
+    limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
+    outputs = decoding.sample(model, prompts, sampling, limits, decoding.logged(job))
+    lines = [[one_line(decoding.text(tokenizer, ids)) for ids in samples] for samples in outputs]
+    scored = [_scored(item.reference, [text for text, _ in samples]) for item, samples in zip(sources, lines, strict=True)]
+    return scored, {
+        "sentences": len(sources),
+        "samples": sum(map(len, outputs)),
+        "output_tokens": sum(len(ids) for samples in outputs for ids in samples),
+        "newlines": sum(broken for samples in lines for _, broken in samples),
+    }
+
+
+def _scored(reference: str, samples: Iterable[str]) -> list[Candidate]:
+    texts = [(text, candidates.SAMPLE) for text in samples] + [(reference, candidates.REFERENCE)]
+    return [Candidate(text, sentence_chrf(text, reference), origin) for text, origin in texts]
+
+
+def _check(made: Mapping[str, Triples], sources: Mapping[str, list[Sentence]]) -> None:
+    for split, triples in made.items():
+        if not triples.rows:
+            reasons = dict(sum(triples.dropped.values(), Counter[str]()))
+            raise UserError(
+                f"no preference pair is left for {split}: {len(sources[split])} sources were sampled, dropped for "
+                f"{reasons}. Lower min_margin, or sample more: candidates, temperature, sources, held_out."
+            )
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _counts(made: Mapping[str, Triples], left_out: Mapping[str, Counter[str]]) -> dict[str, Any]:
+    """Pairs and dropped sources, in all and by direction; `left_out`: before sampling, by direction and reason."""
+    by_split = {split: Counter(row["direction"] for row in triples.rows) for split, triples in made.items()}
+    dropped = {
+        direction: sum((triples.dropped.get(direction, Counter[str]()) for triples in made.values()), reasons)
+        for direction, reasons in left_out.items()
+    }
+    return {
+        "train_examples": len(made["train"].rows),
+        "dev_examples": len(made["dev"].rows),
+        "chosen_is_reference": sum(triples.chosen_is_reference.total() for triples in made.values()),
+        "dropped": dict(sum(dropped.values(), Counter[str]())),
+        "directions": {
+            direction: {
+                "train": by_split["train"][direction],
+                "dev": by_split["dev"][direction],
+                "chosen_is_reference": sum(triples.chosen_is_reference[direction] for triples in made.values()),
+                "dropped": dict(reasons),
+            }
+            for direction, reasons in dropped.items()
+        },
+    }

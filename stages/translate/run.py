@@ -1,0 +1,91 @@
+"""Translate a test corpus with a checkpoint, by beam search or greedily."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml import decoding
+from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.models import load_for_inference
+from alma_pipeline.ml.prompts import Prompter, one_line
+from stages.translate.config import Config
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Inputs: `checkpoint`; `test`, a corpus of sentence pairs. Leaves `hypotheses.jsonl` in the test's order."""
+    config: Config = job.config
+    join(job.hardware)
+    rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config)
+    model, tokenizer = load_for_inference(job.inputs["checkpoint"], job.hardware, config.precision)
+    prompter = Prompter(tokenizer, config.prompt, config.languages)
+    prompts, cut = _prompts(prompter, [(row["direction"], row["source"]) for row in rows], config.max_source)
+    limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
+    started = time.perf_counter()
+    outputs = decoding.beam_search(model, prompts, config.beams, limits, decoding.logged(job))
+    seconds = time.perf_counter() - started
+    if job.rank == 0:
+        _write(job.out / "hypotheses.jsonl", rows, [decoding.text(tokenizer, output) for output in outputs])
+    return {
+        "sentences": len(rows),
+        "output_tokens": sum(map(len, outputs)),
+        "seconds": seconds,
+        "sources_cut": cut,
+        "outputs_at_limit": sum(len(output) == config.max_new_tokens for output in outputs),
+    }
+
+
+def _rows(path: Path, config: Config) -> list[dict[str, str]]:
+    """The test's sentences in directions between this node's languages."""
+    with open(path, encoding="utf-8") as file:
+        found = [json.loads(line) for line in file]
+    rows = [row for row in found if set(row["direction"].split("-")) <= set(config.languages)]
+    if not rows:
+        directions = ", ".join(sorted({row["direction"] for row in found})) or "none"
+        raise UserError(
+            f"the test corpus has no direction between {', '.join(config.languages)}; it has {directions}. "
+            "Take languages the corpus holds, or a corpus that holds these."
+        )
+    return rows
+
+
+def _prompts(prompter: Prompter, rows: list[tuple[str, str]], longest: int) -> tuple[list[list[int]], int]:
+    """Token ids of the prompts, none longer than `longest`, and how many sources were cut for it.
+
+    The source is cut at a word or character, so that the prompt keeps its end; the released code cuts the prompt,
+    and with it the words that ask for the translation.
+    """
+    rows = [(direction, one_line(source)[0]) for direction, source in rows]
+    prompts, cut = prompter.prompts(rows), 0
+    for i, (direction, source) in enumerate(rows):
+        if len(prompts[i]) > longest:
+            prompts[i], cut = _shortened(prompter, direction, source, longest), cut + 1
+    return prompts, cut
+
+
+def _shortened(prompter: Prompter, direction: str, source: str, longest: int) -> list[int]:
+    """The prompt with the longest beginning of the source that fits."""
+    fits, too_many = 0, len(source)
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        ids = prompter.prompts([(direction, source[:middle].rstrip())])[0]
+        fits, too_many = (middle, too_many) if len(ids) <= longest else (fits, middle)
+    ids = prompter.prompts([(direction, source[:fits].rstrip())])[0]
+    if not fits or len(ids) > longest:
+        raise UserError(f"max_source={longest}: the prompt alone takes {len(ids)} tokens; raise max_source")
+    return ids
+
+
+def _write(path: Path, rows: list[dict[str, str]], hypotheses: list[str]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for line in _lines(rows, hypotheses):
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _lines(rows: list[dict[str, str]], hypotheses: list[str]) -> Iterator[dict[str, str]]:
+    for row, hypothesis in zip(rows, hypotheses, strict=True):
+        kept = {name: row[name] for name in ("id", "direction", "source")}
+        yield kept | {"reference": row["target"], "hypothesis": hypothesis}

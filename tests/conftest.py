@@ -1,0 +1,19 @@
+"""What every test stands on: an environment that says nothing of its own, and helpers beside the tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from alma_pipeline.launch import PLACE
+from alma_pipeline.store import Store
+
+
+def pytest_configure() -> None:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_") or name in (*PLACE, "ALMA_PIPELINE_STORE")]:
+        del os.environ[name]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")

@@ -1,0 +1,76 @@
+"""Joins the text of its inputs with its own, in steps with resume points, and misbehaves when told to.
+
+What a test orders stands in `$FAKE_ORDERS/<node>.json`, apart from the settings, so that it changes no key:
+pause: seconds per step; end: user | crash | exit | silent | kill | stubborn, after step `at`; spawn: a process left behind.
+What a worker did stands in `$FAKE_ORDERS/<node>.journal`: a line `pid word` for each step.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+
+
+def run(job: Job) -> dict[str, Any]:
+    orders = json.loads(file.read_text()) if (file := _folder() / f"{job.name}.json").exists() else {}
+    note(job, "start")
+    if orders.get("spawn"):
+        left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        note(job, f"spawned {left.pid}")
+    first = _resume(job)
+    for step in range(first, job.config.steps):
+        note(job, f"step {step}")
+        time.sleep(orders.get("pause", 0.0))
+        job.log(step + 1, job.config.steps, {"train/loss": 1 / (step + 1)})
+        _save(job, step + 1)
+        if step == orders.get("at", 0):
+            _misbehave(orders.get("end", ""))
+    text = "".join(Path(source.path, "text.txt").read_text() for source in job.inputs.values()) + job.config.text
+    (job.out / "text.txt").write_text(text)
+    note(job, "end")
+    form = "full" if job.config.adapter == "none" else "adapter"
+    return {"text": text, "first": first, "pid": os.getpid(), "checkpoint": {"form": form}}
+
+
+def note(job: Job, word: str) -> None:
+    with open(_folder() / f"{job.name}.journal", "a") as file:
+        file.write(f"{os.getpid()} {word}\n")
+
+
+def _folder() -> Path:
+    return Path(os.environ["FAKE_ORDERS"])
+
+
+def _resume(job: Job) -> int:
+    return max((int(path.parent.name[5:]) for path in job.resume.glob("step-*/manifest.json")), default=0)
+
+
+def _save(job: Job, step: int) -> None:
+    folder = job.resume / f"step-{step}"
+    folder.mkdir(parents=True, exist_ok=True)
+    topology = {"processes": job.hardware.world if job.config.distributed else 1, "zero_stage": job.hardware.zero_stage}
+    (folder / "manifest.tmp").write_text(json.dumps({"step": step, "topology": topology}))
+    os.replace(folder / "manifest.tmp", folder / "manifest.json")
+
+
+def _misbehave(end: str) -> None:
+    if end == "user":
+        raise UserError("the text is not to my liking; write another")
+    if end == "crash":
+        raise RuntimeError("something broke, HF_TOKEN is " + os.environ.get("HF_TOKEN", ""))
+    if end == "exit":
+        sys.exit(7)
+    if end == "silent":
+        os._exit(0)
+    if end == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if end == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)

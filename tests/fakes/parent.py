@@ -1,0 +1,56 @@
+"""A whole parent process on fake stages: python parent.py STORE server|command STEPS
+
+server: workers are forked from the warm server; command: started by a launcher of their own, as torchrun's are.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from alma_pipeline import cli, launch
+from alma_pipeline.errors import StageFailed, UserError
+from alma_pipeline.runner import Runner
+from alma_pipeline.schema import Hardware
+from alma_pipeline.store import Store
+from fakes.bed import LOCAL, Fake, FakeMany, Told, chain, planned
+
+
+class Aloud(Told):
+    def waiting(self, text: str) -> None:
+        print("waiting", text, flush=True)
+
+    def ended(self, step, status, record, work) -> None:  # type: ignore[no-untyped-def]
+        print(step.node.name, status, flush=True)
+
+
+def main(root: Path, mode: str, steps: int) -> int:
+    signal.signal(signal.SIGTERM, cli._interrupt)
+    launch.PRELOADED = ("alma_pipeline.worker",)
+    launch.command = lambda hardware, work, token: [sys.executable, "-m", "alma_pipeline.worker", str(work), token]
+    hardware = LOCAL if mode == "server" else Hardware(name="test", launcher="torchrun")
+    config = chain(steps, Fake if mode == "server" else FakeMany, hardware)
+    store = Store(root)
+    root.mkdir(exist_ok=True)
+    launcher = launch.Launcher(hardware, root)
+    try:
+        runner = Runner(store, hardware, launcher, [Aloud()], {"pid": os.getpid()})
+        runner.run(planned(config, store))
+        print("text", runner.done["c"].result["text"], flush=True)
+        return 0
+    except UserError as error:
+        print(error, flush=True)
+        return 2
+    except StageFailed as error:
+        print(error, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        launcher.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

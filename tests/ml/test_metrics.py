@@ -1,0 +1,110 @@
+"""Scores against direct calls of sacrebleu, and rates against planted cases."""
+
+from dataclasses import replace
+
+import pytest
+from sacrebleu.metrics import BLEU, CHRF
+
+from alma_pipeline.ml import metrics
+from alma_pipeline.ml.metrics import Scores, Translation
+
+TEXTS = {
+    "13a": ("The cat sat on the mat today.", "The cat sits on a mat today!"),
+    "zh": ("我们明天早上去北京。", "我们明天下午去北京。"),
+    "ja-mecab": ("私たちは明日の朝東京へ行きます。", "私たちは明日の午後東京へ行きます。"),
+    "ko-mecab": ("우리는 내일 아침 서울에 갑니다.", "우리는 내일 오후 서울에 갑니다."),
+}
+
+
+def rows(reference: str, hypothesis: str, count: int = 3) -> list[Translation]:
+    return [Translation("en-xx", f"source {i}", f"{reference} {i}", f"{hypothesis} {i}") for i in range(count)]
+
+
+@pytest.mark.parametrize("tokenizer", TEXTS)
+def test_equals_sacrebleu_with_the_tokenizer_of_the_target_language(tokenizer: str) -> None:
+    """B49."""
+    found = rows(*TEXTS[tokenizer])
+    hypotheses, references = [row.hypothesis for row in found], [[row.reference for row in found]]
+    chrf, bleu = CHRF(word_order=2), BLEU(tokenize=tokenizer)
+    scores = metrics.score(found, tokenizer)
+    assert scores.chrf == chrf.corpus_score(hypotheses, references).score
+    assert scores.bleu == bleu.corpus_score(hypotheses, references).score
+    assert 0 < scores.bleu < 100 and 0 < scores.chrf < 100
+    assert scores.chrf_signature == str(chrf.get_signature()) and "nw:2" in scores.chrf_signature
+    assert scores.bleu_signature == str(bleu.get_signature()) and f"tok:{tokenizer}" in scores.bleu_signature
+
+
+@pytest.mark.parametrize("tokenizer", ["zh", "ja-mecab"])
+def test_the_wrong_tokenizer_would_show(tokenizer: str) -> None:
+    """B49: text without spaces is one word to 13a, and one changed character loses it whole."""
+    found = [Translation("en-xx", "", *TEXTS[tokenizer])]
+    assert metrics.score(found, tokenizer).bleu > 2 * metrics.score(found, "13a").bleu
+
+
+def test_planted_copies_empties_and_exact_ones_are_found_at_their_rate() -> None:
+    """B46: of 10 sentences 2 are empty, 3 exact, 2 copied; 2 more have a source that is its own translation."""
+    planted = [
+        *[Translation("en-de", f"one {i}", f"eins {i}", "") for i in range(2)],
+        *[Translation("en-de", f"two {i}", f"zwei {i}", f"zwei {i}") for i in range(3)],
+        *[Translation("en-de", f"three {i}", f"drei {i}", f"three {i}") for i in range(2)],
+        *[Translation("en-de", f"{i}", f"{i}", f"{i}!") for i in range(2)],
+        Translation("en-de", "four", "vier", "fünf"),
+    ]
+    scores = metrics.score(planted, "13a")
+    assert (scores.empty, scores.exact, scores.sentences) == (20, 30, 10)
+    assert scores.copy == pytest.approx(100 * 2 / 8)
+    characters = [sum(len(getattr(row, name)) for row in planted) for name in ("hypothesis", "reference")]
+    assert scores.length_ratio == pytest.approx(characters[0] / characters[1])
+
+
+def test_copies_cannot_be_told_where_every_source_is_its_own_reference() -> None:
+    scores = metrics.score([Translation("en-de", "12", "12", "12")], "13a")
+    assert scores.copy is None and scores.exact == 100
+    assert metrics.averages({"en-de": scores})["all"]["copy"] is None
+
+
+def test_nothing_to_score_is_an_error_and_empty_hypotheses_are_not() -> None:
+    with pytest.raises(ValueError, match="no translations"):
+        metrics.score([], "13a")
+    scores = metrics.score([Translation("en-de", "one", "eins", "")] * 2, "13a")
+    assert (scores.chrf, scores.bleu, scores.empty, scores.length_ratio) == (0, 0, 100, 0)
+    assert metrics.score([Translation("en-de", "one", "", "")], "13a").length_ratio is None
+
+
+def test_line_breaks_in_a_hypothesis_become_spaces_and_are_counted() -> None:
+    """B45."""
+    found = [Translation("en-de", "a", "eins zwei", "eins\nzwei"), Translation("en-de", "b", "drei", "drei\r\n")]
+    scores = metrics.score(found, "13a")
+    assert scores.exact == 100 and scores.newlines == 1
+
+
+def make(bleu: float, tokenizer: str = "13a", **values: float | None) -> Scores:
+    base = metrics.score([Translation("en-xx", "a", "b", "b")], "13a")
+    return replace(base, bleu=bleu, chrf=bleu / 2, bleu_signature=f"tok:{tokenizer}", sentences=7, **values)
+
+
+def test_averages_are_means_over_directions_by_side_of_english() -> None:
+    scores = {"en-de": make(10), "de-en": make(30), "en-cs": make(20), "cs-en": make(40)}
+    found = metrics.averages(scores)
+    assert [found[part]["bleu"] for part in ("en-xx", "xx-en", "all")] == [15, 35, 25]
+    assert [found[part]["chrf++"] for part in ("en-xx", "xx-en", "all")] == [7.5, 17.5, 12.5]
+    assert [found[part]["sentences"] for part in ("en-xx", "xx-en", "all")] == [14, 14, 28]
+
+
+def test_bleu_of_different_tokenizers_has_no_average() -> None:
+    """B49: chrF++ has one signature for all and keeps its average."""
+    found = metrics.averages({"en-de": make(10), "en-zh": make(30, "zh"), "zh-en": make(20)})
+    assert found["en-xx"]["bleu"] is None and found["all"]["bleu"] is None
+    assert found["xx-en"]["bleu"] == 20 and found["en-xx"]["chrf++"] == 10
+
+
+def test_an_average_leaves_out_what_a_direction_cannot_tell() -> None:
+    found = metrics.averages({"en-de": make(10, copy=None), "en-cs": make(10, copy=6.0)})
+    assert found["all"]["copy"] == 6 and "xx-en" not in found
+
+
+def test_sentence_chrf_is_sacrebleu_s_and_100_for_the_reference() -> None:
+    assert metrics.sentence_chrf("Der Hund", "Der Hund") == 100
+    hypothesis, reference = TEXTS["13a"][1], TEXTS["13a"][0]
+    assert metrics.sentence_chrf(hypothesis, reference) == CHRF().sentence_score(hypothesis, [reference]).score
+    assert metrics.sentence_chrf("", "Der Hund") == 0

@@ -1,0 +1,199 @@
+"""A preference loss over a real tiny Llama, against the same loss computed answer by answer in float64."""
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from alma_pipeline.ml.batches import micro_batches
+from alma_pipeline.ml.pairs import Pair
+from alma_pipeline.ml.preference import Tau, Terms, paper_tau, released_tau
+from alma_pipeline.ml.preference_objective import PreferenceModel, row_length
+
+VOCABULARY = 40
+# Lengths of (prompt, chosen, rejected): equal and unequal, a one-token answer, a prompt of BOS alone.
+SIZES = [(5, 4, 4), (5, 2, 9), (3, 8, 1), (7, 1, 3), (1, 6, 5), (4, 5, 5), (9, 3, 2), (2, 2, 2)]
+VARIANTS = {"cpo": None, "paper": paper_tau(1.5, gradient=True), "released": released_tau(gradient=False)}
+
+
+def make_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES) -> list[Pair]:
+    random = np.random.default_rng(3)
+    return [Pair(*(random.integers(3, VOCABULARY, size, np.int32) for size in lengths)) for lengths in sizes]
+
+
+def make_objective(
+    tau: Tau | None = None, nll_norm: str = "token", row_tokens: int = 512, family: str = "llama"
+) -> PreferenceModel:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, initializer_range=0.3,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).double()
+    model.config.model_type = family
+    return PreferenceModel(model, row_tokens, Terms(beta=0.3, nll_weight=0.8, nll_norm=nll_norm, tau=tau))
+
+
+def answer_logprob(model: torch.nn.Module, prompt: np.ndarray, answer: np.ndarray) -> Tensor:
+    """log p(answer | prompt) in float64: one unpadded sequence, one token at a time."""
+    ids = torch.tensor([*prompt.tolist(), *answer.tolist()])
+    logits = model(input_ids=ids[None]).logits[0]
+    terms = [logits[place - 1, ids[place]] - logits[place - 1].exp().sum().log() for place in range(len(prompt), len(ids))]
+    return torch.stack(terms).sum()
+
+
+def reference_loss(objective: PreferenceModel, pairs: Sequence[Pair]) -> Tensor:
+    """The global batch's loss, written out from the formulas."""
+    terms, pair_terms, likelihoods = objective.terms, [], []
+    for pair in pairs:
+        s_w, s_l = (answer_logprob(objective.model, pair.prompt, answer) for answer in (pair.chosen, pair.rejected))
+        weight: Tensor | float = 1.0
+        if terms.tau:
+            z = abs(s_w / len(pair.chosen) - s_l / len(pair.rejected))
+            weight = terms.tau.c1 * torch.exp(terms.tau.c2 * z) - 1
+            weight = min(weight if terms.tau.gradient else weight.item(), 1.0)
+        pair_terms.append(torch.log(1 + torch.exp(-terms.beta * (s_w - weight * s_l))))
+        likelihoods.append(-s_w)
+    divisor = sum(len(pair.chosen) for pair in pairs) if terms.nll_norm == "token" else len(pairs)
+    return sum(pair_terms) / len(pairs) + terms.nll_weight * sum(likelihoods) / divisor
+
+
+def gradient(objective: PreferenceModel, loss: Tensor) -> Tensor:
+    """All parameters' gradients of the loss as one vector; a parameter out of the graph is an error."""
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(objective.parameters()))])
+
+
+def split_gradient(objective: PreferenceModel, pairs: list[Pair], pieces: list[list[int]]) -> tuple[float, Tensor]:
+    """Loss and gradient as the training loop accumulates them, one micro-batch after another."""
+    norms = objective.norms(pairs)
+    total, slopes = 0.0, []
+    for piece in pieces:
+        share, _ = objective(objective.collate([pairs[place] for place in piece]), norms)
+        total += share.item()
+        slopes.append(gradient(objective, share))
+    return total, torch.stack(slopes).sum(0)
+
+
+def assert_same(found: tuple[float, Tensor], expected: tuple[float, Tensor]) -> None:
+    """Equal up to the float32 of the log-softmax."""
+    assert found[0] == pytest.approx(expected[0], rel=2e-6)
+    assert (found[1] - expected[1]).norm() <= 2e-6 * expected[1].norm()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("nll_norm", ["token", "sequence"])
+def test_loss_and_gradient_are_those_of_the_formula(variant: str, nll_norm: str) -> None:
+    objective, pairs = make_objective(VARIANTS[variant], nll_norm), make_pairs()
+    expected = reference_loss(objective, pairs)
+    found = split_gradient(objective, pairs, [list(range(len(pairs)))])
+    assert_same(found, (expected.item(), gradient(objective, expected)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_any_split_gives_the_same_gradient(variant: str) -> None:
+    """B53: one by one, uneven pieces, pieces cut by tokens over two ranks with an empty one, and all at once."""
+    objective, pairs = make_objective(VARIANTS[variant]), make_pairs()
+    whole = split_gradient(objective, pairs, [list(range(8))])
+    lengths = [objective.length(pair) for pair in pairs]
+    by_tokens = list(chain.from_iterable(micro_batches(lengths, budget=64, ranks=3, overhead=0)))
+    assert len(by_tokens) % 3 == 0 and len(by_tokens) > 3
+    for pieces in ([[i] for i in range(8)], [[7, 0, 3], [1], [2, 4, 5, 6]], [[*range(8)], []], by_tokens):
+        assert_same(split_gradient(objective, pairs, pieces), whole)
+
+
+def test_pieces_of_logits_do_not_change_the_gradient() -> None:
+    """The number of logit pieces is fixed by the budget; 8 recomputed ones equal the one whole."""
+    whole, pieces = make_objective(row_tokens=512), make_objective(row_tokens=2**21)
+    assert (whole.chunks, pieces.chunks) == (1, 8)
+    pairs = make_pairs()
+    everything = [list(range(8))]
+    assert_same(split_gradient(pieces, pairs, everything), split_gradient(whole, pairs, everything))
+
+
+def test_a_model_whose_head_is_not_known_to_be_plain_gives_the_same() -> None:
+    pairs, everything = make_pairs(), [list(range(8))]
+    whole = split_gradient(make_objective(), pairs, everything)
+    assert_same(split_gradient(make_objective(family="other"), pairs, everything), whole)
+
+
+@pytest.mark.parametrize("row_tokens", [512, 2**21])
+def test_a_batch_of_no_pairs_has_a_gradient_of_zeros(row_tokens: int) -> None:
+    """A rank with fewer rounds runs it, and must take part in every collective of the backward pass."""
+    objective = make_objective(paper_tau(1.5, True), row_tokens=row_tokens)
+    share, scalars = objective(objective.collate([]), objective.norms(make_pairs()))
+    assert share.item() == 0
+    assert set(map(float, scalars.values())) == {0.0}
+    assert gradient(objective, share).abs().max() == 0
+
+
+def test_collate_lays_out_both_answers_and_points_at_their_labels() -> None:
+    first = Pair(*(np.array(ids, np.int32) for ids in ([0, 11, 12], [13, 14, 1], [15, 1])))
+    second = Pair(*(np.array(ids, np.int32) for ids in ([0], [21, 1], [22, 1])))
+    batch = make_objective().collate([first, second])
+    assert batch["input_ids"].tolist() == [
+        [0, 11, 12, 13, 14, 1],
+        [0, 11, 12, 15, 1, 0],
+        [0, 21, 1, 0, 0, 0],
+        [0, 22, 1, 0, 0, 0],
+    ]
+    assert batch["attention_mask"].sum(1).tolist() == [6, 5, 3, 3]
+    assert batch["labels"].tolist() == [13, 14, 1, 15, 1, 21, 1, 22, 1]
+    assert batch["answers"].tolist() == [[3, 2], [2, 2]]
+    assert torch.equal(batch["input_ids"].flatten()[batch["positions"] + 1], batch["labels"])
+    assert batch["positions"].tolist() == [2, 3, 4, 8, 9, 12, 13, 18, 19]
+
+
+def test_rows_without_padding_carry_no_mask() -> None:
+    objective = make_objective()
+    pairs = make_pairs([(3, 4, 4), (2, 5, 5)])
+    assert "attention_mask" not in objective.collate(pairs)
+    assert_same(
+        split_gradient(objective, pairs, [[0, 1]]),
+        split_gradient(objective, pairs, [[0], [1]]),
+    )
+
+
+def test_a_micro_batch_takes_the_tokens_its_lengths_announce() -> None:
+    """Both answers of a pair are in the same micro-batch, and its rows stay within the budget."""
+    objective, pairs = make_objective(), make_pairs()
+    lengths = [objective.length(pair) for pair in pairs]
+    for piece in micro_batches(lengths, budget=64, ranks=1, overhead=0)[0]:
+        batch = objective.collate([pairs[place] for place in piece])
+        assert batch["input_ids"].shape[0] == 2 * len(piece) == 2 * len(batch["answers"])
+        assert batch["input_ids"].numel() == len(piece) * max(lengths[place] for place in piece) <= 64
+        assert len(batch["labels"]) == sum(objective.labels(pairs[place]) for place in piece)
+    assert row_length(pairs[1]) == 2 * (5 + 9)
+
+
+def test_measures_are_those_of_the_whole_however_it_was_split() -> None:
+    """Accuracy, margins, log-probabilities, loss and NLL per token, from the sums of single answers."""
+    objective, pairs = make_objective(released_tau(True)), make_pairs()
+    with torch.no_grad():
+        chosen = [answer_logprob(objective.model, pair.prompt, pair.chosen).item() for pair in pairs]
+        rejected = [answer_logprob(objective.model, pair.prompt, pair.rejected).item() for pair in pairs]
+        loss = reference_loss(objective, pairs).item()
+    totals: dict[str, float] = {}
+    for piece in ([0, 1, 2], [3], [], [4, 5, 6, 7]):
+        _, scalars = objective(objective.collate([pairs[place] for place in piece]), objective.norms(pairs))
+        assert next(iter(scalars)) == "labels"
+        assert all(value.dtype == torch.float64 and not value.requires_grad for value in scalars.values())
+        totals = {name: totals.get(name, 0.0) + value.item() for name, value in scalars.items()}
+    found = objective.measures(totals)
+    margin = (sum(chosen) - sum(rejected)) / 8
+    accuracy = sum(s_w > s_l for s_w, s_l in zip(chosen, rejected, strict=True)) / 8
+    assert 0 < accuracy < 1
+    assert totals["labels"] == sum(sum(size[1:]) for size in SIZES)
+    assert found["loss"] == pytest.approx(loss, rel=1e-6)
+    assert found["nll"] == pytest.approx(-sum(chosen) / sum(size[1] for size in SIZES), rel=1e-6)
+    assert found["rewards/accuracies"] == accuracy
+    assert found["logps/margins"] == pytest.approx(margin, rel=1e-5)
+    assert found["rewards/margins"] == pytest.approx(0.3 * margin, rel=1e-5)
+    assert found["logps/chosen"] == pytest.approx(sum(chosen) / 8, rel=1e-6)
+    assert found["logps/rejected"] == pytest.approx(sum(rejected) / 8, rel=1e-6)
+    assert math.isfinite(found["tau"])

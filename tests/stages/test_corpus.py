@@ -1,0 +1,243 @@
+"""The `corpus` stage, every form run for real on two languages."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import babel
+import numpy as np
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Input, Job
+from alma_pipeline.ml.corpora import interleave
+from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.schema import Hardware, Language, Source
+from stages.corpus.config import Config
+from stages.corpus.run import run
+
+NAMES = {"en": "English", "de": "German", "cs": "Czech"}
+LANGUAGES = {code: Language(name=name, locale=code) for code, name in NAMES.items()}
+TRAIN = Source(revision=babel.__version__)
+TEST = Source(revision=babel.__version__, split="test")
+DIRECTIONS = {"de-en", "en-de", "cs-en", "en-cs"}
+PARTS = ("tokens", "offsets", "prompt")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Input:
+    folder = tmp_path_factory.mktemp("base")
+    texts = [f"Translate this from Czech to English:\nCzech: {n}. května\nEnglish:May {n} Tage" for n in range(40)]
+    train_tokenizer(texts, 290).save_pretrained(folder)
+    return Input(key="base", kind="base", path=str(folder), result={}, base=str(folder))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base: Input) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(base.path)
+
+
+class Made:
+    """A corpus that was run: its folder, rows, arrays and counts."""
+
+    def __init__(self, work: Path, inputs: dict[str, Input], **settings: Any) -> None:
+        config = Config(**{"languages": LANGUAGES, "seed": 7, "held_out": 20, **settings})
+        job = Job(name="corpus", key="0", work=str(work), config=config, hardware=Hardware(name="cpu"), inputs=inputs)
+        job.out.mkdir(parents=True)
+        self.out, self.counts = job.out, run(job)["counts"]
+
+    @property
+    def files(self) -> set[str]:
+        return {path.name for path in self.out.iterdir()}
+
+    def rows(self, split: str) -> list[dict[str, str]]:
+        return [json.loads(line) for line in (self.out / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    def array(self, name: str) -> "np.ndarray[Any, Any]":
+        return np.load(self.out / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    def examples(self, split: str) -> list[tuple[list[int], int]]:
+        tokens, offsets, prompt = (self.array(f"{split}.{part}") for part in PARTS)
+        assert tokens.dtype == prompt.dtype == np.int32
+        assert offsets[0] == 0 and offsets[-1] == len(tokens) and len(offsets) == len(prompt) + 1
+        bounds = zip(offsets, offsets[1:], prompt, strict=False)
+        return [(tokens[start:end].tolist(), int(size)) for start, end, size in bounds]
+
+
+@pytest.fixture(scope="module")
+def pairs(base: Input, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("pairs"), {"base": base}, form="pairs", pairs=TRAIN, train=60)
+
+
+@pytest.fixture(scope="module")
+def documents(base: Input, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("documents"), {"base": base}, form="documents", text=TRAIN, train=50, block=64)
+
+
+@pytest.fixture(scope="module")
+def pseudo(base: Input, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    work = tmp_path_factory.mktemp("pseudo")
+    return Made(work, {"base": base}, form="pseudo_mono", text=TRAIN, pairs=TRAIN, train=50, block=64)
+
+
+@pytest.fixture(scope="module")
+def test_set(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("test"), {}, form="test", pairs=TEST, held_out=30)
+
+
+def test_pairs_files_and_counts(pairs: Made) -> None:
+    assert pairs.files == {f"{split}.{end}" for split in ("train", "dev") for end in ("jsonl", *(f"{x}.npy" for x in PARTS))}
+    assert {name: sum(row["direction"] == name for row in pairs.rows("train")) for name in DIRECTIONS} == dict.fromkeys(
+        DIRECTIONS, 60
+    )
+    train, dev = pairs.examples("train"), pairs.examples("dev")
+    assert pairs.counts["train_examples"] == len(train) == len(pairs.rows("train")) == 240
+    assert pairs.counts["dev_examples"] == len(dev) == len(pairs.rows("dev")) == 80
+    assert pairs.counts["train_tokens"] == sum(len(ids) for ids, _ in train)
+    assert pairs.counts["train_labels"] == sum(len(ids) - prompt for ids, prompt in train)
+    assert pairs.counts["longest"] == max(len(ids) for ids, _ in train + dev)
+    assert pairs.counts["directions"] == {name: {"train": 60, "dev": 20} for name in DIRECTIONS}
+    assert pairs.counts["dropped"] == {}
+    assert {row["direction"] for row in pairs.rows("train")[:4]} == DIRECTIONS, "directions take turns"
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_pairs_mask_the_prompt_and_nothing_else(pairs: Made, tokenizer: PreTrainedTokenizerBase, split: str) -> None:
+    """B57, B58: exactly one BOS, EOS last and learned, and the row's target decodes from the unmasked part."""
+    for row, (ids, prompt) in zip(pairs.rows(split), pairs.examples(split), strict=True):
+        source, target = (NAMES[code] for code in row["direction"].split("-"))
+        text = f"Translate this from {source} to {target}:\n{source}: {row['source']}\n{target}:"
+        assert tokenizer.decode(ids[1:prompt]) == text
+        assert tokenizer.decode(ids[prompt:-1]) == row["target"]
+        assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
+        assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
+
+
+def test_x_alma_prompts_differ_in_the_tokens_only(base: Input, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    made = Made(tmp_path, {"base": base}, form="pairs", pairs=TRAIN, train=5, prompt="x_alma")
+    for row, (ids, prompt) in zip(made.rows("train"), made.examples("train"), strict=True):
+        assert tokenizer.decode(ids[:prompt]).startswith("<s>[INST] Translate this from ")
+        assert tokenizer.decode(ids[prompt:]) == f" {row['target']} </s>"
+
+
+def test_pairs_too_long_are_dropped_and_counted_never_cut(base: Input, pairs: Made, tmp_path: Path) -> None:
+    """B48, B51."""
+    lengths = [(prompt, len(ids) - prompt) for ids, prompt in pairs.examples("train")]
+    limits = {"max_source": sorted(prompt for prompt, _ in lengths)[120], "max_target": sorted(n for _, n in lengths)[200]}
+    made = Made(tmp_path / "some", {"base": base}, form="pairs", pairs=TRAIN, train=60, **limits)
+    kept = [prompt <= limits["max_source"] and answer <= limits["max_target"] for prompt, answer in lengths]
+    assert 0 < sum(kept) < 240
+    assert made.rows("train") == [row for row, keep in zip(pairs.rows("train"), kept, strict=True) if keep]
+    assert made.counts["train_examples"] == sum(kept)
+    assert made.counts["dropped"] == {"too_long": 320 - made.counts["train_examples"] - made.counts["dev_examples"]}
+    with pytest.raises(UserError, match=r"no sentence pair is left: 240 were read.*max_source=3"):
+        Made(tmp_path / "none", {"base": base}, form="pairs", pairs=TRAIN, train=60, max_source=3)
+
+
+def test_documents_files_counts_and_blocks(documents: Made, tokenizer: PreTrainedTokenizerBase) -> None:
+    assert documents.files == {"train.jsonl", "dev.jsonl", "train.blocks.npy", "dev.bytes.npy", *(f"dev.{x}.npy" for x in PARTS)}
+    blocks = documents.array("train.blocks")
+    assert blocks.dtype == np.int32 and blocks.shape == (documents.counts["train_examples"], 64)
+    assert documents.counts["train_tokens"] == blocks.size
+    assert documents.counts["train_labels"] == blocks.shape[0] * 63
+    stream = [f"<s>{row['text']}</s>" for row in documents.rows("train")]
+    flat = [token for text in stream for token in tokenizer(text, add_special_tokens=False).input_ids]
+    assert blocks.reshape(-1).tolist() == flat[: blocks.size]
+    assert len(flat) - blocks.size == documents.counts["remainder_tokens"] < 64
+    assert documents.counts["train_documents"] == len(stream) >= 150
+    assert documents.counts["repeated"] == len(stream) - len({row["id"] for row in documents.rows("train")})
+
+
+def test_dev_documents_are_scored_from_bos_to_eos_over_their_bytes(documents: Made, tokenizer: PreTrainedTokenizerBase) -> None:
+    rows, examples = documents.rows("dev"), documents.examples("dev")
+    assert {code: sum(row["language"] == code for row in rows) for code in NAMES} == dict.fromkeys(NAMES, 20)
+    assert documents.counts["dev_examples"] == len(rows) == 60
+    assert documents.array("dev.bytes").tolist() == [len(row["text"].encode()) for row in rows]
+    for row, (ids, prompt) in zip(rows, examples, strict=True):
+        assert prompt == 1 and ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(ids[1:-1]) == row["text"]
+
+
+def test_documents_are_drawn_by_probability(base: Input, tmp_path: Path) -> None:
+    shares = {"en": 0.6, "de": 0.4}
+    made = Made(tmp_path, {"base": base}, form="documents", text=TRAIN, train=150, block=64, probabilities=shares, held_out=5)
+    drawn = {code: counts["train"] for code, counts in made.counts["languages"].items()}
+    assert set(drawn) == {"en", "de"}, "Czech has no share"
+    assert abs(drawn["en"] / sum(drawn.values()) - 0.6) < 0.07
+    assert made.counts["repeated"] > 0 and drawn["de"] >= 150
+
+
+def test_pseudo_mono_joins_pairs_in_either_order_among_documents(pseudo: Made, documents: Made) -> None:
+    assert pseudo.files == documents.files
+    rows = pseudo.rows("train")
+    joined = [row for row in rows if "-" in row["language"]]
+    assert 0.4 < len(joined) / len(rows) < 0.6
+    english_first = sum(row["language"].startswith("en-") for row in joined)
+    assert 0.3 < english_first / len(joined) < 0.7
+    row = next(row for row in joined if row["language"] == "de-en" and "Kilometer" in row["text"])
+    assert row["text"].index("Kilometer") < row["text"].index("kilometers")
+    dev = pseudo.rows("dev")
+    assert sum("-" in row["language"] for row in dev) == 40 and len(dev) == 100
+    assert pseudo.array("dev.bytes").tolist() == [len(row["text"].encode()) for row in dev]
+
+
+def test_the_test_form_writes_text_alone(test_set: Made) -> None:
+    assert test_set.files == {"test.jsonl"}
+    rows = test_set.rows("test")
+    assert {tuple(row) for row in rows} == {("id", "direction", "source", "target")}
+    assert len({row["id"] for row in rows}) == len(rows) == test_set.counts["test_examples"] == 120
+    assert test_set.counts["directions"] == {name: {"test": 30} for name in DIRECTIONS}
+
+
+def test_nothing_of_test_stands_in_train_or_dev_of_any_form(test_set: Made, pairs: Made, documents: Made, pseudo: Made) -> None:
+    tested = {row[side] for row in test_set.rows("test") for side in ("source", "target")}
+    for split in ("train", "dev"):
+        assert not tested & {row[side] for row in pairs.rows(split) for side in ("source", "target")}
+        for made in (documents, pseudo):
+            assert not tested & {line for row in made.rows(split) for line in row["text"].split("\n")}
+    trained = {row[side] for row in pairs.rows("train") for side in ("source", "target")}
+    assert not trained & {row[side] for row in pairs.rows("dev") for side in ("source", "target")}
+
+
+def test_the_same_settings_give_the_same_bytes_and_another_seed_others(base: Input, pseudo: Made, tmp_path: Path) -> None:
+    settings = {"form": "pseudo_mono", "text": TRAIN, "pairs": TRAIN, "train": 50, "block": 64}
+    again = Made(tmp_path / "again", {"base": base}, **settings)
+    for name in pseudo.files:
+        assert (again.out / name).read_bytes() == (pseudo.out / name).read_bytes(), name
+    other = Made(tmp_path / "other", {"base": base}, seed=8, **settings)
+    assert other.rows("train") != pseudo.rows("train")
+
+
+def test_null_takes_all_there_is(base: Input, tmp_path: Path) -> None:
+    made = Made(tmp_path, {"base": base}, form="pairs", pairs=TRAIN, train=None, held_out=None)
+    assert made.counts["directions"]["de-en"]["train"] > 5000
+    assert made.counts["directions"]["de-en"]["dev"] > 500
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"form": "pairs", "pairs": Source(reader="hub", repo="some/pairs")}, r"reader=hub \(repo some/pairs\).*cldr"),
+        ({"form": "pairs", "pairs": Source(revision="2.0")}, "revision=2.0, installed is Babel"),
+        ({"form": "pairs", "pairs": TEST}, "split=test of a cldr source: expected train"),
+        ({"form": "test", "pairs": TRAIN}, "split=train of a cldr source: expected test"),
+        ({"form": "test", "pairs": TEST, "held_out": 5000}, "held_out=5000 for every direction.*has only"),
+        ({"form": "documents", "text": TRAIN, "held_out": 5000}, "held_out=5000 for every language.*for en"),
+        ({"form": "documents", "text": TRAIN, "train": 1, "block": 4096}, "too few for one block of block=4096"),
+        ({"form": "documents", "text": TRAIN, "probabilities": {"de": 0.0}}, "no text to draw from"),
+        ({"form": "pairs", "pairs": TRAIN, "languages": {"en": LANGUAGES["en"]}}, "at least one other language; found en"),
+        ({"form": "pairs", "pairs": TRAIN, "prompt": "chat"}, "prompt=chat: expected alma or x_alma"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(base: Input, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Made(tmp_path, {"base": base}, **settings)
+
+
+def test_interleave_goes_through_every_stream_and_repeats_the_short_one() -> None:
+    mixed = interleave({"a": list("abc"), "b": list(range(40))}, {"a": 0.5, "b": 0.5}, seed=1)
+    assert {item for item in mixed if isinstance(item, int)} == set(range(40))
+    letters = [item for item in mixed if isinstance(item, str)]
+    assert letters == (["a", "b", "c"] * 20)[: len(letters)] and len(letters) > 20
+    assert interleave({"a": ["a"], "b": ["b"], "c": []}, {"a": 1.0, "b": 0.0, "c": 1.0}, seed=1) == ["a"]

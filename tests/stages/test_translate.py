@@ -1,0 +1,90 @@
+"""The `translate` stage on a tiny random model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from decoding_bed import LANGUAGES, files, make_checkpoint, make_corpus, make_job, pairs, read
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Input
+from alma_pipeline.ml.prompts import Prompter
+from stages.translate.run import run
+
+SETTINGS = {"prompt": "alma", "beams": 3, "max_source": 200, "max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Input:
+    return make_checkpoint(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Input:
+    rows = [pairs(direction, range(1, 3)) for direction in ("en-de", "de-en", "en-zh")]
+    mixed = [row for turn in zip(*rows, strict=True) for row in turn]
+    return make_corpus(tmp_path_factory.mktemp("corpus") / "test", test=mixed)
+
+
+def translate(work: Path, inputs: dict[str, Input], **settings: Any) -> tuple[dict[str, Any], list[dict[str, str]], Path]:
+    job = make_job(work, "translate", inputs, **(SETTINGS | settings))
+    return run(job), read(job.out / "hypotheses.jsonl"), job.out
+
+
+def test_leaves_a_hypothesis_for_every_sentence_in_order(tmp_path: Path, checkpoint: Input, corpus: Input) -> None:
+    """The hypotheses are those of `generate`, although the checkpoint's own generation config samples."""
+    result, found, out = translate(tmp_path / "work", {"checkpoint": checkpoint, "test": corpus})
+    rows = read(Path(corpus.path) / "test.jsonl")
+    assert files(out) == {"hypotheses.jsonl"}
+    kept = [{**row, "reference": row["target"]} for row in rows]
+    assert [set(row) for row in found] == [{"id", "direction", "source", "reference", "hypothesis"}] * 24
+    assert [{**row, "hypothesis": ""} for row in found] == [
+        {name: row[name] for name in ("id", "direction", "source", "reference")} | {"hypothesis": ""} for row in kept
+    ]
+    assert found[5]["hypothesis"] == expected(checkpoint, rows[5])
+    assert result["sentences"] == 24 and result["sources_cut"] == 0 and result["seconds"] > 0
+    assert 0 < result["output_tokens"] <= 24 * 6 and 0 <= result["outputs_at_limit"] <= 24
+
+
+def expected(checkpoint: Input, row: dict[str, str]) -> str:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint.path)
+    ids = torch.tensor(Prompter(tokenizer, "alma", LANGUAGES).prompts([(row["direction"], row["source"])]))
+    output = model.generate(ids, num_beams=3, do_sample=False, max_new_tokens=6)[0, ids.shape[1] :]
+    return str(tokenizer.decode(output, skip_special_tokens=True)).strip()
+
+
+def test_translates_only_directions_between_its_languages(tmp_path: Path, checkpoint: Input, corpus: Input) -> None:
+    languages = {code: LANGUAGES[code] for code in ("en", "zh")}
+    _, found, _ = translate(tmp_path / "work", {"checkpoint": checkpoint, "test": corpus}, languages=languages)
+    assert {row["direction"] for row in found} == {"en-zh"} and len(found) == 8
+
+
+def test_no_direction_between_its_languages_is_the_user_s_mistake(tmp_path: Path, checkpoint: Input, corpus: Input) -> None:
+    languages = {code: LANGUAGES[code] for code in ("de", "zh")}
+    with pytest.raises(UserError, match="no direction between de, zh; it has de-en, en-de, en-zh"):
+        translate(tmp_path / "work", {"checkpoint": checkpoint, "test": corpus}, languages=languages)
+
+
+def test_progress_is_logged_and_the_hypotheses_do_not_depend_on_the_budget(
+    tmp_path: Path, checkpoint: Input, corpus: Input
+) -> None:
+    inputs = {"checkpoint": checkpoint, "test": corpus}
+    _, wide, _ = translate(tmp_path / "wide", inputs, max_new_tokens=3)
+    _, narrow, _ = translate(tmp_path / "narrow", inputs, max_new_tokens=3, decode_tokens=1)
+    assert wide == narrow
+    last = read(tmp_path / "narrow" / "metrics.jsonl")[-1]
+    assert (last["step"], last["total"]) == (24, 24) and last["metrics"]["decode/sentences_per_second"] > 0
+
+
+def test_a_source_too_long_is_cut_and_the_prompt_keeps_its_end(tmp_path: Path, checkpoint: Input) -> None:
+    """The released code cuts the prompt instead, which loses the words that ask for the translation."""
+    long = {"id": "1", "direction": "de-en", "source": "Ende " * 60, "target": "end"}
+    corpus = make_corpus(tmp_path / "corpus", test=[long, {**long, "id": "2", "source": "Ende\nEnde"}])
+    inputs = {"checkpoint": checkpoint, "test": corpus}
+    result, found, _ = translate(tmp_path / "work", inputs, max_source=100)
+    assert result["sources_cut"] == 1 and [row["id"] for row in found] == ["1", "2"]
+    with pytest.raises(UserError, match="max_source=5: the prompt alone takes"):
+        translate(tmp_path / "short", inputs, max_source=5)

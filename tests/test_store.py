@@ -1,0 +1,300 @@
+"""Artifacts appear whole or not at all, are found by their key alone, and are never lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.bed import put
+
+from alma_pipeline import store as module
+from alma_pipeline.errors import UserError
+from alma_pipeline.store import Store, digest, is_whole, lock_file, read_record, sync, write_json
+
+KEY, OTHER = "a" * 64, "b" * 64
+
+
+def test_an_artifact_comes_back_as_it_was_put(store: Store) -> None:
+    files = {"text.txt": "hello", "deep/er.txt": "ß"}
+    made = put(store, "mono", KEY, {"result": {"counts": {"x": 1}}, "payload": {"config": {"a": None}}}, files)
+    found = Store(store.root).find(KEY)
+    assert found == made
+    assert found.path == store.root / "artifacts" / f"mono-{KEY[:12]}"
+    assert found.files == {"text.txt": 5, "deep/er.txt": 2}
+    assert found.digests["text.txt"] == digest(found.path / "text.txt") == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert (found.result, found.payload) == ({"counts": {"x": 1}}, {"config": {"a": None}})
+    assert list((store.root / "work").iterdir()) == [], "nothing is left of the work"
+    assert [record.key for record in store.records()] == [record.key for record in store.named("mono")] == [KEY]
+    assert store.named("mon") == []
+
+
+def test_logs_come_along_with_an_artifact(store: Store) -> None:
+    work = store.begin("mono", KEY)
+    (work.path / "out").mkdir()
+    for name in ("metrics.jsonl", "log.txt", "job.json", "result.json", "error.json"):
+        (work.path / name).write_text(name)
+    record = store.commit(work, {"name": "mono", "key": KEY, "kind": "fake", "payload": {}, "result": {}, "created": "", "seconds": 0})
+    assert set(record.files) == {"metrics.jsonl", "log.txt", "job.json"}
+    work.close()
+
+
+@pytest.mark.parametrize("at", ["digest", "sync", "write_json", "rename"])
+def test_a_commit_that_is_cut_off_leaves_no_artifact_and_can_be_done_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """B8: a half-written artifact is never found."""
+
+    def cut_off(*words: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    work = store.begin("mono", KEY)
+    (work.path / "out").mkdir()
+    (work.path / "out" / "text.txt").write_text("hello")
+    record = {"name": "mono", "key": KEY, "kind": "fake", "payload": {}, "result": {}, "created": "", "seconds": 0}
+    with monkeypatch.context() as patched:
+        patched.setattr(os if at == "rename" else module, at, cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            store.commit(work, record)
+    assert Store(store.root).find(KEY) is None and Store(store.root).records() == []
+    (work.path / "out" / "record.json.tmp-1").write_text("half a rec")
+    assert store.commit(work, record).files == {"text.txt": 5}
+    work.close()
+
+
+def test_the_record_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    for name in ("digest", "sync", "write_json"):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *words, real=real, name=name, **named: (order.append(name), real(*words, **named))[1])
+    put(store, "mono", KEY)
+    assert order[-4:] == ["digest", "sync", "write_json", "sync"], "files on disk, then the record, then the new name on disk"
+
+
+def test_an_unfinished_folder_is_not_found(store: Store) -> None:
+    folder = store.root / "artifacts" / f"mono-{KEY[:12]}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text("x")
+    (store.root / "artifacts" / "notes.txt").write_text("x")
+    assert store.find(KEY) is None and store.records() == [] and store.named("mono") == []
+
+
+@pytest.mark.parametrize("harm", ["missing", "short", "folder"])
+def test_a_missing_or_short_file_is_not_reused(store: Store, harm: str) -> None:
+    """B65: a hit needs its files on disk, not only the record of them."""
+    record = put(store, "mono", KEY, files={"model.bin": "0123", "deep/x.bin": "0"})
+    assert is_whole(record)
+    if harm == "short":
+        (record.path / "model.bin").write_text("012")
+    elif harm == "missing":
+        (record.path / "model.bin").unlink()
+    else:
+        shutil.rmtree(record.path / "deep")
+        (record.path / "deep").write_text("a file where a folder was")
+    assert not is_whole(record)
+    assert store.find(KEY) is None
+    assert store.named("mono"), "its settings are still known, for the reason"
+
+
+def test_a_key_that_begins_alike_is_another_key(store: Store) -> None:
+    alike = KEY[:12] + "f" * 52
+    put(store, "mono", KEY, files={"x": "ours"})
+    assert store.find(alike) is None
+    put(store, "parallel", alike, files={"x": "theirs"})
+    for key, text in ((KEY, "ours"), (alike, "theirs")):
+        found = Store(store.root).find(key)
+        assert found is not None and (found.path / "x").read_text() == text
+
+
+def test_made_again_the_old_one_is_set_aside(store: Store) -> None:
+    for text in ("first", "second", "third"):
+        put(store, "mono", KEY, files={"x": text})
+    found = store.find(KEY)
+    assert found is not None and (found.path / "x").read_text() == "third"
+    replaced = sorted((folder / "x").read_text() for folder in (store.root / "replaced").iterdir())
+    assert replaced == ["first", "second"], "nothing is ever overwritten"
+
+
+def test_a_key_has_one_artifact_under_whatever_name(store: Store) -> None:
+    put(store, "parallel_corpus", KEY, files={"x": "old"})
+    put(store, "g1.group_parallel_corpus", KEY, files={"x": "new"})
+    found = Store(store.root).find(KEY)
+    assert found is not None and (found.path / "x").read_text() == "new"
+    assert len(store.records()) == 1 and len(list((store.root / "replaced").iterdir())) == 1
+
+
+def test_keys_do_not_depend_on_the_place(store: Store, tmp_path: Path) -> None:
+    """B62: never paths; a store can be moved."""
+    put(store, "mono", KEY)
+    moved = store.root.rename(tmp_path / "moved")
+    assert Store(moved).find(KEY) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"schema": 2}', "schema 2, expected 1"),
+        ("{}", "schema None, expected 1"),
+        ("[]", "schema None, expected 1"),
+        ('{"schema": 1, "na', "is damaged"),
+        ("\x00\x00", "is damaged"),
+        ('{"schema": 1, "name": "mono"}', "does not fit schema 1 .*missing"),
+    ],
+)
+def test_a_record_this_version_did_not_write_is_refused(store: Store, text: str, said: str) -> None:
+    record = put(store, "mono", KEY)
+    (record.path / "record.json").write_text(text)
+    with pytest.raises(UserError, match=said) as caught:
+        Store(store.root).find(KEY)
+    assert str(record.path) in str(caught.value)
+
+
+def test_a_record_with_a_field_unknown_here_is_refused(store: Store) -> None:
+    file = put(store, "mono", KEY).path / "record.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantised": True}))
+    with pytest.raises(UserError, match="quantised"):
+        read_record(file.parent)
+
+
+def test_newest_first(store: Store) -> None:
+    for day, key in ((3, "3"), (1, "1"), (2, "2")):
+        put(store, "mono", key * 64, {"created": f"2026-11-0{day}T00:00:00+0000"})
+    assert [record.key[0] for record in store.named("mono")] == ["3", "2", "1"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/version/store", "/sys/store"])
+def test_an_unwritable_store_is_refused_before_anything_is_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    if os.access("/sys", os.W_OK) and place == "/sys/store":
+        pytest.skip("this machine lets us write to /sys")
+    with pytest.raises(UserError, match="cannot be written.*ALMA_PIPELINE_STORE"):
+        Store(tmp_path / place).check_writable()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
+    Store(tmp_path / "a" / "b").check_writable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_begin_tells_a_worker_whom_it_belongs_to(store: Store) -> None:
+    first = store.begin("mono", KEY)
+    owner = json.loads((first.path / "owner.json").read_text())
+    assert owner["token"] == first.token and owner["pid"] == os.getpid()
+    first.close()
+    second = store.begin("mono", KEY)
+    assert second.token != first.token
+    second.close()
+
+
+def test_begin_waits_for_another_process_and_says_so_once(store: Store) -> None:
+    holder = _holding(store.root / "locks" / f"{KEY[:12]}.owner", seconds=0.6)
+    told: list[str] = []
+    store.begin("mono", KEY, told.append).close()
+    assert told == ["mono: another process is making it; waiting"]
+    assert holder.wait() == 0
+
+
+def test_begin_waits_for_a_worker_that_was_left_behind(store: Store) -> None:
+    holder = _holding(store.root / "locks" / f"{KEY[:12]}.worker", seconds=0.6)
+    told: list[str] = []
+    work = store.begin("mono", KEY, told.append)
+    assert told == ["mono: a worker of an earlier run is ending; waiting"]
+    assert holder.wait() == 0
+    work.close()
+
+
+def test_other_keys_do_not_wait(store: Store) -> None:
+    one, other = store.begin("mono", KEY), store.begin("mono", OTHER)
+    assert one.path != other.path
+    one.close()
+    other.close()
+
+
+def test_a_failed_begin_lets_the_lock_go(store: Store) -> None:
+    (store.root / "work").mkdir(parents=True)
+    (store.root / "work" / f"mono-{KEY[:12]}").write_text("a file where the work folder goes")
+    with pytest.raises(FileExistsError):
+        store.begin("mono", KEY)
+    (store.root / "work" / f"mono-{KEY[:12]}").unlink()
+    store.begin("mono", KEY).close()
+
+
+def test_a_lock_is_freed_by_its_holders_death(tmp_path: Path) -> None:
+    holder = _holding(tmp_path / "lock", seconds=60)
+    holder.kill()
+    holder.wait()
+    lock = lock_file(tmp_path / "lock")
+    lock.acquire(timeout=5)
+    lock.release()
+    assert (tmp_path / "lock").exists(), "the file stays: a lock is always one file"
+
+
+def test_a_disk_without_locks_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A marker file instead would stay after kill -9."""
+    import fcntl
+
+    def missing(*words: Any) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with pytest.raises(UserError, match="cannot be locked.*file locks"):
+        store.begin("mono", KEY)
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ({}, None),
+        ({"step-2": '{"step": 2}', "step-10": '{"step": 10}'}, 10),
+        ({"step-2": '{"step": 2}', "step-10": None}, 2),
+        ({"step-2": '{"step": 2}', "step-10": '{"st'}, 2),
+        ({"step-2": '{"step": 2}', "step-10.tmp-77aa": '{"step": 10}'}, 2),
+        ({"step-x": '{"step": 1}'}, None),
+    ],
+)
+def test_resume_point(store: Store, points: dict[str, str | None], expected: int | None) -> None:
+    """B8: the highest point with a manifest, never one that is being written."""
+    for name, text in points.items():
+        folder = store.work_path("mono", KEY) / "resume" / name
+        folder.mkdir(parents=True)
+        if text:
+            (folder / "manifest.json").write_text(text)
+    found = store.resume_point("mono", KEY)
+    assert (found and found["step"]) == expected
+
+
+def test_write_json_never_shows_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.json"
+    write_json(file, {"a": "ä"})
+    with pytest.raises(TypeError):
+        write_json(file, {"a": 1, "b": object()})
+    assert json.loads(file.read_text()) == {"a": "ä"}
+
+
+def test_sync_takes_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "x").write_text("x")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    sync(tmp_path)
+    assert len(synced) == 3
+    sync(tmp_path, inside=False)
+    assert len(synced) == 4
+
+
+def _holding(lock: Path, seconds: float) -> "subprocess.Popen[bytes]":
+    """A process that holds a lock for a time; returns when it has it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    code = (
+        "import sys, time; from alma_pipeline.store import lock_file; lock = lock_file(sys.argv[1]); lock.acquire();"
+        "print('held', flush=True); time.sleep(float(sys.argv[2]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(lock), str(seconds)], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"held\n"
+    process.stdout.close()
+    return process

@@ -1,0 +1,422 @@
+"""Tracking into a real MLflow database: what a run holds, what a resumed one keeps, and that nothing leaks."""
+
+import json
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracking_help import KEY, SCORES, invocation, line, start_node
+
+from alma_pipeline import tracking_recorder
+from alma_pipeline.errors import UserError
+from alma_pipeline.schema import Tracking
+from alma_pipeline.tracking import Invocation, Tracker, check_uri, replay, tracking_uri
+
+Make = Callable[..., Tracker]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database for all tests, made once (it takes seconds); each test has its own experiment."""
+    return tmp_path_factory.mktemp("a store")
+
+
+@pytest.fixture(autouse=True)
+def _own_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Tracking:
+    return Tracking(name="t", experiment=request.node.name, system_metrics=False)
+
+
+@pytest.fixture
+def make(root: Path, settings: Tracking) -> Make:
+    return lambda given=None, tracking=settings: Tracker(root, tracking, given or invocation())
+
+
+@pytest.fixture
+def client(root: Path) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri(root))
+
+
+def runs(client: Any, settings: Tracking) -> dict[str, Any]:
+    """Runs of the test's experiment by name."""
+    found = client.get_experiment_by_name(settings.experiment)
+    return {run.info.run_name: run for run in client.search_runs([found.experiment_id])} if found else {}
+
+
+def artifact(run: Any, path: str) -> str:
+    return (Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " ")) / path).read_text(encoding="utf-8")
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def one_run(tracker: Tracker, work: Path, status: str = "FINISHED", node: str = "cpo") -> None:
+    start_node(tracker, work, node)
+    tracker.metrics(node, [line(1, 2.0), line(2, 1.5)])
+    tracker.node_ended(node, status, {"steps": 2, "checkpoint": {"form": "full"}}, work / "log.txt", [])
+    tracker.finished(status, {"eval/avg/en-xx/chrf++": 60.5})
+    tracker.close()
+
+
+def test_what_an_invocation_leaves(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    """B37: nested by tag, and what is needed to compare is on the parent as well."""
+    tracker = make()
+    (tmp_path / "log.txt").write_text("first line\nlast line\n")
+    start_node(tracker, tmp_path, datasets=[("preferences", "d" * 32, "train")])
+    tracker.metrics("cpo", [line(1, 2.0)])
+    tracker.metrics("cpo", [line(2, 1.5)])
+    tracker.node_ended("cpo", "FINISHED", {"steps": 2, "before": {"dev/loss": 3.0}}, tmp_path / "log.txt", [])
+    tracker.finished("FINISHED", {"eval/avg/en-xx/chrf++": 60.5})
+    tracker.close()
+
+    found = runs(client, settings)
+    parent, child = found["cpo-tiny-01234567"], found["cpo"]
+    assert {parent.info.status, child.info.status} == {"FINISHED"}
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.data.metrics == {"eval/avg/en-xx/chrf_pp": 60.5}
+    expected = {"hardware.launcher": "local", "hardware.devices": "1", "hardware.nodes": "1"}
+    expected |= {"stages.cpo.beta": "0.1", "stages.cpo.learning_rate": "0.0001", "stages.cpo.kind": "cpo"}
+    assert parent.data.params == expected
+    assert child.data.params == {"beta": "0.1"}
+    assert child.data.metrics == {"train/loss": 1.5, "result/steps": 2.0, "result/before/dev/loss": 3.0}
+    history = client.get_metric_history(child.info.run_id, "train/loss")
+    assert [(point.step, point.timestamp) for point in history] == [(1, 1_700_000_001_000), (2, 1_700_000_002_000)]
+    (dataset,) = child.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest, dataset.tags[0].value) == ("preferences", "d" * 32, "train")
+    assert artifact(child, "logs/cpo.log") == "first line\nlast line\n"
+    assert "beta: 0.1" in artifact(parent, "config/resolved.yaml")
+    assert "German" in artifact(parent, "config/resolved.yaml")
+    assert json.loads(artifact(parent, "config/plan.json")) == [{"name": "cpo", "verdict": "run"}]
+    assert "- stage=cpo" in artifact(parent, "config/overrides.yaml")
+    assert "\nmlflow==" in artifact(parent, "env/pip-freeze.txt")
+    tags = parent.data.tags
+    git = {"commit": "c0ffee", "branch": "main", "dirty": "true", "repoURL": "https://h/r.git"}
+    for name, value in {**{f"mlflow.source.git.{key}": git[key] for key in git}, "mlflow.user": "ada"}.items():
+        assert tags[name] == value
+        assert child.data.tags[name] == value
+    assert tags["mlflow.source.type"] in ("LOCAL", "JOB")
+    assert (tags["alma.stage"], tags["alma.status"], tags["alma.world_size"]) == ("cpo", "FINISHED", "1")
+    assert (child.data.tags["alma.key"], child.data.tags["alma.parent_key"]) == (KEY, "f" * 64)
+    assert (tmp_path / "mlflow_run").exists() is False or (tmp_path / "mlflow_run").read_text() == child.info.run_id
+
+
+def test_the_database_lets_readers_in_while_runs_write(root: Path, make: Make, tmp_path: Path) -> None:
+    """B31."""
+    one_run(make(), tmp_path)
+    with sqlite3.connect(root / "mlflow.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_nothing_is_made_or_imported_for_nothing(tmp_path: Path) -> None:
+    """An invocation that runs nothing, and one with tracking off, leave no trace."""
+    code = f"""
+import sys; from pathlib import Path; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from tracking_help import *
+from alma_pipeline.schema import Tracking
+root = Path({str(tmp_path)!r})
+idle = Tracker(root, Tracking(name="t"), invocation()); idle.finished("FINISHED", {{}}); idle.close()
+off = Tracker(root, Tracking(name="t", enabled=False), invocation())
+start_node(off, root / "work"); off.metrics("cpo", [line(1, 1.0)]); off.node_ended("cpo", "FINISHED", {{}}, root / "x", [])
+off.finished("FINISHED", {{}}); off.close()
+print([name for name in ("mlflow", "torch", "sqlalchemy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+def test_a_resumed_node_goes_on_with_its_run(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    """B34, B35: the same run under the new parent; only new parameters, changed ones as a tag; no point doubled."""
+    first = make(invocation("first"))
+    start_node(first, tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line(step, 1.0)) + "\n" for step in (1, 2, 3)) + '{"torn')
+    run_id = first.run_id("cpo", within=60)
+    first.metrics("cpo", [line(1, 1.0), line(2, 1.0)])
+    first.finished("KILLED", {})
+    first.close()
+    assert (tmp_path / "mlflow_run").read_text() == run_id
+    assert {run.info.status for run in runs(client, settings).values()} == {"KILLED"}
+
+    second = make(invocation("second"))
+    start_node(second, tmp_path, settings={"beta": 0.2, "threads": 4})
+    second.metrics("cpo", [line(3, 1.0), line(4, 1.0)])
+    second.node_ended("cpo", "FINISHED", {}, tmp_path / "log.txt", [])
+    second.finished("FINISHED", {})
+    second.close()
+    found = runs(client, settings)
+    assert sorted(found) == ["cpo", "first", "second"], "no second run for the node"
+    node = found["cpo"]
+    assert node.info.run_id == run_id
+    assert node.info.status == "FINISHED"
+    assert node.data.tags["mlflow.parentRunId"] == found["second"].info.run_id
+    assert node.data.params == {"beta": "0.1", "threads": "4"}
+    assert json.loads(node.data.tags["alma.resume.1.overrides"]) == {"beta": "0.2"}
+    assert [point.step for point in client.get_metric_history(run_id, "train/loss")] == [1, 2, 3, 4]
+    assert found["first"].info.status == "KILLED"
+
+
+def test_a_resumed_node_whose_run_was_deleted_gets_a_new_one(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    for deleted in ("0" * 32, "there"):
+        if deleted == "there":
+            deleted = runs(client, settings)["cpo"].info.run_id
+            client.delete_run(deleted)
+        (tmp_path / "mlflow_run").write_text(deleted)
+        one_run(make(), tmp_path)
+        assert runs(client, settings)["cpo"].info.run_id != deleted
+
+
+def test_long_and_many_parameters(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    """B32, B33: more than one batch, and one value that is too long for any."""
+    tracker = make()
+    given = {f"p{number}": number for number in range(250)} | {"prompt": "ä" * 7000}
+    start_node(tracker, tmp_path, settings=given)
+    tracker.node_ended("cpo", "FINISHED", {}, tmp_path / "log.txt", [])
+    tracker.finished("FINISHED", {})
+    tracker.close()
+    node = runs(client, settings)["cpo"]
+    assert len(node.data.params) == 251
+    assert node.data.params["prompt"].startswith("sha256:")
+    assert json.loads(artifact(node, "config/long_params.json")) == {"prompt": "ä" * 7000}
+
+
+def test_evaluation_is_linked_to_its_checkpoint(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    """B36: no stray sibling run; scores also stand on the checkpoint's run."""
+    tracker = make()
+    start_node(tracker, tmp_path / "a")
+    tracker.node_ended("cpo", "FINISHED", {}, tmp_path / "log.txt", [])
+    start_node(tracker, tmp_path / "b", "cpo.score", key="e" * 64, inputs={"hypotheses": "b" * 64}, checkpoint=KEY)
+    tracker.node_ended("cpo.score", "FINISHED", SCORES, tmp_path / "log.txt", [])
+    tracker.finished("FINISHED", {})
+    tracker.close()
+    found = runs(client, settings)
+    score, cpo = found["cpo.score"], found["cpo"]
+    assert score.data.tags["alma.checkpoint_key"] == KEY
+    assert score.data.tags["alma.checkpoint_run"] == cpo.info.run_id
+    assert score.data.tags["mlflow.parentRunId"] == found["cpo-tiny-01234567"].info.run_id
+    assert score.data.tags["alma.signature.bleu"] == "tok:13a"
+    assert score.data.metrics["eval/de-en/chrf_pp"] == 70.5
+    assert cpo.data.metrics == score.data.metrics
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "expected"),
+    [
+        ("none", set()),
+        ("light", {"record.json", "eval/scores.json", "logs/cpo.log"}),
+        ("checkpoints", {"record.json", "eval/scores.json", "logs/cpo.log", "checkpoint/model.safetensors"}),
+    ],
+)
+def test_one_switch_for_artifacts(
+    make: Make, client: Any, settings: Tracking, tmp_path: Path, artifacts: str, expected: set[str]
+) -> None:
+    """B41."""
+    for file in ("record.json", "scores.json", "log.txt", "model.safetensors"):
+        (tmp_path / file).write_text("{}")
+    tracker = make(tracking=Tracking(name="t", experiment=settings.experiment, artifacts=artifacts, system_metrics=False))
+    start_node(tracker, tmp_path / "work")
+    files = [tmp_path / file for file in ("record.json", "scores.json", "model.safetensors", "gone.json")]
+    tracker.node_ended("cpo", "FINISHED", {"checkpoint": {"form": "full"}}, tmp_path / "log.txt", files)
+    tracker.finished("FINISHED", {})
+    tracker.close()
+    folder = Path(runs(client, settings)["cpo"].info.artifact_uri.removeprefix("file://").replace("%20", " "))
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == expected
+
+
+def test_a_failing_upload_only_warns(
+    make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """B41: metrics and states arrive although no artifact can be written."""
+    client.create_experiment(settings.experiment, artifact_location="file:///proc/nowhere")
+    (tmp_path / "log.txt").write_text("text")
+    one_run(make(), tmp_path)
+    found = runs(client, settings)
+    assert found["cpo"].info.status == found["cpo-tiny-01234567"].info.status == "FINISHED"
+    assert found["cpo"].data.metrics["train/loss"] == 1.5
+    assert len(warnings(caplog)) == 1
+    assert "refused texts" in warnings(caplog)[0]
+
+
+def test_a_deleted_experiment_is_named(
+    make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """B39: never into another experiment instead; the records wait until the user has decided."""
+    number = client.create_experiment(settings.experiment)
+    client.delete_experiment(number)
+    one_run(make(), tmp_path)
+    assert len(warnings(caplog)) == 1
+    assert f"mlflow experiments restore -x {number}" in warnings(caplog)[0]
+    client.restore_experiment(number)
+    one_run(make(invocation("next")), tmp_path, node="mono")
+    found = runs(client, settings)
+    assert found["cpo"].info.status == found["next"].info.status == "FINISHED"
+    assert found["cpo"].data.metrics["train/loss"] == 1.5
+
+
+@pytest.mark.parametrize(("ending", "expected"), [("KILLED", "KILLED"), ("FAILED", "FAILED"), ("", "FAILED")])
+def test_no_run_stays_open(make: Make, client: Any, settings: Tracking, tmp_path: Path, ending: str, expected: str) -> None:
+    """B38: whatever way an invocation ends, its node ends with it."""
+    tracker = make()
+    start_node(tracker, tmp_path)
+    if ending:
+        tracker.finished(ending, {})
+    tracker.close()
+    assert {run.info.status for run in runs(client, settings).values()} == {expected}
+
+
+def sweep_job(make: Make, work: Path, job: int, status: str, sweep: str) -> Tracker:
+    tracker = make(invocation(f"job {job}", sweep=sweep, job=job))
+    start_node(tracker, work / str(job), f"cpo{job}")
+    tracker.node_ended(f"cpo{job}", status, {}, work / "log.txt", [])
+    tracker.finished(status, {})
+    return tracker
+
+
+def test_a_sweep_has_one_run_above_its_jobs(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    together = [sweep_job(make, tmp_path, job, "FINISHED", "multirun/o'clock") for job in (0, 1)]
+    for tracker in together:
+        tracker.close()
+    sweep_job(make, tmp_path, 2, "FAILED", "another").close()
+    found = runs(client, settings)
+    above = {name: found[name].data.tags["mlflow.parentRunId"] for name in ("job 0", "job 1", "job 2")}
+    assert above["job 0"] == above["job 1"] != above["job 2"]
+    states = {run.info.run_id: run.info.status for run in found.values()}
+    assert (states[above["job 0"]], states[above["job 2"]]) == ("FINISHED", "FAILED")
+    assert found["job 1"].data.tags["alma.job_num"] == "1"
+    assert len(found) == 8, "two sweeps, three jobs, three nodes"
+
+
+def test_secrets_leave_nothing_behind(
+    make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B42: a canary in every place a user could put one is in no byte of the store."""
+    canary = "canary-5c1d77"
+    monkeypatch.setenv("HF_TOKEN", canary)
+    config = invocation().config | {"model": {"repo": f"https://me:{canary}@host/x", "note": canary}}
+    provenance = invocation().provenance | {"argv": ["--token", canary], "user": canary}
+    given = invocation(f"run {canary}", config=config, provenance=provenance, overrides=[f"a={canary}"], plan=[canary])
+    work, store = tmp_path / "work", tmp_path / "artifact"
+    tracker = make(given)
+    start_node(tracker, work, settings={"long": canary * 100, "short": canary}, datasets=[(canary, "1", "train")])
+    store.mkdir()
+    for file in ("log.txt", "record.json", "hypotheses.jsonl"):
+        (store / file).write_text(f'{{"token": "{canary}", "url": "https://u:{canary}@h"}}\n')
+    files = [store / "record.json", store / "hypotheses.jsonl"]
+    tracker.node_ended("cpo", "FINISHED", {"signatures": {"x": canary}, **SCORES}, store / "log.txt", files)
+    tracker.finished("FINISHED", {canary: 1.0})
+    tracker.close()
+    assert "<redacted>" in artifact(runs(client, settings)["cpo"], "logs/cpo.log")
+    assert len(runs(client, settings)) == 2
+    spread = [path for path in root.rglob("*") if path.is_file() and canary.encode() in path.read_bytes()]
+    assert spread == []
+
+
+def test_system_metrics_of_a_node(
+    make: Make, client: Any, settings: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking_recorder, "SAMPLING_SECONDS", 0.1)
+    tracker = make(tracking=Tracking(name="t", experiment=settings.experiment))
+    start_node(tracker, tmp_path)
+    assert tracker.run_id("cpo", within=60)
+    time.sleep(1)
+    tracker.node_ended("cpo", "FINISHED", {}, tmp_path / "log.txt", [])
+    tracker.finished("FINISHED", {})
+    tracker.close()
+    metrics = runs(client, settings)["cpo"].data.metrics
+    assert "system/cpu_utilization_percentage" in metrics
+    assert not [thread for thread in threading.enumerate() if "SystemMetrics" in thread.name]
+
+
+def test_metrics_can_be_replayed(make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    """All lines of the file are on the run afterwards, those it had only once."""
+    one_run(make(), tmp_path)
+    run_id = runs(client, settings)["cpo"].info.run_id
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(line(step, loss)) + "\n" for step, loss in ((1, 2.0), (2, 1.5), (3, 1.0)))
+    )
+    for _ in range(2):
+        assert replay(root, settings, tmp_path, run_id) == 3
+    points = client.get_metric_history(run_id, "train/loss")
+    assert [(point.step, point.value) for point in points] == [(1, 2.0), (2, 1.5), (3, 1.0)]
+
+
+@pytest.mark.parametrize("uri", ["file:///data/mlruns", "./mlruns", "/data/mlruns", "mlruns", "file:mlruns"])
+def test_a_file_store_is_refused_early(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B40: with the way out, and the flag for those who insist."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match="migrate-filestore --source .*mlruns .*MLFLOW_ALLOW_FILE_STORE"):
+        check_uri()
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    check_uri()
+
+
+@pytest.mark.parametrize("uri", ["", "http://h:5000", "https://u:p@h/x", "sqlite:////a/b.db", "databricks", "postgresql://h/d"])
+def test_other_addresses_pass(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    check_uri()
+
+
+def script(body: str) -> list[str]:
+    """A Python process with the tests' helpers at hand."""
+    head = f"import os, signal, sys\nfrom pathlib import Path\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    head += "from tracking_help import *\nfrom alma_pipeline.schema import Tracking\n"
+    return [sys.executable, "-c", head + body]
+
+
+@pytest.mark.slow
+def test_runs_of_a_killed_process_are_set_right(make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    """B38: after a real kill -9 the next invocation says KILLED, and leaves those of living processes alone."""
+    body = f"""
+tracker = Tracker(Path({str(root)!r}), Tracking(name="t", experiment={settings.experiment!r}, system_metrics=False), invocation("dead"))
+start_node(tracker, Path({str(tmp_path)!r}), "mono")
+tracker.run_id("mono", within=100)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    living = make(invocation("living"))
+    start_node(living, tmp_path / "living", "parallel")
+    assert living.run_id("parallel", within=60)
+    assert subprocess.run(script(body), check=False).returncode == -9
+    before = {name: run.info.status for name, run in runs(client, settings).items()}
+    assert before == dict.fromkeys(("dead", "mono", "living", "parallel"), "RUNNING")
+    one_run(make(invocation("next")), tmp_path / "next")
+    after = {name: run.info.status for name, run in runs(client, settings).items()}
+    expected = {"dead": "KILLED", "mono": "KILLED", "living": "RUNNING", "parallel": "RUNNING"}
+    assert after == expected | {"next": "FINISHED", "cpo": "FINISHED"}
+    assert runs(client, settings)["mono"].data.tags["alma.status"] == "KILLED"
+    living.finished("FINISHED", {})
+    living.close()
+
+
+@pytest.mark.slow
+def test_processes_that_make_the_database_at_once(tmp_path: Path) -> None:
+    """B31, B39: one database, one experiment, both runs, no word on stderr."""
+    body = f"""
+tracker = Tracker(Path({str(tmp_path / "store")!r}), Tracking(name="t", system_metrics=False), invocation(sys.argv[1], sweep="s", job=1))
+start_node(tracker, Path({str(tmp_path)!r}) / sys.argv[1], sys.argv[1] + " node")
+tracker.run_id(sys.argv[1] + " node", within=100)
+tracker.node_ended(sys.argv[1] + " node", "FINISHED", {{}}, Path("log.txt"), [])
+tracker.finished("FINISHED", {{}})
+tracker.close(100)
+"""
+    started = [subprocess.Popen([*script(body), name], stderr=subprocess.PIPE, text=True) for name in ("one", "two")]
+    assert [process.communicate(timeout=200)[1] for process in started] == ["", ""]
+    with sqlite3.connect(tmp_path / "store" / "mlflow.db") as database:
+        experiments = database.execute("SELECT name FROM experiments ORDER BY name").fetchall()
+        found = dict(database.execute("SELECT name, status FROM runs").fetchall())
+    assert experiments == [("Default",), ("alma",)]
+    assert found == dict.fromkeys(("one", "two", "one node", "two node", "sweep cpo s"), "FINISHED")
+    assert os.listdir(tmp_path / "store" / "mlartifacts")
