@@ -1,19 +1,20 @@
-"""From command-line overrides to one frozen, checked `Config`; every mistake is reported at once.
+"""From command-line overrides to one frozen, checked `Config`.
 
-Composition is Hydra's; this file adds the typed schema, the node dataclasses and the error texts. It plans nothing.
+Composition is Hydra's; this file adds the typed schema, the node dataclasses and the checks that need the whole. What is
+wrong with a request that does not compose is `diagnosis`' business. It plans nothing.
 """
 
 import dataclasses
 import pkgutil
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alma_pipeline import fields
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.job import kind_config, thaw
+from alma_pipeline.redact import redact
 from alma_pipeline.schema import Config, GroupedLanguage, NodeConfig, Released
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,17 +30,19 @@ CONF = ROOT / "conf"
 """Beside this package in a checkout and in an installed wheel alike."""
 PLAIN_FIELDS = ("targets", "upstream", "target", "group", "seed")
 SECTIONS = ("model", "data", "hardware", "evaluation", "tracking", "budget")
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
+"""What Hydra raises for overrides and files that do not compose; a file that is no mapping is an OSError."""
 
 
 def kinds() -> list[str]:
-    """Every stage kind: the folders of `stages/`."""
+    """Every stage kind: the folders of `stages/`. Raises UserError when another package has that name."""
     import stages  # by name: the recipe is data to this package
 
-    found = Path(stages.__file__ or "").resolve().parent
+    found = Path(next(iter(stages.__path__))).resolve()
     if found != ROOT / "stages":
         raise UserError(
             f"another package named 'stages' hides this project's: found {found}, expected {ROOT / 'stages'}; "
-            "run from a folder without it"
+            "run from a folder without it, or use the command alma-pipeline in place of python -m"
         )
     return sorted(module.name for module in pkgutil.iter_modules([str(found)]) if module.ispkg)
 
@@ -46,30 +50,56 @@ def kinds() -> list[str]:
 def register() -> None:
     """Put the typed schema where the YAML files' defaults lists find it; safe to call again."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=thaw(OmegaConf.structured(Config)))
-    for kind in kinds():
-        store.store(group="kind", name=kind, node=thaw(OmegaConf.structured(kind_config(kind))))
+    if "schema.yaml" in store.repo:
+        return
+    names = kinds()
+    # Stored as classes and thawed in place: a node given to `store` would be built twice.
+    store.store(name="schema", node=Config)
+    schema = thaw(store.repo["schema.yaml"].node)
+    OmegaConf.set_struct(schema.groups, False)  # its names are checked by the plan, which knows the groups of the run
+    for kind in names:
+        store.store(group="kind", name=kind, node=kind_config(kind))
+        thaw(store.repo["kind"][f"{kind}.yaml"].node)
 
 
-def compose_tree(overrides: list[str]) -> DictConfig:
-    """The composed tree without Hydra's own node; raises Hydra's exceptions as they come."""
+def compose_tree(overrides: list[str], hydra: bool = False) -> DictConfig:
+    """The composed tree, on request with Hydra's own node; raises Hydra's exceptions as they come."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides)
-
-
-def tree(overrides: list[str]) -> DictConfig:
-    """The composed tree. Raises ConfigError with every problem found, not only the first."""
-    try:
-        return compose_tree(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(list(_diagnose(overrides)) or [_cause(error)]) from error
+        return compose("config", overrides, return_hydra_config=hydra)
 
 
 def load(overrides: list[str]) -> Config:
-    """Compose and check. Raises ConfigError."""
-    return from_tree(tree(overrides))
+    """Compose and check. Raises ConfigError with every problem found, not only the first."""
+    return resolve(overrides)[1]
+
+
+def resolve(overrides: list[str], hydra: bool = False) -> tuple[DictConfig, Config]:
+    """The composed tree, on request with Hydra's own node, and the same as checked dataclasses. Raises ConfigError."""
+    from alma_pipeline import diagnosis, origin
+
+    check_credentials(overrides)
+    try:
+        tree = compose_tree(overrides, hydra)
+    except COMPOSITION_ERRORS as error:
+        raise ConfigError(diagnosis.problems(overrides, error)) from error
+    try:
+        return tree, from_tree(tree)
+    except ConfigError as error:
+        raise ConfigError(origin.located(error.problems, tree, overrides)) from error
+
+
+def check_credentials(overrides: list[str]) -> None:
+    """Raises ConfigError for a credential in a setting: settings are recorded, printed and tracked."""
+    found = [
+        f"{redact(text)}: a setting must not hold a credential, for settings are recorded; give it in the environment, as in "
+        "HF_TOKEN or MLFLOW_TRACKING_PASSWORD"
+        for text in overrides
+        if redact(text) != text
+    ]
+    if found:
+        raise ConfigError(found)
 
 
 def from_tree(tree: DictConfig) -> Config:
@@ -91,22 +121,40 @@ def from_tree(tree: DictConfig) -> Config:
 
 
 def _object(tree: DictConfig, name: str, found: list[str]) -> Any:
+    from alma_pipeline.describe import describe
+
     try:
         value = tree[name]
         return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     except OmegaConfBaseException as error:
-        found.append(_cause(error, name))
+        found.append(describe(error, str(tree._get_full_key(name))))
         return None
 
 
 def _entries(schema: type, values: dict[str, Any], key: str, found: list[str]) -> dict[str, Any]:
     """A mapping of names to dataclasses, which OmegaConf cannot fill when the dataclass is frozen."""
-    known = [item.name for item in dataclasses.fields(schema)]
-    needed = [item.name for item in dataclasses.fields(schema) if item.default == MISSING]
+    items = dataclasses.fields(schema)
+    hints = typing.get_type_hints(schema)
     result = {}
     for name, value in (values or {}).items():
-        wrong = [f"{key}.{name}.{other}: no such key; {fields.nearest(other, known)}" for other in value if other not in known]
-        wrong += [f"{key}.{name}.{other}: missing" for other in needed if other not in value]
+        if not isinstance(value, dict):
+            found.append(f"{key}.{name}={value}: expected {', '.join(hints)} under it")
+            continue
+        wrong = [
+            f"{key}.{name}.{other}: no such key; {fields.nearest(str(other), list(hints))}"
+            for other in value
+            if other not in hints
+        ]
+        wrong += [
+            f"{key}.{name}.{item.name}: missing; give it {fields.expected(hints[item.name])}"
+            for item in items
+            if item.default == MISSING and value.get(item.name, MISSING) == MISSING
+        ]
+        wrong += [
+            f"{key}.{name}.{other}={child}: expected {fields.expected(hints[other])}, found {child!r}"
+            for other, child in value.items()
+            if other in hints and child != MISSING and not fields.fits(hints[other], child)
+        ]
         found += wrong
         if not wrong:
             result[name] = schema(**value)
@@ -124,96 +172,22 @@ def _node(tree: DictConfig, name: str, found: list[str]) -> NodeConfig | None:
 
 
 def _unknown_names(config: Config) -> Iterator[str]:
-    """Names that point at other entries of the configuration."""
-    languages = list(config.languages)
-    for code in config.data.languages:
-        if code not in config.languages:
+    """Names that point at other entries of the configuration; a node's inputs are the graph's matter (`recipe.build`)."""
+    languages = [code for code in config.languages if code != "en"]
+    for code in dict.fromkeys(config.data.languages):
+        if code == "en":
+            yield "data.languages: English stands on one side of every direction; list only the others"
+        elif code not in config.languages:
             yield f"data.languages: '{code}' is not in the language table; {fields.nearest(code, languages)}"
         elif config.languages[code].group is None:
-            yield f"data.languages: '{code}' has no group; add languages.{code}.group (1 to 8)"
+            yield f"data.languages: '{code}' has no group; set languages.{code}.group to one of 1 to 8"
+        if config.data.languages.count(code) > 1:
+            yield f"data.languages: '{code}' stands there twice"
+    if not config.data.languages:
+        yield "data.languages is empty; expected at least one language beside English, as in 'data.languages=[de,nl]'"
     nodes = list(config.stages)
-    for name, node in config.stages.items():
-        for role, source in node.inputs.items():
-            if source not in config.stages:
-                yield f"stages.{name}.inputs.{role}={source}: no such node; {fields.nearest(source, nodes)}"
-
-
-def _cause(error: Exception, key: str = "") -> str:
-    """The useful line of a Hydra or OmegaConf error: Hydra's own text often leaves the reason in `__cause__`."""
-    inner: BaseException = error
-    while inner.__cause__ is not None:
-        inner = inner.__cause__
-    full_key = getattr(inner, "full_key", None) or key
-    text = str(inner).splitlines()[0] if str(inner) else type(inner).__name__
-    return f"{full_key}: {text}" if full_key and full_key not in text else text
-
-
-def _diagnose(overrides: list[str]) -> Iterator[str]:
-    """Try the overrides one by one on top of those that work; a text for each that does not."""
-    choices, values = [], []
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            yield f"{text}: not an override ({_cause(error)}); expected GROUP=OPTION or KEY=VALUE"
-            continue
-        (choices if is_choice(override.key_or_group) else values).append((text, override))
-    good: list[str] = []
-    for text, override in choices:
-        problem = _try(good, text)
-        if problem is None:
-            good.append(text)
-        else:
-            yield _bad_choice(text, override) or f"{text}: {problem}"
-    tree = compose_tree(good)
-    working = list(good)
-    for text, override in values:
-        problem = _try(good, text)
-        if problem is None:
-            working.append(text)
-        else:
-            yield _bad_key(tree, text, override) or f"{text}: {problem}"
-    try:
-        from_tree(compose_tree(working))
-    except ConfigError as error:
-        yield from error.problems
-
-
-def is_choice(key: str) -> bool:
-    """Whether an override's key names a config group rather than a value."""
-    return (CONF / key).is_dir()
-
-
-def _try(base: list[str], text: str) -> str | None:
-    try:
-        compose_tree([*base, text])
-    except (HydraException, OmegaConfBaseException) as error:
-        return _cause(error)
-    return None
-
-
-def _bad_choice(text: str, override: Override) -> str | None:
-    options = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
-    value = str(override.value())
-    if value in options:
-        return None
-    return f"{text}: no such option; {fields.nearest(value, options)} (options: {', '.join(options)})"
-
-
-def _bad_key(tree: DictConfig, text: str, override: Override) -> str | None:
-    """The first part of a dotted key that does not exist, with the nearest name that does."""
-    node: Any = tree
-    walked: list[str] = []
-    for part in override.key_or_group.split("."):
-        if not OmegaConf.is_dict(node):
-            return f"{text}: {'.'.join(walked)} is a value and has no '{part}'"
-        if part not in node:
-            where = ".".join(walked)
-            if where == "stages":
-                known = [str(name) for name in node]
-                return f"{text}: stages.{part} takes no part in this stage; {fields.nearest(part, known)}"
-            known = [str(name) for name in node if name != "hydra"]
-            return f"{text}: no key '{part}' {f'in {where}' if where else 'at the top'}; {fields.nearest(part, known)}"
-        walked.append(part)
-        node = node._get_node(part)
-    return None
+    anywhere = sorted({*nodes, *(path.stem for path in (CONF / "node").glob("*.yaml"))})
+    for key in ("checkpoints", "every_direction", "controls"):
+        for name in getattr(config.evaluation, key):
+            if name not in anywhere:
+                yield f"evaluation.{key}: no node '{name}'; {fields.nearest(name, anywhere)}"

@@ -6,8 +6,12 @@ Not a validation framework: a limit is data beside the field, and one function r
 import dataclasses
 import difflib
 import math
+import types
+import typing
 from collections.abc import Iterator
 from typing import Any
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", list: "a list, as in [a,b]"}
 
 
 def number(
@@ -32,6 +36,27 @@ def nearest(word: str, known: list[str]) -> str:
     """`; did you mean 'beta'?` where a known name is close, else the known names."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def expected(hint: Any) -> str:
+    """A type in words: `a whole number or null`."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join("null" if part is types.NoneType else expected(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        return "a list, as in [a,b]"
+    return WORDS.get(hint, "settings under it")
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a plain value is what a type hint says; what a list or a mapping holds is not looked at."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(fits(part, value) for part in typing.get_args(hint))
+    if hint is Any:
+        return True
+    plain = typing.get_origin(hint) or hint
+    if isinstance(value, bool):
+        return plain is bool
+    return isinstance(value, (int, float) if plain is float else plain)
 
 
 def problems(config: Any, key: str) -> Iterator[str]:

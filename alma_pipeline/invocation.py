@@ -8,30 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from alma_pipeline import config as configuration
+from alma_pipeline.arguments import Command
 from alma_pipeline.cli import store_root
-from alma_pipeline.errors import PipelineError
+from alma_pipeline.errors import ConfigError, UserError
+from alma_pipeline.origin import SEARCH_PATH
 from alma_pipeline.plan import Forced, Plan, make_plan, to_json
+from alma_pipeline.redact import redact, redacted
 from alma_pipeline.schema import Config, Hardware
+from alma_pipeline.screen import Screen
 from alma_pipeline.store import Record, Store
 
-HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "-r", "--package", "-p", "--version")
-SWEEP_FLAGS = ("-m", "--multirun")
+ASIDE = ("--cfg", "--info", "--hydra-help")
+"""Flags with which Hydra answers by itself."""
 
 
 @dataclass
 class Session:
-    """What the jobs of one command share: the warm worker server, and the outcome of each job."""
+    """What the jobs of one command share: where they print, and the warm worker server."""
 
     verb: str
     forced: Forced
     as_json: bool
-    console: Console
+    console: Screen
     launchers: dict[Hardware, Any] = field(default_factory=dict)
-    jobs: list[tuple[str, str, dict[str, Record]]] = field(default_factory=list)
-    """(overrides, status, artifacts by node) of each sweep job."""
 
     def launcher(self, hardware: Hardware, logs: Path) -> Any:
         from alma_pipeline.launch import Launcher
@@ -53,43 +54,62 @@ class Sweep:
     job: int
 
 
-def main(verb: str, flags: dict[str, list[str]], words: list[str]) -> int:
+def main(command: Command) -> int:
     """Run or plan what the overrides describe. Raises PipelineError kinds; the exit code otherwise."""
-    forced = Forced(*(tuple(flags.get(name, [])) for name in ("--force", "--from", "--only")))
-    session = Session(verb, forced, "--json" in flags, Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+    overrides = [*searchpath(command), *command.overrides]
+    configuration.check_credentials(overrides)
+    if any(name in command.flags for name in ASIDE):
+        return ask_hydra([*command.hydra_words(), *overrides])
+    forced = Forced(*(tuple(command.flags.get(name, [])) for name in ("--force", "--from", "--only")))
+    session = Session(command.verb, forced, "--json" in command.flags, Screen())
     try:
-        if any(word.partition("=")[0] in HYDRA_FLAGS for word in words):
-            return hydra_command(words)
-        if any(word in SWEEP_FLAGS for word in words):
-            return _sweep(session, words)
-        overrides = searchpath(words)
-        tree = configuration.tree(overrides)
-        carry_out(session, configuration.from_tree(tree), tree, overrides, None)
+        if "--multirun" in command.flags:
+            from alma_pipeline import sweep
+
+            return sweep.main(session, overrides)
+        _check_single(overrides)
+        tree, config = configuration.resolve(overrides)
+        carry_out(session, config, tree, overrides, None)
         return 0
     finally:
         session.close()
 
 
-def searchpath(words: list[str]) -> list[str]:
-    """Overrides, with `--config-dir DIR` as the search path Hydra's compose understands."""
-    overrides, rest = [], list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if name in ("--config-dir", "-cd"):
-            folder = Path(value if equals else rest.pop(0)).absolute()
-            overrides.append(f"hydra.searchpath=[file://{folder}]")
-        else:
-            overrides.append(word)
-    return overrides
+def searchpath(command: Command) -> list[str]:
+    """`--config-dir DIR` as the override that Hydra's compose understands. Raises UserError for what is no folder."""
+    folders = [Path(text).expanduser().absolute() for text in command.flags.get("--config-dir", [])]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(
+                f"--config-dir {folder}: no such folder; expected one with options, as in {folder}/experiment/mine.yaml"
+            )
+    if not folders:
+        return []
+    if any(text.lstrip("+").startswith(SEARCH_PATH) for text in command.overrides):
+        raise UserError(f"--config-dir and {SEARCH_PATH} do not go together; --config-dir may be repeated")
+    quoted = ",".join("'file://" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
+    return [f"{SEARCH_PATH}=[{quoted}]"]
 
 
-def hydra_command(words: list[str]) -> int:
-    """Commands that are Hydra's own: `--cfg`, `--info`, completion."""
-    return _hydra(words, lambda tree: None)
+def _check_single(overrides: list[str]) -> None:
+    """Hydra's own settings do nothing in a single run, which it does not start: say so (B22). Raises UserError."""
+    idle = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/")) and SEARCH_PATH not in text]
+    if idle:
+        raise UserError(f"{', '.join(idle)}: Hydra's own settings are for sweeps; add -m, or leave it out")
 
 
-def _hydra(words: list[str], task: Any) -> int:
+def ask_hydra(words: list[str]) -> int:
+    """What Hydra answers by itself: `--cfg`, `--info`, completion."""
+    try:
+        return run_hydra(words, lambda tree: None)
+    except configuration.COMPOSITION_ERRORS as error:
+        from alma_pipeline import diagnosis
+
+        overrides = [word for word in words if "=" in word and not word.startswith("-")]
+        raise ConfigError(diagnosis.problems(overrides, error)) from error
+
+
+def run_hydra(words: list[str], task: Any) -> int:
     """Hand over to Hydra's own command line, with its exceptions coming through to ours."""
     import hydra
 
@@ -98,27 +118,6 @@ def _hydra(words: list[str], task: Any) -> int:
     sys.argv = [sys.argv[0], *words]
     hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(task)()
     return 0
-
-
-def _sweep(session: Session, words: list[str]) -> int:
-    """Hydra multirun: every job checked first, a failing one does not stop the others, a table at the end."""
-    from alma_pipeline import sweep
-
-    overrides = [word for word in words if word not in SWEEP_FLAGS]
-    sweep.check(overrides)
-
-    def job(tree: DictConfig) -> None:
-        place, own = sweep.place()
-        try:
-            records = carry_out(session, configuration.from_tree(tree), tree, own, place)
-            session.jobs.append((" ".join(own), "done", records))
-        except PipelineError as error:
-            session.console.print(f"job {place.job} failed: {error}", style="bold red")
-            session.jobs.append((" ".join(own), f"failed: {str(error).splitlines()[0]}", {}))
-
-    _hydra(words, job)
-    session.console.print(sweep.table(session.jobs))
-    return 1 if any(not records for _, _, records in session.jobs) else 0
 
 
 def carry_out(session: Session, config: Config, tree: DictConfig, overrides: list[str], sweep: Sweep | None) -> dict[str, Record]:
@@ -130,9 +129,9 @@ def carry_out(session: Session, config: Config, tree: DictConfig, overrides: lis
     if session.verb == "plan":
         _print_plan(session, plan, config)
         return {}
-    store.check_writable()
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
+        store.check_writable()
         records = _run(session, config, tree, plan, store, overrides, sweep)
     else:
         session.console.print(tables.reused(plan))
@@ -144,7 +143,7 @@ def _print_plan(session: Session, plan: Plan, config: Config) -> None:
     from alma_pipeline import tables
 
     if session.as_json:
-        print(json.dumps(to_json(plan), indent=1, ensure_ascii=False))
+        print(json.dumps(redacted(to_json(plan)), indent=1, ensure_ascii=False))
     else:
         session.console.print(tables.plan_table(plan, config.hardware))
 
@@ -161,9 +160,9 @@ def _run(
     from alma_pipeline import live, provenance, tracked
     from alma_pipeline.runner import Runner
 
-    store.root.mkdir(parents=True, exist_ok=True)
+    tracked.check(config)
     logs = store.root / "logs"
-    logs.mkdir(exist_ok=True)
+    logs.mkdir(parents=True, exist_ok=True)
     launcher = session.launcher(config.hardware, logs)
     origin = provenance.capture()
     tracker = tracked.start(config, _plain(tree), plan, store, overrides, origin, sweep)
@@ -212,7 +211,5 @@ def _print_results(session: Session, plan: Plan, records: dict[str, Record], con
 def _ui_command(root: Path) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
-        from alma_pipeline.redact import redact
-
         return redact(uri)
     return f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{root}/mlflow.db"

@@ -7,7 +7,8 @@ from typing import Any
 
 from alma_pipeline import fields
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.estimate import Counts, Estimate, estimate
+from alma_pipeline.counts import counts
+from alma_pipeline.estimate import Estimate, estimate
 from alma_pipeline.identity import differences, flatten, key_of, payload, settings
 from alma_pipeline.recipe import Node, build, is_training
 from alma_pipeline.schema import Config, Released
@@ -246,27 +247,28 @@ def _needed(draft: dict[str, Step], forced: Forced) -> set[str]:
         if name in needed:
             continue
         needed.add(name)
-        if draft[name].works and draft[name].verdict != "adopt":
+        if draft[name].verdict == "adopt":
+            frontier += _stands_on(draft, name)
+        elif draft[name].works:
             frontier += draft[name].node.inputs.values()
     return needed
+
+
+def _stands_on(draft: dict[str, Step], name: str) -> list[str]:
+    """The full model below a published adapter: the nearest node before it that is one."""
+    while (released := draft[name].released) is None or released.form == "adapter":
+        if "init" not in draft[name].node.inputs:
+            return [name]
+        name = draft[name].node.inputs["init"]
+    return [name]
 
 
 def _estimate(step: Step, draft: dict[str, Step], config: Config) -> Estimate | None:
     if not step.works or step.verdict == "adopt":
         return None
-    return estimate(step.node.kind, step.node.config, config.model, config.hardware, _counts(step, draft))
-
-
-def _counts(step: Step, draft: dict[str, Step]) -> Counts:
-    """Exact once the text a node reads has been prepared."""
-    for role in ("corpus", "preferences", "test"):
-        source = step.node.inputs.get(role)
-        record = draft[source].record if source else None
-        if record:
-            counts = record.result["counts"]
-            examples = counts.get("train_examples") or counts.get("test_examples") or 0
-            return Counts(examples=examples, tokens=counts.get("train_tokens") or 0, exact=True)
-    return Counts(examples=0, tokens=0, exact=False)
+    sources = {role: (draft[name].node.config, draft[name].record) for role, name in step.node.inputs.items()}
+    found = counts(step.node.config, sources, config.data.expected)
+    return estimate(step.node.kind, step.node.config, config.model, config.hardware, found)
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def _controls(config: Config) -> list[str]:
     frontier = list(config.targets)
     while frontier:
         for name in config.stages[frontier.pop()].roles().values():
-            if name not in needed:
+            if name not in needed and name in config.stages:
                 needed.add(name)
                 frontier.append(name)
     return [extra for extra, counterpart in config.evaluation.controls.items() if counterpart in needed]
@@ -114,26 +114,21 @@ def _instances(config: Config, groups: list[int]) -> Iterator[Node]:
             continue
         target = name in config.targets
         if not node.per_group:
-            yield Node(name, _filled(config, node, None), _inputs(config, name, node, None), f"stages.{name}", None, target)
+            yield Node(name, _filled(config, node, None), _inputs(config, node, None), f"stages.{name}", None, target)
             continue
         for group in groups:
             own = _overridden(config, name, group)
-            inputs = _inputs(config, name, own, group)
-            yield Node(f"g{group}.{name}", _filled(config, own, group), inputs, f"stages.{name}", group, target)
+            yield Node(
+                f"g{group}.{name}", _filled(config, own, group), _inputs(config, own, group), f"stages.{name}", group, target
+            )
 
 
-def _inputs(config: Config, name: str, node: NodeConfig, group: int | None) -> dict[str, str]:
-    result = {}
-    for role, source in node.roles().items():
-        known = [other for other in config.stages if other not in TEMPLATES]
-        if source not in known:
-            raise ConfigError([f"stages.{name}.inputs.{role}={source}: no node to read; {fields.nearest(source, known)}"])
-        grouped = config.stages[source].per_group
-        if grouped and group is None:
-            text = f"stages.{name}.inputs.{role}={source}: {source} exists once per group; {name} is not a group node"
-            raise ConfigError([text])
-        result[role] = f"g{group}.{source}" if grouped else source
-    return result
+def _inputs(config: Config, node: NodeConfig, group: int | None) -> dict[str, str]:
+    """Instances by role; whether they exist matters only for nodes that take part."""
+    grouped = {name for name, other in config.stages.items() if other.per_group}
+    return {
+        role: f"g{group}.{source}" if source in grouped and group is not None else source for role, source in node.roles().items()
+    }
 
 
 def _overridden(config: Config, name: str, group: int) -> NodeConfig:
@@ -194,7 +189,9 @@ def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
             circle = " -> ".join([*open_names[open_names.index(name) :], name])
             raise ConfigError([f"the inputs form a circle: {circle}"])
         open_names.append(name)
-        for source in instances[name].inputs.values():
+        for role, source in instances[name].inputs.items():
+            if source not in instances:
+                raise ConfigError([f"{instances[name].setting}.inputs.{role}={source}: {_why_none(source, list(instances))}"])
             visit(source)
         open_names.pop()
         ordered[name] = instances[name]
@@ -202,6 +199,12 @@ def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
     for name in wanted:
         visit(name)
     return list(ordered.values())
+
+
+def _why_none(source: str, instances: list[str]) -> str:
+    if source in map(_base_name, instances):
+        return "exists once per group, and this is not a group node"
+    return f"no such node; {fields.nearest(source, sorted({_base_name(name) for name in instances}))}"
 
 
 def _evaluated(config: Config, nodes: list[Node], instances: dict[str, Node]) -> list[Node]:

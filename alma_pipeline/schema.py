@@ -173,6 +173,20 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the text holds, for estimates before it has been read."""
+
+    pairs: int = 1000
+    """Sentence pairs per direction."""
+    triples: int = 1000
+    """Preference triples per direction."""
+    test: int = 1000
+    """Test sentences per direction."""
+    pair_tokens: float = 160
+    """Prompt and answer together (our assumption for sentences of news text)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     name: str = MISSING
     languages: list[str] = field(default_factory=list)
@@ -185,6 +199,7 @@ class Data:
     """Bitext joined into pseudo-monolingual lines."""
     test: Source = field(default_factory=lambda: Source(split="test"))
     preferences: Source = field(default_factory=lambda: Source(reader="candidates"))
+    expected: Expected = field(default_factory=Expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +267,7 @@ class Horizon:
     schedule: str = "cosine"
     warmup_ratio: float = 0.01
     weight_decay: float = 0.01
+    adam_beta2: float = 0.999
     evaluations: int = 4
 
 

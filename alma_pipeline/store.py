@@ -153,6 +153,7 @@ class Store:
         digests = {name: digest(out / name) for name in files}
         sync(out)
         write_json(out / "record.json", {"schema": SCHEMA, "files": files, "digests": digests} | record)
+        sync(out, inside=False)
         final = self.root / "artifacts" / work.path.name
         final.parent.mkdir(parents=True, exist_ok=True)
         self._folders = None

@@ -67,6 +67,12 @@ class Tracked:
         return self.plan[source].key if source else ""
 
 
+def check(config: Config) -> None:
+    """Before anything is written: raises UserError for a tracking address that cannot work."""
+    if config.tracking.enabled:
+        check_uri()
+
+
 def start(
     config: Config,
     resolved: dict[str, Any],
@@ -76,9 +82,7 @@ def start(
     provenance: dict[str, Any],
     sweep: Sweep | None,
 ) -> Tracked:
-    """Tracking for one invocation. Raises UserError for a tracking address that cannot work."""
-    if config.tracking.enabled:
-        check_uri()
+    """Tracking for one invocation, which `check` has let through."""
     target = next(step for step in plan.steps if step.node.target)
     name = "-".join(config.targets)
     invocation = Invocation(

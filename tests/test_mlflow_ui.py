@@ -1,7 +1,6 @@
 """What a researcher sees: the run list and the compare page of a real MLflow server in a real browser."""
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,25 +76,36 @@ def runs(server: MlflowServer) -> tuple[str, list[str]]:
     return number, [run.info.run_id for run in found]
 
 
-def test_the_run_list_shows_outer_runs_with_their_scores(server: MlflowServer, page: Any) -> None:
+def test_the_saved_view_sorts_invocations_by_score(server: MlflowServer, page: Any) -> None:
+    """The run list by itself shows no metric; the view that comes with the experiment does."""
     experiment, _ = runs(server)
     page.goto(f"{server.uri}/#/experiments/{experiment}/runs")
     page.get_by_text("cpo-beta-0.1").first.wait_for()
     shoot(page, "list")
-    for beta, score in BETAS.items():
-        assert page.get_by_text(f"cpo-beta-{beta}").count()
-        page.get_by_text(re.compile(rf"^{score}")).first.wait_for()
+    page.get_by_text("Views", exact=True).click()
+    page.get_by_text("Scores", exact=True).click()
+    heights = []
+    for beta, score in sorted(BETAS.items(), key=lambda item: -item[1]):
+        cell = page.get_by_text(str(score), exact=True).first
+        cell.wait_for()
+        heights.append(cell.bounding_box()["y"])
+        assert abs(page.get_by_text(f"cpo-beta-{beta}").first.bounding_box()["y"] - heights[-1]) < 10, "in the same row"
+    shoot(page, "scores")
+    assert heights == sorted(heights), "best first"
+    assert page.get_by_text("cpo", exact=True).count() == 0, "no inner runs"
 
 
 def test_the_compare_page_shows_settings_and_scores(server: MlflowServer, page: Any) -> None:
     experiment, found = runs(server)
     assert len(found) == 3
     quoted = ",".join(f"%22{run}%22" for run in found)
+    page.set_viewport_size({"width": 1700, "height": 2600})
     page.goto(f"{server.uri}/#/compare-runs?runs=[{quoted}]&experiments=[%22{experiment}%22]")
-    page.get_by_text("stages.cpo.beta").first.wait_for()
+    settings = page.locator("tr", has_text="stages.cpo.beta").filter(has_text="0.1")
+    settings.first.wait_for()
+    assert [row.inner_text().split() for row in settings.all() if "stage=" not in row.inner_text()] == [
+        ["stages.cpo.beta", *map(str, BETAS)]
+    ]
+    page.get_by_text("eval/avg/en-xx/chrf_pp").last.wait_for()
     shoot(page, "compare")
-    text = page.inner_text("body")
-    for beta, score in BETAS.items():
-        assert str(beta) in text
-        assert str(score) in text
-    assert "eval/avg/en-xx/chrf_pp" in text
+    assert "\n".join(map(str, BETAS.values())) in page.inner_text("body")

@@ -28,8 +28,9 @@ EXPECTED["all"] = [*EXPECTED["cpo"], *GROUP, *LATER]
 
 
 def plain(config: Config) -> Config:
-    """Without controls, which depend on the evaluation option."""
-    return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, controls={}))
+    """With every checkpoint evaluated, and without controls: which ones there are is the evaluation option's matter."""
+    changes: dict[str, Any] = {"controls": {}, "checkpoints": CHECKPOINTS, "every_direction": []}
+    return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **changes))
 
 
 def names(nodes: list[Node]) -> list[str]:
@@ -59,15 +60,16 @@ def test_each_stage_composes_the_nodes_on_its_way(stage: str) -> None:
 
 
 def test_inputs_come_before_their_users_and_evaluations_after_their_checkpoint() -> None:
-    nodes = names(build(loaded("stage=all")))
-    for node in build(loaded("stage=all")):
+    config = plain(loaded("stage=all"))
+    nodes = names(build(config))
+    for node in build(config):
         for source in node.inputs.values():
             assert nodes.index(source) < nodes.index(node.name), (source, node.name)
     assert nodes[nodes.index("mono") + 1 : nodes.index("mono") + 3] == ["mono.translate", "mono.score"]
 
 
 def test_targets_and_settings() -> None:
-    nodes = by_name(loaded("stage=all"))
+    nodes = by_name(plain(loaded("stage=all")))
     assert {name for name, node in nodes.items() if node.target} == {"cpo", "g1.arpo", "g3.arpo"}
     assert nodes["g1.arpo"].setting == "stages.arpo"
     assert nodes["g1.arpo.score"].setting == "stages.score"
@@ -82,7 +84,7 @@ def test_a_group_node_reads_its_own_group_and_the_shared_nodes() -> None:
 
 
 def test_languages_are_filled_in_by_group() -> None:
-    nodes = by_name(loaded("stage=all"))
+    nodes = by_name(plain(loaded("stage=all")))
     spoken = {name: list(getattr(node.config, "languages", {})) for name, node in nodes.items()}
     assert spoken["base"] == ["en", "de", "ru", "sv", "uk"], "English first, then by code, whatever order was typed"
     assert spoken["g1.group_corpus"] == spoken["g1.arpo.translate"] == ["en", "de", "sv"]
@@ -90,7 +92,7 @@ def test_languages_are_filled_in_by_group() -> None:
 
 
 def test_every_direction_for_named_group_checkpoints() -> None:
-    config = loaded("stage=all")
+    config = plain(loaded("stage=all"))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, every_direction=["arpo"]))
     nodes = by_name(config)
     assert list(getattr(nodes["g3.arpo.translate"].config, "languages", {})) == ["en", "de", "ru", "sv", "uk"]
@@ -100,7 +102,9 @@ def test_every_direction_for_named_group_checkpoints() -> None:
 def test_moving_a_language_to_another_group_changes_no_shared_setting() -> None:
     config = loaded("stage=cpo")
     moved = config.languages | {"ru": dataclasses.replace(config.languages["ru"], group=1)}
-    assert [node.config for node in build(dataclasses.replace(config, languages=moved))] == [node.config for node in build(config)]
+    assert [node.config for node in build(dataclasses.replace(config, languages=moved))] == [
+        node.config for node in build(config)
+    ]
 
 
 def grouped(group: Any) -> Config:
@@ -186,6 +190,10 @@ def test_a_control_takes_part_when_its_counterpart_does() -> None:
     evaluation = Evaluation(name="test", controls={"parallel_from_base": "parallel"})
     assert "parallel_from_base" in names(build(recipe(nodes, "parallel", evaluation=evaluation)))
     assert names(build(recipe(nodes, "mono", evaluation=evaluation))) == ["base", "mono"]
+    without_text = nodes | {"parallel_from_base": Fake(inputs={"corpus": "parallel_corpus"})}
+    assert names(build(recipe(without_text, "mono", evaluation=evaluation))) == ["base", "mono"], (
+        "not even its inputs matter then"
+    )
     on_the_way = nodes | {"cpo": Fake(inputs={"init": "parallel"})}
     assert "parallel_from_base" in names(build(recipe(on_the_way, "cpo", evaluation=evaluation)))
 
@@ -219,9 +227,12 @@ def no_test() -> Config:
     ("made", "said"),
     [
         (circle, "the inputs form a circle: b -> c -> b"),
-        (one_group_read_by_all, "stages.all.inputs.init=g: g exists once per group; all is not a group node"),
-        (lambda: changed(loaded("stage=mono"), "mono", inputs={"init": "score"}), "stages.mono.inputs.init=score: no node to read; "),
-        (lambda: changed(loaded("stage=mono"), "mono", inputs={"init": "bse"}), "init=bse: no node to read; did you mean 'base'"),
+        (one_group_read_by_all, "stages.all.inputs.init=g: exists once per group, and this is not a group node"),
+        (
+            lambda: changed(loaded("stage=mono"), "mono", inputs={"init": "score"}),
+            "stages.mono.inputs.init=score: no such node; ",
+        ),
+        (lambda: changed(loaded("stage=mono"), "mono", inputs={"init": "bse"}), "init=bse: no such node; did you mean 'base'"),
         (lambda: recipe({"a": Fake()}, "b"), "targets: 'b' is no node of this stage; known: a"),
         (lambda: dataclasses.replace(recipe({"a": Fake()}), targets=[]), "targets is empty; known: a"),
         (no_test, "stages has no translate, score, test_corpus, which evaluation.checkpoints needs"),

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.store import Store, digest, is_whole, lock_file, read_record, sync, write_json
 
 KEY, OTHER = "a" * 64, "b" * 64
+RECORD = {"name": "mono", "key": KEY, "kind": "fake", "payload": {}, "result": {}, "created": "", "seconds": 0}
 
 
 def test_an_artifact_comes_back_as_it_was_put(store: Store) -> None:
@@ -25,7 +27,8 @@ def test_an_artifact_comes_back_as_it_was_put(store: Store) -> None:
     assert found == made
     assert found.path == store.root / "artifacts" / f"mono-{KEY[:12]}"
     assert found.files == {"text.txt": 5, "deep/er.txt": 2}
-    assert found.digests["text.txt"] == digest(found.path / "text.txt") == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert found.digests["text.txt"] == digest(found.path / "text.txt") == hello
     assert (found.result, found.payload) == ({"counts": {"x": 1}}, {"config": {"a": None}})
     assert list((store.root / "work").iterdir()) == [], "nothing is left of the work"
     assert [record.key for record in store.records()] == [record.key for record in store.named("mono")] == [KEY]
@@ -37,7 +40,7 @@ def test_logs_come_along_with_an_artifact(store: Store) -> None:
     (work.path / "out").mkdir()
     for name in ("metrics.jsonl", "log.txt", "job.json", "result.json", "error.json"):
         (work.path / name).write_text(name)
-    record = store.commit(work, {"name": "mono", "key": KEY, "kind": "fake", "payload": {}, "result": {}, "created": "", "seconds": 0})
+    record = store.commit(work, RECORD)
     assert set(record.files) == {"metrics.jsonl", "log.txt", "job.json"}
     work.close()
 
@@ -54,24 +57,22 @@ def test_a_commit_that_is_cut_off_leaves_no_artifact_and_can_be_done_again(
     work = store.begin("mono", KEY)
     (work.path / "out").mkdir()
     (work.path / "out" / "text.txt").write_text("hello")
-    record = {"name": "mono", "key": KEY, "kind": "fake", "payload": {}, "result": {}, "created": "", "seconds": 0}
     with monkeypatch.context() as patched:
         patched.setattr(os if at == "rename" else module, at, cut_off)
         with pytest.raises(KeyboardInterrupt):
-            store.commit(work, record)
+            store.commit(work, RECORD)
     assert Store(store.root).find(KEY) is None and Store(store.root).records() == []
     (work.path / "out" / "record.json.tmp-1").write_text("half a rec")
-    assert store.commit(work, record).files == {"text.txt": 5}
+    assert store.commit(work, RECORD).files == {"text.txt": 5}
     work.close()
 
 
 def test_the_record_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     for name in ("digest", "sync", "write_json"):
-        real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *words, real=real, name=name, **named: (order.append(name), real(*words, **named))[1])
+        monkeypatch.setattr(module, name, _noting(order, name, getattr(module, name)))
     put(store, "mono", KEY)
-    assert order[-4:] == ["digest", "sync", "write_json", "sync"], "files on disk, then the record, then the new name on disk"
+    assert order == ["write_json", "digest", "sync", "write_json", "sync", "sync"], "owner; files on disk, record, names on disk"
 
 
 def test_an_unfinished_folder_is_not_found(store: Store) -> None:
@@ -165,13 +166,11 @@ def test_newest_first(store: Store) -> None:
     assert [record.key[0] for record in store.named("mono")] == ["3", "2", "1"]
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "/proc/version/store", "/sys/store"])
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/version/store"])
 def test_an_unwritable_store_is_refused_before_anything_is_written(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
     before = sorted(tmp_path.rglob("*"))
-    if os.access("/sys", os.W_OK) and place == "/sys/store":
-        pytest.skip("this machine lets us write to /sys")
-    with pytest.raises(UserError, match="cannot be written.*ALMA_PIPELINE_STORE"):
+    with pytest.raises(UserError, match=r"cannot be written.*ALMA_PIPELINE_STORE"):
         Store(tmp_path / place).check_writable()
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -242,7 +241,7 @@ def test_a_disk_without_locks_is_refused(store: Store, monkeypatch: pytest.Monke
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", missing)
-    with pytest.raises(UserError, match="cannot be locked.*file locks"):
+    with pytest.raises(UserError, match=r"cannot be locked.*file locks"):
         store.begin("mono", KEY)
 
 
@@ -285,6 +284,14 @@ def test_sync_takes_files_and_folders(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(synced) == 3
     sync(tmp_path, inside=False)
     assert len(synced) == 4
+
+
+def _noting(order: list[str], name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*words: Any, **named: Any) -> Any:
+        order.append(name)
+        return real(*words, **named)
+
+    return noted
 
 
 def _holding(lock: Path, seconds: float) -> "subprocess.Popen[bytes]":

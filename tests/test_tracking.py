@@ -18,7 +18,7 @@ from tracking_help import KEY, SCORES, invocation, line, start_node
 from alma_pipeline import tracking_recorder
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Tracking
-from alma_pipeline.tracking import Invocation, Tracker, check_uri, replay, tracking_uri
+from alma_pipeline.tracking import Tracker, check_uri, replay, tracking_uri
 
 Make = Callable[..., Tracker]
 
@@ -358,7 +358,7 @@ def test_metrics_can_be_replayed(make: Make, root: Path, client: Any, settings: 
 def test_a_file_store_is_refused_early(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """B40: with the way out, and the flag for those who insist."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(UserError, match="migrate-filestore --source .*mlruns .*MLFLOW_ALLOW_FILE_STORE"):
+    with pytest.raises(UserError, match=r"migrate-filestore --source .*mlruns .*MLFLOW_ALLOW_FILE_STORE"):
         check_uri()
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     check_uri()
@@ -381,7 +381,8 @@ def script(body: str) -> list[str]:
 def test_runs_of_a_killed_process_are_set_right(make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path) -> None:
     """B38: after a real kill -9 the next invocation says KILLED, and leaves those of living processes alone."""
     body = f"""
-tracker = Tracker(Path({str(root)!r}), Tracking(name="t", experiment={settings.experiment!r}, system_metrics=False), invocation("dead"))
+settings = Tracking(name="t", experiment={settings.experiment!r}, system_metrics=False)
+tracker = Tracker(Path({str(root)!r}), settings, invocation("dead"))
 start_node(tracker, Path({str(tmp_path)!r}), "mono")
 tracker.run_id("mono", within=100)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -405,7 +406,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_processes_that_make_the_database_at_once(tmp_path: Path) -> None:
     """B31, B39: one database, one experiment, both runs, no word on stderr."""
     body = f"""
-tracker = Tracker(Path({str(tmp_path / "store")!r}), Tracking(name="t", system_metrics=False), invocation(sys.argv[1], sweep="s", job=1))
+settings = Tracking(name="t", system_metrics=False)
+tracker = Tracker(Path({str(tmp_path / "store")!r}), settings, invocation(sys.argv[1], sweep="s", job=1))
 start_node(tracker, Path({str(tmp_path)!r}) / sys.argv[1], sys.argv[1] + " node")
 tracker.run_id(sys.argv[1] + " node", within=100)
 tracker.node_ended(sys.argv[1] + " node", "FINISHED", {{}}, Path("log.txt"), [])

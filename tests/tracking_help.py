@@ -46,7 +46,7 @@ def line(step: int, loss: float, at: float = 1_700_000_000.0) -> dict[str, Any]:
 def start_node(tracker: Tracker, work: Path, node: str = "cpo", **changes: Any) -> None:
     work.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {"settings": {"beta": 0.1}, "inputs": {"init": "f" * 64}, "work": work}
-    tracker.node_started(node, node.split(".")[-1], changes.pop("key", KEY), **values | changes)
+    tracker.node_started(node, node.rpartition(".")[2], changes.pop("key", KEY), **values | changes)
 
 
 class MlflowServer:

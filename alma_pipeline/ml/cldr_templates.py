@@ -32,42 +32,21 @@ PERIODS: dict[Period, int] = {
     "year": 31536000,
 }
 """Lengths in seconds by which Babel turns a duration back into a count of the period."""
-UNITS = (
-    "duration-second",
-    "duration-minute",
-    "duration-hour",
-    "duration-day",
-    "duration-week",
-    "duration-month",
-    "duration-year",
-    "length-kilometer",
-    "length-meter",
-    "length-centimeter",
-    "mass-kilogram",
-    "mass-gram",
-    "mass-tonne",
-    "volume-liter",
-    "volume-cubic-meter",
-    "area-square-kilometer",
-    "area-square-meter",
-    "speed-kilometer-per-hour",
-    "speed-meter-per-second",
-    "power-kilowatt",
-    "digital-megabyte",
-    "temperature-celsius",
-    "energy-kilojoule",
-    "electric-volt",
-)
-CURRENCIES = ("EUR", "USD", "GBP", "JPY", "CHF", "PLN", "CZK", "SEK", "CAD", "INR")
 # fmt: off
+UNITS = (
+    "duration-minute", "duration-hour", "duration-day", "duration-week",
+    "duration-month", "duration-year", "length-kilometer", "length-meter",
+    "length-centimeter", "mass-kilogram", "mass-gram", "volume-liter",
+    "area-square-meter", "speed-kilometer-per-hour", "digital-megabyte", "temperature-celsius",
+    "energy-kilojoule", "electric-volt",
+)
+CURRENCIES = ("EUR", "USD", "GBP", "JPY", "CHF", "PLN", "CZK", "SEK")
 TERRITORIES = (
-    "AT", "BE", "BG", "BR", "CA", "CH", "CN", "CZ", "DE", "DK", "EG", "ES", "FI", "FR",
-    "GB", "GR", "HU", "IE", "IN", "IS", "IT", "JP", "KE", "MX", "NL", "NO", "NZ", "PL",
-    "PT", "RO", "RU", "SE", "TH", "TR", "UA", "US",
+    "AT", "BE", "BR", "CA", "CH", "CN", "CZ", "DE", "DK", "EG", "ES", "FI", "FR", "GB",
+    "GR", "IN", "IT", "JP", "MX", "NL", "NO", "PL", "PT", "RO", "SE", "TR", "UA", "US",
 )
 LANGUAGES = (
-    "ar", "bg", "cs", "da", "de", "el", "en", "es", "fi", "fr", "hi", "hu", "it", "ja",
-    "ko", "nl", "no", "pl", "pt", "ro", "ru", "sv", "th", "tr", "uk", "zh",
+    "ar", "cs", "da", "de", "en", "es", "fr", "hi", "it", "ja", "nl", "pl", "pt", "ru", "sv", "tr", "uk", "zh",
 )
 # fmt: on
 

@@ -1,6 +1,7 @@
 """This process's place among the processes of a node: rank, size, device, and sums over ranks. Starts no process."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,8 @@ def _start_group(backend: str, size: int) -> None:
     # DeepSpeed would compile a shared-memory operation on first use: half a minute, and a worker killed meanwhile
     # leaves a lock that stops the next. gloo does without.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # DeepSpeed's own calls into torch; a line for each at every step otherwise.
+    warnings.filterwarnings("ignore", "`torch.distributed.*is deprecated", FutureWarning)
     if size == 1:
         # Later groups meet in the same store for as long as the process lives: it must not be a file that goes away.
         store = dist.HashStore()  # type: ignore[attr-defined]

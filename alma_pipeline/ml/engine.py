@@ -29,8 +29,9 @@ class Engine:
             optimizer.register_step_pre_hook(self._clip)
             self._clip_norm, self._trained = config.clip, [p for group in optimizer.param_groups for p in group["params"]]
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(config, hardware))
-        # One process has nothing to reduce; DeepSpeed would copy all gradients to find that out.
-        self.deepspeed.enable_backward_allreduce = ranks > 1
+        if ranks == 1 and not self.zero_stage:
+            # One process has nothing to reduce; DeepSpeed would copy all gradients to find that out.
+            self.deepspeed.enable_backward_allreduce = False
 
     def __call__(self, *inputs: Any) -> Any:
         return self.deepspeed(*inputs)
@@ -88,6 +89,7 @@ def deepspeed_config(config: Training, hardware: Hardware) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": hardware.zero_stage}
     if hardware.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu"}
+    half = config.precision != "fp32"
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -100,6 +102,8 @@ def deepspeed_config(config: Training, hardware: Hardware) -> dict[str, Any]:
         "zero_optimization": zero,
         "bf16": {"enabled": config.precision == "bf16"},
         "fp16": {"enabled": config.precision == "fp16"},
+        # In 16 bits a sum of many micro-batches loses its small terms, and depends on their number.
+        "data_types": {"grad_accum_dtype": "fp32" if half else None},
         "timers": {"throughput": {"enabled": False}},
     }
 

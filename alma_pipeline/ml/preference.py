@@ -40,7 +40,11 @@ class Tau:
     """Above 0 and below 2; tau at z = 0 is c1 - 1."""
     c2: float
     gradient: bool
-    """Whether tau is differentiated; otherwise it is a constant of each step."""
+    """Whether tau is differentiated; otherwise it is a constant of each step.
+
+    Differentiated, it can turn a pair the wrong way round: z grows on either side of 0, a larger tau lowers the loss,
+    and so where the chosen answer is the less likely one and c1 c2 e^(c2 z) |s_l| > n_w, descent lowers s_w further.
+    """
 
 
 def paper_tau(eta: float, gradient: bool) -> Tau:

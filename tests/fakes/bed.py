@@ -60,8 +60,8 @@ def chain(steps: int = 2, kind: type[Fake] = Fake, hardware: Hardware = LOCAL) -
 
 @functools.cache
 def loaded(*overrides: str) -> Config:
-    """The real configuration; composing takes a second, and the result is frozen."""
-    return configuration.load(list(overrides))
+    """The real configuration with two languages of group 1 and two of group 3; composing takes a second, the result is frozen."""
+    return configuration.load([*overrides, "data.languages=[de,sv,ru,uk]"])
 
 
 def changed(config: Config, node: str, **settings: Any) -> Config:
@@ -188,4 +188,3 @@ def fill(store: Store, planned: Plan, *names: str) -> None:
 def parent(root: Path, mode: str, steps: int) -> list[str]:
     """The command of a parent process that makes `chain` in the store `root`."""
     return [sys.executable, str(PARENT), str(root), mode, str(steps)]
-

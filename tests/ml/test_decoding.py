@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import (
@@ -259,6 +260,16 @@ def test_a_model_s_own_defaults_are_set_aside(module: object) -> None:
     model.generation_config = own
     assert run(module, model, PROMPTS[:8], Beams(width=3)) == expected
     assert model.generation_config is own
+
+
+def test_a_model_with_an_adapter_decodes_as_the_merged_one() -> None:
+    """Development scores are taken while the adapter is in training."""
+    wrapped = get_peft_model(make(), LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    assert tree_decoding.serves(wrapped)
+    found = decoding.beam_search(wrapped, PROMPTS[:8], 3, LIMITS)
+    merged = wrapped.merge_and_unload()
+    assert found == [alone(merged, prompt, 3) for prompt in PROMPTS[:8]]
+    assert found != [alone(make(), prompt, 3) for prompt in PROMPTS[:8]]
 
 
 def test_decoding_leaves_training_mode_as_it_was(model: PreTrainedModel) -> None:

@@ -138,6 +138,17 @@ def test_tau_gradient_is_on_or_off() -> None:
     assert (slopes[0] - slopes[1])[0, 0].item() == pytest.approx(through_tau, rel=1e-9)
 
 
+def test_a_differentiated_tau_can_push_a_wrongly_ordered_pair_further_apart() -> None:
+    """1 nat a token, the chosen answer slightly less likely: c1 c2 e^(c2 z) is 1.5 for the paper's tau, above the
+    turning point 1, and 0.36 for the released one. A constant tau always raises s_w."""
+    pair = [(-5.05, -5.0, 5, 5)]
+    signs = {}
+    for name, tau in VARIANTS.items():
+        sums = sums_of(pair)
+        signs[name] = gradients(pair_losses(sums, 0.1, tau).sum(), sums)[0, 0].sign().item()
+    assert signs == {"cpo": -1, "paper": 1, "released": -1, "paper, constant": -1, "released, constant": -1}
+
+
 @pytest.mark.parametrize("tau", [paper_tau(1.5, True), released_tau(True)])
 def test_float32_survives_distances_beyond_the_range_of_exp(tau: Tau) -> None:
     """e^(c2 z) overflows float32 above 88; tau stays 1 and the gradients stay finite."""

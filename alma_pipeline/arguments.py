@@ -1,0 +1,146 @@
+"""The words of the command line: verb, flags, and what is left for Hydra. Knows no configuration and runs nothing."""
+
+from dataclasses import dataclass, field
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.fields import nearest
+
+VERBS = {
+    "run": "make the target's checkpoint and its scores exist (the default)",
+    "plan": "print what would run and why, with steps, tokens, memory, disk and time; writes nothing",
+    "show": "one artifact by node name or key: record, lineage, scores",
+    "doctor": "check the environment and the store",
+}
+COMPOSING = ("run", "plan")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A word that starts with a dash."""
+
+    text: str
+    takes: str = ""
+    """Names of the words that follow it; in square brackets when it may stand alone."""
+    verbs: tuple[str, ...] = COMPOSING
+    values: tuple[str, ...] = ()
+    """What the word that follows may be; empty: anything."""
+
+
+FLAGS = {
+    "--force": Flag("make this node again; may be repeated", "NODE"),
+    "--from": Flag("make this node and everything after it again; may be repeated", "NODE"),
+    "--only": Flag("make no other node; may be repeated", "NODE"),
+    "--json": Flag("the plan as JSON", verbs=("plan",)),
+    "--diff": Flag("in which settings and inputs two artifacts differ", "A B", ("plan",)),
+    "--verify": Flag("compare every file with its recorded digest", verbs=("doctor",)),
+}
+HYDRA_FLAGS = {
+    "--multirun": Flag("a run for each value: `-m seed=1,2,3`, `-m model=tiny,smollm2_135m`"),
+    "--cfg": Flag("print the configuration", "SHOWN", values=("job", "hydra", "all")),
+    "--resolve": Flag("with --cfg: interpolations filled in"),
+    "--package": Flag("with --cfg: one part of it, as in `--package stages.cpo`", "KEY"),
+    "--info": Flag(
+        "how the configuration comes about",
+        "[ABOUT]",
+        values=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    ),
+    "--config-dir": Flag("a folder with options of your own, as in DIR/experiment/mine.yaml", "DIR"),
+    "--shell-completion": Flag('tab completion: eval "$(alma-pipeline -sc install=bash)"', verbs=tuple(VERBS)),
+    "--hydra-help": Flag("Hydra's own help"),
+}
+SHORT = {"-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info", "-cd": "--config-dir", "-sc": "--shell-completion"}
+COMMANDS = ("--multirun", "--cfg", "--info", "--hydra-help")
+"""Hydra does one of them at a time."""
+
+
+@dataclass
+class Command:
+    """A command line taken apart."""
+
+    verb: str = "run"
+    flags: dict[str, list[str]] = field(default_factory=dict)
+    """This project's own and Hydra's, under their long names, with the words they took."""
+    names: list[str] = field(default_factory=list)
+    """Bare words after the verb: what `show` shows."""
+    overrides: list[str] = field(default_factory=list)
+
+    def hydra_words(self) -> list[str]:
+        """What Hydra's own command line understands."""
+        flags = [word for name, taken in self.flags.items() if name in HYDRA_FLAGS for word in (name, *taken)]
+        return [*flags, *self.overrides]
+
+
+def parse(words: list[str]) -> Command:
+    """Take a command line apart. Raises UserError for a wrong verb, flag or flag value."""
+    command = Command()
+    left = list(words)
+    bare = []
+    while left:
+        word = left.pop(0)
+        if word.startswith("-"):
+            name, taken = _flag(word, left)
+            command.flags[name] = [*command.flags.get(name, []), *taken]
+        elif "=" in word or word.startswith(("+", "~")):
+            command.overrides.append(word)
+        else:
+            bare.append(word)
+    if bare:
+        command.verb = bare.pop(0)
+    command.names = bare
+    _check(command)
+    return command
+
+
+def _flag(word: str, left: list[str]) -> tuple[str, list[str]]:
+    """A flag's long name and the words it takes, which leave `left`."""
+    name, equals, value = word.partition("=")
+    name = SHORT.get(name, name)
+    known = FLAGS | HYDRA_FLAGS
+    if name not in known:
+        raise UserError(_unknown_flag(word, name))
+    flag = known[name]
+    count = len(flag.takes.split())
+    if equals:
+        taken = [value]
+    elif flag.takes.startswith("["):
+        taken = [left.pop(0)] if left and left[0] in flag.values else [flag.values[0]]
+    else:
+        taken = left[:count]
+        del left[:count]
+    if len(taken) != count or any(not text or text.startswith("--") for text in taken):
+        found = " ".join(taken) or "nothing"
+        raise UserError(f"{name}: expected {flag.takes if count else 'no value'} after it, found {found} ({flag.text})")
+    if flag.values and taken[0] not in flag.values:
+        raise UserError(f"{name} {taken[0]}: expected one of {', '.join(flag.values)}; {nearest(taken[0], list(flag.values))}")
+    return name, taken
+
+
+def _unknown_flag(word: str, name: str) -> str:
+    if name in ("--config-name", "-cn", "--config-path", "-cp", "--experimental-rerun"):
+        return f"{name} is not taken: the primary configuration is this project's; add files of your own with --config-dir DIR"
+    if not name.startswith("--") or len(name) < 3:
+        return f"{word}: no such flag; known: {', '.join([*SHORT, '-h'])}, and the long ones of --help"
+    known = [*FLAGS, *HYDRA_FLAGS, "--help", "--version"]
+    return f"{word}: no such flag; {nearest(name, known)}. A setting has no dashes: KEY=VALUE"
+
+
+def _check(command: Command) -> None:
+    verb = command.verb
+    if verb not in VERBS:
+        raise UserError(
+            f"'{verb}' is no verb; {nearest(verb, list(VERBS))}. A setting is GROUP=OPTION or KEY=VALUE, without spaces"
+        )
+    known = FLAGS | HYDRA_FLAGS
+    for name in command.flags:
+        if verb not in known[name].verbs:
+            raise UserError(f"{name} goes with {' and '.join(known[name].verbs)}, found the verb {verb} ({known[name].text})")
+    if verb in COMPOSING and command.names:
+        raise UserError(f"'{command.names[0]}' is no setting; expected GROUP=OPTION or KEY=VALUE, without spaces")
+    if verb not in COMPOSING and command.overrides:
+        raise UserError(f"{verb} takes no settings, found {command.overrides[0]}; ALMA_PIPELINE_STORE says which store")
+    together = [name for name in COMMANDS if name in command.flags]
+    if len(together) > 1:
+        raise UserError(f"{' and '.join(together)} do not go together; give one of them")
+    for name in ("--resolve", "--package"):
+        if name in command.flags and "--cfg" not in command.flags:
+            raise UserError(f"{name} goes with --cfg, as in `--cfg job {name}`")

@@ -1,0 +1,84 @@
+"""Which file or which other key a setting comes from, for error texts. Loads files, composes nothing."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+SEARCH_PATH = "hydra.searchpath"
+
+
+def config_folders(overrides: list[str]) -> list[Path]:
+    """Where options come from: this project's folder, and those of `hydra.searchpath`, which `--config-dir` sets."""
+    given = [parsed(text) for text in overrides if text.startswith(SEARCH_PATH)]
+    found = [override.value() for override in given if override]
+    paths = [str(path) for value in found if isinstance(value, list) for path in value]
+    return [CONF, *(Path(path.removeprefix("file://")) for path in paths)]
+
+
+def parsed(text: str) -> Override | None:
+    """An override taken apart; None for a text that is none."""
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        return None
+
+
+def is_choice(key: str, folders: list[Path]) -> bool:
+    """Whether an override's key names a config group rather than a value."""
+    return any((folder / key).is_dir() for folder in folders) or key.startswith("hydra/")
+
+
+def located(texts: list[str], tree: DictConfig, overrides: list[str]) -> list[str]:
+    """The same problems, each with the file or the other key that its value comes from, where that is not plain to see."""
+    given = {text.lstrip("+").partition("=")[0] for text in overrides}
+    return [text + _origin(re.split(r"[=:]", text, maxsplit=1)[0], tree, overrides, given) for text in texts]
+
+
+def _origin(key: str, tree: DictConfig, overrides: list[str], given: set[str]) -> str:
+    if key in given:
+        return ""
+    source = _interpolated(tree, key)
+    if source in given:
+        return f" (it is {source})"
+    for name in filter(None, (key, source)):
+        file = _setting_file(name, overrides)
+        if file:
+            return f" (set in {file})" if name == key else f" (it is {source}, set in {file})"
+    return f" (it is {source})" if source else ""
+
+
+def _interpolated(tree: DictConfig, key: str) -> str:
+    """The key that a key's value is taken from."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(tree, parent, throw_on_missing=False) if parent else tree
+    if not OmegaConf.is_dict(node) or name not in node or not OmegaConf.is_interpolation(node, name):
+        return ""
+    child: Any = node._get_node(name)
+    raw = str(child._value())
+    return raw[2:-1] if re.fullmatch(r"\$\{[\w.]+\}", raw) else ""
+
+
+def _setting_file(key: str, overrides: list[str]) -> str:
+    """The file of a chosen option, the experiment's first, that sets a key."""
+    folders = config_folders(overrides)
+    chosen = dict(text.split("=", 1) for text in overrides if "=" in text and is_choice(text.partition("=")[0], folders))
+    for group, option in sorted(chosen.items(), key=lambda choice: choice[0] != "experiment"):
+        for path in (folder / group / f"{option}.yaml" for folder in reversed(folders)):
+            if path.exists() and _sets(path, group, key):
+                return str(path)
+    return ""
+
+
+def _sets(path: Path, group: str, key: str) -> bool:
+    text = path.read_text(encoding="utf-8")
+    if not re.match(r"\s*#\s*@package\s+_global_", text):
+        if not key.startswith(f"{group}."):
+            return False
+        key = key.removeprefix(f"{group}.")
+    return OmegaConf.select(OmegaConf.create(text), key, throw_on_missing=False) is not None
