@@ -1,6 +1,7 @@
 """The words of the command line: verb, flags, and what is left for Hydra. Knows no configuration and runs nothing."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.fields import nearest
@@ -12,6 +13,7 @@ VERBS = {
     "doctor": "check the environment and the store",
 }
 COMPOSING = ("run", "plan")
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,17 @@ def _unknown_flag(word: str, name: str) -> str:
         return f"{name} is not taken: the primary configuration is this project's; add files of your own with --config-dir DIR"
     if not name.startswith("--") or len(name) < 3:
         return f"{word}: no such flag; known: {', '.join([*SHORT, '-h'])}, and the long ones of --help"
-    known = [*FLAGS, *HYDRA_FLAGS, "--help", "--version"]
-    return f"{word}: no such flag; {nearest(name, known)}. A setting has no dashes: KEY=VALUE"
+    setting = word.lstrip("-")
+    if (CONF / name.lstrip("-")).is_dir() or "." in name:
+        return f"{word}: no such flag; a setting has no dashes: {setting if '=' in setting else f'{setting}=VALUE'}"
+    return f"{word}: no such flag; {nearest(name, [*FLAGS, *HYDRA_FLAGS, '--help', '--version'])}"
 
 
 def _check(command: Command) -> None:
     verb = command.verb
     if verb not in VERBS:
         raise UserError(
-            f"'{verb}' is no verb; {nearest(verb, list(VERBS))}. A setting is GROUP=OPTION or KEY=VALUE, without spaces"
+            f"'{verb}' is no verb, and a setting is written GROUP=OPTION or KEY=VALUE, without spaces; {nearest(verb, list(VERBS))}"
         )
     known = FLAGS | HYDRA_FLAGS
     for name in command.flags:

@@ -6,6 +6,7 @@ wrong with a request that does not compose is `diagnosis`' business. It plans no
 
 import dataclasses
 import pkgutil
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alma_pipeline import fields
+from alma_pipeline import fields, recipe
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.job import kind_config, thaw
 from alma_pipeline.redact import redact
@@ -80,11 +81,14 @@ def resolve(overrides: list[str], hydra: bool = False) -> tuple[DictConfig, Conf
     from alma_pipeline import diagnosis, origin
 
     check_credentials(overrides)
+    _check_one_option(overrides)
     try:
         tree = compose_tree(overrides, hydra)
     except COMPOSITION_ERRORS as error:
         raise ConfigError(diagnosis.problems(overrides, error)) from error
     try:
+        if any(text.startswith("+") for text in overrides):
+            _check_added(tree)
         return tree, from_tree(tree)
     except ConfigError as error:
         raise ConfigError(origin.located(error.problems, tree, overrides)) from error
@@ -102,6 +106,38 @@ def check_credentials(overrides: list[str]) -> None:
         raise ConfigError(found)
 
 
+def _check_one_option(overrides: list[str]) -> None:
+    """Hydra merges `model=[tiny,7b]` into a model that nobody asked for; only experiments are made to be stacked."""
+    found = [
+        f"{text}: one option at a time; for a run with each, -m {group}={', '.join(options.split(',')).replace(' ', '')}"
+        for text in overrides
+        for group, options in re.findall(r"^(\w+)=\[(.*)\]$", text)
+        if (CONF / group).is_dir() and group != "experiment"
+    ]
+    if found:
+        raise ConfigError(found)
+
+
+def _check_added(tree: DictConfig) -> None:
+    """A leading + lets Hydra add any key, also where the schema has no such field. Raises ConfigError."""
+    found = list(_added(tree, ""))
+    if found:
+        raise ConfigError(found)
+
+
+def _added(node: DictConfig, key: str) -> Iterator[str]:
+    schema = OmegaConf.get_type(node)
+    known = [item.name for item in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else []
+    for name in node:
+        full = f"{key}.{name}" if key else str(name)
+        if known and name not in known and full != "hydra":
+            yield f"{full}: no such key; {fields.nearest(str(name), known)}"
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing() or child._is_interpolation()):
+            if full != "hydra":
+                yield from _added(child, full)
+
+
 def from_tree(tree: DictConfig) -> Config:
     """A composed tree as frozen dataclasses, limits checked. Raises ConfigError."""
     found: list[str] = []
@@ -114,10 +150,20 @@ def from_tree(tree: DictConfig) -> Config:
     if found:
         raise ConfigError(found)
     config = Config(**values)
-    found = [*fields.problems(config, ""), *_unknown_names(config)]
-    if found:
-        raise ConfigError(found)
+    limits, names = list(fields.problems(config, "")), list(_unknown_names(config))
+    if limits or names:
+        # The plan's complaints too, where it can be made: who is told of one mistake wants to hear of all.
+        raise ConfigError(list(dict.fromkeys([*limits, *names, *([] if names else graph_problems(config))])))
     return config
+
+
+def graph_problems(config: Config) -> list[str]:
+    """What the plan would refuse in settings that are sound in themselves: groups and nodes that take no part."""
+    try:
+        recipe.build(config)
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def _object(tree: DictConfig, name: str, found: list[str]) -> Any:

@@ -10,13 +10,13 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alma_pipeline import config as configuration
-from alma_pipeline import fields, recipe
+from alma_pipeline import fields
 from alma_pipeline.describe import describe, first_line
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.origin import SEARCH_PATH, config_folders, is_choice, located
@@ -53,7 +53,9 @@ def _parse(text: str, found: list[str]) -> Override | None:
         return None
     if override.is_sweep_override():
         key = override.key_or_group
-        found.append(f"{text}: several values; add -m for a run with each, or write '{key}=[...]' for a list")
+        plain = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP
+        listed = f" (a list is written '{key}=[{text.partition('=')[2]}]')" if plain else ""
+        found.append(f"{text}: several values; add -m for a run with each{listed}")
         return None
     return override
 
@@ -84,16 +86,7 @@ def _whole(tree: DictConfig, overrides: list[str]) -> list[str]:
         config = configuration.from_tree(tree)
     except ConfigError as error:
         return located(error.problems, tree, overrides)
-    return graph_problems(config)
-
-
-def graph_problems(config: Any) -> list[str]:
-    """What the plan would refuse in a configuration that is sound in itself: groups and nodes that take no part."""
-    try:
-        recipe.build(config)
-    except ConfigError as error:
-        return error.problems
-    return []
+    return configuration.graph_problems(config)
 
 
 def _bad_choice(text: str, override: Override, folders: list[Path]) -> str | None:
@@ -109,6 +102,8 @@ def _bad_choice(text: str, override: Override, folders: list[Path]) -> str | Non
 
 def _bad_value(tree: DictConfig, text: str, override: Override, folders: list[Path]) -> str | None:
     """Put one value into the tree; else what is wrong with it."""
+    if override.key_or_group.startswith("hydra."):
+        return _bad_hydra(text, folders)
     if override.package is not None:
         return f"{text}: there is no group '{override.key_or_group}'; {_nearest_key(override.key_or_group, tree, '')}"
     problem = _bad_key(tree, text, override)
@@ -118,8 +113,18 @@ def _bad_value(tree: DictConfig, text: str, override: Override, folders: list[Pa
         ConfigLoaderImpl._apply_overrides_to_config([override], tree)
     except (HydraException, OmegaConfBaseException) as error:
         kind = _type_at(tree, override.key_or_group)
-        if kind is not None:
+        if override.is_delete() and kind is not None:
+            return f"{text}: a setting cannot be taken away; give it a value"
+        if kind is not None and not fields.fits(kind, override.value()):
             return f"{text}: expected {fields.expected(kind)}, found {_shown(override.value())}"
+        return describe(error, text, folders)
+    return None
+
+
+def _bad_hydra(text: str, folders: list[Path]) -> str | None:
+    try:
+        configuration.compose_tree([text], hydra=True)
+    except configuration.COMPOSITION_ERRORS as error:
         return describe(error, text, folders)
     return None
 

@@ -63,12 +63,13 @@ def _preferences(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
     for step in plan.steps:
         result = _result(records, step.node.name)
         before, after = result.get("before", {}), result.get("after", {})
-        if "accuracy" not in before or "accuracy" not in after:
+        if "rewards/accuracies" not in before or "rewards/accuracies" not in after:
             continue
         parent = step.node.inputs["init"]
         text = (
-            f"{step.node.name}: held-out preference accuracy {100 * before['accuracy']:.0f} % → "
-            f"{100 * after['accuracy']:.0f} %, mean margin {before['margin']:.2f} → {after['margin']:.2f}"
+            f"{step.node.name}: held-out preference accuracy {100 * before['rewards/accuracies']:.0f} % → "
+            f"{100 * after['rewards/accuracies']:.0f} %, mean margin of log-probabilities "
+            f"{before['logps/margins']:.2f} → {after['logps/margins']:.2f}"
         )
         directions = _directions(plan, step.node.group) if step.node.group is not None else None
         old = _mean(records, parent, directions)

@@ -55,12 +55,12 @@ def _origin(key: str, tree: DictConfig, overrides: list[str], given: set[str]) -
 
 def _interpolated(tree: DictConfig, key: str) -> str:
     """The key that a key's value is taken from."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(tree, parent, throw_on_missing=False) if parent else tree
-    if not OmegaConf.is_dict(node) or name not in node or not OmegaConf.is_interpolation(node, name):
-        return ""
-    child: Any = node._get_node(name)
-    raw = str(child._value())
+    node: Any = tree
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
+            return ""
+        node = node._get_node(part)
+    raw = str(node._value()) if node is not None else ""
     return raw[2:-1] if re.fullmatch(r"\$\{[\w.]+\}", raw) else ""
 
 

@@ -20,7 +20,6 @@ from rich.table import Table
 from alma_pipeline import config as configuration
 from alma_pipeline.cli import store_root
 from alma_pipeline.describe import describe
-from alma_pipeline.diagnosis import graph_problems
 from alma_pipeline.errors import ConfigError, PipelineError, UserError
 from alma_pipeline.invocation import Session, Sweep, carry_out, run_hydra
 from alma_pipeline.plan import make_plan, to_json
@@ -102,6 +101,8 @@ def check(overrides: list[str]) -> list[Planned]:
     jobs = []
     found: list[str] = []
     for job in split(own):
+        if any(problem.startswith(f"{text}:") for text in job for problem in found):
+            continue  # told already; looking for it again takes seconds
         try:
             jobs.append(_checked(job, hydras))
         except ConfigError as error:
@@ -117,7 +118,7 @@ def _checked(job: list[str], hydras: list[str]) -> Planned:
     if launcher != "basic":
         text = f"{' '.join(job)}: chooses hydra/launcher={launcher} in a file; a sweep has one launcher, and that is basic"
         raise ConfigError([text])
-    problems = graph_problems(config)
+    problems = configuration.graph_problems(config)
     if problems:
         raise ConfigError(problems)
     return Planned(job, tree, config)

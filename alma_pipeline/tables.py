@@ -15,6 +15,14 @@ from alma_pipeline.store import Record
 COLOURS = {"reuse": "green", "adopt": "cyan", "resume": "yellow", "run": "bold yellow", "unneeded": "dim"}
 
 
+MEASURES = (
+    {"bits_per_byte": "bits/byte"},
+    {"rewards/accuracies": "accuracy", "logps/margins": "margin"},
+    {"loss": "loss"},
+)
+"""What says most of a stage, by the name it has in a result; the first that is known is shown."""
+
+
 def seconds(value: float) -> str:
     """`42 s`, `3 min 05 s`, `7 h 12 min`, `3.4 days`."""
     if value < 60:
@@ -154,10 +162,10 @@ def _beside(actual: str, estimated: str | None) -> str:
 
 
 def _measures(before: dict[str, float], after: dict[str, float]) -> str:
-    """The measures that say most of a stage: bits per byte, else accuracy and margin, else the loss."""
-    for names in (("bits_per_byte",), ("accuracy", "margin"), ("loss",)):
+    """Of the dev set, before and after."""
+    for names in MEASURES:
         if all(name in before and name in after for name in names):
-            return ", ".join(f"{name.replace('_', ' ')} {before[name]:.3g} → {after[name]:.3g}" for name in names)
+            return ", ".join(f"{label} {before[name]:.3g} → {after[name]:.3g}" for name, label in names.items())
     return ""
 
 

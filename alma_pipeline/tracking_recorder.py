@@ -87,7 +87,7 @@ class Recorder:
     def _catch_up(self, name: str, paths: dict[str, str]) -> None:
         """Log what an earlier process measured and could not deliver; what it did deliver is not doubled."""
         if "metrics" in paths:
-            self.server.log_lines(self.runs[name], list(read_lines(Path(paths["metrics"]))))
+            self.server.log_missing(self.runs[name], list(read_lines(Path(paths["metrics"]))))
 
     def _end(self, event: Event) -> None:
         name, run_id = event["node"], self.runs[event["node"]]

@@ -146,9 +146,22 @@ class Server:
 
     def log_lines(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Lines of metrics.jsonl with their own times, so that a line logged twice is one point."""
+        self._log_points(run_id, list(points(lines)))
+
+    def log_missing(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """The same for lines most of which the run may have: points again are sorted out here, MLflow is slow at it."""
+        given = list(points(lines))
+        known = {
+            (point.key, point.timestamp, point.step)
+            for name in dict.fromkeys(name for name, *_ in given)
+            for point in self.client.get_metric_history(run_id, name)
+        }
+        self._log_points(run_id, [point for point in given if (point[0], point[2], point[3]) not in known])
+
+    def _log_points(self, run_id: str, given: list[tuple[str, float, int, int]]) -> None:
         from mlflow.entities import Metric
 
-        for part in _parts([Metric(*point) for point in points(lines)], METRICS_PER_CALL):
+        for part in _parts([Metric(*point) for point in given], METRICS_PER_CALL):
             self.client.log_batch(run_id, metrics=part)
 
     def log_datasets(self, run_id: str, datasets: Iterable[Sequence[str]]) -> None:

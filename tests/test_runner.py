@@ -140,7 +140,7 @@ def test_a_users_mistake_in_a_worker_is_the_users(world: World) -> None:
     with pytest.raises(UserError, match=r"^b: the text is not to my liking; write another$"):
         world.run(chain())
     assert world.told.events[-1] == ("b", "FAILED")
-    world.order("b", end="crash")
+    world.order("b", end="crash", at=1)
     with pytest.raises(StageFailed):
         world.run(chain())  # the mistake of before is not told again
 
@@ -308,7 +308,7 @@ def test_a_published_checkpoint_is_not_replaced_by_training(world: World) -> Non
     from alma_pipeline.runner import Runner
 
     runner = Runner(world.store, chain().hardware, world.launcher, [world.told], {})
-    with pytest.raises(UserError, match="someone/a@1.*upstream=train"):
+    with pytest.raises(UserError, match=r"someone/a@1.*upstream=train"):
         runner.run(Plan(steps))
     assert world.told.events == []
 
@@ -383,6 +383,12 @@ class Parents:
     def journal(self, node: str) -> list[tuple[int, str]]:
         return journal(self.orders, node)
 
+    def worked(self, process: "subprocess.Popen[str]", lines: int) -> int:
+        """The worker of node a, once it has written some lines."""
+        wait_for(lambda: len(self.journal("a")) > lines or process.poll() is not None)
+        assert process.poll() is None, process.communicate()[0]
+        return self.journal("a")[-1][0]
+
     def order(self, node: str, **what: Any) -> None:
         (self.orders / f"{node}.json").write_text(json.dumps(what))
 
@@ -431,9 +437,8 @@ def test_an_orphan_ends_by_itself(parents: Parents) -> None:
     """Also when nobody comes after it."""
     parents.order("a", pause=0.1)
     process = parents.start()
-    wait_for(lambda: len(parents.journal("a")) > 3)
+    pid = parents.worked(process, 3)
     process.send_signal(signal.SIGKILL)
-    [pid] = {pid for pid, _ in parents.journal("a")}
     wait_for(lambda: not _lives(pid), seconds=5)
     assert "end" not in [word for _, word in parents.journal("a")]
     assert "text abc" in parents.finish(parents.start())
@@ -443,8 +448,7 @@ def test_an_orphan_ends_by_itself(parents: Parents) -> None:
 def test_a_killed_worker_is_a_failure_and_the_next_run_goes_on(parents: Parents) -> None:
     parents.order("a", pause=0.1)
     process = parents.start()
-    wait_for(lambda: len(parents.journal("a")) > 3)
-    os.kill(parents.journal("a")[0][0], signal.SIGKILL)
+    os.kill(parents.worked(process, 3), signal.SIGKILL)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 1 and "a: its worker ended with signal 9" in output
     parents.order("a")
@@ -469,10 +473,10 @@ def test_who_waited_for_a_parent_that_died_goes_on_where_it_was(parents: Parents
     """Its plan knew of no resume point; the work folder does."""
     parents.order("a", pause=0.1)
     first = parents.start()
-    wait_for(lambda: len(parents.journal("a")) > 1)
+    parents.worked(first, 1)
     second = parents.start()
     assert second.stdout is not None and second.stdout.readline().startswith("waiting a: another process is making it")
-    wait_for(lambda: len(parents.journal("a")) > 5)
+    parents.worked(first, 5)
     first.send_signal(signal.SIGKILL)
     parents.order("a")
     assert "text abc" in parents.finish(second)
@@ -483,7 +487,7 @@ def test_who_waited_for_a_parent_that_died_goes_on_where_it_was(parents: Parents
 def test_ctrl_c_leaves_nothing_running(parents: Parents, number: int, code: int) -> None:
     parents.order("a", pause=0.1)
     process = parents.start()
-    wait_for(lambda: len(parents.journal("a")) > 3)
+    parents.worked(process, 3)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     output, _ = process.communicate(timeout=20)

@@ -19,8 +19,9 @@ class Config(Training):
     """paper: min(e^(eta z) - 1, 1); released: min(0.9 e^(0.4 z) - 1, 1), as the published trainer computes it."""
     eta: float = number(1.5, above=0)
     """Of tau=paper (sec. 5.3)."""
-    tau_gradient: bool = True
-    """Let the gradient flow through tau, as the published trainer does."""
+    tau_gradient: bool = False
+    """Let the gradient flow through tau, as the published trainer does. Off is our choice: with tau=paper it can be
+    cheaper to widen the gap by making the chosen answer less likely, and the preference is then learnt backwards."""
     languages: dict[str, Language] = field(default_factory=dict)
     """Filled in by the plan; the prompts spell their names."""
     prompt: str = choice("alma", "x_alma")
