@@ -132,7 +132,7 @@ def _check(command: Command) -> None:
     verb = command.verb
     if verb not in VERBS:
         raise UserError(
-            f"'{verb}' is no verb, and a setting is written GROUP=OPTION or KEY=VALUE, without spaces; {nearest(verb, list(VERBS))}"
+            f"'{verb}' is no verb, and a setting is GROUP=OPTION or KEY=VALUE, without spaces; {nearest(verb, list(VERBS))}"
         )
     known = FLAGS | HYDRA_FLAGS
     for name in command.flags:

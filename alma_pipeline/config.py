@@ -82,10 +82,13 @@ def resolve(overrides: list[str], hydra: bool = False) -> tuple[DictConfig, Conf
 
     check_credentials(overrides)
     _check_one_option(overrides)
+    failure = None
     try:
         tree = compose_tree(overrides, hydra)
     except COMPOSITION_ERRORS as error:
-        raise ConfigError(diagnosis.problems(overrides, error)) from error
+        failure = error
+    if failure:  # outside of the handler, or every error met in looking for the reason would carry this one as its context
+        raise ConfigError(diagnosis.problems(overrides, failure)) from failure
     try:
         if any(text.startswith("+") for text in overrides):
             _check_added(tree)
@@ -129,13 +132,13 @@ def _added(node: DictConfig, key: str) -> Iterator[str]:
     schema = OmegaConf.get_type(node)
     known = [item.name for item in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else []
     for name in node:
-        full = f"{key}.{name}" if key else str(name)
+        full = f"{key}.{name!s}" if key else str(name)
         if known and name not in known and full != "hydra":
             yield f"{full}: no such key; {fields.nearest(str(name), known)}"
-        child = node._get_node(name)
-        if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing() or child._is_interpolation()):
-            if full != "hydra":
-                yield from _added(child, full)
+        child: Any = node._get_node(name)
+        empty = not isinstance(child, DictConfig) or child._is_none() or child._is_missing() or child._is_interpolation()
+        if not empty and full != "hydra":
+            yield from _added(child, full)
 
 
 def from_tree(tree: DictConfig) -> Config:

@@ -11,6 +11,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, Interpolation
 
 from alma_pipeline import fields
 
+PRIMARY = ("config", "hydra/config")
+"""What Hydra names for every choice, wherever it was made."""
+
 
 def describe(error: BaseException, key: str = "", folders: list[Path] | None = None) -> str:
     """What was found and expected, with the file that Hydra names, looked for in `folders`, or with `key`."""
@@ -22,7 +25,8 @@ def describe(error: BaseException, key: str = "", folders: list[Path] | None = N
             return f"{_mark(link)}: not valid YAML: {link.problem}"
         if isinstance(link, MissingConfigException) and link.options is not None and link.missing_cfg_file:
             group, _, name = link.missing_cfg_file.rpartition("/")
-            return f"{before}{group}={name}: no such option; {fields.nearest(name, list(link.options))}"
+            text = f"{group}={name}: no such option; {fields.nearest(name, list(link.options))}"
+            return f"{before or (f'{key}: ' if key else '')}{text}"
     keyed = next((link for link in chain if getattr(link, "full_key", None)), None)
     if keyed is None:
         text = first_line(error)
@@ -53,9 +57,10 @@ def _keyed(error: Any) -> str:
         if key == "experiment" or key.startswith("experiment."):
             return f"{key}: no such key; a file of the group experiment starts with the line '# @package _global_'"
         return f"{key}: no such key; {fields.nearest(name, known)}" if known else f"{key}: no such key"
-    missing = re.search(r"missing mandatory value: (\w+)", text, re.IGNORECASE)
+    missing = re.search(r"missing mandatory value: ([\w.]+)", text, re.IGNORECASE)
     if missing:
-        return f"{key if key.endswith(missing[1]) else f'{key}.{missing[1]}'}: missing; give it a value"
+        name = missing[1]
+        return f"{name if '.' in name else key if key.endswith(name) else f'{key}.{name}'}: missing; give it a value"
     return text if key in text else f"{key}: {text}"
 
 
@@ -68,7 +73,7 @@ def first_line(error: BaseException) -> str:
 def _file_of(error: BaseException, folders: list[Path]) -> str:
     """The file that Hydra says an error is in."""
     named = re.match(r"In '([^']+)'", str(error))
-    if not named:
+    if not named or named[1] in PRIMARY:
         return ""
     paths = [folder / f"{named[1]}.yaml" for folder in folders]
     return str(next((path for path in paths if path.exists()), named[1]))

@@ -62,22 +62,27 @@ def _parse(text: str, found: list[str]) -> Override | None:
 
 def _composed(choices: list[str], folders: list[Path], found: list[str]) -> DictConfig | None:
     """The tree of those choices that compose, one after another; a text in `found` for each that does not."""
-    tree = None
+    alone: list[str] = []
+    tree = _try(choices, "", folders, alone)
+    if tree is not None:
+        return tree
     good: list[str] = []
+    for text in choices:
+        longer = _try([*good, text], text, folders, found)
+        tree, good = (longer, [*good, text]) if longer is not None else (tree, good)
+    found += [] if found else alone
+    return tree if tree is not None else _try([], "", folders, found)
+
+
+def _try(choices: list[str], newest: str, folders: list[Path], found: list[str]) -> DictConfig | None:
     try:
         return configuration.compose_tree(choices)
     except configuration.COMPOSITION_ERRORS as error:
-        whole = describe(error, folders=folders)
-    before = len(found)
-    for text in (None, *choices):
-        try:
-            tree = configuration.compose_tree([*good, text] if text else good)
-            good += [text] if text else []
-        except configuration.COMPOSITION_ERRORS as error:
-            found.append(describe(error, text or "", folders))
-    if len(found) == before:
-        found.append(whole)
-    return tree
+        group, _, option = newest.lstrip("+").partition("=")
+        paths = [folder / group / f"{option}.yaml" for folder in folders]
+        file = next((str(path) for path in reversed(paths) if path.exists()), newest)
+        found.append(describe(error, file, folders))
+        return None
 
 
 def _whole(tree: DictConfig, overrides: list[str]) -> list[str]:

@@ -6,11 +6,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
 from alma_pipeline.errors import UserError
+from alma_pipeline.screen import Screen
 from alma_pipeline.store import Record, Store, digest, is_whole, read_record
-from alma_pipeline.tables import size
+from alma_pipeline.units import size
 
 KNOWN_BAD = {
     ("deepspeed", "0.16.0"): "no_sync with ZeRO-3 raises (deepspeedai/DeepSpeed issue 6793)",
@@ -22,18 +21,18 @@ NEEDED = ("hydra-core", "omegaconf", "torch", "transformers", "peft", "deepspeed
 
 def main(root: Path, verify: bool) -> int:
     """Print what was found; 0 when nothing is wrong, else 1."""
-    console = Console(highlight=False, markup=False)
+    console = Screen()
     store = Store(root)
     problems = [*environment(), *store_problems(store, verify)]
     free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
-    console.print(f"store {root}: {len(store.folders())} artifacts, {size(free)} of disk free")
+    console.say(f"store {root}: {len(store.folders())} artifacts, {size(free)} of disk free")
     for name in NEEDED:
-        console.print(f"{name} {_version(name) or 'missing'}")
-    console.print(f"cores {len(os.sched_getaffinity(0))}")
+        console.say(f"{name} {_version(name) or 'missing'}")
+    console.say(f"cores {len(os.sched_getaffinity(0))}")
     for text in problems:
-        console.print(f"✗ {text}", style="red")
+        console.say(f"✗ {text}", style="red")
     if not problems:
-        console.print("✓ no problem found" + (", every file matches its digest" if verify else ""), style="green")
+        console.say("✓ no problem found" + (", every file matches its digest" if verify else ""), style="green")
     return 1 if problems else 0
 
 

@@ -13,7 +13,7 @@ from alma_pipeline import config as configuration
 from alma_pipeline.arguments import Command
 from alma_pipeline.cli import store_root
 from alma_pipeline.errors import ConfigError, UserError
-from alma_pipeline.origin import SEARCH_PATH
+from alma_pipeline.origin import SEARCH_PATH, config_folders
 from alma_pipeline.plan import Forced, Plan, make_plan, to_json
 from alma_pipeline.redact import redact, redacted
 from alma_pipeline.schema import Config, Hardware
@@ -83,9 +83,13 @@ def searchpath(command: Command) -> list[str]:
             raise UserError(
                 f"--config-dir {folder}: no such folder; expected one with options, as in {folder}/experiment/mine.yaml"
             )
+    own = [text for text in command.overrides if text.lstrip("+").startswith(SEARCH_PATH)]
+    gone = [path for path in config_folders(own)[1:] if "://" not in str(path) and not path.is_dir()]
+    if gone:
+        raise UserError(f"{SEARCH_PATH}: {', '.join(map(str, gone))}: no such folder")
     if not folders:
         return []
-    if any(text.lstrip("+").startswith(SEARCH_PATH) for text in command.overrides):
+    if own:
         raise UserError(f"--config-dir and {SEARCH_PATH} do not go together; --config-dir may be repeated")
     quoted = ",".join("'file://" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
     return [f"{SEARCH_PATH}=[{quoted}]"]
@@ -140,12 +144,12 @@ def carry_out(session: Session, config: Config, tree: DictConfig, overrides: lis
 
 
 def _print_plan(session: Session, plan: Plan, config: Config) -> None:
-    from alma_pipeline import tables
+    from alma_pipeline.plan_table import plan_table
 
     if session.as_json:
         print(json.dumps(redacted(to_json(plan)), indent=1, ensure_ascii=False))
     else:
-        session.console.print(tables.plan_table(plan, config.hardware))
+        session.console.print(plan_table(plan, config.hardware, session.console.width))
 
 
 def _run(
@@ -195,17 +199,17 @@ def _print_results(session: Session, plan: Plan, records: dict[str, Record], con
     from alma_pipeline import findings, tables
 
     console = session.console
-    for table in (tables.training_table(plan, records), tables.score_table(records)):
-        if table is not None:
-            console.print("")
-            console.print(table)
+    training = tables.training_table(plan, records, console.width)
+    for table in ([training] if training else []) + list(tables.score_tables(records, console.width)):
+        console.say("")
+        console.print(table)
     for line in findings.lines(plan, records):
-        console.print(line)
-    console.print("")
+        console.say(line)
+    console.say("")
     for step, record in tables.targets(plan, records):
-        console.print(f"{step.node.name}: {record.path}")
+        console.say(f"{step.node.name}: {record.path}")
     if config.tracking.enabled:
-        console.print(f"MLflow: {_ui_command(store_root())}")
+        console.say(f"MLflow: {_ui_command(store_root())}")
 
 
 def _ui_command(root: Path) -> str:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -12,11 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from alma_pipeline.plan import Plan, Step
+from alma_pipeline.screen import Screen
 from alma_pipeline.store import Record
-from alma_pipeline.tables import count, seconds
+from alma_pipeline.units import count, seconds
 
 PLAIN_EVERY = 10.0
 """Seconds between two plain lines of one node."""
+WIDE = 110
+BAR = 24
+"""Columns of the progress bar, on a terminal of at least `WIDE`."""
 SHOWN = 14
 """Rows of the live table: finished nodes scroll away above."""
 
@@ -33,16 +37,36 @@ def summary(line: dict[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def remaining(step: int, total: int, elapsed: float) -> str:
-    return f"{seconds(elapsed / step * (total - step))} left" if 0 < step < total else ""
+class Pace:
+    """How fast a node goes: from the lines it wrote in this attempt, so that neither its start nor a resume counts."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, Any] | None = None
+        self.last: dict[str, Any] | None = None
+
+    def add(self, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            self.first = self.first or line
+            # A dev line follows the training line it belongs to: the numbers of both are wanted.
+            self.last = line | {"metrics": (self.last or line)["metrics"] | line["metrics"]}
+
+    def left(self) -> str:
+        """`3 min 05 s left`; empty before there is a pace, and at the end."""
+        if not self.first or not self.last:
+            return ""
+        done = self.last["step"] - self.first["step"]
+        took = self.last["time"] - self.first["time"]
+        ahead = self.last["total"] - self.last["step"]
+        return f"{seconds(took / done * ahead)} left" if done > 0 and ahead > 0 else ""
 
 
 class PlainView:
     """One line per event, and one every few seconds for the running node."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Screen) -> None:
         self.console = console
         self._began = self._last = 0.0
+        self._pace = Pace()
 
     def __enter__(self) -> "PlainView":
         return self
@@ -52,37 +76,38 @@ class PlainView:
 
     def started(self, step: Step, work: Path) -> None:
         self._began = self._last = time.monotonic()
-        self.console.print(f"{step.node.name}: {step.verdict} ({step.reason})", highlight=False)
+        self._pace = Pace()
+        self.console.say(f"{step.node.name}: {step.verdict} ({step.reason})")
 
     def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
-        now = time.monotonic()
-        if now - self._last < PLAIN_EVERY:
-            return
-        self._last = now
-        line = lines[-1]
-        left = remaining(line["step"], line["total"], now - self._began)
-        text = f"{step.node.name}: {line['step']:,}/{line['total']:,} {summary(line)} {left}"
-        self.console.print(text.rstrip(), highlight=False)
+        self._pace.add(lines)
+        now, line = time.monotonic(), self._pace.last
+        if line and now - self._last >= PLAIN_EVERY:
+            self._last = now
+            parts = [f"{line['step']:,}/{line['total']:,}", summary(line), self._pace.left()]
+            self.console.say(f"{step.node.name}: {' · '.join(part for part in parts if part)}")
 
     def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
         took = seconds(time.monotonic() - self._began)
-        self.console.print(f"{step.node.name}: {'done' if record else status.lower()} in {took}", highlight=False)
+        self.console.say(f"{step.node.name}: {'done' if record else status.lower()} in {took}")
 
     def waiting(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.say(text)
 
 
 class LiveView:
     """The plan's remaining nodes with a progress bar; rewritten in place."""
 
-    def __init__(self, console: Console, plan: Plan) -> None:
+    def __init__(self, console: Screen, plan: Plan) -> None:
         self.plan = plan
         self.steps = [step.node.name for step in plan.work]
         self.took: dict[str, float] = {}
-        self.line: dict[str, Any] = {}
+        self.failed = ""
+        self.pace = Pace()
         self.running = ""
         self.note = ""
-        self._began = time.monotonic()
+        self._began = self._started = time.monotonic()
+        self._wide = console.width >= WIDE
         self._spinner = Spinner("dots")
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
 
@@ -94,18 +119,17 @@ class LiveView:
         self._live.stop()
 
     def started(self, step: Step, work: Path) -> None:
-        self.running, self.line, self.note = step.node.name, {}, ""
+        self.running, self.pace, self.note = step.node.name, Pace(), ""
         self._began = time.monotonic()
 
     def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
-        for line in lines:  # keep the last training numbers when a dev line follows them
-            self.line = line | {"metrics": self.line.get("metrics", {}) | line["metrics"]}
+        self.pace.add(lines)
 
     def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
         self.took[step.node.name] = time.monotonic() - self._began
         self.running = ""
         if record is None:
-            self.note = f"{step.node.name} {status.lower()}"
+            self.failed, self.note = step.node.name, f"{step.node.name} {status.lower()}"
 
     def waiting(self, text: str) -> None:
         self.note = text
@@ -113,8 +137,8 @@ class LiveView:
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(width=2)
-        table.add_column(no_wrap=True, min_width=26)
-        table.add_column(width=24)
+        table.add_column(no_wrap=True)
+        table.add_column(width=BAR if self._wide else BAR // 3)
         table.add_column(no_wrap=True)
         at = self.steps.index(self.running) if self.running in self.steps else len(self.took)
         first = max(0, min(at - SHOWN // 2, len(self.steps) - SHOWN))
@@ -122,23 +146,27 @@ class LiveView:
             table.add_row(*self._row(name))
         hidden = len(self.steps) - first - SHOWN
         more = [Text(f"   and {hidden} more", style="dim")] if hidden > 0 else []
-        head = Text(f"{len(self.took)} of {len(self.steps)} nodes done", style="bold")
+        head = Text(
+            f"{len(self.took)} of {len(self.steps)} nodes done · {seconds(time.monotonic() - self._started)}", style="bold"
+        )
         return Group(head, table, *more, *([Text(self.note, style="yellow")] if self.note else []))
 
     def _row(self, name: str) -> tuple[Any, ...]:
         if name in self.took:
-            return Text("✓", style="green"), name, "", Text(seconds(self.took[name]), style="dim")
+            mark = Text("✗", style="red") if name == self.failed else Text("✓", style="green")
+            return mark, name, "", Text(seconds(self.took[name]), style="dim")
         if name != self.running:
             return "", Text(name, style="dim"), "", ""
         elapsed = time.monotonic() - self._began
-        if not self.line:
+        line = self.pace.last
+        if not line:
             return self._spinner, Text(name, style="bold"), "", Text(f"starting · {seconds(elapsed)}", style="dim")
-        step, total = self.line["step"], max(1, self.line["total"])
-        bar = ProgressBar(total=total, completed=min(step, total), width=24)
-        parts = [f"{step:,}/{total:,}", summary(self.line), remaining(step, total, elapsed)]
+        step, total = line["step"], max(1, line["total"])
+        bar = ProgressBar(total=total, completed=min(step, total))
+        parts = [f"{step:,}/{total:,}", summary(line), self.pace.left()]
         return self._spinner, Text(name, style="bold"), bar, " · ".join(part for part in parts if part)
 
 
-def view(console: Console, plan: Plan) -> LiveView | PlainView:
-    """What fits the place the output goes to."""
-    return LiveView(console, plan) if console.is_terminal else PlainView(console)
+def view(console: Screen, plan: Plan) -> LiveView | PlainView:
+    """What fits the place the output goes to; colour that is forced on a pipe makes it no terminal."""
+    return LiveView(console, plan) if console.file.isatty() and not console.is_dumb_terminal else PlainView(console)

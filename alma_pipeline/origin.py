@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SEARCH_PATH = "hydra.searchpath"
@@ -35,9 +36,14 @@ def is_choice(key: str, folders: list[Path]) -> bool:
 
 
 def located(texts: list[str], tree: DictConfig, overrides: list[str]) -> list[str]:
-    """The same problems, each with the file or the other key that its value comes from, where that is not plain to see."""
+    """The same problems, each with the file or the other key that its value comes from, where that is not plain to see.
+
+    A problem of a value that is taken from another one with a problem is left out.
+    """
     given = {text.lstrip("+").partition("=")[0] for text in overrides}
-    return [text + _origin(re.split(r"[=:]", text, maxsplit=1)[0], tree, overrides, given) for text in texts]
+    keyed = {text: re.split(r"[=:]", text, maxsplit=1)[0] for text in texts}
+    bad = set(keyed.values())
+    return [text + _origin(key, tree, overrides, given) for text, key in keyed.items() if _interpolated(tree, key) not in bad]
 
 
 def _origin(key: str, tree: DictConfig, overrides: list[str], given: set[str]) -> str:
@@ -76,9 +82,18 @@ def _setting_file(key: str, overrides: list[str]) -> str:
 
 
 def _sets(path: Path, group: str, key: str) -> bool:
+    """Whether a configuration file gives a key a value; one that cannot be read is told of elsewhere."""
     text = path.read_text(encoding="utf-8")
     if not re.match(r"\s*#\s*@package\s+_global_", text):
         if not key.startswith(f"{group}."):
             return False
         key = key.removeprefix(f"{group}.")
-    return OmegaConf.select(OmegaConf.create(text), key, throw_on_missing=False) is not None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return False
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return True

@@ -293,6 +293,7 @@ class PreferenceBudget:
     """Training sources per direction."""
     held_out: int = 100
     candidates: int = 4
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,10 @@ class Screen(Console):
         width = None if sys.stdout.isatty() else UNBOUNDED
         super().__init__(width=width, highlight=False, markup=False, emoji=False)
 
+    def say(self, text: str, style: str = "") -> None:
+        """A line that the terminal may wrap but rich does not break: paths and commands stay whole for copying."""
+        self.print(text, style=style, soft_wrap=True)
+
     def on_broken_pipe(self) -> None:
         """Leave it to `cli`, as any other error; rich would end the process."""
         raise BrokenPipeError

@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from alma_pipeline import tables
 from alma_pipeline.errors import UserError
 from alma_pipeline.fields import nearest
 from alma_pipeline.identity import differences
+from alma_pipeline.screen import Screen
 from alma_pipeline.store import Record, Store
+from alma_pipeline.units import seconds, size
 
 
 def main(root: Path, names: list[str]) -> int:
@@ -19,15 +19,15 @@ def main(root: Path, names: list[str]) -> int:
         raise UserError("show takes one node name, key or artifact folder name; `show parallel`, `show 3f2a91`")
     store = Store(root)
     record = find(store, names[0])
-    console = Console(highlight=False, markup=False)
-    console.print(f"{record.name}  {record.kind}  {record.key}", style="bold")
-    console.print(f"{record.path}\nmade {record.created} in {tables.seconds(record.seconds)}, {_size(record)}")
-    console.print("\nlineage")
+    console = Screen()
+    console.say(f"{record.name}  {record.kind}  {record.key}", style="bold")
+    console.say(f"{record.path}\nmade {record.created} in {seconds(record.seconds)}, {_size(record)}")
+    console.say("\nlineage")
     for line in lineage(store, record, 1):
-        console.print(line)
-    console.print("\nsettings")
+        console.say(line)
+    console.say("\nsettings")
     console.print_json(json.dumps(record.payload["config"]))
-    console.print("\nresult")
+    console.say("\nresult")
     console.print_json(json.dumps(record.result))
     return 0
 
@@ -73,10 +73,10 @@ def diff(root: Path, first: str, second: str) -> int:
             table.add_row(key, str(a.payload[key]), str(b.payload[key]))
     for role, old, new in differences(a.payload["inputs"], b.payload["inputs"]):
         table.add_row(f"input {role}", str(old)[:12], str(new)[:12])
-    console = Console(highlight=False, markup=False)
+    console = Screen()
     console.print(table if table.row_count else "no difference in settings or inputs")
     return 0
 
 
 def _size(record: Record) -> str:
-    return f"{len(record.files)} files, {tables.size(sum(record.files.values()))}"
+    return f"{len(record.files)} files, {size(sum(record.files.values()))}"

@@ -71,16 +71,16 @@ def _job(session: Session, tree: DictConfig, done: list[Job]) -> None:
     place, own = _place()
     job = Job(" ".join(own))
     done.append(job)
-    session.console.print(f"\njob {place.job}: {job.overrides}", style="bold")
+    session.console.say(f"\njob {place.job}: {job.overrides}", style="bold")
     try:
         job.records = carry_out(session, configuration.from_tree(tree), tree, own, place)
         job.status = "done"
     except Exception as error:
         # Whatever it is, the other jobs run; what is not one of our own errors is a defect and shows where it is.
         if not isinstance(error, PipelineError):
-            session.console.print(redact(traceback.format_exc()))
+            session.console.say(redact(traceback.format_exc()))
         text = redact(str(error)) or type(error).__name__
-        session.console.print(f"job {place.job} failed: {text}", style="bold red")
+        session.console.say(f"job {place.job} failed: {text}", style="bold red")
         job.status = f"failed: {text.splitlines()[0]}"
 
 
@@ -150,7 +150,7 @@ def _plan(session: Session, jobs: list[Planned]) -> int:
             plan = make_plan(job.config, Store(store_root()), session.forced)
             plans.append({"overrides": job.overrides, **to_json(plan)})
         else:
-            session.console.print(f"\njob {number}: {' '.join(job.overrides)}", style="bold")
+            session.console.say(f"\njob {number}: {' '.join(job.overrides)}", style="bold")
             carry_out(session, job.config, job.tree, job.overrides, None)
     if session.as_json:
         print(json.dumps(redacted(plans), indent=1, ensure_ascii=False))

@@ -1,19 +1,14 @@
-"""What a person reads: the plan and the results as terminal tables. Holds no logic of either."""
+"""What a person reads when a recipe is done: scores and training, as terminal tables. Holds no logic of either."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from alma_pipeline.estimate import LEFT_OUT, SOURCES, Estimate
 from alma_pipeline.plan import Plan, Step
-from alma_pipeline.schema import Hardware
 from alma_pipeline.store import Record
-
-COLOURS = {"reuse": "green", "adopt": "cyan", "resume": "yellow", "run": "bold yellow", "unneeded": "dim"}
-
+from alma_pipeline.units import about, count, seconds, size
 
 MEASURES = (
     {"bits_per_byte": "bits/byte"},
@@ -21,144 +16,93 @@ MEASURES = (
     {"loss": "loss"},
 )
 """What says most of a stage, by the name it has in a result; the first that is known is shown."""
+GAP = 2
+NONE = "–"
 
 
-def seconds(value: float) -> str:
-    """`42 s`, `3 min 05 s`, `7 h 12 min`, `3.4 days`."""
-    if value < 60:
-        return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
-    if value < 3600:
-        return f"{int(value // 60)} min {int(value % 60):02d} s"
-    if value < 48 * 3600:
-        return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
-    return f"{value / 86400:.1f} days"
-
-
-def size(value: float) -> str:
-    """Bytes in decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-def count(value: float) -> str:
-    """`640`, `12.4k`, `1.3M`, `20.0B`."""
-    for unit in ("", "k", "M"):
-        if value < 1000:
-            return f"{value:.0f}" if not unit else f"{value:.1f}{unit}"
-        value /= 1000
-    return f"{value:.1f}B"
-
-
-def plan_table(plan: Plan, hardware: Hardware) -> Group:
-    """Every node with its verdict and reason; numbers for those that run."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("node", "verdict", "steps", "tokens", "memory/device", "disk", "time"):
-        table.add_column(name, justify="left" if name in ("node", "verdict") else "right", no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for step in plan.steps:
-        verdict = Text(step.verdict, style=COLOURS[step.verdict])
-        table.add_row(step.node.name, verdict, *_numbers(step.estimate, hardware), step.reason)
-    return Group(table, *_summary(plan, hardware))
-
-
-def _numbers(estimate: Estimate | None, hardware: Hardware) -> tuple[str, str, str, str, str]:
-    if estimate is None:
-        return "", "", "", "", ""
-    about = "" if estimate.exact else "≈"
-    return (
-        f"{estimate.steps:,}" if estimate.steps else "",
-        about + count(estimate.tokens) if estimate.tokens else "",
-        f"{size(estimate.memory_bytes)}{'' if estimate.fits else ' !'}" if estimate.memory_bytes else "",
-        size(estimate.disk_bytes) if estimate.disk_bytes else "",
-        about + seconds(estimate.seconds),
-    )
-
-
-def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
-    verdicts = [step.verdict for step in plan.steps]
-    parts = [f"{verdicts.count(name)} {name}" for name in COLOURS if name in verdicts]
-    estimates = [step.estimate for step in plan.steps if step.estimate]
-    yield Text(f"\n{len(plan.steps)} nodes: {', '.join(parts)}")
-    if not estimates:
-        return
-    devices = (
-        f"{hardware.world} × {hardware.device}"
-        if hardware.nodes == 1
-        else (f"{hardware.nodes} nodes × {hardware.devices} × {hardware.device}")
-    )
-    total = sum(estimate.seconds for estimate in estimates)
-    yield Text(
-        f"hardware {hardware.name}: {devices}, ZeRO-{hardware.zero_stage}, offload {hardware.offload}; about "
-        f"{seconds(total)}, {size(sum(estimate.disk_bytes for estimate in estimates))} of disk"
-    )
-    yield _fit(plan, hardware)
-    yield Text(f"estimates after {SOURCES}; left out: {LEFT_OUT}", style="dim")
-
-
-def _fit(plan: Plan, hardware: Hardware) -> Text:
-    tight = [step for step in plan.steps if step.estimate and not step.estimate.fits]
-    if not tight:
-        return Text(f"every node fits into {hardware.memory_gb:g} GB per device", style="green")
-    needs = ", ".join(f"{step.node.name} ({size(step.estimate.memory_bytes)})" for step in tight if step.estimate)
-    return Text(
-        f"does not fit into {hardware.memory_gb:g} GB per device: {needs}; try hardware.zero_stage=3, hardware.offload=cpu, "
-        "hardware.gradient_checkpointing=true, a smaller hardware.row_tokens, or more devices",
-        style="bold red",
-    )
-
-
-def score_table(records: dict[str, Record]) -> Table | None:
-    """chrF++, BLEU and exact match by checkpoint and direction."""
+def score_tables(records: dict[str, Record], width: int) -> Iterator[Table]:
+    """Averages and chrF++ by direction for each checkpoint, in as many tables as so many columns need."""
     scores = {name.removesuffix(".score"): record.result for name, record in records.items() if record.kind == "score"}
     if not scores:
-        return None
-    directions = list(dict.fromkeys(direction for result in scores.values() for direction in result["directions"]))
-    table = Table(box=None, pad_edge=False, header_style="bold", title="chrF++ / BLEU / exact match %", title_justify="left")
-    table.add_column("checkpoint", no_wrap=True)
-    for name in [*directions, "en→xx", "xx→en", "all"]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, result in scores.items():
-        cells = [_cell(result["directions"].get(direction)) for direction in directions]
-        averages = [_cell(result["averages"].get(part)) for part in ("en-xx", "xx-en", "all")]
-        table.add_row(name, *cells, *averages)
-    return table
+        return
+    names = max(len("checkpoint"), *(len(name) for name in scores))
+    title = "chrF++ (mean over directions, then each)"
+    for columns in _packed(_score_columns(scores), width - names):
+        rows = [[name, *(cells[name] for cells in columns.values())] for name in scores]
+        yield _table(title, ["checkpoint", *columns], [row for row in rows if any(row[1:])])
+        title = ""
 
 
-def _cell(scores: dict[str, Any] | None) -> str:
+def _score_columns(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Header to cell by checkpoint."""
+    averages = {name: result["averages"] for name, result in scores.items()}
+    columns = {
+        label: {name: _number(parts.get(part), measure) for name, parts in averages.items()}
+        for label, part, measure in (
+            ("all", "all", "chrf++"),
+            ("en→xx", "en-xx", "chrf++"),
+            ("xx→en", "xx-en", "chrf++"),
+            ("BLEU xx→en", "xx-en", "bleu"),  # of one signature, unlike the other way (B49)
+            ("exact %", "all", "exact"),
+        )
+    }
+    directions = dict.fromkeys(direction for result in scores.values() for direction in result["directions"])
+    for direction in directions:
+        cells = {name: _number(result["directions"].get(direction), "chrf++") for name, result in scores.items()}
+        columns[direction.replace("-", "→")] = cells
+    return columns
+
+
+def _number(scores: dict[str, Any] | None, measure: str) -> str:
+    """Empty where a checkpoint has no such direction, a dash where a score has no such number."""
     if not scores:
         return ""
-    values = (scores.get("chrf++"), scores.get("bleu"), scores.get("exact"))
-    return "/".join("–" if value is None else f"{value:.0f}" for value in values)
+    value = scores.get(measure)
+    return NONE if value is None else f"{value:.1f}"
 
 
-def training_table(plan: Plan, records: dict[str, Record]) -> Table | None:
-    """What each training node did to its dev measures, and estimate beside actual."""
+def _packed(columns: dict[str, dict[str, str]], width: int) -> Iterator[dict[str, dict[str, str]]]:
+    """The columns in their order, in groups that fit; at least one in each."""
+    group: dict[str, dict[str, str]] = {}
+    left = width
+    for label, cells in columns.items():
+        needed = GAP + max(len(label), *(len(cell) for cell in cells.values()))
+        if group and needed > left:
+            yield group
+            group, left = {}, width
+        group[label] = cells
+        left -= needed
+    yield group
+
+
+def training_table(plan: Plan, records: dict[str, Record], width: int) -> Table | None:
+    """What each training node did to its dev measures, and, for those that ran now, the estimate beside it."""
     trained = [step for step in plan.steps if step.node.name in records and "before" in records[step.node.name].result]
     if not trained:
         return None
-    table = Table(box=None, pad_edge=False, header_style="bold", title="training", title_justify="left")
-    for name, side in (("node", "left"), ("dev measure before → after", "left"), ("steps", "right"), ("tokens/s", "right")):
-        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
-    for name in ("time (estimate)", "memory (estimate)"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for step in trained:
-        result = records[step.node.name].result
-        table.add_row(
-            step.node.name,
-            _measures(result["before"], result["after"]),
-            f"{result['steps']:,}",
-            count(result["tokens_per_second"]),
-            _beside(seconds(result["seconds"]), step.estimate and seconds(step.estimate.seconds)),
-            _beside(size(result["peak_memory_bytes"]), step.estimate and size(step.estimate.memory_bytes)),
-        )
-    return table
+    rows = [_trained(step, records[step.node.name].result) for step in trained]
+    columns = ["node", "dev set, before → after", "steps", "tokens/s", "time", "memory"]
+    while (
+        len(columns) > 3 and sum(max(len(line[i]) for line in [columns, *rows]) + GAP for i in range(len(columns))) > width + GAP
+    ):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return _table("training (in brackets: expected)", columns, rows, left=2)
 
 
-def _beside(actual: str, estimated: str | None) -> str:
-    return f"{actual} ({estimated})" if estimated else actual
+def _trained(step: Step, result: dict[str, Any]) -> list[str]:
+    expected = step.estimate
+    return [
+        step.node.name,
+        _measures(result["before"], result["after"]),
+        f"{result['steps']:,}",
+        count(result["tokens_per_second"]),
+        _beside(seconds(result["seconds"]), about(expected.seconds) if expected and expected.seconds else ""),
+        _beside(size(result["peak_memory_bytes"]), size(expected.memory_bytes) if expected else ""),
+    ]
+
+
+def _beside(actual: str, expected: str) -> str:
+    return f"{actual} ({expected})" if expected else actual
 
 
 def _measures(before: dict[str, float], after: dict[str, float]) -> str:
@@ -169,16 +113,20 @@ def _measures(before: dict[str, float], after: dict[str, float]) -> str:
     return ""
 
 
+def _table(title: str, columns: list[str], rows: list[list[str]], left: int = 1) -> Table:
+    """The first columns stand left, numbers right."""
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0), title=title or None, title_justify="left"
+    )
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def reused(plan: Plan) -> Text:
     return Text(f"nothing to do: all {len(plan.steps)} nodes are there")
-
-
-def print_failure(console: Console, text: str, tail: str, log: str) -> None:
-    """A failed node: what, the end of its log, and where the rest is."""
-    console.print(Text(text, style="bold red"))
-    if tail:
-        console.print(Text(tail, style="dim"))
-    console.print(Text(f"log: {log}"))
 
 
 def targets(plan: Plan, records: dict[str, Record]) -> list[tuple[Step, Record]]:

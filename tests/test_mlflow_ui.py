@@ -39,7 +39,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     if BROWSER is None:
         assert os.environ.get("CI") != "true", "CI has to have chromium"
         pytest.skip("no chromium or google-chrome on the PATH")
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
     store = tmp_path_factory.mktemp("store")
     for beta, score in BETAS.items():
         one_run(store, beta, score)

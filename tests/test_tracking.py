@@ -1,9 +1,6 @@
 """Tracking into a real MLflow database: what a run holds, what a resumed one keeps, and that nothing leaks."""
 
 import json
-import logging
-import os
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking_help import KEY, SCORES, invocation, line, start_node
+from tracking_help import KEY, SCORES, artifact, invocation, line, one_run, runs, start_node, warnings
 
 from alma_pipeline import tracking_recorder
-from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Tracking
-from alma_pipeline.tracking import Tracker, check_uri, replay, tracking_uri
+from alma_pipeline.tracking import Tracker, replay, tracking_uri
 
 Make = Callable[..., Tracker]
 
@@ -27,11 +23,6 @@ Make = Callable[..., Tracker]
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One database for all tests, made once (it takes seconds); each test has its own experiment."""
     return tmp_path_factory.mktemp("a store")
-
-
-@pytest.fixture(autouse=True)
-def _own_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture
@@ -49,28 +40,6 @@ def client(root: Path) -> Any:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=tracking_uri(root))
-
-
-def runs(client: Any, settings: Tracking) -> dict[str, Any]:
-    """Runs of the test's experiment by name."""
-    found = client.get_experiment_by_name(settings.experiment)
-    return {run.info.run_name: run for run in client.search_runs([found.experiment_id])} if found else {}
-
-
-def artifact(run: Any, path: str) -> str:
-    return (Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " ")) / path).read_text(encoding="utf-8")
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-def one_run(tracker: Tracker, work: Path, status: str = "FINISHED", node: str = "cpo") -> None:
-    start_node(tracker, work, node)
-    tracker.metrics(node, [line(1, 2.0), line(2, 1.5)])
-    tracker.node_ended(node, status, {"steps": 2, "checkpoint": {"form": "full"}}, work / "log.txt", [])
-    tracker.finished(status, {"eval/avg/en-xx/chrf++": 60.5})
-    tracker.close()
 
 
 def test_what_an_invocation_leaves(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:
@@ -113,13 +82,6 @@ def test_what_an_invocation_leaves(make: Make, client: Any, settings: Tracking, 
     assert (tags["alma.stage"], tags["alma.status"], tags["alma.world_size"]) == ("cpo", "FINISHED", "1")
     assert (child.data.tags["alma.key"], child.data.tags["alma.parent_key"]) == (KEY, "f" * 64)
     assert (tmp_path / "mlflow_run").exists() is False or (tmp_path / "mlflow_run").read_text() == child.info.run_id
-
-
-def test_the_database_lets_readers_in_while_runs_write(root: Path, make: Make, tmp_path: Path) -> None:
-    """B31."""
-    one_run(make(), tmp_path)
-    with sqlite3.connect(root / "mlflow.db") as connection:
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_nothing_is_made_or_imported_for_nothing(tmp_path: Path) -> None:
@@ -352,73 +314,3 @@ def test_metrics_can_be_replayed(make: Make, root: Path, client: Any, settings: 
         assert replay(root, settings, tmp_path, run_id) == 3
     points = client.get_metric_history(run_id, "train/loss")
     assert [(point.step, point.value) for point in points] == [(1, 2.0), (2, 1.5), (3, 1.0)]
-
-
-@pytest.mark.parametrize("uri", ["file:///data/mlruns", "./mlruns", "/data/mlruns", "mlruns", "file:mlruns"])
-def test_a_file_store_is_refused_early(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """B40: with the way out, and the flag for those who insist."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(UserError, match=r"migrate-filestore --source .*mlruns .*MLFLOW_ALLOW_FILE_STORE"):
-        check_uri()
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    check_uri()
-
-
-@pytest.mark.parametrize("uri", ["", "http://h:5000", "https://u:p@h/x", "sqlite:////a/b.db", "databricks", "postgresql://h/d"])
-def test_other_addresses_pass(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    check_uri()
-
-
-def script(body: str) -> list[str]:
-    """A Python process with the tests' helpers at hand."""
-    head = f"import os, signal, sys\nfrom pathlib import Path\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    head += "from tracking_help import *\nfrom alma_pipeline.schema import Tracking\n"
-    return [sys.executable, "-c", head + body]
-
-
-@pytest.mark.slow
-def test_runs_of_a_killed_process_are_set_right(make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path) -> None:
-    """B38: after a real kill -9 the next invocation says KILLED, and leaves those of living processes alone."""
-    body = f"""
-settings = Tracking(name="t", experiment={settings.experiment!r}, system_metrics=False)
-tracker = Tracker(Path({str(root)!r}), settings, invocation("dead"))
-start_node(tracker, Path({str(tmp_path)!r}), "mono")
-tracker.run_id("mono", within=100)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    living = make(invocation("living"))
-    start_node(living, tmp_path / "living", "parallel")
-    assert living.run_id("parallel", within=60)
-    assert subprocess.run(script(body), check=False).returncode == -9
-    before = {name: run.info.status for name, run in runs(client, settings).items()}
-    assert before == dict.fromkeys(("dead", "mono", "living", "parallel"), "RUNNING")
-    one_run(make(invocation("next")), tmp_path / "next")
-    after = {name: run.info.status for name, run in runs(client, settings).items()}
-    expected = {"dead": "KILLED", "mono": "KILLED", "living": "RUNNING", "parallel": "RUNNING"}
-    assert after == expected | {"next": "FINISHED", "cpo": "FINISHED"}
-    assert runs(client, settings)["mono"].data.tags["alma.status"] == "KILLED"
-    living.finished("FINISHED", {})
-    living.close()
-
-
-@pytest.mark.slow
-def test_processes_that_make_the_database_at_once(tmp_path: Path) -> None:
-    """B31, B39: one database, one experiment, both runs, no word on stderr."""
-    body = f"""
-settings = Tracking(name="t", system_metrics=False)
-tracker = Tracker(Path({str(tmp_path / "store")!r}), settings, invocation(sys.argv[1], sweep="s", job=1))
-start_node(tracker, Path({str(tmp_path)!r}) / sys.argv[1], sys.argv[1] + " node")
-tracker.run_id(sys.argv[1] + " node", within=100)
-tracker.node_ended(sys.argv[1] + " node", "FINISHED", {{}}, Path("log.txt"), [])
-tracker.finished("FINISHED", {{}})
-tracker.close(100)
-"""
-    started = [subprocess.Popen([*script(body), name], stderr=subprocess.PIPE, text=True) for name in ("one", "two")]
-    assert [process.communicate(timeout=200)[1] for process in started] == ["", ""]
-    with sqlite3.connect(tmp_path / "store" / "mlflow.db") as database:
-        experiments = database.execute("SELECT name FROM experiments ORDER BY name").fetchall()
-        found = dict(database.execute("SELECT name, status FROM runs").fetchall())
-    assert experiments == [("Default",), ("alma",)]
-    assert found == dict.fromkeys(("one", "two", "one node", "two node", "sweep cpo s"), "FINISHED")
-    assert os.listdir(tmp_path / "store" / "mlartifacts")

@@ -1,14 +1,13 @@
 """Tracking to a real MLflow server, which is killed in the middle."""
 
 import json
-import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking_help import MlflowServer, invocation, line, start_node
+from tracking_help import MlflowServer, invocation, line, runs, start_node, warnings
 
 from alma_pipeline import tracking_outbox
 from alma_pipeline.schema import Tracking
@@ -29,12 +28,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowSe
     server.kill()
 
 
-def runs(server: MlflowServer) -> dict[str, Any]:
+def found_runs(server: MlflowServer) -> dict[str, Any]:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=server.uri)
-    number = client.get_experiment_by_name("alma").experiment_id
-    return {run.info.run_name: run for run in client.search_runs([number])}
+    return runs(MlflowClient(tracking_uri=server.uri), SETTINGS)
 
 
 def steps(server: MlflowServer, run: Any) -> list[int]:
@@ -42,10 +39,6 @@ def steps(server: MlflowServer, run: Any) -> list[int]:
 
     client = MlflowClient(tracking_uri=server.uri)
     return [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")]
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def end(tracker: Tracker, node: str, work: Path) -> None:
@@ -78,7 +71,7 @@ def test_a_server_that_goes_away(server: MlflowServer, tmp_path: Path, caplog: p
     start_node(following, tmp_path / "next", "mono")
     end(following, "mono", tmp_path / "next")
     following.close(limit=60)
-    found = runs(server)
+    found = found_runs(server)
     assert sorted(found) == ["cpo", "cut off", "following", "mono"]
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert steps(server, found["cpo"]) == [1, 2, 3, 4]
@@ -101,7 +94,7 @@ def test_a_server_that_comes_back(server: MlflowServer, tmp_path: Path, caplog: 
     tracker.metrics("cpo", [line(4, 1.0)])
     end(tracker, "cpo", tmp_path / "work")
     tracker.close(limit=60)
-    found = runs(server)
+    found = found_runs(server)
     assert steps(server, found["cpo"]) == [1, 2, 3, 4]
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert len(warnings(caplog)) == 1

@@ -1,5 +1,6 @@
 """What the tracking tests share: an invocation, and a real MLflow server as a subprocess."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -9,6 +10,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Invocation, Tracker
 
 KEY = "0123456789abcdef" * 4
@@ -47,6 +51,35 @@ def start_node(tracker: Tracker, work: Path, node: str = "cpo", **changes: Any) 
     work.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {"settings": {"beta": 0.1}, "inputs": {"init": "f" * 64}, "work": work}
     tracker.node_started(node, node.rpartition(".")[2], changes.pop("key", KEY), **values | changes)
+
+
+def one_run(tracker: Tracker, work: Path, status: str = "FINISHED", node: str = "cpo") -> None:
+    start_node(tracker, work, node)
+    tracker.metrics(node, [line(1, 2.0), line(2, 1.5)])
+    tracker.node_ended(node, status, {"steps": 2, "checkpoint": {"form": "full"}}, work / "log.txt", [])
+    tracker.finished(status, {"eval/avg/en-xx/chrf++": 60.5})
+    tracker.close()
+
+
+def runs(client: Any, settings: Tracking) -> dict[str, Any]:
+    """Runs of the test's experiment by name."""
+    found = client.get_experiment_by_name(settings.experiment)
+    return {run.info.run_name: run for run in client.search_runs([found.experiment_id])} if found else {}
+
+
+def artifact(run: Any, path: str) -> str:
+    return (Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " ")) / path).read_text(encoding="utf-8")
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def script(body: str) -> list[str]:
+    """A Python process with the tests' helpers at hand."""
+    head = f"import os, signal, sys\nfrom pathlib import Path\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    head += "from tracking_help import *\nfrom alma_pipeline.schema import Tracking\n"
+    return [sys.executable, "-c", head + body]
 
 
 class MlflowServer:

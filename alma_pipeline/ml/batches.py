@@ -27,11 +27,11 @@ def global_batch(step: int, size: int, examples: int, seed: int) -> list[int]:
     return [int(order(examples, seed, place // examples)[place % examples]) for place in places]
 
 
-def check_budget(longest: int, row_tokens: int) -> None:
-    """Raises UserError where not even one row of the longest example fits a micro-batch."""
+def check_budget(longest: int, row_tokens: int, name: str) -> None:
+    """Raises UserError where the longest example of the set `name` does not fit a micro-batch, even alone."""
     if longest > row_tokens:
         raise UserError(
-            f"hardware.row_tokens={row_tokens}, but the longest example takes {longest} tokens in one row; "
+            f"hardware.row_tokens={row_tokens}, but the longest {name} example takes {longest} tokens; "
             f"set hardware.row_tokens to {longest} or more, or shorten the corpus's examples"
         )
 

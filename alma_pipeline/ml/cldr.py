@@ -92,7 +92,7 @@ class Cldr:
     """The phrases of a set of languages, with no text of one split in another, in any of them."""
 
     def __init__(self, locales: Mapping[str, str], seed: int) -> None:
-        """`locales`: language code to CLDR locale. The seed orders phrases; it moves none between splits."""
+        """`locales`: language code to CLDR locale. The seed orders the training phrases and nothing else."""
         self.seed = seed
         self._locales = {code: Locale.parse(locale) for code, locale in locales.items()}
         self._texts: dict[str, dict[str, str | None]] = {code: {} for code in locales}
@@ -106,7 +106,7 @@ class Cldr:
         return known[phrase.id]
 
     def pairs(self, source: str, target: str, split: str, limit: int | None = None) -> tuple[list[Pair], Counter[str]]:
-        """Sentence pairs of one direction in seeded order, one target per source, and what was left out and why.
+        """Sentence pairs of one direction in a fixed shuffled order, one target per source, and what was left out and why.
 
         Reasons: untranslated (either language lacks the words), leak (the text stands in a split that comes first),
         duplicate, conflict (the source already has another target).
@@ -127,7 +127,7 @@ class Cldr:
                 yield phrase.id, one, other
 
     def documents(self, code: str, split: str, limit: int | None = None) -> tuple[list[Document], Counter[str]]:
-        """Monolingual documents of several phrases each, every phrase in one document, in seeded order.
+        """Monolingual documents of several phrases each, every phrase in one document, in a fixed shuffled order.
 
         A document is about one thing (a place, a unit, a year): it repeats words as real text does. Each language
         groups its phrases in its own order, so that documents are not aligned over languages.
@@ -146,12 +146,16 @@ class Cldr:
             else:
                 seen.add(text)
                 subjects.setdefault(phrase.subject, []).append(text)
-        texts = sorted(_grouped(subjects.values()), key=lambda text: _number(f"{self.seed}/{code}/{text}"))
+        texts = sorted(_grouped(subjects.values()), key=lambda text: _number(f"{self._order(split)}/{code}/{text}"))
         return [Document(f"{code}:{split}:{number}", text) for number, text in enumerate(texts[:limit])], dropped
 
     def _ordered(self, split: str, salt: str) -> list[Phrase]:
         chosen = [phrase for phrase in phrases() if phrase.split == split]
-        return sorted(chosen, key=lambda phrase: _number(f"{self.seed}/{salt}/{phrase.id}"))
+        return sorted(chosen, key=lambda phrase: _number(f"{self._order(split)}/{salt}/{phrase.id}"))
+
+    def _order(self, split: str) -> str:
+        """Held-out text does not follow the seed: runs that differ by seed are scored on the same sentences."""
+        return str(self.seed) if split == "train" else "held out"
 
     def _reserved(self, split: str) -> frozenset[str]:
         """Texts, in any of the languages, of the splits that come before this one."""

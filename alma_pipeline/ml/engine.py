@@ -5,6 +5,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from alma_pipeline.errors import PipelineError, UserError
@@ -79,6 +80,7 @@ class Engine:
 
 def deepspeed_config(config: Training, hardware: Hardware) -> dict[str, Any]:
     """DeepSpeed's own configuration. No batch size lives in it: those it demands are placeholders."""
+    _check_device(config.precision)
     if config.precision != "fp32" and not hardware.zero_stage:
         raise UserError(
             f"precision={config.precision} keeps fp32 master weights in DeepSpeed's ZeRO optimiser, "
@@ -106,6 +108,16 @@ def deepspeed_config(config: Training, hardware: Hardware) -> dict[str, Any]:
         "data_types": {"grad_accum_dtype": "fp32" if half else None},
         "timers": {"throughput": {"enabled": False}},
     }
+
+
+def _check_device(precision: str) -> None:
+    device = get_accelerator()
+    able = {"fp32": True, "bf16": device.is_bf16_supported(), "fp16": device.is_fp16_supported()}
+    if not able[precision]:
+        others = [name for name, is_able in able.items() if is_able]
+        raise UserError(
+            f"precision={precision}: DeepSpeed cannot train in it on {device.device_name()}; use {' or '.join(others)}"
+        )
 
 
 def adamw(module: nn.Module, config: Training) -> torch.optim.Optimizer:

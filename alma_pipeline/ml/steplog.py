@@ -74,6 +74,8 @@ class StepLog:
         for step, row in zip(self.pending, rows, strict=True):
             figures = self.measures(row) | {"learning_rate": step.learning_rate, "grad_norm": float(step.grad_norm)}
             self._check(step, row, figures)
+            if not math.isfinite(figures["grad_norm"]):
+                del figures["grad_norm"]  # an overflow of fp16; infinity is no JSON
             figures["tokens_per_second"] = rate
             self.job.log(step.number, self.steps, {f"train/{name}": value for name, value in figures.items()})
         self.pending = []

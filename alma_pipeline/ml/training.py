@@ -233,7 +233,8 @@ def _check(data: Split[Any], dev: Split[Any], job: Job, score: Score | None) -> 
         raise UserError("the dev set has no example, so nothing can be measured; expected at least one: see held_out")
     if job.config.choose_by == "dev_score" and score is None:
         raise UserError(f"choose_by=dev_score: {job.config.kind} has no dev score here; use dev_loss or last")
-    check_budget(max(data.longest, dev.longest), job.hardware.row_tokens)
+    check_budget(data.longest, job.hardware.row_tokens, "training")
+    check_budget(dev.longest, job.hardware.row_tokens, "dev")
 
 
 def _overhead(hardware: Hardware) -> int:

@@ -136,7 +136,7 @@ def journal(orders: Path, node: str) -> list[tuple[int, str]]:
     return [(int(pid), word) for pid, _, word in (line.partition(" ") for line in lines)]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The condition's first true value; fails when it does not come."""
     until = time.monotonic() + seconds
     while not (value := condition()):

@@ -10,12 +10,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from stages.fake.config import Config as Fake
+from stages.fake_many.config import Config as FakeMany
+
 from alma_pipeline import cli, launch
 from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.runner import Runner
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store import Store
-from fakes.bed import LOCAL, Fake, FakeMany, Told, chain, planned
+from fakes.bed import LOCAL, Told, chain, planned
 
 
 class Aloud(Told):

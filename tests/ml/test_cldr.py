@@ -45,10 +45,14 @@ def test_another_language_set_moves_no_pair(text: Cldr) -> None:
         assert text.pairs("de", "en", split)[0] == other.pairs("de", "en", split)[0]
 
 
-def test_the_seed_orders_pairs_and_moves_none(text: Cldr) -> None:
-    one, other = text.pairs("de", "en", "dev")[0], Cldr(LOCALES, seed=2).pairs("de", "en", "dev")[0]
-    assert one != other
-    assert set(one) == set(other)
+def test_the_seed_orders_training_pairs_and_leaves_held_out_text_alone(text: Cldr) -> None:
+    other = Cldr(LOCALES, seed=2)
+    one, two = text.pairs("de", "en", "train")[0], other.pairs("de", "en", "train")[0]
+    assert one != two and set(one) == set(two)
+    for split in ("dev", "test"):
+        assert text.pairs("de", "en", split)[0] == other.pairs("de", "en", split)[0]
+    assert text.documents("de", "dev")[0] == other.documents("de", "dev")[0]
+    assert text.documents("de", "train")[0] != other.documents("de", "train")[0]
 
 
 @pytest.mark.parametrize("direction", [("de", "en"), ("en", "de"), ("cs", "en"), ("en", "cs")])

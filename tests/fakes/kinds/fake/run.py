@@ -1,7 +1,7 @@
 """Joins the text of its inputs with its own, in steps with resume points, and misbehaves when told to.
 
 What a test orders stands in `$FAKE_ORDERS/<node>.json`, apart from the settings, so that it changes no key:
-pause: seconds per step; end: user | crash | exit | silent | kill | stubborn, after step `at`; spawn: a process left behind.
+pause: seconds per step; hold: a step that waits until `$FAKE_ORDERS/<node>.go` is there; end: user | crash | exit | silent | kill | stubborn, after step `at`; spawn: a process left behind.
 What a worker did stands in `$FAKE_ORDERS/<node>.journal`: a line `pid word` for each step.
 """
 
@@ -28,6 +28,8 @@ def run(job: Job) -> dict[str, Any]:
     for step in range(first, job.config.steps):
         note(job, f"step {step}")
         time.sleep(orders.get("pause", 0.0))
+        while orders.get("hold") == step and not (_folder() / f"{job.name}.go").exists():
+            time.sleep(0.02)
         job.log(step + 1, job.config.steps, {"train/loss": 1 / (step + 1)})
         _save(job, step + 1)
         if step == orders.get("at", 0):

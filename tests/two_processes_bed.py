@@ -1,4 +1,4 @@
-"""What the tests run under torchrun, all cases in one start: `torchrun --nproc-per-node 2 two_processes.py FOLDER`.
+"""What the tests run under torchrun, all cases in one start: `torchrun --nproc-per-node 2 two_processes_bed.py FOLDER`.
 
 FOLDER holds `base`, `pairs` and `documents`; each case leaves its outcome in FOLDER/<case>.
 """
@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+import deepspeed
 import torch
 from safetensors.torch import save_file
+from training_bed import LORA, make_job
 
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml import resume
@@ -25,7 +25,6 @@ from alma_pipeline.ml.objective import LanguageModel
 from alma_pipeline.ml.training import accumulate
 from stages.group_adapter.run import run as run_group_adapter
 from stages.parallel.run import run as run_parallel
-from tests.training_bed import make_job
 
 PROCESSES = {"devices": int(os.environ.get("WORLD_SIZE", "1")), "launcher": "torchrun"}
 BUDGETS = (24, 64, 4096)
@@ -76,8 +75,6 @@ def gradient(folder: Path, zero_stage: int, adapter: str, budget: int) -> None:
 
 
 def whole(model: torch.nn.Module, names: dict[str, Any]) -> dict[str, torch.Tensor]:
-    import deepspeed
-
     found = {}
     for name, parameter in model.named_parameters():
         if name in names:
@@ -94,7 +91,7 @@ def trained(folder: Path, case: str, run: Any, corpus: str, zero_stage: int, **s
 def uninterrupted_and_resumed(folder: Path) -> None:
     """A run under ZeRO-3, and the same run taken up from the first's resume point of an early step."""
     hardware = {"zero_stage": 3, "checkpoint_seconds": 1e-6}
-    settings = {"adapter": "new", "steps": 6, "lora": dataclasses.replace(make_lora(), dropout=0.1)}
+    settings = {"adapter": "new", "steps": 6, "lora": dataclasses.replace(LORA, dropout=0.1)}
     first = fresh(folder, "uninterrupted", "parallel", "pairs", hardware, **settings)
     second = fresh(folder, "resumed", "parallel", "pairs", hardware, **settings)
     save = resume.save
@@ -110,12 +107,6 @@ def uninterrupted_and_resumed(folder: Path) -> None:
     run_parallel(first)
     resume.save = save
     run_parallel(second)
-
-
-def make_lora() -> Any:
-    from tests.training_bed import LORA
-
-    return LORA
 
 
 if __name__ == "__main__":

@@ -1,0 +1,245 @@
+"""Resume points: what counts as one, and that a killed run ends with the very weights of one that was not."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_bed import LORA, lines, logged, make_base, make_documents, make_job, make_pairs
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml import resume
+from stages.parallel.run import run
+
+STEPS = 10
+EVERY_STEP = {"checkpoint_seconds": 1e-6}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return copy_of(tmp_path, "first")
+
+
+def copy_of(tmp_path: Path, name: str, hardware: dict[str, Any] | None = None, **settings: Any) -> Job:
+    """The same node in a work folder of its own."""
+    inputs = {"init": make_base(tmp_path / "base"), "corpus": make_pairs(tmp_path / "pairs")}
+    return make_job(tmp_path / name, "parallel", inputs, EVERY_STEP | (hardware or {}), **settings)
+
+
+def digest(job: Job) -> str:
+    [file] = job.out.glob("*.safetensors")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def set_aside(monkeypatch: pytest.MonkeyPatch, job: Job, steps: tuple[int, ...], target: Path) -> None:
+    """Run `job` with its resume points of `steps`, and what they refer to, copied to `target` as they are written."""
+    save = resume.save
+
+    def save_and_copy(root: Path, *args: Any) -> None:
+        save(root, *args)
+        if args[3] in steps:
+            shutil.copytree(root / f"step-{args[3]}", target / "resume" / f"step-{args[3]}")
+            for best in Path(job.work).glob("best-*"):
+                shutil.copytree(best, target / best.name, dirs_exist_ok=True)
+
+    monkeypatch.setattr(resume, "save", save_and_copy)
+    run(job)
+    monkeypatch.setattr(resume, "save", save)
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "settings"),
+    [
+        (0, {}),
+        (0, {"adapter": "new", "lora": dataclasses.replace(LORA, dropout=0.2)}),
+        (1, {"precision": "bf16"}),
+        (3, {"adapter": "new", "lora": dataclasses.replace(LORA, dropout=0.2)}),
+    ],
+)
+def test_taken_up_run_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero_stage: int, settings: dict[str, Any]
+) -> None:
+    first, second = (copy_of(tmp_path, name, {"zero_stage": zero_stage}, **settings) for name in ("first", "second"))
+    set_aside(monkeypatch, first, (2,), Path(second.work))
+    results = [first, run(second)]
+    assert lines(second)[0]["step"] == 3
+    assert logged(second, "train/loss") == logged(first, "train/loss")[2:]
+    assert digest(second) == digest(first)
+    assert results[1]["steps"] == 6
+    assert results[1]["before"]["loss"] == logged(first, "dev/loss")[0]
+
+
+def test_result_of_a_taken_up_run_counts_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = copy_of(tmp_path, "first"), copy_of(tmp_path, "second")
+    set_aside(monkeypatch, first, (4,), Path(second.work))
+    result = run(second)
+    whole = run(copy_of(tmp_path, "third"))
+    same = ("steps", "tokens", "labels", "before", "after", "chosen_step", "evaluations")
+    assert {name: result[name] for name in same} == {name: whole[name] for name in same}
+
+
+def test_only_the_newest_point_and_the_best_checkpoints_remain(job: Job) -> None:
+    run(job)
+    assert [path.name for path in job.resume.glob("step-*")] == ["step-5"]
+    assert {path.name for path in Path(job.work).glob("best-*")} <= {"best-3", "best-6"}
+
+
+def damage_file(point: Path) -> None:
+    file = max(point.glob("*.pt"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def lose_file(point: Path) -> None:
+    (point / "generators-0.pt").unlink()
+
+
+def lose_manifest(point: Path) -> None:
+    (point / "manifest.json").unlink()
+
+
+def cut_manifest(point: Path) -> None:
+    text = (point / "manifest.json").read_text()
+    (point / "manifest.json").write_text(text[: len(text) // 2])
+
+
+def leave_unfinished(point: Path) -> None:
+    point.rename(point.with_name(f"{point.name}.tmp-0123abcd"))
+
+
+@pytest.mark.parametrize("harm", [damage_file, lose_file, lose_manifest, cut_manifest, leave_unfinished])
+def test_damaged_point_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Any) -> None:
+    """B8, B9: nothing is unpickled before its digest has been compared."""
+    first, second = copy_of(tmp_path, "first"), copy_of(tmp_path, "second")
+    set_aside(monkeypatch, first, (2, 4), Path(second.work))
+    harm(second.resume / "step-4")
+    run(second)
+    assert lines(second)[0]["step"] == 3
+    assert digest(second) == digest(first)
+    assert [path.name for path in second.resume.glob("step-*")] == ["step-5"]
+
+
+def test_with_no_sound_point_the_run_starts_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = copy_of(tmp_path, "first"), copy_of(tmp_path, "second")
+    set_aside(monkeypatch, first, (4,), Path(second.work))
+    damage_file(second.resume / "step-4")
+    (Path(second.work) / "best-3" / "model.safetensors").write_bytes(b"left over")
+    run(second)
+    assert lines(second)[0]["step"] == 0
+    assert digest(second) == digest(first)
+
+
+def test_other_zero_stage_or_precision_is_refused_with_both_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B1, B3"""
+    first = copy_of(tmp_path, "first", {"zero_stage": 1})
+    work = tmp_path / "second"
+    set_aside(monkeypatch, first, (4,), work)
+    with pytest.raises(UserError, match=r"zero stage 1, now 2.*--force NODE"):
+        run(copy_of(tmp_path, "second", {"zero_stage": 2}))
+    with pytest.raises(UserError, match="precision fp32, now bf16"):
+        run(copy_of(tmp_path, "second", {"zero_stage": 1}, precision="bf16"))
+
+
+def test_other_number_of_processes_is_refused_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B1"""
+    first, second = copy_of(tmp_path, "first"), copy_of(tmp_path, "second")
+    set_aside(monkeypatch, first, (4,), Path(second.work))
+    manifest = second.resume / "step-4" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["topology"]["processes"] = 4
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="processes 4, now 1"):
+        run(second)
+
+
+class Server:
+    """`fork_server` in a process of its own."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).parents[1] / "fork_server.py"
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        assert self.answer() == ["ready"]
+
+    def answer(self) -> list[str]:
+        assert self.process.stdout
+        return self.process.stdout.readline().split()
+
+    def start(self, job: Job) -> int:
+        assert self.process.stdin
+        print(job.work, file=self.process.stdin, flush=True)
+        return int(self.answer()[1])
+
+    def ended(self) -> int:
+        return int(self.answer()[1])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    found = Server()
+    yield found
+    found.process.kill()
+    found.process.wait()
+
+
+def wait_for_progress(job: Job, saving: bool) -> None:
+    """Until the worker logs something more, or until it is writing a resume point."""
+    log, limit = Path(job.work) / "metrics.jsonl", time.monotonic() + 120
+    before = log.stat().st_size if log.exists() else 0
+    while time.monotonic() < limit:
+        if saving and (list(job.resume.glob("step-*.tmp-*")) or list(job.out.iterdir())):
+            return
+        if not saving and log.exists() and log.stat().st_size > before:
+            return
+        time.sleep(0.001)
+    raise AssertionError("the worker got nowhere")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mono", "group_adapter"])
+def test_killed_anywhere_the_weights_are_those_of_an_undisturbed_run(tmp_path: Path, server: Server, kind: str) -> None:
+    """B8: killed while a resume point is written, at random moments of training, and after the last step."""
+    inputs = {"init": make_base(tmp_path / "base"), "corpus": make_documents(tmp_path / "documents")}
+    settings = {"steps": STEPS, "evaluations": 3, "lora": dataclasses.replace(LORA, dropout=0.2)}
+    calm, killed = (make_job(tmp_path / name, kind, inputs, EVERY_STEP | {"row_tokens": 32}, **settings) for name in "ab")
+    for job in (calm, killed):
+        job.write()
+    server.start(calm)
+    assert server.ended() == 0
+    luck = random.Random(kind)
+    for attempt in range(8):
+        pid = server.start(killed)
+        wait_for_progress(killed, saving=bool(attempt % 2))
+        time.sleep(luck.random() * 0.08)
+        os.kill(pid, signal.SIGKILL)
+        if server.ended() == 0:
+            break
+    server.start(killed)
+    assert server.ended() == 0
+    assert digest(killed) == digest(calm)
+    assert torch.equal(torch.tensor(logged(calm, "train/loss")), torch.tensor(last_of_each_step(killed, "train/loss")))
+
+
+def last_of_each_step(job: Job, name: str) -> list[float]:
+    found = {line["step"]: line["metrics"][name] for line in lines(job) if name in line["metrics"]}
+    return [found[step] for step in sorted(found)]

@@ -1,0 +1,91 @@
+"""`doctor`: what it finds wrong with an environment and with a store."""
+
+from pathlib import Path
+
+import pytest
+from fakes.bed import put
+
+from alma_pipeline import doctor
+from alma_pipeline.store import Store
+
+KEY = "a" * 64
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    put(store, "mono", KEY, files={"model.bin": "0123456789", "log.txt": "x"})
+    put(store, "cpo", "b" * 64)
+    return store
+
+
+def found(store: Store, verify: bool) -> list[str]:
+    return list(doctor.store_problems(Store(store.root), verify))
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_sound_store(filled: Store, verify: bool) -> None:
+    assert found(filled, verify) == []
+
+
+def test_a_flipped_byte_is_found_by_its_digest_alone(filled: Store) -> None:
+    file = filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin"
+    content = bytearray(file.read_bytes())
+    content[5] ^= 1
+    file.write_bytes(content)
+    assert found(filled, verify=False) == []
+    assert found(filled, verify=True) == [f"{file}: its content changed; run its node again with --force"]
+
+
+def test_a_short_file_is_found_without_reading(filled: Store) -> None:
+    file = filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin"
+    file.write_bytes(b"0123")
+    assert found(filled, verify=False) == [f"{file.parent}: files are missing or have another size; run its node again"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "no record.json"), ('{"schema": 9}', "schema 9, expected 1"), ("{", "is damaged")],
+)
+def test_a_folder_with_no_good_record_is_told_and_the_rest_still_read(filled: Store, text: str | None, said: str) -> None:
+    record = filled.root / "artifacts" / f"cpo-{'b' * 12}" / "record.json"
+    record.unlink() if text is None else record.write_text(text)
+    (filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin").unlink()
+    first, second = sorted(found(filled, verify=True))
+    assert said in first and str(record.parent) in first
+    assert "files are missing" in second
+
+
+def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B4: releases with known faults are told, with the fault and the way out."""
+    versions = {name: "1.0" for name in doctor.NEEDED} | {"deepspeed": "0.16.0", "peft": ""}
+    monkeypatch.setattr(doctor, "_version", versions.get)
+    missing, bad = sorted(doctor.environment(), reverse=True)
+    assert missing.startswith("peft is not installed; run `pip install")
+    assert bad.startswith("deepspeed 0.16.0: no_sync with ZeRO-3 raises") and "constraints.txt" in bad
+
+
+def test_this_environment_is_sound() -> None:
+    assert list(doctor.environment()) == []
+
+
+@pytest.mark.parametrize("harm", [False, True])
+def test_exit_code_and_text(filled: Store, capsys: pytest.CaptureFixture[str], harm: bool) -> None:
+    if harm:
+        (filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin").unlink()
+    assert doctor.main(filled.root, verify=True) == int(harm)
+    text = capsys.readouterr().out
+    assert ("files are missing" in text) == harm
+    assert ("every file matches its digest" in text) != harm
+    assert "2 artifacts" in text
+
+
+def test_a_path_with_brackets_is_shown_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    doctor.main(tmp_path / "[red]", verify=False)
+    assert "[red]" in capsys.readouterr().out
+
+
+def test_doctor_changes_nothing(filled: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    doctor.main(filled.root, verify=True)
+    doctor.main(tmp_path / "none", verify=True)
+    assert sorted(tmp_path.rglob("*")) == before

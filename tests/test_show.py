@@ -1,0 +1,86 @@
+"""`show` and `plan --diff`: finding an artifact by what one remembers of it."""
+
+import pytest
+from fakes.bed import put
+
+from alma_pipeline import show
+from alma_pipeline.errors import UserError
+from alma_pipeline.store import Store
+
+BASE, OLD, NEW, LONE = "aaaa11" + "0" * 58, "aaaa22" + "0" * 58, "bbbb33" + "0" * 58, "cccc44" + "0" * 58
+
+
+def payload(inputs: dict[str, str], version: int = 1, **config: object) -> dict[str, object]:
+    return {"payload": {"kind": "fake", "version": version, "config": config, "inputs": inputs}}
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    put(store, "base", BASE, payload({}) | {"created": "2026-11-01T00:00:00+0000"})
+    put(store, "mono", OLD, payload({"init": BASE}, beta=0.1, steps=5) | {"created": "2026-11-02T00:00:00+0000"})
+    new = payload({"init": OLD}, beta=0.2, steps=5) | {"created": "2026-11-03T00:00:00+0000", "result": {"steps": 5}}
+    put(store, "mono", NEW, new)
+    put(store, "cpo", LONE, payload({"init": "f" * 64}, version=2, beta=0.1, steps=5) | {"created": "2026-11-04T00:00:00+0000"})
+    return Store(store.root)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("mono", NEW), (f"mono-{OLD[:12]}", OLD), (OLD, OLD), ("aaaa2", OLD), ("bbbb", NEW), ("base", BASE)],
+)
+def test_find(filled: Store, text: str, key: str) -> None:
+    """A name means its newest artifact."""
+    assert show.find(filled, text).key == key
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("aaaa", "'aaaa' is the beginning of 2 keys: "),
+        ("mno", "no artifact 'mno' in .*; did you mean 'mono'"),
+        ("bbb", "no artifact 'bbb' in "),
+    ],
+)
+def test_what_cannot_be_found(filled: Store, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        show.find(filled, text)
+
+
+def test_an_empty_store(store: Store) -> None:
+    with pytest.raises(UserError, match="the store is empty"):
+        show.find(store, "mono")
+
+
+def test_lineage(filled: Store) -> None:
+    assert show.lineage(filled, show.find(filled, "mono"), 1) == [f"  init: mono-{OLD[:12]}", f"    init: base-{BASE[:12]}"]
+    assert show.lineage(filled, show.find(filled, "cpo"), 0) == ["init: ffffffffffff (gone)"]
+
+
+def test_show(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show.main(filled.root, ["mono"]) == 0
+    text = capsys.readouterr().out
+    for part in (NEW, str(filled.root), "2026-11-03", '"beta": 0.2', '"steps": 5', f"mono-{OLD[:12]}", "1 files"):
+        assert part in text.replace("\n", "") or part in text, part
+
+
+@pytest.mark.parametrize("names", [[], ["a", "b"]])
+def test_show_takes_one_name(filled: Store, names: list[str]) -> None:
+    with pytest.raises(UserError, match="show takes one"):
+        show.main(filled.root, names)
+
+
+def test_diff(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show.diff(filled.root, OLD, NEW) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["beta", "0.1", "0.2"] in rows and ["input", "init", BASE[:12], OLD[:12]] in rows
+    assert not any("steps" in row for row in rows)
+
+
+def test_diff_tells_a_version(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    show.diff(filled.root, OLD, LONE)
+    assert ["version", "1", "2"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_no_difference(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    show.diff(filled.root, OLD, OLD)
+    assert "no difference" in capsys.readouterr().out

@@ -1,0 +1,150 @@
+"""Where tracking writes: the database that is made once, addresses that cannot work, runs of dead processes."""
+
+import os
+import sqlite3
+import subprocess
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracking_help import invocation, line, one_run, runs, script, start_node
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.schema import Tracking
+from alma_pipeline.tracking import Tracker, check_uri, tracking_uri
+from alma_pipeline.tracking_recorder import Recorder
+from alma_pipeline.tracking_server import _share, connect
+
+Make = Callable[..., Tracker]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database for all tests, made once (it takes seconds); each test has its own experiment."""
+    return tmp_path_factory.mktemp("a store")
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Tracking:
+    return Tracking(name="t", experiment=request.node.name, system_metrics=False)
+
+
+@pytest.fixture
+def make(root: Path, settings: Tracking) -> Make:
+    return lambda given=None, tracking=settings: Tracker(root, tracking, given or invocation())
+
+
+@pytest.fixture
+def client(root: Path) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri(root))
+
+
+def test_the_database_lets_readers_in_while_runs_write(root: Path, make: Make, tmp_path: Path) -> None:
+    """B31."""
+    one_run(make(), tmp_path)
+    with sqlite3.connect(root / "mlflow.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("uri", ["file:///data/mlruns", "./mlruns", "/data/mlruns", "mlruns", "file:mlruns"])
+def test_a_file_store_is_refused_early(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B40: with the way out, and the flag for those who insist."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match=r"migrate-filestore --source .*mlruns .*MLFLOW_ALLOW_FILE_STORE"):
+        check_uri()
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    check_uri()
+
+
+@pytest.mark.parametrize("uri", ["", "http://h:5000", "https://u:p@h/x", "sqlite:////a/b.db", "databricks", "postgresql://h/d"])
+def test_other_addresses_pass(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    check_uri()
+
+
+@pytest.mark.slow
+def test_runs_of_a_killed_process_are_set_right(make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    """B38: after a real kill -9 the next invocation says KILLED, and leaves those of living processes alone."""
+    body = f"""
+settings = Tracking(name="t", experiment={settings.experiment!r}, system_metrics=False)
+tracker = Tracker(Path({str(root)!r}), settings, invocation("dead"))
+start_node(tracker, Path({str(tmp_path)!r}), "mono")
+tracker.run_id("mono", within=100)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    living = make(invocation("living"))
+    start_node(living, tmp_path / "living", "parallel")
+    assert living.run_id("parallel", within=60)
+    assert subprocess.run(script(body), check=False).returncode == -9
+    before = {name: run.info.status for name, run in runs(client, settings).items()}
+    assert before == dict.fromkeys(("dead", "mono", "living", "parallel"), "RUNNING")
+    one_run(make(invocation("next")), tmp_path / "next")
+    after = {name: run.info.status for name, run in runs(client, settings).items()}
+    expected = {"dead": "KILLED", "mono": "KILLED", "living": "RUNNING", "parallel": "RUNNING"}
+    assert after == expected | {"next": "FINISHED", "cpo": "FINISHED"}
+    assert runs(client, settings)["mono"].data.tags["alma.status"] == "KILLED"
+    living.finished("FINISHED", {})
+    living.close()
+
+
+@pytest.mark.slow
+def test_processes_that_make_the_database_at_once(tmp_path: Path) -> None:
+    """B31, B39: one database, one experiment, both runs, no word on stderr."""
+    body = f"""
+settings = Tracking(name="t", system_metrics=False)
+tracker = Tracker(Path({str(tmp_path / "store")!r}), settings, invocation(sys.argv[1], sweep="s", job=1))
+start_node(tracker, Path({str(tmp_path)!r}) / sys.argv[1], sys.argv[1] + " node")
+tracker.run_id(sys.argv[1] + " node", within=100)
+tracker.node_ended(sys.argv[1] + " node", "FINISHED", {{}}, Path("log.txt"), [])
+tracker.finished("FINISHED", {{}})
+tracker.close(100)
+"""
+    started = [subprocess.Popen([*script(body), name], stderr=subprocess.PIPE, text=True) for name in ("one", "two")]
+    assert [process.communicate(timeout=200)[1] for process in started] == ["", ""]
+    with sqlite3.connect(tmp_path / "store" / "mlflow.db") as database:
+        experiments = database.execute("SELECT name FROM experiments ORDER BY name").fetchall()
+        found = dict(database.execute("SELECT name, status FROM runs").fetchall())
+    assert experiments == [("Default",), ("alma",)]
+    assert found == dict.fromkeys(("one", "two", "one node", "two node", "sweep cpo s"), "FINISHED")
+    assert os.listdir(tmp_path / "store" / "mlartifacts")
+
+
+def test_an_event_that_is_delivered_twice_makes_one_run(root: Path, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    """After an outage nobody knows whether the last call arrived: the same events again change nothing."""
+    server = connect(root, tracking_uri(root), settings.experiment)
+    common = {"time": 1_700_000_000.0, "tags": {}, "settings": {"a": 1}, "paths": {}}
+    events: list[dict[str, Any]] = [
+        common | {"do": "begin", "node": "", "name": "outer", "uid": "u1", "sweep": "", "again": True},
+        common
+        | {"do": "node", "node": "cpo", "uid": "u2", "run": "", "datasets": [["d", "1", "train"]]}
+        | {"evaluates": None, "again": True},
+        {"do": "metrics", "node": "cpo", "lines": [line(1, 1.0)]},
+        common | {"do": "end", "node": "cpo", "status": "FAILED", "metrics": {"x": 1.0}, "repeat_on": None},
+    ]
+    for _ in range(2):
+        recorder = Recorder(server, {}, system_metrics=False)
+        for event in events:
+            recorder.apply(event)
+    found = runs(client, settings)
+    assert len(client.search_runs([server.experiment])) == len(found) == 2
+    assert [point.step for point in client.get_metric_history(found["cpo"].info.run_id, "train/loss")] == [1]
+    assert found["cpo"].info.end_time == 1_700_000_000_000
+    assert len(found["cpo"].inputs.dataset_inputs) == 1
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete")])
+def test_a_network_disk_keeps_the_old_journal(kind: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's write-ahead log must not be on a network file system."""
+    import psutil
+
+    disk = namedtuple("disk", "mountpoint fstype")
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: [disk("/", "overlay"), disk(str(tmp_path), kind)])
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("CREATE TABLE t (x)")
+    _share(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
