@@ -9,6 +9,10 @@ from alma_pipeline.launch import PLACE
 from alma_pipeline.store import Store
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="write the golden plans again, after a change that is meant")
+
+
 def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_") or name in (*PLACE, "ALMA_PIPELINE_STORE")]:
         del os.environ[name]

@@ -54,7 +54,7 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
     if config.adapter != "none":
         model = _fresh(model, config.lora, dropout) if not continued else _taken_up(model, init, config.lora, dropout)
     if hardware.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return Trainee(
         model=model,
         form="full" if config.adapter == "none" else "adapter",
