@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -48,19 +48,30 @@ def kinds() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules([str(found)]) if module.ispkg)
 
 
+class LateSchema:
+    """A schema in Hydra's store that is built when Hydra takes its copy: a stage needs half of them, each once."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DictConfig:
+        node: DictConfig = thaw(OmegaConf.structured(kind_config(self.kind) if self.kind else Config))
+        if not self.kind:
+            OmegaConf.set_struct(node.groups, False)  # its names are checked by the plan, which knows the groups of the run
+        return node
+
+
 def register() -> None:
     """Put the typed schema where the YAML files' defaults lists find it; safe to call again."""
-    store = ConfigStore.instance()
-    if "schema.yaml" in store.repo:
-        return
-    names = kinds()
-    # Stored as classes and thawed in place: a node given to `store` would be built twice.
-    store.store(name="schema", node=Config)
-    schema = thaw(store.repo["schema.yaml"].node)
-    OmegaConf.set_struct(schema.groups, False)  # its names are checked by the plan, which knows the groups of the run
-    for kind in names:
-        store.store(group="kind", name=kind, node=kind_config(kind))
-        thaw(store.repo["kind"][f"{kind}.yaml"].node)
+    repo = ConfigStore.instance().repo
+    if "schema.yaml" not in repo:
+        repo["kind"] = {f"{kind}.yaml": _late(kind) for kind in kinds()}
+        repo["schema.yaml"] = _late("")
+
+
+def _late(kind: str) -> ConfigNode:
+    node: Any = LateSchema(kind)
+    return ConfigNode(name=f"{kind or 'schema'}.yaml", node=node, group="kind" if kind else None, package=None, provider=None)
 
 
 def compose_tree(overrides: list[str], hydra: bool = False) -> DictConfig:

@@ -269,7 +269,7 @@ def test_two_processes_through_a_real_launcher(orders: Path, tmp_path: Path, lau
     hosts = tmp_path / "hosts"
     hosts.write_text("localhost slots=2\n")
     hardware = Hardware(name="two", launcher=launcher, devices=2, hostfile=str(hosts))
-    world = World(tmp_path, orders, hardware)
+    world = World(tmp_path, orders, Launcher(hardware, tmp_path))
     config = recipe({"a": FakeMany(text="a")}, hardware=hardware)
     done = world.run(config)
     assert done["a"].result["text"] == "a" and "rank 1" in ranks(orders)

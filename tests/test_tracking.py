@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking_help import KEY, SCORES, artifact, invocation, line, one_run, runs, start_node, warnings
+from tracking_help import KEY, SCORES, artifact, invocation, line, one_run, runs, script, start_node, warnings
 
 from alma_pipeline import tracking_recorder
 from alma_pipeline.schema import Tracking
-from alma_pipeline.tracking import Tracker, replay, tracking_uri
+from alma_pipeline.tracking import Tracker, tracking_uri
 
 Make = Callable[..., Tracker]
 
@@ -86,18 +85,13 @@ def test_what_an_invocation_leaves(make: Make, client: Any, settings: Tracking, 
 
 def test_nothing_is_made_or_imported_for_nothing(tmp_path: Path) -> None:
     """An invocation that runs nothing, and one with tracking off, leave no trace."""
-    code = f"""
-import sys; from pathlib import Path; sys.path.insert(0, {str(Path(__file__).parent)!r})
-from tracking_help import *
-from alma_pipeline.schema import Tracking
+    body = f"""
 root = Path({str(tmp_path)!r})
 idle = Tracker(root, Tracking(name="t"), invocation()); idle.finished("FINISHED", {{}}); idle.close()
-off = Tracker(root, Tracking(name="t", enabled=False), invocation())
-start_node(off, root / "work"); off.metrics("cpo", [line(1, 1.0)]); off.node_ended("cpo", "FINISHED", {{}}, root / "x", [])
-off.finished("FINISHED", {{}}); off.close()
+one_run(Tracker(root, Tracking(name="t", enabled=False), invocation()), root / "work")
 print([name for name in ("mlflow", "torch", "sqlalchemy") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(script(body), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
 
@@ -301,16 +295,3 @@ def test_system_metrics_of_a_node(
     metrics = runs(client, settings)["cpo"].data.metrics
     assert "system/cpu_utilization_percentage" in metrics
     assert not [thread for thread in threading.enumerate() if "SystemMetrics" in thread.name]
-
-
-def test_metrics_can_be_replayed(make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path) -> None:
-    """All lines of the file are on the run afterwards, those it had only once."""
-    one_run(make(), tmp_path)
-    run_id = runs(client, settings)["cpo"].info.run_id
-    (tmp_path / "metrics.jsonl").write_text(
-        "".join(json.dumps(line(step, loss)) + "\n" for step, loss in ((1, 2.0), (2, 1.5), (3, 1.0)))
-    )
-    for _ in range(2):
-        assert replay(root, settings, tmp_path, run_id) == 3
-    points = client.get_metric_history(run_id, "train/loss")
-    assert [(point.step, point.value) for point in points] == [(1, 2.0), (2, 1.5), (3, 1.0)]

@@ -1,5 +1,6 @@
 """Where tracking writes: the database that is made once, addresses that cannot work, runs of dead processes."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ from tracking_help import invocation, line, one_run, runs, script, start_node
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Tracking
-from alma_pipeline.tracking import Tracker, check_uri, tracking_uri
+from alma_pipeline.tracking import Tracker, check_uri, replay, tracking_uri
 from alma_pipeline.tracking_recorder import Recorder
 from alma_pipeline.tracking_server import _share, connect
 
@@ -148,3 +149,16 @@ def test_a_network_disk_keeps_the_old_journal(kind: str, mode: str, tmp_path: Pa
     _share(f"sqlite:///{tmp_path / 'mlflow.db'}")
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
+
+
+def test_metrics_can_be_replayed(make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path) -> None:
+    """All lines of the file are on the run afterwards, those it had only once."""
+    one_run(make(), tmp_path)
+    run_id = runs(client, settings)["cpo"].info.run_id
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(line(step, loss)) + "\n" for step, loss in ((1, 2.0), (2, 1.5), (3, 1.0)))
+    )
+    for _ in range(2):
+        assert replay(root, settings, tmp_path, run_id) == 3
+    points = client.get_metric_history(run_id, "train/loss")
+    assert [(point.step, point.value) for point in points] == [(1, 2.0), (2, 1.5), (3, 1.0)]

@@ -106,7 +106,7 @@ class MlflowServer:
 
     def _wait(self) -> None:
         assert self.process is not None
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=5):

@@ -110,12 +110,11 @@ def fake_world(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Path]:
 class World:
     """A store, a launcher, and what tests do with them."""
 
-    def __init__(self, root: Path, orders: Path, hardware: Hardware = LOCAL) -> None:
+    def __init__(self, root: Path, orders: Path, launcher: launch.Launcher) -> None:
         self.store = Store(root / "store")
         self.orders = orders
+        self.launcher = launcher
         self.told = Told()
-        self.store.root.mkdir()
-        self.launcher = launch.Launcher(hardware, self.store.root)
 
     def order(self, node: str, **what: Any) -> None:
         (self.orders / f"{node}.json").write_text(json.dumps(what))

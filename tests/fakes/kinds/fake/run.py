@@ -1,7 +1,10 @@
 """Joins the text of its inputs with its own, in steps with resume points, and misbehaves when told to.
 
 What a test orders stands in `$FAKE_ORDERS/<node>.json`, apart from the settings, so that it changes no key:
-pause: seconds per step; hold: a step that waits until `$FAKE_ORDERS/<node>.go` is there; end: user | crash | exit | silent | kill | stubborn, after step `at`; spawn: a process left behind.
+    pause   seconds per step
+    hold    a step that waits until `$FAKE_ORDERS/<node>.go` is there
+    end     user | crash | exit | silent | kill | stubborn, after step `at`
+    spawn   leave a process behind
 What a worker did stands in `$FAKE_ORDERS/<node>.journal`: a line `pid word` for each step.
 """
 
