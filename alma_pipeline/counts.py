@@ -10,9 +10,7 @@ from alma_pipeline.store import Record
 READ_ROLES = ("corpus", "preferences", "test")
 
 
-def counts(
-    config: NodeConfig, sources: Mapping[str, tuple[NodeConfig, Record | None]], expected: Expected
-) -> Counts:
+def counts(config: NodeConfig, sources: Mapping[str, tuple[NodeConfig, Record | None]], expected: Expected) -> Counts:
     """For a node and its inputs (role to settings and artifact): those of its text, exact where it was prepared."""
     for role in READ_ROLES:
         if role not in sources:

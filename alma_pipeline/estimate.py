@@ -158,9 +158,7 @@ def _buffers(trained: int, frozen: int, precision: str, hardware: Hardware) -> f
     return total
 
 
-def _training_seconds(
-    config: Training, model: Model, hardware: Hardware, tokens: int, length: float, counts: Counts
-) -> float:
+def _training_seconds(config: Training, model: Model, hardware: Hardware, tokens: int, length: float, counts: Counts) -> float:
     """Seconds at the assumed utilisation, dev measurements included."""
     shape = model.architecture
     lora = config.lora if config.adapter != "none" else None

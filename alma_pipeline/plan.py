@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alma_pipeline import fields
-from alma_pipeline.errors import ConfigError
 from alma_pipeline.counts import counts
+from alma_pipeline.errors import ConfigError
 from alma_pipeline.estimate import Estimate, estimate
 from alma_pipeline.identity import differences, flatten, key_of, payload, settings
 from alma_pipeline.recipe import Node, build, is_training

@@ -1,14 +1,12 @@
 """Estimates against published numbers, hand-computed cases, and the laws they must obey."""
 
 import dataclasses
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from alma_pipeline import sizes
-from alma_pipeline.estimate import BUCKET, PROCESS_BYTES, Counts, Estimate, estimate, expected, training_memory
+from alma_pipeline.estimate import Counts, Estimate, estimate
 from alma_pipeline.job import kind_config
 from alma_pipeline.schema import Architecture, Hardware, Lora, Model
 

@@ -31,8 +31,12 @@ def test_every_option_is_found() -> None:
     assert len(OPTIONS) == 28, OPTIONS
     assert EXPERIMENTS == ["alma_13b", "alma_13b_r", "alma_7b", "demo", "x_alma_13b"]
     nodes = {path.stem for path in (config.CONF / "node").glob("*.yaml")}
-    listed = {line.split("@stages.")[1].strip() for path in (config.CONF / "stage").glob("*.yaml") for line in
-              path.read_text().splitlines() if "@stages." in line}
+    listed = {
+        line.split("@stages.")[1].strip()
+        for path in (config.CONF / "stage").glob("*.yaml")
+        for line in path.read_text().splitlines()
+        if "@stages." in line
+    }
     assert nodes == listed, "a node file that no stage lists, or the other way round"
 
 
@@ -88,4 +92,3 @@ def test_another_language_is_not_in_the_published_checkpoint(tmp_path: Path) -> 
 def test_upstream_train_adopts_nothing(tmp_path: Path) -> None:
     plan = make_plan(config.load(["model=13b", "stage=cpo", "upstream=train"]), Store(tmp_path))
     assert not [step.node.name for step in plan.steps if step.verdict == "adopt"]
-

@@ -238,7 +238,6 @@ def test_killed_anywhere_the_weights_are_those_of_an_undisturbed_run(tmp_path: P
         torn += bool(list(killed.resume.glob("step-*.tmp-*")))
     server.start(killed)
     assert server.ended() == 0
-    print("KT", kills, torn, attempt)
     assert kills >= 3 and torn >= 1, "the killing came too late to test anything"
     assert digest(killed) == digest(calm)
     assert torch.equal(torch.tensor(logged(calm, "train/loss")), torch.tensor(last_of_each_step(killed, "train/loss")))
