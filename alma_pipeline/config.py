@@ -49,7 +49,7 @@ def kinds() -> list[str]:
 
 
 class LateSchema:
-    """A schema in Hydra's store that is built when Hydra takes its copy: a stage needs half of them, each once."""
+    """A schema in Hydra's store that is built when Hydra takes its copy of it: a stage needs half of them."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -61,6 +61,13 @@ class LateSchema:
         return node
 
 
+class LateNode(ConfigNode):
+    """Where a `LateSchema` stands; never changed, so that the copy which Hydra makes of its whole store can share it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LateNode":
+        return self
+
+
 def register() -> None:
     """Put the typed schema where the YAML files' defaults lists find it; safe to call again."""
     repo = ConfigStore.instance().repo
@@ -69,9 +76,9 @@ def register() -> None:
         repo["schema.yaml"] = _late("")
 
 
-def _late(kind: str) -> ConfigNode:
+def _late(kind: str) -> LateNode:
     node: Any = LateSchema(kind)
-    return ConfigNode(name=f"{kind or 'schema'}.yaml", node=node, group="kind" if kind else None, package=None, provider=None)
+    return LateNode(name=f"{kind or 'schema'}.yaml", node=node, group="kind" if kind else None, package=None, provider=None)
 
 
 def compose_tree(overrides: list[str], hydra: bool = False) -> DictConfig:

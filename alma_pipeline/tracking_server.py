@@ -6,6 +6,7 @@ Everything that imports mlflow does so inside a function, in tracking's backgrou
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -185,6 +186,7 @@ def connect(root: Path, uri: str, experiment: str) -> Server:
     lock = FileLock(root / "mlflow.lock", timeout=LOCK_SECONDS)
     client_class = _import_client()
     with lock:
+        _create_database(client_class, uri)
         client = client_class(tracking_uri=uri)
         found = _experiment(client, experiment, None if uri.startswith(("http", "databricks")) else root / "mlartifacts")
         _share(uri)
@@ -220,6 +222,20 @@ def _experiment(client: Any, name: str, artifacts: Path | None) -> str:
             f"experiment '{name}' is deleted in MLflow: `mlflow experiments restore -x {number}`, or another tracking.experiment"
         )
     return str(found.experiment_id)
+
+
+def _create_database(client_class: Any, uri: str) -> None:
+    """Make a new SQLite file under another name first: one that is cut off in MLflow's migrations never works again."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.exists():
+        return
+    folder = path.with_name(f"{path.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    client_class(tracking_uri=f"sqlite:///{folder / 'draft.db'}")
+    shutil.copyfile(folder / "draft.db", folder / "copy.db")  # the draft is still open in this process
+    os.replace(folder / "copy.db", path)
+    shutil.rmtree(folder)
 
 
 def _share(uri: str) -> None:

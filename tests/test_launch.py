@@ -125,9 +125,9 @@ def server(orders: Path, tmp_path: Path) -> Iterator[ForkServer]:
     server.close()
 
 
-def prepared(store: Store, name: str = "a", **settings: Any) -> tuple[Path, str]:
+def prepared(store: Store, name: str = "a") -> tuple[Path, str]:
     """A work folder with its job, as the runner leaves it to a launcher; the lock stays held."""
-    config = recipe({name: FakeMany(text="a", **settings)})
+    config = recipe({name: FakeMany(text=name)})
     step = planned(config, store)[name]
     work = store.begin(name, step.key)
     (work.path / "out").mkdir(exist_ok=True)
@@ -264,8 +264,11 @@ def ranks(orders: Path) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
-def test_two_processes_through_a_real_launcher(orders: Path, tmp_path: Path, launcher: str) -> None:
+def test_two_processes_through_a_real_launcher(
+    orders: Path, tmp_path: Path, launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """B17: both ranks get our arguments and no others; rank 0 alone writes the result (B18)."""
+    played(tmp_path, monkeypatch, "ssh", 'while [ "$1" != localhost ]; do shift; done; shift; exec "$@"')
     hosts = tmp_path / "hosts"
     hosts.write_text("localhost slots=2\n")
     hardware = Hardware(name="two", launcher=launcher, devices=2, hostfile=str(hosts))

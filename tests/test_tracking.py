@@ -50,7 +50,7 @@ def test_what_an_invocation_leaves(make: Make, client: Any, settings: Tracking, 
     tracker.metrics("cpo", [line(2, 1.5)])
     tracker.node_ended("cpo", "FINISHED", {"steps": 2, "before": {"dev/loss": 3.0}}, tmp_path / "log.txt", [])
     tracker.finished("FINISHED", {"eval/avg/en-xx/chrf++": 60.5})
-    tracker.close()
+    tracker.close(limit=300)
 
     found = runs(client, settings)
     parent, child = found["cpo-tiny-01234567"], found["cpo"]
@@ -104,7 +104,7 @@ def test_a_resumed_node_goes_on_with_its_run(make: Make, client: Any, settings: 
     run_id = first.run_id("cpo", within=60)
     first.metrics("cpo", [line(1, 1.0), line(2, 1.0)])
     first.finished("KILLED", {})
-    first.close()
+    first.close(limit=300)
     assert (tmp_path / "mlflow_run").read_text() == run_id
     assert {run.info.status for run in runs(client, settings).values()} == {"KILLED"}
 
@@ -113,7 +113,7 @@ def test_a_resumed_node_goes_on_with_its_run(make: Make, client: Any, settings: 
     second.metrics("cpo", [line(3, 1.0), line(4, 1.0)])
     second.node_ended("cpo", "FINISHED", {}, tmp_path / "log.txt", [])
     second.finished("FINISHED", {})
-    second.close()
+    second.close(limit=300)
     found = runs(client, settings)
     assert sorted(found) == ["cpo", "first", "second"], "no second run for the node"
     node = found["cpo"]
@@ -143,7 +143,7 @@ def test_long_and_many_parameters(make: Make, client: Any, settings: Tracking, t
     start_node(tracker, tmp_path, settings=given)
     tracker.node_ended("cpo", "FINISHED", {}, tmp_path / "log.txt", [])
     tracker.finished("FINISHED", {})
-    tracker.close()
+    tracker.close(limit=300)
     node = runs(client, settings)["cpo"]
     assert len(node.data.params) == 251
     assert node.data.params["prompt"].startswith("sha256:")
@@ -158,7 +158,7 @@ def test_evaluation_is_linked_to_its_checkpoint(make: Make, client: Any, setting
     start_node(tracker, tmp_path / "b", "cpo.score", key="e" * 64, inputs={"hypotheses": "b" * 64}, checkpoint=KEY)
     tracker.node_ended("cpo.score", "FINISHED", SCORES, tmp_path / "log.txt", [])
     tracker.finished("FINISHED", {})
-    tracker.close()
+    tracker.close(limit=300)
     found = runs(client, settings)
     score, cpo = found["cpo.score"], found["cpo"]
     assert score.data.tags["alma.checkpoint_key"] == KEY
@@ -188,7 +188,7 @@ def test_one_switch_for_artifacts(
     files = [tmp_path / file for file in ("record.json", "scores.json", "model.safetensors", "gone.json")]
     tracker.node_ended("cpo", "FINISHED", {"checkpoint": {"form": "full"}}, tmp_path / "log.txt", files)
     tracker.finished("FINISHED", {})
-    tracker.close()
+    tracker.close(limit=300)
     folder = Path(runs(client, settings)["cpo"].info.artifact_uri.removeprefix("file://").replace("%20", " "))
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == expected
 
@@ -211,7 +211,7 @@ def test_a_deleted_experiment_is_named(
     make: Make, root: Path, client: Any, settings: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """B39: never into another experiment instead; the records wait until the user has decided."""
-    number = client.create_experiment(settings.experiment)
+    number = client.create_experiment(settings.experiment, artifact_location=root.as_uri())
     client.delete_experiment(number)
     one_run(make(), tmp_path)
     assert len(warnings(caplog)) == 1
@@ -230,7 +230,7 @@ def test_no_run_stays_open(make: Make, client: Any, settings: Tracking, tmp_path
     start_node(tracker, tmp_path)
     if ending:
         tracker.finished(ending, {})
-    tracker.close()
+    tracker.close(limit=300)
     assert {run.info.status for run in runs(client, settings).values()} == {expected}
 
 
@@ -245,7 +245,7 @@ def sweep_job(make: Make, work: Path, job: int, status: str, sweep: str) -> Trac
 def test_a_sweep_has_one_run_above_its_jobs(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:
     together = [sweep_job(make, tmp_path, job, "FINISHED", "multirun/o'clock") for job in (0, 1)]
     for tracker in together:
-        tracker.close()
+        tracker.close(limit=300)
     sweep_job(make, tmp_path, 2, "FAILED", "another").close()
     found = runs(client, settings)
     above = {name: found[name].data.tags["mlflow.parentRunId"] for name in ("job 0", "job 1", "job 2")}
@@ -274,7 +274,7 @@ def test_secrets_leave_nothing_behind(
     files = [store / "record.json", store / "hypotheses.jsonl"]
     tracker.node_ended("cpo", "FINISHED", {"signatures": {"x": canary}, **SCORES}, store / "log.txt", files)
     tracker.finished("FINISHED", {canary: 1.0})
-    tracker.close()
+    tracker.close(limit=300)
     assert "<redacted>" in artifact(runs(client, settings)["cpo"], "logs/cpo.log")
     assert len(runs(client, settings)) == 2
     spread = [path for path in root.rglob("*") if path.is_file() and canary.encode() in path.read_bytes()]
@@ -291,7 +291,7 @@ def test_system_metrics_of_a_node(
     time.sleep(1)
     tracker.node_ended("cpo", "FINISHED", {}, tmp_path / "log.txt", [])
     tracker.finished("FINISHED", {})
-    tracker.close()
+    tracker.close(limit=300)
     metrics = runs(client, settings)["cpo"].data.metrics
     assert "system/cpu_utilization_percentage" in metrics
     assert not [thread for thread in threading.enumerate() if "SystemMetrics" in thread.name]

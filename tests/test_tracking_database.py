@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 import subprocess
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -89,7 +90,30 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert after == expected | {"next": "FINISHED", "cpo": "FINISHED"}
     assert runs(client, settings)["mono"].data.tags["alma.status"] == "KILLED"
     living.finished("FINISHED", {})
-    living.close()
+    living.close(limit=300)
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_makes_the_database(tmp_path: Path) -> None:
+    """Half a schema under the final name would be refused for ever ("duplicate column name")."""
+    root = tmp_path / "store"
+    body = f"""
+tracker = Tracker(Path({str(root)!r}), Tracking(name="t", system_metrics=False), invocation())
+start_node(tracker, Path({str(tmp_path)!r}) / "work")
+tracker.run_id("cpo", within=100)
+"""
+    process = subprocess.Popen(script(body))
+    draft = root / "mlflow.db.new" / "draft.db"
+    while not (draft.exists() and draft.stat().st_size > 50_000):
+        assert process.poll() is None, "it was to be killed in the middle"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (root / "mlflow.db").exists()
+    one_run(Tracker(root, Tracking(name="t", system_metrics=False), invocation()), tmp_path / "work")
+    with sqlite3.connect(root / "mlflow.db") as database:
+        assert dict(database.execute("SELECT name, status FROM runs").fetchall())["cpo"] == "FINISHED"
+    assert not draft.parent.exists()
 
 
 @pytest.mark.slow

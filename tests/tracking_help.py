@@ -58,7 +58,7 @@ def one_run(tracker: Tracker, work: Path, status: str = "FINISHED", node: str = 
     tracker.metrics(node, [line(1, 2.0), line(2, 1.5)])
     tracker.node_ended(node, status, {"steps": 2, "checkpoint": {"form": "full"}}, work / "log.txt", [])
     tracker.finished(status, {"eval/avg/en-xx/chrf++": 60.5})
-    tracker.close()
+    tracker.close(limit=300)
 
 
 def runs(client: Any, settings: Tracking) -> dict[str, Any]:

@@ -186,8 +186,8 @@ def test_clipping_scales_the_gradient_and_reports_its_norm(tmp_path: Path, input
     job = job_of(tmp_path, inputs, clip=clip)
     trainee = open_for_training(inputs["init"], job.config, job.hardware, 0.0)
     before = {name: p.detach().clone() for name, p in trainee.model.named_parameters()}
-    engine = Engine(trainee.model, torch.optim.SGD(trainee.model.parameters(), lr=1.0), job.config, job.hardware, 1)
     join(job.hardware)
+    engine = Engine(trainee.model, torch.optim.SGD(trainee.model.parameters(), lr=1.0), job.config, job.hardware, 1)
     ids = torch.arange(3, 13)[None]
     engine.backward(engine.deepspeed(input_ids=ids, labels=ids).loss)
     engine.step(1.0)
@@ -216,7 +216,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
             stdout=log,
             stderr=log,
             check=False,
-            timeout=600,
+            timeout=1800,
         )
     assert done.returncode == 0, (folder / "log.txt").read_text()[-3000:]
     return folder

@@ -22,26 +22,31 @@ from alma_pipeline.job import Job
 
 
 def run(job: Job) -> dict[str, Any]:
-    orders = json.loads(file.read_text()) if (file := _folder() / f"{job.name}.json").exists() else {}
+    told = orders(job)
     note(job, "start")
-    if orders.get("spawn"):
+    if told.get("spawn"):
         left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         note(job, f"spawned {left.pid}")
     first = _resume(job)
     for step in range(first, job.config.steps):
         note(job, f"step {step}")
-        time.sleep(orders.get("pause", 0.0))
-        while orders.get("hold") == step and not (_folder() / f"{job.name}.go").exists():
+        time.sleep(told.get("pause", 0.0))
+        while told.get("hold") == step and not (_folder() / f"{job.name}.go").exists():
             time.sleep(0.02)
         job.log(step + 1, job.config.steps, {"train/loss": 1 / (step + 1)})
         _save(job, step + 1)
-        if step == orders.get("at", 0):
-            _misbehave(orders.get("end", ""))
+        if step == told.get("at", 0):
+            _misbehave(told.get("end", ""))
     text = "".join(Path(source.path, "text.txt").read_text() for source in job.inputs.values()) + job.config.text
     (job.out / "text.txt").write_text(text)
     note(job, "end")
     form = "full" if job.config.adapter == "none" else "adapter"
     return {"text": text, "first": first, "pid": os.getpid(), "checkpoint": {"form": form}}
+
+
+def orders(job: Job) -> dict[str, Any]:
+    file = _folder() / f"{job.name}.json"
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def note(job: Job, word: str) -> None:

@@ -1,5 +1,6 @@
-"""As `fake`; ranks above 0 write down that they were there."""
+"""As `fake`; ranks above 0 write down that they were there, and take as long as a step."""
 
+import time
 from typing import Any
 
 from stages.fake import run as fake
@@ -11,4 +12,5 @@ def run(job: Job) -> dict[str, Any]:
     if job.rank == 0:
         return fake.run(job)
     fake.note(job, f"rank {job.rank}")
+    time.sleep(fake.orders(job).get("pause", 0.0))
     return {}
