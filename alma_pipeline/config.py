@@ -7,7 +7,6 @@ wrong with a request that does not compose is `diagnosis`' business. It plans no
 import dataclasses
 import pkgutil
 import re
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alma_pipeline import fields, recipe
@@ -25,12 +24,11 @@ from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.job import kind_config, thaw
 from alma_pipeline.redact import redact
 from alma_pipeline.schema import Config, GroupedLanguage, NodeConfig, Released
+from alma_pipeline.values import Values, build
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 """Beside this package in a checkout and in an installed wheel alike."""
-PLAIN_FIELDS = ("targets", "upstream", "target", "group", "seed")
-SECTIONS = ("model", "data", "hardware", "evaluation", "tracking", "budget")
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
 """What Hydra raises for overrides and files that do not compose; a file that is no mapping is an OSError."""
 
@@ -108,8 +106,6 @@ def resolve(overrides: list[str], hydra: bool = False) -> tuple[DictConfig, Conf
     if failure:  # outside of the handler, or every error met in looking for the reason would carry this one as its context
         raise ConfigError(diagnosis.problems(overrides, failure)) from failure
     try:
-        if any(text.startswith("+") for text in overrides):
-            _check_added(tree)
         return tree, from_tree(tree)
     except ConfigError as error:
         raise ConfigError(origin.located(error.problems, tree, overrides)) from error
@@ -139,38 +135,24 @@ def _check_one_option(overrides: list[str]) -> None:
         raise ConfigError(found)
 
 
-def _check_added(tree: DictConfig) -> None:
-    """A leading + lets Hydra add any key, also where the schema has no such field. Raises ConfigError."""
-    found = list(_added(tree, ""))
-    if found:
-        raise ConfigError(found)
-
-
-def _added(node: DictConfig, key: str) -> Iterator[str]:
-    schema = OmegaConf.get_type(node)
-    known = [item.name for item in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else []
-    for name in node:
-        full = f"{key}.{name!s}" if key else str(name)
-        if known and name not in known and full != "hydra":
-            yield f"{full}: no such key; {fields.nearest(str(name), known)}"
-        child: Any = node._get_node(name)
-        empty = not isinstance(child, DictConfig) or child._is_none() or child._is_missing() or child._is_interpolation()
-        if not empty and full != "hydra":
-            yield from _added(child, full)
-
-
 def from_tree(tree: DictConfig) -> Config:
     """A composed tree as frozen dataclasses, limits checked. Raises ConfigError."""
     found: list[str] = []
-    values = {name: _object(tree, name, found) for name in (*PLAIN_FIELDS, *SECTIONS, "languages", "groups")}
-    values["languages"] = _entries(GroupedLanguage, values["languages"], "languages", found)
-    if values["model"]:
-        released = _entries(Released, values["model"].released, "model.released", found)
-        values["model"] = dataclasses.replace(values["model"], released=released)
-    values["stages"] = {name: _node(tree, name, found) for name in tree.stages}
+    values = Values(tree, found)
+    plain = {name: values.at(name) for name in values.plain if name not in ("stages", "hydra")}
+    plain["languages"] = {
+        code: build(GroupedLanguage, entry, f"languages.{code}", found) for code, entry in plain["languages"].items()
+    }
+    model = plain["model"] if isinstance(plain["model"], dict) else {}
+    released = {
+        name: build(Released, entry, f"model.released.{name}", found)
+        for name, entry in (model.pop("released", None) or {}).items()
+    }
+    config = build(Config, plain, "", found)
+    stages = {str(name): _node(tree, values, str(name), found) for name in tree.stages}
     if found:
         raise ConfigError(found)
-    config = Config(**values)
+    config = dataclasses.replace(config, stages=stages, model=dataclasses.replace(config.model, released=released))
     limits, names = list(fields.problems(config, "")), list(_unknown_names(config))
     if limits or names:
         # The plan's complaints too, where it can be made: who is told of one mistake wants to hear of all.
@@ -187,55 +169,14 @@ def graph_problems(config: Config) -> list[str]:
     return []
 
 
-def _object(tree: DictConfig, name: str, found: list[str]) -> Any:
-    from alma_pipeline.describe import describe
-
-    try:
-        value = tree[name]
-        return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-    except OmegaConfBaseException as error:
-        found.append(describe(error, str(tree._get_full_key(name))))
+def _node(tree: DictConfig, values: Values, name: str, found: list[str]) -> NodeConfig | None:
+    schema = OmegaConf.get_type(tree.stages, name) or dict
+    if not issubclass(schema, NodeConfig):
+        known = [str(other) for other in tree.stages if other != name]
+        found.append(f"stages.{name}: takes no part in this stage; {fields.nearest(name, known)}")
         return None
-
-
-def _entries(schema: type, values: dict[str, Any], key: str, found: list[str]) -> dict[str, Any]:
-    """A mapping of names to dataclasses, which OmegaConf cannot fill when the dataclass is frozen."""
-    items = dataclasses.fields(schema)
-    hints = typing.get_type_hints(schema)
-    result = {}
-    for name, value in (values or {}).items():
-        if not isinstance(value, dict):
-            found.append(f"{key}.{name}={value}: expected {', '.join(hints)} under it")
-            continue
-        wrong = [
-            f"{key}.{name}.{other}: no such key; {fields.nearest(str(other), list(hints))}"
-            for other in value
-            if other not in hints
-        ]
-        wrong += [
-            f"{key}.{name}.{item.name}: missing; give it {fields.expected(hints[item.name])}"
-            for item in items
-            if item.default == MISSING and value.get(item.name, MISSING) == MISSING
-        ]
-        wrong += [
-            f"{key}.{name}.{other}={child}: expected {fields.expected(hints[other])}, found {child!r}"
-            for other, child in value.items()
-            if other in hints and child != MISSING and not fields.fits(hints[other], child)
-        ]
-        found += wrong
-        if not wrong:
-            result[name] = schema(**value)
-    return result
-
-
-def _node(tree: DictConfig, name: str, found: list[str]) -> NodeConfig | None:
-    node = tree.stages[name]
-    if not OmegaConf.is_config(node) or not issubclass(OmegaConf.get_type(node) or dict, NodeConfig):
-        known = [other for other in tree.stages if other != name]
-        found.append(f"stages.{name}: takes no part in this stage; {fields.nearest(str(name), known)}")
-        return None
-    value: NodeConfig | None = _object(tree.stages, name, found)
-    return value
+    node: NodeConfig | None = build(schema, values.at(f"stages.{name}"), f"stages.{name}", found)
+    return node
 
 
 def _unknown_names(config: Config) -> Iterator[str]:

@@ -202,8 +202,10 @@ def is_finished(work: Path) -> bool:
 
 def _clear(work: Path, all_of_it: bool, metrics: bool) -> None:
     """Leftovers of an unfinished attempt; what it can go on from stays, unless the node was asked for again."""
-    for name in ("result.json", "error.json", *(("metrics.jsonl",) if metrics else ())):
-        (work / name).unlink(missing_ok=True)
+    for path in (work / "result.json", work / "error.json", *work.glob("failed-*.txt")):
+        path.unlink(missing_ok=True)
+    if metrics:
+        (work / "metrics.jsonl").unlink(missing_ok=True)
     for name in ("out", "resume") if all_of_it else ("out",):
         if (work / name).exists():
             shutil.rmtree(work / name)
@@ -220,5 +222,7 @@ def _failure(name: str, work: Path, code: int) -> PipelineError:
     ends = f"signal {-code}" if code < 0 else f"exit code {code}" if code else "exit code 0, but without a result"
     reason = f"its worker ended with {ends}"
     log = work / "log.txt"
-    lines = redact(log.read_text(encoding="utf-8", errors="replace")).splitlines() if log.exists() else []
+    first = sorted(work.glob("failed-*.txt"), key=lambda path: path.stat().st_mtime)[:1]
+    told = next((path for path in (*first, log) if path.exists()), None)
+    lines = redact(told.read_text(encoding="utf-8", errors="replace")).splitlines() if told else []
     return StageFailed(name, reason, str(log), "\n".join(lines[-TAIL_LINES:]))

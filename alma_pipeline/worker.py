@@ -49,6 +49,8 @@ def main(work: Path, token: str) -> int:
         return USER_MISTAKE
     except Exception:
         traceback.print_exc()
+        # A file of its own: in the log, what a launcher has to say comes after it.
+        (work / f"failed-{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return FAILURE
     finally:
         sys.stdout.flush()

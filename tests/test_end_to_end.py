@@ -110,7 +110,9 @@ def test_mlflow_has_a_run_for_every_node_with_its_curve_and_the_parents_scores(
     client = MlflowClient(f"sqlite:///{store}/mlflow.db")
     experiment = client.get_experiment_by_name("alma")
     assert experiment is not None
-    runs = {found.data.tags.get("alma.node", ""): found for found in client.search_runs([experiment.experiment_id], max_results=500)}
+    runs = {
+        found.data.tags.get("alma.node", ""): found for found in client.search_runs([experiment.experiment_id], max_results=500)
+    }
     assert len(runs) == 42, "the invocation and 41 nodes"
     assert {found.info.status for found in runs.values()} == {"FINISHED"}
     curve = client.get_metric_history(runs["mono"].info.run_id, "train/loss")

@@ -102,7 +102,8 @@ def test_a_setting_that_was_not_there_before(made: Store, cpo: Config) -> None:
     put(made, "cpo", "0" * 64, {"payload": old["payload"]})
     (record.path / "record.json").unlink()
     reason = make_plan(cpo, made)["cpo"].reason
-    assert reason == "because stages.cpo.steps (absent) → 50, stages.cpo.epochs (absent) → None"
+    steps = cpo.stages["cpo"].steps
+    assert reason == f"because stages.cpo.steps (absent) → {steps}, stages.cpo.epochs (absent) → None"
 
 
 def test_a_bumped_version_is_the_reason(made: Store, cpo: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,4 +407,4 @@ def test_planning_imports_nothing_heavy(store: Store) -> None:
     environment = {"ALMA_PIPELINE_STORE": str(store.root)}
     done = subprocess.run([sys.executable, "-c", NOTHING_TO_DO], env=environment, capture_output=True, text=True, check=False)
     assert "nothing to do" in done.stdout, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "loaded: [] 0"
+    assert "loaded: [] 0" in done.stdout.splitlines()

@@ -162,5 +162,5 @@ def test_settings_that_do_not_fit_the_parent_are_errors(tmp_path: Path) -> None:
         UserError, match=r"adapter=none needs a full model as parent.*use adapter=continue or adapter=merge_then_new"
     ):
         run(cpo(tmp_path / "b", parent, preferences, adapter="none"))
-    with pytest.raises(UserError, match=r"hardware\.row_tokens=8, but the longest example takes"):
+    with pytest.raises(UserError, match=r"hardware\.row_tokens=8, but the longest training example takes"):
         run(cpo(tmp_path / "c", base, preferences, {"row_tokens": 8}, adapter="none"))

@@ -1,0 +1,64 @@
+"""Token arrays read back as examples."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_bed import make_documents, make_pairs
+
+from alma_pipeline.errors import PipelineError
+from alma_pipeline.ml import examples
+from alma_pipeline.ml.examples import read_blocks, read_sequences
+
+
+@pytest.mark.parametrize("small", [0, examples.SMALL])
+def test_pairs_come_back_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int) -> None:
+    """Read at once and mapped."""
+    monkeypatch.setattr(examples, "SMALL", small)
+    make_pairs(tmp_path, count=5)
+    ids, offsets = np.load(tmp_path / "train.tokens.npy"), np.load(tmp_path / "train.offsets.npy")
+    split = read_sequences(tmp_path, "train")
+    assert len(split.examples) == 5
+    assert np.concatenate([example.ids for example in split.examples]).tolist() == ids.tolist()
+    assert [example.prompt for example in split.examples] == np.load(tmp_path / "train.prompt.npy").tolist()
+    assert split.tokens == len(ids)
+    assert split.longest == np.diff(offsets).max()
+    assert {example.bytes for example in split.examples} == {0}
+
+
+def test_slice_is_a_list(tmp_path: Path) -> None:
+    make_pairs(tmp_path, count=5)
+    found = read_sequences(tmp_path, "train").examples
+    assert [example.ids.tolist() for example in found[1:3]] == [found[1].ids.tolist(), found[2].ids.tolist()]
+
+
+def test_blocks_and_their_dev_documents(tmp_path: Path) -> None:
+    make_documents(tmp_path, blocks=7, dev=3, block=16)
+    blocks, dev = read_blocks(tmp_path, "train"), read_sequences(tmp_path, "dev")
+    assert (len(blocks.examples), blocks.tokens, blocks.longest) == (7, 7 * 16, 16)
+    assert blocks.examples[6].ids.tolist() == np.load(tmp_path / "train.blocks.npy")[6].tolist()
+    assert {example.prompt for example in (*blocks.examples[:], *dev.examples[:])} == {1}
+    assert [example.bytes for example in dev.examples] == np.load(tmp_path / "dev.bytes.npy").tolist()
+
+
+def test_empty_set_is_read(tmp_path: Path) -> None:
+    for name, array in (("tokens", []), ("offsets", [0]), ("prompt", [])):
+        np.save(tmp_path / f"dev.{name}.npy", np.array(array, dtype=np.int64))
+    split = read_sequences(tmp_path, "dev")
+    assert (len(split.examples), split.tokens, split.longest) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("prompt", [0, 4, 5])
+def test_example_without_prompt_or_label_is_refused(tmp_path: Path, prompt: int) -> None:
+    """B58"""
+    for name, array in (("tokens", [0, 5, 6, 0, 5, 6, 7]), ("offsets", [0, 3, 7]), ("prompt", [1, prompt])):
+        np.save(tmp_path / f"train.{name}.npy", np.array(array))
+    with pytest.raises(PipelineError, match=f"example 1 has 4 tokens, {prompt} of them prompt"):
+        read_sequences(tmp_path, "train")
+
+
+def test_pickled_arrays_are_not_read(tmp_path: Path) -> None:
+    """B9"""
+    np.save(tmp_path / "train.blocks.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        read_blocks(tmp_path, "train")
