@@ -148,7 +148,7 @@ def from_tree(tree: DictConfig) -> Config:
         name: build(Released, entry, f"model.released.{name}", found)
         for name, entry in (model.pop("released", None) or {}).items()
     }
-    config = build(Config, plain, "", found)
+    config: Config = build(Config, plain, "", found)
     stages = {str(name): _node(tree, values, str(name), found) for name in tree.stages}
     if found:
         raise ConfigError(found)

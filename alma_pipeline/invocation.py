@@ -152,6 +152,15 @@ def _print_plan(session: Session, plan: Plan, config: Config) -> None:
         session.console.print(plan_table(plan, config.hardware, session.console.width))
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # also where the permissions promised otherwise: a full or read-only file system
+        raise UserError(
+            f"the store cannot be written: {folder}: {error.strerror}; set ALMA_PIPELINE_STORE to a writable folder"
+        ) from error
+
+
 def _run(
     session: Session,
     config: Config,
@@ -166,7 +175,7 @@ def _run(
 
     tracked.check(config)
     logs = store.root / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    _make(logs)
     launcher = session.launcher(config.hardware, logs)
     origin = provenance.capture()
     tracker = tracked.start(config, _plain(tree), plan, store, overrides, origin, sweep)

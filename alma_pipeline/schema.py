@@ -306,6 +306,7 @@ class Budget:
     group_pseudo_mono: Horizon = field(default_factory=Horizon)
     group_parallel: Horizon = field(default_factory=Horizon)
     preferences: PreferenceBudget = field(default_factory=PreferenceBudget)
+    group_preferences: PreferenceBudget = field(default_factory=PreferenceBudget)
     cpo: Horizon = field(default_factory=Horizon)
     arpo: Horizon = field(default_factory=Horizon)
 

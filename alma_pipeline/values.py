@@ -99,7 +99,7 @@ def _hints(schema: type) -> dict[str, Any]:
 
 def _fitted(hint: Any, value: Any, key: str, found: list[str]) -> Any:
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, key, found)
+        return build(typing.cast(Any, hint), value, key, found)
     parts = typing.get_args(hint)
     if typing.get_origin(hint) is dict and isinstance(value, dict) and dataclasses.is_dataclass(parts[1]):
         return {name: build(parts[1], child, f"{key}.{name}", found) for name, child in value.items()}

@@ -19,6 +19,7 @@ SMALL = [
     *(f"budget.{node}.steps=4" for node in ("mono", "parallel", "group_adapter", "group_pseudo_mono", "group_parallel")),
     *("budget.cpo.steps=3", "budget.arpo.steps=3", "evaluation.max_new_tokens=12"),
     *("budget.preferences.sources=16", "budget.preferences.held_out=6", "budget.preferences.candidates=2"),
+    *("budget.group_preferences.sources=16", "budget.group_preferences.held_out=6", "budget.group_preferences.candidates=2"),
     "tracking.system_metrics=false",
 ]
 PAIRS = ["stages.preferences.min_margin=0"]
@@ -153,7 +154,7 @@ def test_killed_anywhere_it_goes_on_and_ends_with_the_same_weights(victim: str, 
     assert run(whole, *words).returncode == 0
     environment = os.environ | {"ALMA_PIPELINE_STORE": str(broken)}
     seed = random.Random(victim)
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen([sys.executable, "-m", "alma_pipeline", *words], env=environment, stderr=subprocess.DEVNULL)
         metrics = next_metrics(broken, process)
         time.sleep(seed.uniform(0.0, 1.0))

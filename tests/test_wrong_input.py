@@ -1,0 +1,75 @@
+"""Wrong input: one clear paragraph, exit code 2, no traceback, nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CASES: list[tuple[list[str], list[str]]] = [
+    (["stage=cpoo"], ["stage=cpoo", "did you mean 'cpo'?"]),
+    (["model=14b"], ["model=14b", "did you mean '13b'?"]),
+    (["stages.cpo.betta=1"], ["no key 'betta' in stages.cpo", "did you mean 'beta'?"]),
+    (["stages.cpo.beta=x"], ["stages.cpo.beta=x", "expected a number"]),
+    (["stages.cpo.beta=-1"], ["stages.cpo.beta=-1", "above 0"]),
+    (["stages.mono.global_batch=0"], ["stages.mono.global_batch=0", "at least 1"]),
+    (["stages.mono.schedule=cosin"], ["stages.mono.schedule=cosin", "cosine"]),
+    (["stages.mono.epochs=2"], ["stages.mono", "steps, epochs, tokens", "found steps, epochs"]),
+    (["group=9"], ["group=9", "1, 5"]),
+    (["groups.g7.arpo.beta=0.4"], ["groups.g7", "takes no part", "g1, g5"]),
+    (["groups.g1.apro.beta=0.4"], ["groups.g1.apro", "did you mean 'arpo'?"]),
+    (["stage=cpo", "stages.arpo.beta=1"], ["stages.arpo", "takes no part"]),
+    (["data.languages=[de,xx]"], ["'xx' is not in the language table"]),
+    (["data.languages=[de,nl]", "languages.de.group=null"], ["'de' has no group"]),
+    (["pln"], ["'pln' is no verb", "did you mean 'plan'?"]),
+    (["--force", "cpoo"], ["--force cpoo", "did you mean 'cpo'?"]),
+    (["--force"], ["--force"]),
+    (["hardware.launcher=local", "hardware.devices=2"], ["launcher=local", "torchrun"]),
+]
+
+
+def run(folder: Path, *words: str, store: str = "store") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"ALMA_PIPELINE_STORE": store}
+    command = [sys.executable, "-m", "alma_pipeline", *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(("words", "texts"), CASES, ids=[" ".join(words) for words, _ in CASES])
+def test_a_mistake_is_named_and_nothing_is_written(tmp_path: Path, words: list[str], texts: list[str]) -> None:
+    done = run(tmp_path, *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout
+    for text in texts:
+        assert text in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    done = run(tmp_path, "model=14b", "stages.cpo.betta=1", "seed=abc", "hardware.devices=0")
+    assert done.returncode == 2 and "4 problems" in done.stderr
+    for text in ("model=14b", "betta", "seed=abc", "hardware.devices=0"):
+        assert text in done.stderr
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path, "stage=mono", store=str(tmp_path / "file" / "store"))
+    assert done.returncode == 2 and "ALMA_PIPELINE_STORE" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_secret_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B42: a token in the environment, or in an address, is in no output."""
+    monkeypatch.setenv("HF_TOKEN", "hf_canary_0123456789")
+    done = run(tmp_path, "plan", "stage=mono", "--json")
+    assert done.returncode == 0 and "hf_canary" not in done.stdout + done.stderr
+    done = run(tmp_path, "plan", "stages.base.repo=hf_canary_0123456789", "stage=mono")
+    assert done.returncode == 2 and "credential" in done.stderr and "hf_canary" not in done.stdout + done.stderr
+
+
+def test_help_is_quick_to_read_and_names_every_option(tmp_path: Path) -> None:
+    done = run(tmp_path, "--help")
+    assert done.returncode == 0
+    for text in ("stage", "group_adapter", "model", "13b", "plan", "--force"):
+        assert text in done.stdout
