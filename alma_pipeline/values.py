@@ -102,7 +102,7 @@ def _fitted(hint: Any, value: Any, key: str, found: list[str]) -> Any:
         return build(typing.cast(Any, hint), value, key, found)
     parts = typing.get_args(hint)
     if typing.get_origin(hint) is dict and isinstance(value, dict) and dataclasses.is_dataclass(parts[1]):
-        return {name: build(parts[1], child, f"{key}.{name}", found) for name, child in value.items()}
+        return {name: build(typing.cast(Any, parts[1]), child, f"{key}.{name}", found) for name, child in value.items()}
     if isinstance(value, int) and not isinstance(value, bool) and hint is not int and float in (hint, *parts):
         return float(value)
     if not fields.fits(hint, value):

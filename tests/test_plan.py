@@ -392,19 +392,14 @@ def test_plan_as_json(made: Store, cpo: Config) -> None:
 
 
 HEAVY = ("torch", "transformers", "peft", "deepspeed", "datasets", "mlflow", "sacrebleu", "pandas")
-NOTHING_TO_DO = f"""
-import sys
-from alma_pipeline import cli
-sys.argv = ["alma-pipeline", "run", "stage=mono", "data.languages=[de,sv,ru,uk]"]
-code = cli.main()
-print("loaded:", [name for name in {HEAVY} if name in sys.modules], code)
-"""
+NOTHING_TO_DO = ["-X", "importtime", "-m", "alma_pipeline", "run", "stage=mono", "data.languages=[de,sv,ru,uk]"]
 
 
 def test_planning_imports_nothing_heavy(store: Store) -> None:
     """Also when everything is reused: an invocation with nothing to do imports no tracking either."""
     fill(store, make_plan(loaded("stage=mono"), store))
     environment = {"ALMA_PIPELINE_STORE": str(store.root)}
-    done = subprocess.run([sys.executable, "-c", NOTHING_TO_DO], env=environment, capture_output=True, text=True, check=False)
-    assert "nothing to do" in done.stdout, done.stdout + done.stderr
-    assert "loaded: [] 0" in done.stdout.splitlines()
+    done = subprocess.run([sys.executable, *NOTHING_TO_DO], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "nothing to do" in done.stdout, done.stdout + done.stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "import time:" in line}
+    assert "alma_pipeline" in imported and not imported & set(HEAVY)
