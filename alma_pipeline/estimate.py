@@ -4,30 +4,33 @@ Numbers to plan by, not to bill by. The arithmetic is that of `sizes`; here it m
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from alma_pipeline import sizes
 from alma_pipeline.ml.schedule import total_steps
-from alma_pipeline.schema import PRECISION_BYTES, Architecture, Hardware, Model, NodeConfig, Training
+from alma_pipeline.schema import PRECISION_BYTES, Hardware, Lora, Model, NodeConfig, Training
 
 SOURCES = (
     "Kaplan et al. 2020 and Chowdhery et al. 2022 (FLOPs), Rajbhandari et al. 2020 (ZeRO), Korthikanti et al. 2022 (activations)"
 )
 LEFT_OUT = "text preparation, scoring, downloads, waiting for a cluster; padding beyond a batch's own"
 
-START_SECONDS = 5.0
-"""Of any node: starting the worker, loading the model, setting up DeepSpeed (measured on 2 cores; a large model takes longer)."""
-PROCESS_BYTES = 0.6e9
-"""What a worker takes on a CPU before it holds a model: the imported libraries (measured)."""
+START_SECONDS = 3.0
+"""Of any node: starting the worker, loading the model, setting up DeepSpeed. Measured on 2 cores; a large model takes longer."""
+PROCESS_BYTES = 0.58e9
+"""What a worker takes on a CPU beside the model: the imported libraries and what they allocate at first use (measured)."""
 HEAP_FACTOR = 1.5
 """On a CPU: what the C library holds for each byte of activations, since it keeps freed blocks (measured, glibc 2.36)."""
 BUCKET = 5e8
 """Numbers that ZeRO-2 and 3 collect before they are reduced (DeepSpeed's reduce_bucket_size, its default)."""
 LIVE = 1e9
 """Numbers of gathered weights that ZeRO-3 keeps at a time (DeepSpeed's stage3_max_live_parameters, its default)."""
-STEP_SECONDS = 5e-4
-"""Of one layer in one decoding step, however small the model: launching its operations (measured on 2 cores)."""
+TRAINING_LAUNCH = (5e-3, 8e-3, 8e-3, 25e-3)
+"""Seconds on a CPU of one layer for one micro-batch, however small, by ZeRO stage (measured on 2 cores)."""
+DECODING_LAUNCH = 5e-4
+"""Seconds of one layer in one step of decoding, however small (measured on 2 cores)."""
 OUTPUT_SHARE = 0.5
 """Of max_new_tokens: how long an output is taken to be when nothing is known (our choice)."""
 
@@ -80,17 +83,14 @@ def _weights_bytes(model: Model) -> int:
 
 
 def _training(config: Training, model: Model, hardware: Hardware, counts: Counts) -> Estimate:
-    shape = model.architecture
-    lora = config.lora if config.adapter != "none" else None
-    trained = sizes.lora_parameters(shape, lora) if lora else sizes.parameters(shape)
     length = counts.tokens / counts.examples if counts.examples else 0.0
     steps = _steps(config, counts)
     tokens = round(steps * config.global_batch * length)
     parts = training_memory(config, model, hardware, config.global_batch * length)
+    trained, _ = _weights(config, model)
     artifact = trained * PRECISION_BYTES[config.precision]
-    compute = _training_seconds(config, model, hardware, tokens, length, counts)
-    state = trained * (PRECISION_BYTES[config.precision] + 8 + _copy_bytes(config.precision, hardware))
-    resumable = compute > hardware.checkpoint_seconds or not tokens
+    seconds = _training_seconds(config, model, hardware, steps, length, counts.dev_examples)
+    state = artifact + sizes.state_bytes(trained, config.precision, hardware.zero_stage)["optimiser"]
     return Estimate(
         steps=steps,
         tokens=tokens,
@@ -98,9 +98,10 @@ def _training(config: Training, model: Model, hardware: Hardware, counts: Counts
         memory_bytes=sum(parts.values()),
         memory_parts=parts,
         disk_bytes=artifact,
-        work_bytes=artifact + (2 * state if resumable else 0),  # a new point is whole before the old one goes
-        seconds=START_SECONDS + compute if tokens else 0.0,
-        fits=_fits(sum(parts.values()), hardware),
+        # A new resume point is whole before the old one goes; a short run makes none.
+        work_bytes=artifact + (2 * round(state) if seconds > hardware.checkpoint_seconds or not tokens else 0),
+        seconds=START_SECONDS + seconds if tokens else 0.0,
+        fits=_fits(parts, hardware),
     )
 
 
@@ -110,63 +111,75 @@ def _steps(config: Training, counts: Counts) -> int:
     return total_steps(config, counts.examples, counts.tokens) if counts.examples else 0
 
 
-def _copy_bytes(precision: str, hardware: Hardware) -> int:
-    return 4 if precision != "fp32" or hardware.zero_stage else 0
+def _lora(config: Training) -> Lora | None:
+    return None if config.adapter == "none" else config.lora
 
 
-def _fits(memory: float, hardware: Hardware) -> bool:
-    return memory <= hardware.memory_gb * 1e9
+def _weights(config: Training, model: Model) -> tuple[int, int]:
+    """How many weights are trained, and how many stand frozen beside them."""
+    lora, whole = _lora(config), sizes.parameters(model.architecture)
+    return (sizes.lora_parameters(model.architecture, lora), whole) if lora else (whole, 0)
+
+
+def _fits(parts: Mapping[str, int], hardware: Hardware) -> bool:
+    return sum(parts.values()) <= hardware.memory_gb * 1e9
 
 
 def training_memory(config: Training, model: Model, hardware: Hardware, batch_tokens: float) -> dict[str, int]:
     """Bytes of one device by purpose; `batch_tokens`: of one global batch, 0 where unknown (then a full micro-batch)."""
     shape, precision = model.architecture, config.precision
-    lora = config.lora if config.adapter != "none" else None
-    trained = sizes.lora_parameters(shape, lora) if lora else sizes.parameters(shape)
-    frozen = sizes.parameters(shape) if lora else 0
-    states = sizes.state_bytes(shape, trained, precision, hardware.zero_stage, hardware.world, frozen)
-    if hardware.offload == "cpu":
-        states["optimiser"] = 0
-        states["gradients"] = 0 if hardware.zero_stage >= 2 else states["gradients"]
+    trained, frozen = _weights(config, model)
+    states = sizes.state_bytes(trained, precision, hardware.zero_stage, hardware.world, frozen)
+    buffers = _buffers(trained, frozen, precision, hardware)
+    if hardware.offload == "cpu" and hardware.device != "cpu":
+        # ZeRO-Offload: the optimiser's state and, from stage 2, the gradients live in the machine's memory.
+        states["optimiser"] = 0.0
+        states["gradients"] *= hardware.zero_stage < 2
+        buffers -= 4 * trained / hardware.world
     row = min(hardware.row_tokens, batch_tokens / hardware.world or hardware.row_tokens)
-    parts = states | {
-        "buffers": _buffers(trained, frozen, precision, hardware),
-        "activations": row * sizes.activation_bytes(shape, precision, lora, hardware.gradient_checkpointing),
-        "logits": row * sizes.logit_bytes(shape, precision) / _pieces(row, shape.vocab_size),
-    }
+    kept = row * sizes.activation_bytes(shape, precision, _lora(config), hardware.gradient_checkpointing)
+    passing = row * max(
+        sizes.logit_bytes(shape, precision) / _pieces(hardware.row_tokens, shape.vocab_size),
+        sizes.gradient_bytes(shape, precision),
+    )
+    parts = states | {"buffers": buffers, "activations": kept, "temporary": passing}
     if hardware.device == "cpu":
-        parts["heap"] = (HEAP_FACTOR - 1) * (parts["activations"] + parts["logits"])
-        parts["process"] = PROCESS_BYTES
+        parts |= {"heap": (HEAP_FACTOR - 1) * (kept + passing), "process": PROCESS_BYTES}
     return {name: round(size) for name, size in parts.items()}
 
 
-def _pieces(row: float, vocabulary: int) -> int:
-    """As `ml.logprobs.chunks_for`, which this side does not import."""
-    return 1 if row * vocabulary <= 2**25 else 8
+def _pieces(row_tokens: int, vocabulary: int) -> int:
+    """In how many pieces logits are computed: `ml.logprobs.chunks_for`, which imports torch."""
+    return 1 if row_tokens * vocabulary <= 2**25 else 8
 
 
 def _buffers(trained: int, frozen: int, precision: str, hardware: Hardware) -> float:
-    """What DeepSpeed holds beside the states."""
-    width = PRECISION_BYTES[precision]
-    if not hardware.zero_stage:
+    """What DeepSpeed 0.19 holds beside the states at its peak (measured at stages 0 to 3 with 1 and 2 processes)."""
+    width, share = PRECISION_BYTES[precision], 4 * trained / hardware.world
+    if hardware.zero_stage == 0:
         return 0.0
-    total = 4 * trained / hardware.world  # the fp32 gradient of the device's share, made for the step
-    if hardware.zero_stage >= 2:
-        total += width * min(BUCKET, trained)
-    if hardware.zero_stage == 3 and hardware.world > 1:
-        total += width * min(LIVE, trained + frozen)
-    return total
+    if hardware.zero_stage == 1:
+        return 2 * share  # the share's gradient in fp32, and once more while it is clipped
+    bucket = width * min(BUCKET, trained)
+    if hardware.zero_stage == 2:
+        return share + bucket
+    # The bucket, the gradients that wait for it and their reduced copy; gathered weights.
+    return 3 * bucket + width * min(LIVE, trained + frozen)
 
 
-def _training_seconds(config: Training, model: Model, hardware: Hardware, tokens: int, length: float, counts: Counts) -> float:
-    """Seconds at the assumed utilisation, dev measurements included."""
+def _training_seconds(config: Training, model: Model, hardware: Hardware, steps: int, length: float, dev_examples: int) -> float:
+    """Seconds at the assumed utilisation, dev measurements included (the parent is measured too)."""
     shape = model.architecture
-    lora = config.lora if config.adapter != "none" else None
+    lora = _lora(config)
     adapter = sizes.lora_parameters(shape, lora) if lora else 0
-    flops = tokens * sizes.training_flops(shape, length, adapter, hardware.gradient_checkpointing)
-    measured = (config.evaluations + 1) * counts.dev_examples * length  # the parent is measured too
-    flops += measured * sizes.forward_flops(shape, length, adapter)
-    return flops / (_rate(hardware) * hardware.world)
+    batch = config.global_batch * length
+    flops = steps * batch * sizes.training_flops(shape, length, adapter, hardware.gradient_checkpointing)
+    flops += (config.evaluations + 1) * dev_examples * length * sizes.forward_flops(shape, length, adapter)
+    seconds = flops / (_rate(hardware) * hardware.world)
+    if hardware.device == "cpu":  # a GPU computes while its next operations are launched
+        micro_batches = steps * math.ceil(batch / (hardware.row_tokens * hardware.world))
+        seconds += micro_batches * TRAINING_LAUNCH[hardware.zero_stage] * shape.layers
+    return seconds
 
 
 def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> Estimate | None:
@@ -179,30 +192,27 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
         return None
     shape, output = model.architecture, OUTPUT_SHARE * config.max_new_tokens
     prompt = counts.tokens / counts.examples if counts.tokens else output
-    cache = hardware.decode_tokens * sizes.cache_bytes(shape, config.precision)
+    cached = min(hardware.decode_tokens, sentences * (prompt + config.max_new_tokens) * width)
     at_once = max(1, int(hardware.decode_tokens / ((prompt + config.max_new_tokens) * width)))
     parts = {
-        "weights": _weights_bytes(model),
-        "cache": round(cache),
+        "weights": round(sizes.parameters(shape) * PRECISION_BYTES[config.precision]),
+        "cache": round(cached * sizes.cache_bytes(shape, config.precision)),
         "logits": round(at_once * width * shape.vocab_size * 8),  # fp32, and once more while they are searched
         **({"process": round(PROCESS_BYTES)} if hardware.device == "cpu" else {}),
     }
     steps = math.ceil(sentences / (at_once * hardware.world)) * output
-    step = _step_seconds(shape, hardware, at_once * width, prompt + output, parts["weights"])
+    read = parts["weights"] + at_once * width * (prompt + output) * sizes.cache_bytes(shape, config.precision)
+    multiplied = at_once * width * sizes.forward_flops(shape, prompt + output) / _rate(hardware)
+    # Bound by reading weights and cache, by multiplying, or by launching the work.
+    step = max(read / hardware.bandwidth, multiplied, DECODING_LAUNCH * shape.layers)
     reading = sentences * prompt * sizes.forward_flops(shape, prompt) / (_rate(hardware) * hardware.world)
     return Estimate(
         tokens=round(sentences * (prompt + width * output)),
         memory_bytes=sum(parts.values()),
         memory_parts=parts,
         seconds=START_SECONDS + reading + steps * step if sentences else 0.0,
-        fits=_fits(sum(parts.values()), hardware),
+        fits=_fits(parts, hardware),
     )
-
-
-def _step_seconds(shape: Architecture, hardware: Hardware, rows: int, length: float, weights: int) -> float:
-    """One token for each of `rows`: bound by reading weights and cache, by multiplying, or by launching the work."""
-    reading = (weights + rows * length * sizes.cache_bytes(shape, "bf16")) / hardware.bandwidth
-    return max(reading, rows * sizes.forward_flops(shape, length) / _rate(hardware), STEP_SECONDS * shape.layers)
 
 
 def _rate(hardware: Hardware) -> float:

@@ -20,8 +20,9 @@ from alma_pipeline.schema import Hardware
 
 PRELOADED = ("torch", "transformers", "peft", "deepspeed", "safetensors.torch", "alma_pipeline.worker")
 """What the server imports once, so that no worker has to."""
-STOP_SECONDS = 20.0
-"""How long a worker may take to end after SIGTERM."""
+STOP_SECONDS = 45.0
+"""How long a worker may take to end after SIGTERM. srun takes up to 32 (Slurm's KillWait is 30), and killed before that
+it would leave its allocation behind."""
 PLACE = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Set by launchers for their workers; left over from a launcher around this process, they would misplace ours."""
 

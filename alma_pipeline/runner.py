@@ -115,7 +115,10 @@ class Runner:
                 self._report(step, next(lines))
                 time.sleep(POLL_SECONDS)
         except BaseException:
-            running.stop()
+            try:
+                work.revoke()  # a launcher may end and leave ranks behind, on nodes that no signal of ours reaches
+            finally:
+                running.stop()
             raise
         self._report(step, next(lines))
         if code != 0 or not is_finished(work.path):

@@ -65,9 +65,7 @@ def training_flops(shape: Architecture, length: float, adapter: int = 0, recompu
     return weights + attention + again
 
 
-def state_bytes(
-    shape: Architecture, trained: int, precision: str, zero_stage: int = 0, world: int = 1, frozen: int = 0
-) -> dict[str, float]:
+def state_bytes(trained: int, precision: str, zero_stage: int = 0, world: int = 1, frozen: int = 0) -> dict[str, float]:
     """Weights, gradients and optimiser state of one device (ZeRO), for `trained` weights beside `frozen` ones.
 
     Adam keeps two fp32 moments and, in 16 bit or under any ZeRO stage, an fp32 copy of the trained weights.
@@ -119,6 +117,11 @@ def _lora_inputs(shape: Architecture, lora: Lora) -> int:
 def logit_bytes(shape: Architecture, precision: str) -> float:
     """Of one token with a label, at the peak: logits, their fp32 copy in 16 bit, and log-probabilities or their gradient."""
     return shape.vocab_size * (8 if precision == "fp32" else 10)
+
+
+def gradient_bytes(shape: Architecture, precision: str) -> float:
+    """Of one token while one layer is gone through backwards: gradients of its states and of the gated MLP's three."""
+    return PRECISION_BYTES[precision] * (2 * shape.hidden_size + 3 * shape.intermediate_size)
 
 
 def cache_bytes(shape: Architecture, precision: str) -> float:

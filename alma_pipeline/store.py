@@ -60,6 +60,11 @@ class Work:
     token: str
     """What a worker started under this right shows to prove that it is still wanted."""
 
+    def revoke(self) -> None:
+        """Tell every rank of the worker, wherever it runs, that it is no longer wanted; the right itself stays."""
+        owner = json.loads((self.path / "owner.json").read_text(encoding="utf-8"))
+        write_json(self.path / "owner.json", owner | {"token": ""})
+
     def close(self) -> None:
         self.lock.release()
 

@@ -78,7 +78,7 @@ def _guard(work: Path, token: str, rank: int) -> FileLock | None:
 def _owner(work: Path, token: str) -> dict[str, Any]:
     owner: dict[str, Any] = json.loads((work / "owner.json").read_text(encoding="utf-8"))
     if owner["token"] != token:
-        print(f"{work} belongs to process {owner['pid']} on {owner['host']} now; ending", file=sys.stderr, flush=True)
+        print(f"process {owner['pid']} on {owner['host']} has no use for this worker; ending", file=sys.stderr, flush=True)
         os._exit(ABANDONED)
     return owner
 

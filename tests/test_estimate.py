@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from alma_pipeline import estimate as estimating
 from alma_pipeline import sizes
-from alma_pipeline.estimate import Counts, Estimate, estimate
+from alma_pipeline.estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, estimate, training_memory
 from alma_pipeline.job import kind_config
-from alma_pipeline.schema import Architecture, Hardware, Lora, Model
+from alma_pipeline.schema import Architecture, Hardware, Language, Lora, Model, Source
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LLAMA_7B = Architecture(hidden_size=4096, intermediate_size=11008, layers=32, heads=32, kv_heads=32, vocab_size=32000)
@@ -82,16 +83,14 @@ def test_lora_sizes_of_the_papers() -> None:
 
 def test_model_states_of_the_zero_paper() -> None:
     """Fig. 1 of arXiv 1910.02054: 7.5B parameters on 64 devices take 120, 31.4, 16.6 and 1.9 GB by stage."""
-    found = [sum(sizes.state_bytes(LLAMA_7B, 7_500_000_000, "bf16", stage, 64).values()) / 1e9 for stage in range(4)]
+    found = [sum(sizes.state_bytes(7_500_000_000, "bf16", stage, 64).values()) / 1e9 for stage in range(4)]
     assert found == pytest.approx([120, 31.4, 16.6, 1.9], abs=0.05)
 
 
 def test_model_states_of_the_zero_papers_table() -> None:
     """Table 1 of arXiv 1910.02054: the same model on 4 and on 16 devices."""
     found = [
-        sum(sizes.state_bytes(LLAMA_7B, 7_500_000_000, "fp16", stage, world).values()) / 1e9
-        for world in (4, 16)
-        for stage in (1, 2, 3)
+        sum(sizes.state_bytes(7_500_000_000, "fp16", stage, world).values()) / 1e9 for world in (4, 16) for stage in (1, 2, 3)
     ]
     assert found == pytest.approx([52.5, 41.3, 30, 35.6, 21.6, 7.5], abs=0.06)
 
@@ -111,28 +110,196 @@ def test_time_of_llama_2() -> None:
         assert found.seconds / 3600 == pytest.approx(hours, rel=0.15)
 
 
-def test_activations_of_the_megatron_paper() -> None:
-    """Sec. 4.1 of arXiv 2205.05198: 34 s b h bytes a layer without attention scores, for a plain MLP with dropout and 16-bit
-    norms. Ours differ by what today's Llama does: three matrices of 8/3 h in the MLP, no dropout, norms in fp32."""
-    hidden = 3072
-    shape = Architecture(hidden_size=hidden, intermediate_size=8192, layers=1, heads=24, kv_heads=24, vocab_size=1)
-    ours = sizes.activation_bytes(shape, "bf16") / hidden
-    # Take out the gated MLP (4 x 8/3 x 2) and the norms (2 x 8), put in the plain MLP (2 x 4 x 2, 2 for its input), the norms'
-    # inputs (2 x 2), the inputs of q, k, v (2), and three dropout masks' bytes and the copy they need (1 + 1).
-    plain = ours - 4 * 8 / 3 * 2 - 2 * 8 + 2 * 4 * 2 + 2 + 2 * 2 + 2 + 2
-    assert plain == pytest.approx(34, abs=0.1)
+ADAPTERS = {
+    "full": None,
+    "all matrices": Lora(rank=32, targets=ALL),
+    "all matrices, dropout": Lora(rank=32, targets=ALL, dropout=0.05),
+    "down_proj": Lora(rank=16, targets=["down_proj"]),
+    "queries and gate": Lora(rank=8, targets=["q_proj", "gate_proj"]),
+}
 
 
-SAVED = [
-    # Bytes of one token that autograd kept in one layer of TINY, counted with saved_tensors_hooks (transformers 5.23, CPU).
-    ("fp32", None, 21272),
-    ("bf16", None, 11672),
-    ("fp32", Lora(rank=32, targets=ALL), 20120),
-    ("fp32", Lora(rank=32, targets=ALL, dropout=0.05), 33112),
-    ("bf16", Lora(rank=16, targets=["down_proj"], dropout=0.05), 11032),
+@pytest.mark.parametrize("kv_heads", [1, 4])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_layer_keeps_what_autograd_keeps(adapter: str, precision: str, kv_heads: int) -> None:
+    """To the byte: the difference that two more layers make to the tensors saved in a real forward pass."""
+    shape, lora = dataclasses.replace(TINY, kv_heads=kv_heads, layers=1), ADAPTERS[adapter]
+    two, four = (saved_bytes(dataclasses.replace(shape, layers=layers), precision, lora) for layers in (2, 4))
+    assert (four - two) / 2 == sizes.activation_bytes(shape, precision, lora)
+
+
+def test_recomputing_keeps_the_inputs_of_the_layers_and_one_layer_in_full() -> None:
+    two, four = (saved_bytes(dataclasses.replace(TINY, layers=layers), "fp32", None, recompute=True) for layers in (2, 4))
+    assert (four - two) / 2 == 4 * TINY.hidden_size
+    one = sizes.activation_bytes(dataclasses.replace(TINY, layers=1), "fp32")
+    assert sizes.activation_bytes(TINY, "fp32", recompute=True) == TINY.layers * 4 * TINY.hidden_size + one
+
+
+def saved_bytes(shape: Architecture, precision: str, lora: Lora | None, recompute: bool = False) -> float:
+    """Bytes for each token that autograd holds after a forward pass of a real model, its weights aside."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(1)
+    net: Any = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=shape.hidden_size,
+            intermediate_size=shape.intermediate_size,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            vocab_size=shape.vocab_size,
+            tie_word_embeddings=True,
+        )
+    ).to({"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+    if lora:
+        settings = LoraConfig(r=lora.rank, lora_dropout=lora.dropout, target_modules=lora.targets, task_type="CAUSAL_LM")
+        net = get_peft_model(net, settings, autocast_adapter_dtype=False)
+    if recompute:
+        net.gradient_checkpointing_enable({"use_reentrant": False})
+    own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    ids = torch.randint(0, shape.vocab_size, (4, 32))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = net(input_ids=ids, use_cache=False)
+    assert result.logits.requires_grad
+    return sum(storage.nbytes() for storage in kept.values()) / ids.numel()
+
+
+def test_logits_come_in_as_many_pieces_as_the_loss_makes() -> None:
+    from alma_pipeline.ml.logprobs import chunks_for
+
+    cases = [(tokens, words) for tokens in (16, 1024, 4096, 8192, 16777, 16778) for words in (1000, 2000, 32000, 49152)]
+    assert [estimating._pieces(*case) for case in cases] == [chunks_for(*case) for case in cases]
+
+
+HORIZONS = [
+    # settings, counts -> steps, tokens; 8 examples a step
+    ({"steps": 7}, counted(100, 1000), 7, 7 * 8 * 10),
+    ({"steps": None, "epochs": 1.0}, counted(100, 1000), 13, 13 * 8 * 10),
+    ({"steps": None, "epochs": 0.5}, counted(100, 1000), 7, 7 * 8 * 10),
+    ({"steps": None, "epochs": 2.0}, counted(1, 30), 1, 8 * 30),
+    ({"steps": None, "tokens": 801.0}, counted(100, 1000), 11, 11 * 8 * 10),
+    ({"steps": None, "tokens": 80.0}, counted(100, 1000), 1, 8 * 10),
+    ({"steps": None, "epochs": 1.0}, counted(0, 0), 0, 0),
+    ({"steps": 7}, counted(0, 0), 7, 0),
 ]
 
 
-@pytest.mark.parametrize(("precision", "lora", "counted"), SAVED)
-def test_activations_are_what_autograd_keeps(precision: str, lora: Lora | None, counted: int) -> None:
-    assert sizes.activation_bytes(TINY, precision, lora) / TINY.layers == pytest.approx(counted, rel=0.02)
+@pytest.mark.parametrize(("settings", "counts", "steps", "tokens"), HORIZONS)
+def test_steps_and_tokens(settings: dict[str, Any], counts: Counts, steps: int, tokens: int) -> None:
+    found = of(training(**settings), TINY, LAPTOP, counts)
+    assert (found.steps, found.tokens) == (steps, tokens)
+    assert bool(found.seconds) == bool(tokens), "no time without a number of tokens"
+    assert found.memory_bytes > 0
+
+
+def test_memory_of_7b_by_hand() -> None:
+    """N = 6,738,415,616 in bf16 under ZeRO-2 on 8 devices: 2N + 2N/8 + 12N/8, buffers of 4N/8 + 2 x 5e8; 4,096 tokens a row."""
+    hardware = dataclasses.replace(A100, zero_stage=2, devices=8, launcher="torchrun")
+    found = training_memory(training(precision="bf16", global_batch=256), model(LLAMA_7B), hardware, 131_072)
+    layer = 8 * 4096 + 8 + 8 * 4096 + 4 * 32 + 6 * 11008 + 2 * (4 * 4096 + 11008)
+    assert found == {
+        "weights": 13_476_831_232,
+        "gradients": 1_684_603_904,
+        "optimiser": 10_107_623_424,
+        "buffers": 3_369_207_808 + 1_000_000_000,
+        "activations": 4096 * 32 * layer,
+        "temporary": 4096 * 2 * (2 * 4096 + 3 * 11008),
+    }
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_states_shrink_with_the_stage_and_with_devices(precision: str) -> None:
+    for world in (2, 8, 64):
+        totals = [sum(sizes.state_bytes(10**9, precision, stage, world).values()) for stage in (1, 2, 3)]
+        assert totals == sorted(totals, reverse=True) and len(set(totals)) == 3
+    for stage in (1, 2, 3):
+        totals = [sum(sizes.state_bytes(10**9, precision, stage, world).values()) for world in (1, 2, 8, 64)]
+        assert totals == sorted(totals, reverse=True) and len(set(totals)) == 4
+    assert len({sum(sizes.state_bytes(10**9, precision, 0, world).values()) for world in (1, 8)}) == 1
+
+
+def test_a_lora_needs_less_memory_time_and_disk_than_full_weights() -> None:
+    counts, hardware = counted(1000, 100_000), dataclasses.replace(A100, zero_stage=2)
+    full = of(training("parallel", precision="bf16"), LLAMA_13B, hardware, counts)
+    lora = Lora(rank=16, targets=["down_proj"])
+    small = of(training("parallel", precision="bf16", adapter="new", lora=lora), LLAMA_13B, hardware, counts)
+    assert small.memory_parts["weights"] == pytest.approx(full.memory_parts["weights"], rel=0.01)
+    assert small.memory_parts["optimiser"] == 12 * 12_124_160
+    assert small.disk_bytes == 2 * 12_124_160 and full.disk_bytes == 26_031_728_640
+    ratio = (small.seconds - START_SECONDS) / (full.seconds - START_SECONDS)
+    assert ratio == pytest.approx(2 / 3, abs=0.01), "no gradient for frozen weights"
+
+
+def test_gradient_checkpointing_trades_memory_for_a_forward_pass() -> None:
+    counts, config = counted(1000, 512_000), training(precision="bf16")
+    plain = of(config, LLAMA_7B, dataclasses.replace(A100, zero_stage=2), counts)
+    again = of(config, LLAMA_7B, dataclasses.replace(A100, zero_stage=2, gradient_checkpointing=True), counts)
+    assert again.memory_parts["activations"] < plain.memory_parts["activations"] / 8
+    ratio = (again.seconds - START_SECONDS) / (plain.seconds - START_SECONDS)
+    assert ratio == pytest.approx(4 / 3, abs=0.01)
+
+
+def test_offload_takes_the_optimiser_off_the_device() -> None:
+    config, counts = training(precision="bf16"), counted(1000, 512_000)
+    here, away = (
+        of(config, LLAMA_7B, dataclasses.replace(A100, zero_stage=2, offload=offload), counts) for offload in ("none", "cpu")
+    )
+    assert away.memory_parts["optimiser"] == away.memory_parts["gradients"] == 0
+    assert here.memory_bytes - away.memory_bytes > 12 * 6.7e9
+    assert not here.fits and away.fits
+
+
+def test_resume_points_are_counted_only_in_runs_long_enough_to_make_them() -> None:
+    weights = 4 * sizes.parameters(TINY)
+    short, long = (of(training(steps=steps), TINY, LAPTOP, counted(1000, 100_000)) for steps in (5, 10**6))
+    assert short.seconds < LAPTOP.checkpoint_seconds < long.seconds
+    assert short.work_bytes == weights
+    assert long.work_bytes == weights + 2 * 3 * weights
+
+
+def test_a_process_on_a_cpu_counts_its_libraries_and_its_heap() -> None:
+    counts = counted(1000, 100_000)
+    cpu, gpu = (of(training(), TINY, dataclasses.replace(LAPTOP, device=device), counts) for device in ("cpu", "cuda"))
+    extra = PROCESS_BYTES + 0.5 * (cpu.memory_parts["activations"] + cpu.memory_parts["temporary"])
+    assert cpu.memory_bytes - gpu.memory_bytes == pytest.approx(extra, abs=2)
+
+
+def decode(kind: str, counts: Counts, **settings: Any) -> Estimate | None:
+    languages = {code: Language(name=code, locale=code, nllb=code) for code in ("en", "de", "cs")}
+    seeded = {"seed": 1} if kind == "preferences" else {}
+    config = kind_config(kind)(**(seeded | {"languages": languages, "max_new_tokens": 32} | settings))
+    return estimate(kind, config, model(TINY), LAPTOP, counts)
+
+
+def test_decoding_grows_with_sentences_and_beams() -> None:
+    few, many = decode("translate", counted(10, 200), beams=1), decode("translate", counted(10_000, 200_000), beams=1)
+    wide = decode("translate", counted(10_000, 200_000), beams=5)
+    assert few and many and wide
+    assert few.seconds < many.seconds < wide.seconds
+    assert many.tokens == 10_000 * (20 + 16) and wide.tokens == 10_000 * (20 + 5 * 16)
+    assert few.memory_parts["cache"] < many.memory_parts["cache"]
+    unknown = decode("translate", counted(0, 0))
+    assert unknown and unknown.seconds == 0 and unknown.memory_bytes > 0
+
+
+def test_candidates_are_decoded_for_every_direction_and_released_triples_are_not() -> None:
+    built = decode("preferences", counted(100, 2000), sources=30, held_out=20, candidates=4)
+    assert built and built.tokens == 4 * 50 * (20 + 4 * 16)
+    assert decode("preferences", counted(100, 2000), pairs=Source(reader="hub", repo="a/b", revision="c")) is None
+
+
+def test_a_base_is_its_weights_and_text_kinds_have_no_estimate() -> None:
+    found = estimate("base", kind_config("base")(seed=1), model(LLAMA_7B, precision="bf16"), A100, counted(0, 0))
+    assert found and found.disk_bytes == 13_476_831_232
+    assert estimate("corpus", kind_config("corpus")(seed=1), model(TINY), LAPTOP, counted(0, 0)) is None
+    assert estimate("score", kind_config("score")(), model(TINY), LAPTOP, counted(0, 0)) is None

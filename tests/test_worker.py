@@ -96,7 +96,7 @@ def test_a_worker_of_another_token_ends_before_it_does_anything(bench: Bench, ra
     """One that was still importing when its parent died, and now finds the job of the next."""
     work = bench.begin()
     code, errors = bench.end(bench.start(work.path, "the token of before", rank))
-    assert code == ABANDONED and f"belongs to process {os.getpid()}" in errors
+    assert code == ABANDONED and f"process {os.getpid()}" in errors and "has no use for this worker" in errors
     assert journal(bench.orders, "a") == []
     work.close()
 
@@ -118,7 +118,7 @@ def test_a_worker_that_waited_looks_again_whose_the_folder_is(bench: Bench) -> N
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_worker_ends_when_its_parents_lock_is_free(bench: Bench, rank: int) -> None:
     """Each rank by itself: the launcher between them may live on."""
-    bench.order(pause=60)
+    bench.order(pause=600)
     work = bench.begin()
     process = bench.start(work.path, work.token, rank)
     wait_for(lambda: journal(bench.orders, "a") or process.poll() is not None)
@@ -126,8 +126,20 @@ def test_a_worker_ends_when_its_parents_lock_is_free(bench: Bench, rank: int) ->
     assert bench.end(process)[0] == ABANDONED
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_worker_ends_when_it_is_no_longer_wanted(bench: Bench, rank: int) -> None:
+    """Without a signal: a launcher may end and leave its ranks behind, on other nodes too."""
+    bench.order(pause=600)
+    work = bench.begin()
+    process = bench.start(work.path, work.token, rank)
+    wait_for(lambda: journal(bench.orders, "a"))
+    work.revoke()
+    assert bench.end(process)[0] == ABANDONED
+    work.close()
+
+
 def test_a_worker_ends_when_another_parent_takes_over(bench: Bench) -> None:
-    bench.order(pause=60)
+    bench.order(pause=600)
     first = bench.begin()
     process = bench.start(first.path, first.token)
     wait_for(lambda: journal(bench.orders, "a"))

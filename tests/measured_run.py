@@ -1,0 +1,87 @@
+"""A script, not a test: train `model=tiny` for a few steps in this process, and print what it took beside the estimate.
+
+python tests/measured_run.py ZERO_STAGE FOLDER       memory from before the model is loaded; CPU seconds of the steps alone
+"""
+
+import ctypes
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from alma_pipeline import config
+from alma_pipeline.estimate import PROCESS_BYTES, START_SECONDS, Counts, estimate
+from alma_pipeline.ml import training
+from alma_pipeline.schema import Architecture
+from stages.mono.run import run
+from tests import training_bed as bed
+
+STEPS, BATCH, BLOCK, CORE = 6, 32, 128, 6e10
+"""One core reaches about half of what `hardware=cpu` states for two."""
+
+
+def main(stage: int, folder: Path) -> dict[str, float]:
+    model = config.load([]).model
+    base, corpus = make_base(folder / "base", model.architecture), bed.make_documents(folder / "corpus", 200, 8, BLOCK)
+    machine = {"zero_stage": stage, "row_tokens": BATCH * BLOCK, "flops": CORE}
+    settings = {"steps": STEPS, "global_batch": BATCH, "learning_rate": 1e-4, "choose_by": "last", "evaluations": 1}
+    job = bed.make_job(folder / "work", "mono", {"init": base, "corpus": corpus}, machine, diverged_above=10.0, **settings)
+    warm_up(folder / "warm", machine | {"row_tokens": 64})
+    seconds, step = [0.0], training._Loop._step
+
+    def timed(loop: object) -> object:
+        started = time.process_time()
+        result = step(loop)  # type: ignore[arg-type]
+        seconds.append(time.process_time() - started)
+        return result
+
+    training._Loop._step = timed  # type: ignore[assignment, method-assign]
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # start VmHWM again from what is resident now
+    run(job)
+    found = estimate("mono", job.config, model, job.hardware, Counts(examples=200, tokens=200 * BLOCK, exact=True))
+    assert found is not None
+    return {
+        "memory": resident("VmHWM") - before,
+        "memory_estimate": found.memory_bytes - PROCESS_BYTES,
+        "seconds": sum(seconds),
+        "seconds_estimate": found.seconds - START_SECONDS,
+    }
+
+
+def warm_up(folder: Path, machine: dict[str, int]) -> None:
+    """What libraries import and allocate at their first use is not the model's: a smaller one goes first, and is freed."""
+    inputs = {"init": bed.make_base(folder / "base"), "corpus": bed.make_documents(folder / "corpus")}
+    run(bed.make_job(folder / "work", "mono", inputs, machine, steps=2, choose_by="last", diverged_above=10.0))
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def make_base(folder: Path, shape: Architecture) -> object:
+    """The bed's tokenizer beside a model of `shape`."""
+    made = bed.make_base(folder)
+    LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=shape.hidden_size,
+            intermediate_size=shape.intermediate_size,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            vocab_size=shape.vocab_size,
+            max_position_embeddings=shape.max_positions,
+            tie_word_embeddings=shape.tied_embeddings,
+        )
+    ).save_pretrained(folder)
+    return made
+
+
+def resident(name: str) -> int:
+    """Bytes, of this process: VmRSS now, VmHWM at most."""
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(int(sys.argv[1]), Path(sys.argv[2]))))

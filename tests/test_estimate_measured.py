@@ -1,0 +1,22 @@
+"""The estimates of `model=tiny` beside what its training takes, each ZeRO stage in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_memory_within_15_percent_and_time_within_twice(stage: int, tmp_path: Path) -> None:
+    command = [sys.executable, "tests/measured_run.py", str(stage), str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["memory_estimate"] == pytest.approx(found["memory"], rel=0.15)
+    assert found["seconds"] / 2 <= found["seconds_estimate"] <= 2 * found["seconds"]
