@@ -13,9 +13,8 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_memory_within_15_percent_and_time_within_twice(stage: int, tmp_path: Path) -> None:
     command = [sys.executable, "tests/measured_run.py", str(stage), str(tmp_path)]
-    done = subprocess.run(
-        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True, timeout=300
-    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["memory_estimate"] == pytest.approx(found["memory"], rel=0.15)
