@@ -1,0 +1,89 @@
+"""The typed shape of a configuration: groups, and what every node has.
+
+A kind's own settings live in `stages/<kind>/config.py`. Everything a node dataclass holds beyond
+`NodeConfig`'s three fields enters the artifact key; everything in `Hardware`, `Tracking` and `Evaluation`'s
+reporting part does not. Which is which is a matter of where a field stands, never of a list of names.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from alma_pipeline.fields import choice, number
+from alma_pipeline.schema.budget import Budget, Horizon, PreferenceBudget, TextBudget
+from alma_pipeline.schema.data import Data, Expected, GroupedLanguage, Language, Source
+from alma_pipeline.schema.hardware import Hardware
+from alma_pipeline.schema.model import PRECISION_BYTES, Architecture, Model, Released
+from alma_pipeline.schema.node import NodeConfig
+from alma_pipeline.schema.training import Lora, Training
+
+__all__ = [
+    "PRECISION_BYTES",
+    "Architecture",
+    "Budget",
+    "Config",
+    "Data",
+    "Evaluation",
+    "Expected",
+    "GroupedLanguage",
+    "Hardware",
+    "Horizon",
+    "Language",
+    "Lora",
+    "Model",
+    "NodeConfig",
+    "PreferenceBudget",
+    "Released",
+    "Source",
+    "TextBudget",
+    "Tracking",
+    "Training",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Which checkpoints are translated and scored, and how they are decoded."""
+
+    name: str = MISSING
+    checkpoints: list[str] = field(default_factory=list)
+    every_direction: list[str] = field(default_factory=list)
+    """Group checkpoints that also translate the other groups' directions."""
+    controls: dict[str, str] = field(default_factory=dict)
+    """Extra node to the node it is a control of: it takes part when that one does."""
+    beams: int = number(5, at_least=1)
+    max_new_tokens: int = number(256, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    name: str = MISSING
+    enabled: bool = True
+    experiment: str = "alma"
+    artifacts: str = choice("light", "none", "checkpoints")
+    system_metrics: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The whole configuration as one frozen tree."""
+
+    targets: list[str] = field(default_factory=list)
+    """Node names the stage option wants; set by `stage=`."""
+    upstream: str = choice("adopt", "train")
+    """Whether nodes on the way may be taken from a published checkpoint."""
+    target: str = choice("train", "adopt")
+    """The same for the target itself: what is asked for by name is trained, unless told otherwise."""
+    group: Any = "all"
+    seed: int = number(42, at_least=0)
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    languages: dict[str, Any] = field(default_factory=dict)
+    """Code to `GroupedLanguage`."""
+    hardware: Hardware = field(default_factory=Hardware)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    tracking: Tracking = field(default_factory=Tracking)
+    budget: Budget = field(default_factory=Budget)
+    stages: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,61 @@
+"""Processes, memory and launchers: nothing in here enters an artifact key."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from alma_pipeline.fields import choice, number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Where and how a node runs: decides time and memory, never the result."""
+
+    name: str = MISSING
+    device: str = choice("cpu", "cuda")
+    devices: int = number(1, at_least=1)
+    """Per node."""
+    nodes: int = number(1, at_least=1)
+    launcher: str = choice("local", "torchrun", "deepspeed", "slurm")
+    threads: int | None = number(None, at_least=1)
+    """CPU threads per process; null: the cores, shared out among the processes."""
+    zero_stage: int = number(0, at_least=0, at_most=3)
+    offload: str = choice("none", "cpu")
+    """Where ZeRO keeps optimiser state and gradients."""
+    gradient_checkpointing: bool = False
+    row_tokens: int = number(4096, at_least=1)
+    """Token budget of one micro-batch on one device."""
+    decode_tokens: int = number(8192, at_least=1)
+    """Token budget (prompt and output, times beams) of one decoding batch."""
+    flops: float = number(1e11, above=0)
+    """Stated matmul rate of one device at the training precision, FLOP/s."""
+    utilisation: float = number(0.4, above=0, at_most=1)
+    """Share of it that training is assumed to reach."""
+    bandwidth: float = number(2e10, above=0)
+    """Stated memory bandwidth of one device, bytes/s: what decoding is bound by."""
+    memory_gb: float = number(8, above=0)
+    """Of one device, in 10^9 bytes."""
+    checkpoint_seconds: float = number(600, above=0)
+    """Time between resume points."""
+    hostfile: str | None = None
+    """For launcher=deepspeed."""
+    rendezvous: str | None = None
+    """For launcher=torchrun on several nodes: HOST:PORT of the first, the same for all."""
+    partition: str | None = None
+    account: str | None = None
+    time_limit: str = "24:00:00"
+
+    @property
+    def world(self) -> int:
+        return self.devices * self.nodes
+
+    def conflicts(self) -> Iterator[str]:
+        if self.launcher == "local" and self.world > 1:
+            yield f"launcher=local runs one process, found devices x nodes = {self.world}; use launcher=torchrun"
+        if self.nodes > 1 and self.launcher not in ("slurm", "deepspeed", "torchrun"):
+            yield f"nodes={self.nodes} needs launcher slurm, deepspeed or torchrun, found {self.launcher}"
+        if self.launcher == "deepspeed" and not self.hostfile:
+            yield "launcher=deepspeed needs hostfile="
+        if self.launcher == "torchrun" and self.nodes > 1 and not self.rendezvous:
+            yield f"launcher=torchrun with nodes={self.nodes} needs rendezvous=HOST:PORT, an address of the first node"

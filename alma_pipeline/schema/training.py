@@ -1,0 +1,61 @@
+"""What every training kind shares."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from omegaconf import II
+
+from alma_pipeline.fields import choice, number
+from alma_pipeline.schema.node import NodeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adaptation; defaults are X-ALMA's and ALMA's, set in the model options."""
+
+    rank: int = number(16, at_least=1)
+    alpha: float = number(32.0, above=0)
+    dropout: float = number(0.0, at_least=0, below=1)
+    targets: list[str] = field(default_factory=lambda: ["down_proj"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(NodeConfig):
+    """What every training kind shares. Exactly one of steps, epochs and tokens sets the horizon."""
+
+    distributed: ClassVar[bool] = True
+
+    steps: int | None = number(None, at_least=1)
+    epochs: float | None = number(None, above=0)
+    tokens: float | None = number(None, at_least=1)
+    global_batch: int = number(256, at_least=1)
+    """Examples per optimiser step over all devices (blocks for `mono` and `group_adapter`, pairs for the preference kinds)."""
+    learning_rate: float = number(2e-5, above=0)
+    schedule: str = choice("cosine", "inverse_sqrt", "linear", "constant")
+    warmup_ratio: float = number(0.01, at_least=0, below=1)
+    weight_decay: float = number(0.01, at_least=0)
+    adam_beta1: float = number(0.9, at_least=0, below=1)
+    adam_beta2: float = number(0.999, at_least=0, below=1)
+    adam_epsilon: float = number(1e-8, above=0)
+    clip: float = number(1.0, at_least=0)
+    """Largest gradient norm; 0 turns clipping off."""
+    precision: str = choice("fp32", "bf16", "fp16")
+    seed: int = II("seed")
+    adapter: str = choice("none", "new", "continue", "merge_then_new")
+    """none: all weights; new: a fresh LoRA on the parent; continue: the parent's own LoRA;
+    merge_then_new: the parent's LoRA merged first, then a fresh one."""
+    lora: Lora = field(default_factory=Lora)
+    evaluations: int = number(4, at_least=1)
+    """How often the dev set is measured, evenly spread, the end included."""
+    choose_by: str = choice("dev_loss", "dev_score", "last")
+    """What picks the checkpoint that is kept."""
+    dev_score_examples: int = number(32, at_least=1)
+    """Dev sentences decoded per evaluation when `choose_by=dev_score`."""
+    diverged_above: float = number(1.5, above=1)
+    """Stop when the dev loss exceeds the parent's by this factor (our choice)."""
+
+    def conflicts(self) -> Iterator[str]:
+        given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
+        if len(given) != 1:
+            yield f"exactly one of steps, epochs, tokens sets the horizon; found {', '.join(given) or 'none'}"
