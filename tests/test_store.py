@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from fakes.bed import put
 
 from alma_pipeline import store as module
 from alma_pipeline.errors import UserError
-from alma_pipeline.store import Store, digest, is_whole, lock_file, read_record, sync, write_json
+from alma_pipeline.store import Store, digest, is_whole, read_record, sync, write_json
 
 KEY, OTHER = "a" * 64, "b" * 64
 RECORD = {"name": "mono", "key": KEY, "kind": "fake", "payload": {}, "result": {}, "created": "", "seconds": 0}
@@ -180,71 +178,6 @@ def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_begin_tells_a_worker_whom_it_belongs_to(store: Store) -> None:
-    first = store.begin("mono", KEY)
-    owner = json.loads((first.path / "owner.json").read_text())
-    assert owner["token"] == first.token and owner["pid"] == os.getpid()
-    first.close()
-    second = store.begin("mono", KEY)
-    assert second.token != first.token
-    second.close()
-
-
-def test_begin_waits_for_another_process_and_says_so_once(store: Store) -> None:
-    holder = _holding(store.root / "locks" / f"{KEY[:12]}.owner", seconds=0.6)
-    told: list[str] = []
-    store.begin("mono", KEY, told.append).close()
-    assert told == ["mono: another process is making it; waiting"]
-    assert holder.wait() == 0
-
-
-def test_begin_waits_for_a_worker_that_was_left_behind(store: Store) -> None:
-    holder = _holding(store.root / "locks" / f"{KEY[:12]}.worker", seconds=0.6)
-    told: list[str] = []
-    work = store.begin("mono", KEY, told.append)
-    assert told == ["mono: a worker of an earlier run is ending; waiting"]
-    assert holder.wait() == 0
-    work.close()
-
-
-def test_other_keys_do_not_wait(store: Store) -> None:
-    one, other = store.begin("mono", KEY), store.begin("mono", OTHER)
-    assert one.path != other.path
-    one.close()
-    other.close()
-
-
-def test_a_failed_begin_lets_the_lock_go(store: Store) -> None:
-    (store.root / "work").mkdir(parents=True)
-    (store.root / "work" / f"mono-{KEY[:12]}").write_text("a file where the work folder goes")
-    with pytest.raises(FileExistsError):
-        store.begin("mono", KEY)
-    (store.root / "work" / f"mono-{KEY[:12]}").unlink()
-    store.begin("mono", KEY).close()
-
-
-def test_a_lock_is_freed_by_its_holders_death(tmp_path: Path) -> None:
-    holder = _holding(tmp_path / "lock", seconds=60)
-    holder.kill()
-    holder.wait()
-    lock = lock_file(tmp_path / "lock")
-    lock.acquire(timeout=5)
-    lock.release()
-    assert (tmp_path / "lock").exists(), "the file stays: a lock is always one file"
-
-
-def test_a_disk_without_locks_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A marker file instead would stay after kill -9."""
-    import fcntl
-
-    def missing(*words: Any) -> None:
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", missing)
-    with pytest.raises(UserError, match=r"cannot be locked.*file locks"):
-        store.begin("mono", KEY)
-
-
 @pytest.mark.parametrize(
     ("points", "expected"),
     [
@@ -292,16 +225,3 @@ def _noting(order: list[str], name: str, real: Callable[..., Any]) -> Callable[.
         return real(*words, **named)
 
     return noted
-
-
-def _holding(lock: Path, seconds: float) -> "subprocess.Popen[bytes]":
-    """A process that holds a lock for a time; returns when it has it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    code = (
-        "import sys, time; from alma_pipeline.store import lock_file; lock = lock_file(sys.argv[1]); lock.acquire();"
-        "print('held', flush=True); time.sleep(float(sys.argv[2]))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(lock), str(seconds)], stdout=subprocess.PIPE)
-    assert process.stdout is not None and process.stdout.readline() == b"held\n"
-    process.stdout.close()
-    return process

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 import pytest
 from stages.fake.config import Config as Fake
 
@@ -30,6 +31,8 @@ LANGUAGES = {
     "ru": GroupedLanguage(name="Russian", locale="ru", nllb="rus_Cyrl", group=3),
 }
 LOCAL = Hardware(name="test")
+CANARY = "canary-5f1c77"
+"""A token in the workers' environment."""
 
 
 def recipe(nodes: dict[str, NodeConfig], *targets: str, hardware: Hardware = LOCAL, **others: Any) -> Config:
@@ -122,6 +125,10 @@ class World:
     def journal(self, node: str) -> list[tuple[int, str]]:
         return journal(self.orders, node)
 
+    def ran(self, node: str) -> int:
+        """How many workers worked on a node."""
+        return len({pid for pid, _ in self.journal(node)})
+
     def run(self, config: Config, forced: Forced | None = None) -> dict[str, Record]:
         runner = Runner(self.store, config.hardware, self.launcher, [self.told], {"pid": 0})
         runner.run(planned(config, self.store, forced))
@@ -142,6 +149,13 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         assert time.monotonic() < until, f"waited {seconds} s in vain"
         time.sleep(0.01)
     return value
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def later(action: Callable[[], None]) -> threading.Thread:

@@ -1,0 +1,52 @@
+"""Work folders for launchers to start workers on, and commands that scripts play."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fakes.bed import fake_world, planned, recipe
+from stages.fake_many.config import Config as FakeMany
+
+from alma_pipeline.job import Job
+from alma_pipeline.store import Store, Work
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    with fake_world(monkeypatch, tmp_path) as orders:
+        yield orders
+
+
+@pytest.fixture
+def prepared(store: Store) -> Iterator[Callable[..., tuple[Path, str]]]:
+    """Makes a work folder with its job, as the runner leaves it to a launcher; the locks are held to the end."""
+    held: list[Work] = []
+
+    def prepare(name: str = "a") -> tuple[Path, str]:
+        config = recipe({name: FakeMany(text=name)})
+        step = planned(config, store)[name]
+        work = store.begin(name, step.key)
+        (work.path / "out").mkdir(exist_ok=True)
+        Job(name, step.key, str(work.path), step.node.config, config.hardware, {}).write()
+        held.append(work)
+        return work.path, work.token
+
+    yield prepare
+    for work in held:
+        work.close()
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
+    """Puts a script of this name first on the PATH."""
+
+    def play(name: str, script: str) -> None:
+        file = tmp_path / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!{shutil.which('sh')}\n{script}\n")
+        file.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{file.parent}{os.pathsep}{os.environ['PATH']}")
+
+    return play

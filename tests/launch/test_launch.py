@@ -1,0 +1,97 @@
+"""How workers are started: command lines and environment."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alma_pipeline import launch
+from alma_pipeline.fields import problems
+from alma_pipeline.launch import command, environment
+from alma_pipeline.schema import Hardware
+
+WORKER = ["-m", "alma_pipeline.worker", "/s/work/mono-3f", "T"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner"]
+SRUN = ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+AGENT = [sys.executable, "-m", "alma_pipeline.slurm_agent", "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=mono-3f"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"launcher": "torchrun", "devices": 8}, [*TORCHRUN, "--standalone", "--nproc-per-node=8", *WORKER]),
+        (
+            {"launcher": "torchrun", "devices": 4, "nodes": 2, "rendezvous": "first:29400"},
+            [*TORCHRUN, *AGENT[3:], "--rdzv-backend=c10d", "--rdzv-endpoint=first:29400", *WORKER],
+        ),
+        (
+            {"launcher": "deepspeed", "devices": 4, "nodes": 2, "hostfile": "/etc/hosts of mine"},
+            [
+                *DEEPSPEED,
+                *("--hostfile", "/etc/hosts of mine", "--num_nodes", "2", "--num_gpus", "4", "--no_local_rank", "--module"),
+                *WORKER[1:],
+            ],
+        ),
+        (
+            {"launcher": "slurm", "devices": 4, "nodes": 2},
+            [*SRUN, "--time=24:00:00", "--job-name=alma_pipeline", *AGENT, *WORKER],
+        ),
+        (
+            {
+                **{"launcher": "slurm", "devices": 4, "nodes": 2, "device": "cuda", "threads": 6},
+                **{"partition": "gpu", "account": "mt", "time_limit": "2:00:00"},
+            },
+            [
+                *SRUN,
+                *("--time=2:00:00", "--job-name=alma_pipeline", "--gpus-per-node=4", "--cpus-per-task=24"),
+                *("--partition=gpu", "--account=mt"),
+                *AGENT,
+                *WORKER,
+            ],
+        ),
+    ],
+)
+def test_commands(settings: dict[str, Any], expected: list[str]) -> None:
+    """B13, B17: one plain argument list; no launcher's own flag reaches the worker, and nothing reaches Hydra."""
+    assert command(Hardware(name="x", **settings), Path("/s/work/mono-3f"), "T") == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"launcher": "torchrun", "nodes": 2}, "launcher=torchrun with nodes=2 needs rendezvous=HOST:PORT"),
+        ({"launcher": "deepspeed", "nodes": 2}, "launcher=deepspeed needs hostfile="),
+        ({"launcher": "local", "devices": 2}, "launcher=local runs one process, found devices x nodes = 2"),
+        ({"launcher": "torchrun", "nodes": 2, "rendezvous": "first:29400"}, None),
+        ({"launcher": "slurm", "nodes": 2}, None),
+        ({"launcher": "torchrun", "devices": 2}, None),
+    ],
+)
+def test_what_a_launcher_needs_is_said_before_it_starts(settings: dict[str, Any], said: str | None) -> None:
+    found = list(problems(Hardware(name="x", **settings), "hardware"))
+    assert not found if said is None else any(f"hardware: {said}" in text for text in found)
+
+
+def test_a_workers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B35: nothing that steers tracking; and no place in somebody else's group of processes."""
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("HF_TOKEN", "needed-for-gated-models")
+    values = environment(Hardware(name="x", threads=3), 1)
+    assert [name for name in values if name.startswith("MLFLOW_") or name in launch.PLACE] == []
+    assert values["HF_TOKEN"] == "needed-for-gated-models"
+    assert (values["OMP_NUM_THREADS"], values["CUDA_VISIBLE_DEVICES"], values["DS_ACCELERATOR"]) == ("3", "", "cpu")
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 6), (2, 3), (4, 1), (99, 1)])
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, processes: int, threads: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    assert environment(Hardware(name="x"), processes)["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_devices_stay_visible_to_a_gpu_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert environment(Hardware(name="x", device="cuda"), 2)["CUDA_VISIBLE_DEVICES"] == "2,3"

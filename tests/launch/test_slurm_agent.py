@@ -1,0 +1,77 @@
+"""The agent that srun starts, without Slurm: its commands are played by scripts."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alma_pipeline import slurm_agent
+from alma_pipeline.errors import UserError
+from alma_pipeline.launch import command
+from alma_pipeline.schema import Hardware
+
+WORKER = ["-m", "alma_pipeline.worker", "/s/work/mono-3f", "T"]
+
+Played = Callable[[str, str], None]
+
+
+def test_the_agent_meets_on_the_first_node(played: Played) -> None:
+    played("scontrol", 'test "$*" = "show hostnames n[1-2]" && printf "n1\\nn2\\n"')
+    step = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_NODELIST": "n[0-9]", "SLURM_JOB_ID": "100007", "SLURM_STEP_ID": "1"}
+    words = {node: slurm_agent.meeting(step | {"SLURM_NODEID": node}) for node in ("0", "1")}
+    endpoint = f"--rdzv-endpoint=n1:{slurm_agent.port('100007', '1')}"
+    assert words["0"] == ["--rdzv-backend=c10d", endpoint, "--rdzv-conf=is_host=true"]
+    assert words["1"] == ["--rdzv-backend=c10d", endpoint, "--rdzv-conf=is_host=false"]
+
+
+def test_ports_differ_between_steps_and_stay_free_of_clients() -> None:
+    found = {slurm_agent.port(str(job), str(step)) for job in range(4_000_000, 4_000_040) for step in range(20)}
+    assert len(found) == 800
+    assert min(found) >= 15000 and max(found) < 32768
+
+
+@pytest.mark.parametrize(
+    ("variables", "script", "said"),
+    [
+        ({}, "true", "no Slurm step here"),
+        (
+            {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "n1"},
+            "echo 'bad list' >&2; exit 1",
+            "show hostnames n1` failed: bad list",
+        ),
+    ],
+)
+def test_the_agent_says_what_is_wrong(played: Played, variables: dict[str, str], script: str, said: str) -> None:
+    played("scontrol", script)
+    with pytest.raises(UserError, match=said):
+        slurm_agent.meeting(variables)
+
+
+def test_without_scontrol_the_agent_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="scontrol must be on the nodes' PATH"):
+        slurm_agent.first_host("n1")
+
+
+def test_the_agent_becomes_torchrun(played: Played, tmp_path: Path) -> None:
+    """The whole chain of processes from srun on, with a torchrun that only tells how it was called."""
+    played("scontrol", "echo localhost")
+    played("srun", 'while [ "$1" != "$PYTHON" ]; do shift; done; exec "$@"')
+    shadow = tmp_path / "shadow" / "torch" / "distributed"
+    shadow.mkdir(parents=True)
+    (shadow.parent / "__init__.py").write_text("")
+    (shadow / "__init__.py").write_text("")
+    (shadow / "run.py").write_text("import sys; print(*sys.argv[1:])")
+    step = {"SLURM_STEP_NODELIST": "n1", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NODEID": "0"}
+    values = {**os.environ, **step, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path / "shadow")}
+    words = command(Hardware(name="x", launcher="slurm"), Path("/s/work/mono-3f"), "T")
+    done = subprocess.run(words, env=values, capture_output=True, text=True, check=True)
+    port = slurm_agent.port("7", "0")
+    assert done.stdout.split() == [
+        *("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=is_host=true"),
+        *("--nnodes=1", "--nproc-per-node=1", "--rdzv-id=mono-3f"),
+        *WORKER,
+    ]

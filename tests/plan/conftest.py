@@ -1,0 +1,21 @@
+"""A recipe, and a store that holds all of it."""
+
+import pytest
+from fakes.bed import fill
+from plan_bed import real
+
+from alma_pipeline.plan import make_plan
+from alma_pipeline.schema import Config
+from alma_pipeline.store import Store
+
+
+@pytest.fixture
+def cpo() -> Config:
+    return real("stage=cpo")
+
+
+@pytest.fixture
+def made(store: Store, cpo: Config) -> Store:
+    """A store that holds everything `stage=cpo` needs."""
+    fill(store, make_plan(cpo, store))
+    return store

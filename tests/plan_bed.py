@@ -1,0 +1,35 @@
+"""The real recipe for plans, with the same checkpoints evaluated whatever the evaluation option has."""
+
+import dataclasses
+import json
+from typing import Any
+
+from fakes.bed import loaded
+
+from alma_pipeline.plan import Plan
+from alma_pipeline.schema import Config
+from alma_pipeline.store import Store
+
+CHECKPOINTS = ["base", "mono", "parallel", "cpo", "group_parallel", "arpo"]
+
+
+def works(plan: Plan) -> list[str]:
+    return [step.node.name for step in plan.work]
+
+
+def verdicts(plan: Plan) -> dict[str, str]:
+    return {step.node.name: step.verdict for step in plan.steps}
+
+
+def real(*overrides: str) -> Config:
+    """The real configuration with these checkpoints evaluated, whatever the evaluation option has."""
+    config = loaded(*overrides)
+    changes: dict[str, Any] = {"controls": {}, "checkpoints": CHECKPOINTS}
+    return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **changes))
+
+
+def left_off(store: Store, name: str, key: str, step: int, **topology: Any) -> None:
+    folder = store.work_path(name, key) / "resume" / f"step-{step}"
+    folder.mkdir(parents=True)
+    text = json.dumps({"step": step, "topology": {"processes": 1, "zero_stage": 0, "precision": "fp32"} | topology})
+    (folder / "manifest.json").write_text(text)

@@ -1,0 +1,59 @@
+"""How a checkpoint is loaded, from its record: the base by key, and the adapters on it."""
+
+import dataclasses
+import json
+
+import pytest
+from fakes.bed import Fake, World, chain, planned, recipe
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.plan import Plan
+from alma_pipeline.runner import Runner, checkpoint
+
+
+def test_a_published_checkpoint_is_not_replaced_by_training(world: World) -> None:
+    """An adopted node's key says that somebody else trained it."""
+    plan = planned(chain(), world.store)
+    steps = [dataclasses.replace(step, verdict="adopt", reason="someone/a@1") for step in plan.steps]
+    runner = Runner(world.store, chain().hardware, world.launcher, [world.told], {})
+    with pytest.raises(UserError, match=r"someone/a@1.*upstream=train"):
+        runner.run(Plan(steps))
+    assert world.told.events == []
+
+
+def test_how_to_load_a_checkpoint(world: World) -> None:
+    """B14, B16: the full model by key, and the adapters on it in order."""
+    nodes = {
+        "base": Fake(text="b"),
+        "sft": Fake(text="s", adapter="new", inputs={"init": "base"}),
+        "more": Fake(text="m", adapter="continue", inputs={"init": "sft"}),
+        "merged": Fake(text="n", adapter="merge_then_new", inputs={"init": "more"}),
+        "full": Fake(text="f", inputs={"init": "merged"}),
+    }
+    done = world.run(recipe(nodes))
+    key = {name: record.key for name, record in done.items()}
+    found = {name: (record.checkpoint["base_key"], record.checkpoint["adapter_keys"]) for name, record in done.items()}
+    assert found == {
+        "base": (key["base"], []),
+        "sft": (key["base"], [key["sft"]]),
+        "more": (key["base"], [key["more"]]),
+        "merged": (key["base"], [key["more"], key["merged"]]),
+        "full": (key["full"], []),
+    }
+    job = json.loads((done["full"].path / "job.json").read_text())
+    init = job["inputs"]["init"]
+    assert init["base"] == str(done["base"].path) and init["base_key"] == key["base"]
+    assert init["adapters"] == [str(done["more"].path), str(done["merged"].path)]
+
+
+def test_a_checkpoint_without_what_it_stands_on_is_refused(world: World) -> None:
+    nodes = {"base": Fake(text="b"), "sft": Fake(text="s", adapter="new", inputs={"init": "base"})}
+    done = world.run(recipe(nodes))
+    (done["base"].path / "text.txt").unlink()
+    after = nodes | {"more": Fake(text="m", adapter="continue", inputs={"init": "sft"})}
+    with pytest.raises(UserError, match=f"stands on the artifact {done['base'].key[:12]}, which is gone"):
+        world.run(recipe(after))
+
+
+def test_no_checkpoint_for_what_makes_none() -> None:
+    assert checkpoint("k", None, {"counts": {}}) == {}  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""Two or more parents at once, and parents that are killed: one writer whatever happens. Each is a process of its own."""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fakes.bed import fake_world, journal, lives, parent, wait_for
+
+
+class Parents:
+    """Starts parent processes on one store, and reads what their workers did."""
+
+    def __init__(self, root: Path, orders: Path, mode: str, steps: int) -> None:
+        self.root, self.orders, self.mode, self.steps = root / "store", orders, mode, steps
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self) -> "subprocess.Popen[str]":
+        command = parent(self.root, self.mode, self.steps)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.started.append(process)
+        return process
+
+    def finish(self, process: "subprocess.Popen[str]") -> str:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        return output
+
+    def journal(self, node: str) -> list[tuple[int, str]]:
+        return journal(self.orders, node)
+
+    def worked(self, process: "subprocess.Popen[str]", lines: int) -> int:
+        """The worker of node a, once it has written some lines."""
+        wait_for(lambda: len(self.journal("a")) > lines or process.poll() is not None, seconds=60)
+        assert process.poll() is None, process.communicate()[0]
+        return self.journal("a")[-1][0]
+
+    def written(self) -> int:
+        return sum(len(self.journal(node)) for node in "abc")
+
+    def line(self, process: "subprocess.Popen[str]") -> str:
+        assert process.stdout is not None
+        return process.stdout.readline()
+
+    def order(self, node: str, **what: Any) -> None:
+        (self.orders / f"{node}.json").write_text(json.dumps(what))
+
+    def go(self, node: str) -> None:
+        (self.orders / f"{node}.go").touch()
+
+    def close(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+
+
+@pytest.fixture(params=["server", "command"])
+def parents(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Parents]:
+    with fake_world(monkeypatch, tmp_path) as orders:
+        parents = Parents(tmp_path, orders, request.param, steps=20)
+        yield parents
+        parents.close()
+
+
+def assert_one_writer(lines: list[tuple[int, str]], steps: int) -> None:
+    """No worker works after another has begun, and together they did every step, repeating at most the one cut off."""
+    turns = [pid for pid, _ in itertools.groupby(pid for pid, _ in lines)]
+    assert len(turns) == len(set(turns)), lines
+    done = [int(word.split()[1]) for _, word in lines if word.startswith("step")]
+    assert done[0] == 0 and done[-1] == steps - 1
+    assert all(after - before in (0, 1) for before, after in itertools.pairwise(done)), done
+    assert [word for _, word in lines if word == "end"] == ["end"]
+
+
+def test_killed_at_any_moment_and_started_again_at_once(parents: Parents) -> None:
+    """One writer only; the orphan ends by itself; what was done is not done again."""
+    moments = random.Random(7)
+    for name in "abc":
+        parents.order(name, pause=0.03)
+    for more in (0, 1, 12, 0):
+        process, before = parents.start(), parents.written()
+        if more:  # while a worker works; else while the parent starts up
+            wait_for(lambda before=before, more=more: parents.written() >= before + more)
+        time.sleep(moments.uniform(0.0, 0.1 if more else 1.0))
+        process.send_signal(signal.SIGKILL)
+    assert "text abc" in parents.finish(parents.start())
+    for name in "abc":
+        assert_one_writer(parents.journal(name), parents.steps)
+    pids = {pid for name in "abc" for pid, _ in parents.journal(name)}
+    wait_for(lambda: not any(map(lives, pids)))
+    assert list((parents.root / "work").iterdir()) == []
+
+
+def test_an_orphan_ends_by_itself(parents: Parents) -> None:
+    """Also when nobody comes after it."""
+    parents.order("a", hold=3)
+    process = parents.start()
+    pid = parents.worked(process, 3)
+    process.send_signal(signal.SIGKILL)
+    wait_for(lambda: not lives(pid))
+    parents.go("a")
+    assert "text abc" in parents.finish(parents.start())
+    assert_one_writer(parents.journal("a"), parents.steps)
+    assert len({pid for pid, _ in parents.journal("a")}) == 2
+
+
+def test_a_killed_worker_is_a_failure_and_the_next_run_goes_on(parents: Parents) -> None:
+    parents.order("a", hold=3)
+    process = parents.start()
+    os.kill(parents.worked(process, 3), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "a: its worker ended with signal 9" in output
+    parents.go("a")
+    assert "text abc" in parents.finish(parents.start())
+    assert_one_writer(parents.journal("a"), parents.steps)
+
+
+def test_two_parents_at_once_make_each_node_once(parents: Parents) -> None:
+    parents.order("a", hold=3)
+    first = parents.start()
+    parents.worked(first, 1)
+    second = parents.start()
+    assert parents.line(second).startswith("waiting a: another process is making it")
+    parents.go("a")
+    outputs = [parents.finish(first), parents.finish(second)]
+    assert all("text abc" in output for output in outputs)
+    for name in "abc":
+        assert_one_writer(parents.journal(name), parents.steps)
+        assert len({pid for pid, _ in parents.journal(name)}) == 1
+        assert sum(f"{name} FINISHED" in output for output in outputs) == 1
+
+
+def test_who_waited_for_a_parent_that_died_goes_on_where_it_was(parents: Parents) -> None:
+    """Its plan knew of no resume point; the work folder does."""
+    parents.order("a", hold=3)
+    first = parents.start()
+    parents.worked(first, 4)
+    second = parents.start()
+    assert parents.line(second).startswith("waiting a: another process is making it")
+    first.send_signal(signal.SIGKILL)
+    parents.go("a")
+    assert "text abc" in parents.finish(second)
+    assert_one_writer(parents.journal("a"), parents.steps)
+
+
+def test_interrupted_nothing_is_left_running(parents: Parents) -> None:
+    parents.order("a", hold=3)
+    process = parents.start()
+    parents.worked(process, 3)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "a KILLED" in output
+    assert children and not any(lives(child.pid) for child in children)

@@ -1,0 +1,46 @@
+"""Interrupted, a runner leaves no process behind."""
+
+import os
+import signal
+import time
+
+import pytest
+from fakes.bed import World, chain, later, lives, planned, wait_for
+
+from alma_pipeline import cli
+
+
+def test_what_a_worker_leaves_behind_goes_with_it(world: World) -> None:
+    world.order("a", spawn=True)
+    world.run(chain())
+    [word] = [word for _, word in world.journal("a") if word.startswith("spawned")]
+    wait_for(lambda: not lives(int(word.split()[1])))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_the_worker_is_stopped_and_watchers_are_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    world.order("a", hold=3)
+    before = signal.signal(signal.SIGTERM, cli._interrupt)
+    later(lambda: (wait_for(lambda: len(world.journal("a")) > 4), os.kill(os.getpid(), number))[0])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            world.run(chain(steps=1000))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert world.told.events == [("a", "started"), ("a", "KILLED")]
+    [pid] = {pid for pid, _ in world.journal("a")}
+    assert not lives(pid), "the worker has ended before the runner returns"
+    assert planned(chain(steps=1000), world.store)["a"].verdict == "resume"
+    assert world.run(chain())["a"].result["text"] == "a", "the same server serves the next job"
+
+
+def test_a_worker_that_ignores_sigterm_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alma_pipeline.launch.STOP_SECONDS", 0.5)
+    world.order("a", end="stubborn")
+    later(lambda: (wait_for(lambda: len(world.journal("a")) > 1), time.sleep(0.3), os.kill(os.getpid(), signal.SIGINT))[0])
+    with pytest.raises(KeyboardInterrupt):
+        world.run(chain())
+    [pid] = {pid for pid, _ in world.journal("a")}
+    assert not lives(pid)
