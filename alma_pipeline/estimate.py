@@ -216,5 +216,5 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
 
 
 def _rate(hardware: Hardware) -> float:
-    """FLOP/s that one device is taken to reach."""
-    return hardware.flops * hardware.utilisation
+    """FLOP/s that one node is taken to reach on one device, others beside it."""
+    return hardware.flops * hardware.utilisation / hardware.side_by_side

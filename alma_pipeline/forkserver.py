@@ -2,11 +2,11 @@
 
     python -m alma_pipeline.forkserver MODULES...
 
-One line out when they are imported: {"ready": true}. Then one line in for each job, {"work": FOLDER, "token": T}, and two
-out: {"pid": N}, {"code": N}.
+One line out when they are imported: {"ready": true}. Then one line in for each job, {"work": FOLDER, "token": T},
+answered by {"pid": N} at once and by {"pid": N, "code": C} when that worker has ended. Several may run at a time.
 
 It never uses a device or starts a thread of its own, so that a fork is a clean start. When its standard input
-closes, the parent is gone: the running worker is killed and the server ends.
+closes, the parent is gone: the running workers are killed and the server ends.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 POLL_SECONDS = 0.02
 
@@ -30,18 +30,29 @@ def main(modules: list[str]) -> None:
         importlib.import_module(name)
     replies.write(json.dumps({"ready": True}) + "\n")
     reader = os.fdopen(os.dup(0), "rb", buffering=0)
-    while line := reader.readline():
-        job = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            os.close(replies.fileno())  # else the parent would not see the server end before its worker does
-            os.close(reader.fileno())
-            _work(Path(job["work"]), job["token"])
-        with contextlib.suppress(ProcessLookupError):
-            os.setpgid(pid, pid)  # here as well as in the worker: whoever comes first, a signal to the group finds it
-        replies.write(json.dumps({"pid": pid}) + "\n")
-        code = _wait(pid, reader.fileno())
-        replies.write(json.dumps({"code": code}) + "\n")
+    running: list[int] = []
+    while True:
+        if select.select([reader], [], [], POLL_SECONDS if running else None)[0]:
+            line = reader.readline()
+            if not line:
+                break
+            running.append(_fork(json.loads(line), (replies.fileno(), reader.fileno())))
+            replies.write(json.dumps({"pid": running[-1]}) + "\n")
+        running = [pid for pid in running if not _ended(pid, replies)]
+    for pid in running:
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _fork(job: dict[str, str], pipes: tuple[int, int]) -> int:
+    pid = os.fork()
+    if not pid:
+        for pipe in pipes:  # else the parent would not see the server end before its worker does
+            os.close(pipe)
+        _work(Path(job["work"]), job["token"])
+    with contextlib.suppress(ProcessLookupError):
+        os.setpgid(pid, pid)  # here as well as in the worker: whoever comes first, a signal to the group finds it
+    return pid
 
 
 def _work(work: Path, token: str) -> NoReturn:
@@ -66,21 +77,15 @@ def _redirect(log: Path) -> None:
     os.dup2(handle, 2)
 
 
-def _wait(pid: int, parent: int) -> int:
-    """The exit code of the worker, negative for a signal; kills it when the parent goes away.
-
-    Processes that the worker started and left behind go with it.
-    """
+def _ended(pid: int, replies: TextIO) -> bool:
+    """Report the exit code of a worker that has ended, negative for a signal; what it left behind goes with it."""
     ended, status = os.waitpid(pid, os.WNOHANG)
-    while not ended:
-        if select.select([parent], [], [], POLL_SECONDS)[0]:
-            os.killpg(pid, signal.SIGKILL)
-            _, status = os.waitpid(pid, 0)
-            break
-        ended, status = os.waitpid(pid, os.WNOHANG)
+    if not ended:
+        return False
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(status)
+    replies.write(json.dumps({"pid": pid, "code": os.waitstatus_to_exitcode(status)}) + "\n")
+    return True
 
 
 if __name__ == "__main__":

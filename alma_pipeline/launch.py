@@ -40,7 +40,7 @@ class Running(Protocol):
 def environment(hardware: Hardware, processes: int) -> dict[str, str]:
     """What a worker sees: this environment less what would steer tracking or its place, plus device and threads."""
     values = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") and name not in PLACE}
-    threads = hardware.threads or max(1, len(os.sched_getaffinity(0)) // processes)
+    threads = hardware.threads or max(1, len(os.sched_getaffinity(0)) // (processes * hardware.side_by_side))
     values |= {"OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": hardware.device, "TOKENIZERS_PARALLELISM": "false"}
     values |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     if hardware.device == "cpu":
@@ -110,8 +110,7 @@ class Forked:
 
     def poll(self) -> int | None:
         if self.code is None:
-            reply = self.server.reply(wait=False)
-            self.code = reply["code"] if reply else None
+            self.code = self.server.code(self.pid)
         return self.code
 
     def stop(self) -> None:
@@ -133,6 +132,7 @@ class ForkServer:
     def __init__(self, hardware: Hardware, log: Path) -> None:
         self.log = log
         self._buffer = b""
+        self._codes: dict[int, int] = {}
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "alma_pipeline.forkserver", *PRELOADED],
@@ -155,9 +155,18 @@ class ForkServer:
             stdin.flush()
         except BrokenPipeError as error:  # to the command line this would mean that nobody reads its output
             raise self._ended() from error
-        reply = self.reply(wait=True)
-        assert reply is not None
-        return Forked(self, reply["pid"])
+        while True:
+            reply = self.reply(wait=True)
+            assert reply is not None
+            if "code" not in reply:
+                return Forked(self, reply["pid"])
+            self._codes[reply["pid"]] = reply["code"]
+
+    def code(self, pid: int) -> int | None:
+        """The exit code of a worker; None while it runs."""
+        while pid not in self._codes and (reply := self.reply(wait=False)):
+            self._codes[reply["pid"]] = reply["code"]
+        return self._codes.pop(pid, None)
 
     def reply(self, wait: bool) -> dict[str, int] | None:
         """The server's next line; None when there is none yet and `wait` is off."""
@@ -180,7 +189,7 @@ class ForkServer:
         return PipelineError(f"the worker server ended (exit code {self.process.wait()}); its log: {self.log}")
 
     def close(self) -> None:
-        """End it, and a worker that is still running."""
+        """End it, and the workers that are still running."""
         assert self.process.stdin is not None and self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -194,7 +203,7 @@ class ForkServer:
 
 
 class Launcher:
-    """Starts workers for one invocation; keeps one warm server for the single-process ones."""
+    """Starts workers for one invocation; keeps one warm server for the single-process ones, several at a time."""
 
     def __init__(self, hardware: Hardware, log_folder: Path) -> None:
         self.hardware = hardware

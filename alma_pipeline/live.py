@@ -1,6 +1,7 @@
-"""The running plan on screen: a live table with a bar for the running node, or plain lines when not a terminal."""
+"""The running plan on screen: a live table with a bar for each running node, or plain lines when not a terminal."""
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ PLAIN_EVERY = 10.0
 """Seconds between two plain lines of one node."""
 WIDE = 110
 BAR = 24
-"""Columns of the progress bar, on a terminal of at least `WIDE`."""
-SHOWN = 14
-"""Rows of the live table: finished nodes scroll away above."""
+"""Columns of the progress bar, on a terminal of at least `WIDE`; a narrower one has the numbers alone."""
+ROWS, ENDED = 12, 4
+"""Rows of the live table, and how many of them for nodes that have ended."""
+WAITING = "waiting"
 
 
 def summary(line: dict[str, Any]) -> str:
@@ -60,13 +62,30 @@ class Pace:
         return f"{seconds(took / done * ahead)} left" if done > 0 and ahead > 0 else ""
 
 
+@dataclass
+class Progress:
+    """A running node."""
+
+    pace: Pace = field(default_factory=Pace)
+    began: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
+    """When a plain line last spoke of it."""
+
+    def text(self) -> str:
+        """`120/900 · loss 2.31 · 5.9k tokens/s · 40 s left`; how long it has been starting before the first line."""
+        line = self.pace.last
+        if not line:
+            return f"starting · {seconds(time.monotonic() - self.began)}"
+        parts = [f"{line['step']:,}/{line['total']:,}", summary(line), self.pace.left()]
+        return " · ".join(part for part in parts if part)
+
+
 class PlainView:
-    """One line per event, and one every few seconds for the running node."""
+    """One line per event, and one every few seconds for a running node."""
 
     def __init__(self, console: Screen) -> None:
         self.console = console
-        self._began = self._last = 0.0
-        self._pace = Pace()
+        self._running: dict[str, Progress] = {}
 
     def __enter__(self) -> "PlainView":
         return self
@@ -75,20 +94,18 @@ class PlainView:
         pass
 
     def started(self, step: Step, work: Path) -> None:
-        self._began = self._last = time.monotonic()
-        self._pace = Pace()
+        self._running[step.node.name] = Progress()
         self.console.say(f"{step.node.name}: {step.verdict} ({step.reason})")
 
     def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
-        self._pace.add(lines)
-        now, line = time.monotonic(), self._pace.last
-        if line and now - self._last >= PLAIN_EVERY:
-            self._last = now
-            parts = [f"{line['step']:,}/{line['total']:,}", summary(line), self._pace.left()]
-            self.console.say(f"{step.node.name}: {' · '.join(part for part in parts if part)}")
+        progress, now = self._running[step.node.name], time.monotonic()
+        progress.pace.add(lines)
+        if now - progress.told >= PLAIN_EVERY:
+            progress.told = now
+            self.console.say(f"{step.node.name}: {progress.text()}")
 
     def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
-        took = seconds(time.monotonic() - self._began)
+        took = seconds(time.monotonic() - self._running.pop(step.node.name).began)
         self.console.say(f"{step.node.name}: {'done' if record else status.lower()} in {took}")
 
     def waiting(self, text: str) -> None:
@@ -96,17 +113,14 @@ class PlainView:
 
 
 class LiveView:
-    """The plan's remaining nodes with a progress bar; rewritten in place."""
+    """What just ended, what runs with a progress bar each, and what comes next; rewritten in place."""
 
     def __init__(self, console: Screen, plan: Plan) -> None:
-        self.plan = plan
         self.steps = [step.node.name for step in plan.work]
         self.took: dict[str, float] = {}
-        self.failed = ""
-        self.pace = Pace()
-        self.running = ""
-        self.note = ""
-        self._began = self._started = time.monotonic()
+        self.running: dict[str, Progress] = {}
+        self.notes: dict[str, str] = {}
+        self._began = time.monotonic()
         self._wide = console.width >= WIDE
         self._spinner = Spinner("dots")
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
@@ -119,52 +133,50 @@ class LiveView:
         self._live.stop()
 
     def started(self, step: Step, work: Path) -> None:
-        self.running, self.pace, self.note = step.node.name, Pace(), ""
-        self._began = time.monotonic()
+        self.running[step.node.name] = Progress()
+        self.notes.pop(WAITING, None)
 
     def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
-        self.pace.add(lines)
+        self.running[step.node.name].pace.add(lines)
 
     def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
-        self.took[step.node.name] = time.monotonic() - self._began
-        self.running = ""
+        name = step.node.name
+        self.took[name] = time.monotonic() - self.running.pop(name).began
         if record is None:
-            self.failed, self.note = step.node.name, f"{step.node.name} {status.lower()}"
+            self.notes[name] = f"{name} {status.lower()}"
 
     def waiting(self, text: str) -> None:
-        self.note = text
+        self.notes[WAITING] = text
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(width=2)
         table.add_column(no_wrap=True)
-        table.add_column(width=BAR if self._wide else BAR // 3)
+        if self._wide:
+            table.add_column(width=BAR)
         table.add_column(no_wrap=True)
-        at = self.steps.index(self.running) if self.running in self.steps else len(self.took)
-        first = max(0, min(at - SHOWN // 2, len(self.steps) - SHOWN))
-        for name in self.steps[first : first + SHOWN]:
-            table.add_row(*self._row(name))
-        hidden = len(self.steps) - first - SHOWN
-        more = [Text(f"   and {hidden} more", style="dim")] if hidden > 0 else []
-        head = Text(
-            f"{len(self.took)} of {len(self.steps)} nodes done · {seconds(time.monotonic() - self._started)}", style="bold"
-        )
-        return Group(head, table, *more, *([Text(self.note, style="yellow")] if self.note else []))
+        ended = [*self.took][-ENDED:]
+        ahead = [name for name in self.steps if name not in self.took and name not in self.running]
+        shown = max(0, ROWS - len(ended) - len(self.running))
+        for name in [*ended, *self.running, *ahead[:shown]]:
+            mark, label, bar, text = self._row(name)
+            table.add_row(mark, label, *([bar] if self._wide else []), text)
+        more = [Text(f"   and {len(ahead) - shown} more", style="dim")] if len(ahead) > shown else []
+        took = seconds(time.monotonic() - self._began)
+        head = Text(f"{len(self.took)} of {len(self.steps)} nodes done · {took}", style="bold")
+        return Group(head, table, *more, *(Text(note, style="yellow") for note in self.notes.values()))
 
     def _row(self, name: str) -> tuple[Any, ...]:
         if name in self.took:
-            mark = Text("✗", style="red") if name == self.failed else Text("✓", style="green")
+            mark = Text("✗", style="red") if name in self.notes else Text("✓", style="green")
             return mark, name, "", Text(seconds(self.took[name]), style="dim")
-        if name != self.running:
+        if name not in self.running:
             return "", Text(name, style="dim"), "", ""
-        elapsed = time.monotonic() - self._began
-        line = self.pace.last
-        if not line:
-            return self._spinner, Text(name, style="bold"), "", Text(f"starting · {seconds(elapsed)}", style="dim")
-        step, total = line["step"], max(1, line["total"])
-        bar = ProgressBar(total=total, completed=min(step, total))
-        parts = [f"{step:,}/{total:,}", summary(line), self.pace.left()]
-        return self._spinner, Text(name, style="bold"), bar, " · ".join(part for part in parts if part)
+        progress = self.running[name]
+        line = progress.pace.last or {"step": 0, "total": 1}
+        total = max(1, line["total"])
+        bar = ProgressBar(total=total, completed=min(line["step"], total))
+        return self._spinner, Text(name, style="bold"), bar, progress.text()
 
 
 def view(console: Screen, plan: Plan) -> LiveView | PlainView:

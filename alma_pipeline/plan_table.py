@@ -116,7 +116,7 @@ def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
     estimates = [step.estimate for step in plan.steps if step.estimate]
     if not estimates:
         return
-    total = f"about {about(sum(estimate.seconds for estimate in estimates))}"
+    total = f"about {about(sum(estimate.seconds for estimate in estimates) / hardware.side_by_side)}"
     unknown = [step.node.name for step in plan.steps if step.estimate and not step.estimate.seconds]
     if unknown:
         total = f"{total} without {', '.join(unknown)}, of which nothing is known before their text is prepared"
@@ -128,7 +128,8 @@ def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
 def _devices(hardware: Hardware) -> str:
     nodes = f"{hardware.nodes} nodes × " if hardware.nodes > 1 else ""
     offload = f", offload to {hardware.offload}" if hardware.offload != "none" else ""
-    return f"{nodes}{hardware.devices} × {hardware.device}, ZeRO-{hardware.zero_stage}{offload}"
+    beside = f", {hardware.side_by_side} nodes at a time" if hardware.side_by_side > 1 else ""
+    return f"{nodes}{hardware.devices} × {hardware.device}, ZeRO-{hardware.zero_stage}{offload}{beside}"
 
 
 def _disk(estimates: list[Estimate]) -> str:

@@ -1,25 +1,21 @@
-"""Carries out a plan: take the lock, start the worker, follow it, commit. Knows nothing of models."""
+"""Carries out a plan: which node next, how many at a time, and what becomes of them. Knows nothing of models."""
 
 import dataclasses
 import json
-import os
-import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from alma_pipeline.errors import PipelineError, StageFailed, UserError
+from alma_pipeline.attempt import Attempt, clear, is_finished
+from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job, read_job
-from alma_pipeline.launch import Launcher, Running
+from alma_pipeline.launch import Launcher
 from alma_pipeline.plan import Plan, Step
-from alma_pipeline.redact import redact
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store import Record, Store, Work
 
 POLL_SECONDS = 0.05
-TAIL_LINES = 20
 
 
 class Watcher(Protocol):
@@ -46,13 +42,21 @@ class Runner:
     provenance: dict[str, Any]
     done: dict[str, Record] = field(default_factory=dict)
     """Node name to artifact, reused ones included."""
+    _attempts: list[Attempt] = field(default_factory=list)
 
     def run(self, plan: Plan) -> None:
-        """Make every step that needs making, in order. Raises StageFailed at the first that fails."""
+        """Make every step that needs making, each as soon as it may be. Raises StageFailed at the first that fails."""
         self.done |= {step.node.name: step.record for step in plan.steps if step.record is not None and not step.works}
         self._check_inputs(plan)
-        for step in plan.work:
-            self.done[step.node.name] = self._make(step)
+        waiting = list(plan.work)
+        try:
+            while waiting or self._attempts:
+                waiting = [step for step in waiting if not self._start(step)]
+                if not any([self._advance(attempt) for attempt in [*self._attempts]]):
+                    time.sleep(POLL_SECONDS)
+        finally:
+            for attempt in [*self._attempts]:  # interrupted, or beside one that failed
+                self._end(attempt, "KILLED")
 
     def _check_inputs(self, plan: Plan) -> None:
         """Before anything is made, as an --only may leave out what it stands on."""
@@ -66,68 +70,84 @@ class Runner:
                     f"{step.node.name} would be taken from {step.reason}, which this version cannot do; set upstream=train"
                 )
 
-    def _make(self, step: Step) -> Record:
-        work = self.store.begin(step.node.name, step.key, self._waiting)
+    def _start(self, step: Step) -> bool:
+        """Whether the step is begun, or found made; not while it lacks an input or the machine is full."""
+        if len(self._attempts) >= self.hardware.side_by_side or not self.done.keys() >= set(step.node.inputs.values()):
+            return False
+        work = self._begin(step)
+        if work is None:
+            return False
         try:
             found = self.store.find(step.key)
             if found and step.record is None:  # another process made it while we waited
-                return found
-            return self._execute(step, work)
-        finally:
+                self.done[step.node.name] = found
+                work.close()
+                return True
+            attempt = Attempt(step, work, self._job(step, work))
+        except BaseException:
             work.close()
+            raise
+        self._attempts.append(attempt)
+        self._launch(attempt)
+        return True
+
+    def _begin(self, step: Step) -> Work | None:
+        """Never waits while a node of ours is running: whom we wait for may be waiting for that one."""
+        if self._attempts:
+            return self.store.begin_if_free(step.node.name, step.key)
+        return self.store.begin(step.node.name, step.key, self._waiting)
 
     def _waiting(self, text: str) -> None:
         for watcher in self.watchers:
             watcher.waiting(text)
 
-    def _execute(self, step: Step, work: Work) -> Record:
-        finished = not step.fresh and is_finished(work.path)
-        job = read_job(work.path / "job.json") if finished else self._prepare(step, work)
-        for watcher in self.watchers:
-            watcher.started(step, work.path)
-        try:
-            if not finished:
-                self._follow(step, work)
-            record = self.store.commit(work, self._record(step, job, work.path))
-        except BaseException as error:
-            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            for watcher in self.watchers:
-                watcher.ended(step, status, None, work.path)
-            raise
-        for watcher in self.watchers:
-            watcher.ended(step, "FINISHED", record, record.path)
-        return record
-
-    def _prepare(self, step: Step, work: Work) -> Job:
+    def _job(self, step: Step, work: Work) -> Job:
+        if not step.fresh and is_finished(work.path):
+            return read_job(work.path / "job.json")
         resumes = not step.fresh and self.store.resume_point(step.node.name, step.key) is not None
-        _clear(work.path, all_of_it=step.fresh, metrics=not resumes)
+        clear(work.path, all_of_it=step.fresh, metrics=not resumes)
         job = Job(step.node.name, step.key, str(work.path), step.node.config, self.hardware, self._inputs(step))
         job.write()
         return job
 
-    def _follow(self, step: Step, work: Work) -> None:
-        """Start the worker and pass its lines on until it ends. Raises UserError or StageFailed when it ends badly."""
-        lines = tail(work.path / "metrics.jsonl")
-        next(lines)  # an earlier attempt's, told already
-        running: Running = self.launcher.start(work.path, work.token, step.node.config.distributed)
+    def _launch(self, attempt: Attempt) -> None:
+        for watcher in self.watchers:
+            watcher.started(attempt.step, attempt.work.path)
         try:
-            while (code := running.poll()) is None:
-                self._report(step, next(lines))
-                time.sleep(POLL_SECONDS)
-        except BaseException:
-            try:
-                work.revoke()  # a launcher may end and leave ranks behind, on nodes that no signal of ours reaches
-            finally:
-                running.stop()
+            attempt.start(self.launcher)
+        except Exception:
+            self._end(attempt, "FAILED")
             raise
-        self._report(step, next(lines))
-        if code != 0 or not is_finished(work.path):
-            raise _failure(step.node.name, work.path, code)
 
-    def _report(self, step: Step, lines: list[dict[str, Any]]) -> None:
-        if lines:
+    def _advance(self, attempt: Attempt) -> bool:
+        """Pass on what is new; whether the step is made."""
+        try:
+            ended = attempt.ended()
+            self._report(attempt)
+            if not ended:
+                return False
+            record = self.store.commit(attempt.work, self._record(attempt))
+        except Exception:
+            self._report(attempt)
+            self._end(attempt, "FAILED")
+            raise
+        self.done[attempt.step.node.name] = record
+        self._end(attempt, "FINISHED", record)
+        return True
+
+    def _report(self, attempt: Attempt) -> None:
+        if lines := next(attempt.lines):
             for watcher in self.watchers:
-                watcher.progressed(step, lines)
+                watcher.progressed(attempt.step, lines)
+
+    def _end(self, attempt: Attempt, status: str, record: Record | None = None) -> None:
+        self._attempts.remove(attempt)
+        try:
+            attempt.stop()
+            for watcher in self.watchers:
+                watcher.ended(attempt.step, status, record, record.path if record else attempt.work.path)
+        finally:
+            attempt.work.close()
 
     def _inputs(self, step: Step) -> dict[str, Input]:
         return {role: self._input(self.done[name]) for role, name in step.node.inputs.items()}
@@ -152,7 +172,8 @@ class Runner:
             raise UserError(f"a checkpoint stands on the artifact {key[:12]}, which is gone; run its node again with --force")
         return record
 
-    def _record(self, step: Step, job: Job, work: Path) -> dict[str, Any]:
+    def _record(self, attempt: Attempt) -> dict[str, Any]:
+        step, job, work = attempt.step, attempt.job, attempt.work.path
         run, written = work / "mlflow_run", work / "result.json"
         result = json.loads(written.read_text(encoding="utf-8"))
         return {
@@ -183,49 +204,3 @@ def checkpoint(key: str, job: Job, result: dict[str, Any]) -> dict[str, Any]:
     parent = job.inputs["init"]
     before = parent.adapter_keys[:-1] if job.config.adapter == "continue" else parent.adapter_keys
     return {"form": "adapter", "base_key": parent.base_key, "adapter_keys": [*before, key]}
-
-
-def tail(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """At every `next`, the whole lines that were added since the last; an unfinished line waits."""
-    position, rest = 0, b""
-    while True:
-        if path.exists():
-            with open(path, "rb") as file:
-                file.seek(position)
-                rest += file.read()
-                position = file.tell()
-        *whole, rest = rest.split(b"\n")
-        yield [json.loads(line) for line in whole if line.strip()]
-
-
-def is_finished(work: Path) -> bool:
-    """Whether a worker ended well here: it writes its result last. A parent killed before the commit leaves it so."""
-    return (work / "result.json").exists() and (work / "out").is_dir()
-
-
-def _clear(work: Path, all_of_it: bool, metrics: bool) -> None:
-    """Leftovers of an unfinished attempt; what it can go on from stays, unless the node was asked for again."""
-    for path in (work / "result.json", work / "error.json", *work.glob("failed-*.txt")):
-        path.unlink(missing_ok=True)
-    if metrics:
-        (work / "metrics.jsonl").unlink(missing_ok=True)
-    for name in ("out", "resume") if all_of_it else ("out",):
-        if (work / name).exists():
-            shutil.rmtree(work / name)
-    lines = work / "metrics.jsonl"
-    if lines.exists():  # a line that was cut off would spoil the next one
-        os.truncate(lines, lines.read_bytes().rfind(b"\n") + 1)
-    (work / "out").mkdir()
-
-
-def _failure(name: str, work: Path, code: int) -> PipelineError:
-    error = work / "error.json"
-    if error.exists():
-        return UserError(f"{name}: {json.loads(error.read_text(encoding='utf-8'))['message']}")
-    ends = f"signal {-code}" if code < 0 else f"exit code {code}" if code else "exit code 0, but without a result"
-    reason = f"its worker ended with {ends}"
-    log = work / "log.txt"
-    first = sorted(work.glob("failed-*.txt"), key=lambda path: path.stat().st_mtime)[:1]
-    told = next((path for path in (*first, log) if path.exists()), None)
-    lines = redact(told.read_text(encoding="utf-8", errors="replace")).splitlines() if told else []
-    return StageFailed(name, reason, str(log), "\n".join(lines[-TAIL_LINES:]))

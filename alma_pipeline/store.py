@@ -6,6 +6,7 @@
 <root>/replaced/                   artifacts that a forced run made again; nothing is ever overwritten
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import secrets
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,11 +128,21 @@ class Store:
 
         `waiting(text)` is called once when there is somebody to wait for.
         """
+        return self._begin(name, key, functools.partial(_acquire, waiting=waiting))
+
+    def begin_if_free(self, name: str, key: str) -> Work | None:
+        """Take the right to make `key` if nobody holds it."""
+        try:
+            return self._begin(name, key, lambda lock, text: _lock(lock, timeout=0))
+        except Timeout:
+            return None
+
+    def _begin(self, name: str, key: str, acquire: Callable[[FileLock, str], None]) -> Work:
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         owner_lock, worker_lock = locks / f"{key[:12]}.owner", locks / f"{key[:12]}.worker"
         lock = lock_file(owner_lock)
-        _acquire(lock, waiting, f"{name}: another process is making it; waiting")
+        acquire(lock, f"{name}: another process is making it; waiting")
         try:
             work = Work(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
             work.path.mkdir(parents=True, exist_ok=True)
@@ -138,7 +150,7 @@ class Store:
             owner = {"token": work.token, "pid": os.getpid(), "host": socket.gethostname()}
             write_json(work.path / "owner.json", owner | {"owner_lock": str(owner_lock), "worker_lock": str(worker_lock)})
             leftover = lock_file(worker_lock)
-            _acquire(leftover, waiting, f"{name}: a worker of an earlier run is ending; waiting")
+            acquire(leftover, f"{name}: a worker of an earlier run is ending; waiting")
             leftover.release()
         except BaseException:
             lock.release()
@@ -238,13 +250,21 @@ def lock_file(path: str | Path) -> FileLock:
     return FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
-def _acquire(lock: FileLock, waiting: Any, text: str) -> None:
+def _acquire(lock: FileLock, text: str, waiting: Any) -> None:
     try:
-        lock.acquire(timeout=0)
+        _lock(lock, timeout=0)
     except Timeout:
         if waiting:
             waiting(text)
-        lock.acquire(poll_interval=0.1)
+        _lock(lock, timeout=-1)
+
+
+def _lock(lock: FileLock, timeout: float) -> None:
+    """Raises Timeout, and UserError where there are no locks."""
+    try:
+        lock.acquire(timeout=timeout, poll_interval=0.1)
+    except Timeout:
+        raise
     except OSError as error:
         raise UserError(
             f"{lock.lock_file} cannot be locked ({error}); set ALMA_PIPELINE_STORE to a file system with file locks"

@@ -20,6 +20,8 @@ class Hardware:
     launcher: str = choice("local", "torchrun", "deepspeed", "slurm")
     threads: int | None = number(None, at_least=1)
     """CPU threads per process; null: the cores, shared out among the processes."""
+    side_by_side: int = number(1, at_least=1)
+    """How many nodes of the plan run at a time, those that do not need each other."""
     zero_stage: int = number(0, at_least=0, at_most=3)
     offload: str = choice("none", "cpu")
     """Where ZeRO keeps optimiser state and gradients."""
@@ -53,6 +55,8 @@ class Hardware:
     def conflicts(self) -> Iterator[str]:
         if self.launcher == "local" and self.world > 1:
             yield f"launcher=local runs one process, found devices x nodes = {self.world}; use launcher=torchrun"
+        if self.side_by_side > 1 and (self.launcher != "local" or self.device != "cpu"):
+            yield f"side_by_side={self.side_by_side} is for launcher=local on device=cpu, found {self.launcher} on {self.device}"
         if self.nodes > 1 and self.launcher not in ("slurm", "deepspeed", "torchrun"):
             yield f"nodes={self.nodes} needs launcher slurm, deepspeed or torchrun, found {self.launcher}"
         if self.launcher == "deepspeed" and not self.hostfile:

@@ -31,6 +31,7 @@ LANGUAGES = {
     "ru": GroupedLanguage(name="Russian", locale="ru", nllb="rus_Cyrl", group=3),
 }
 LOCAL = Hardware(name="test")
+PAIR = Hardware(name="pair", side_by_side=2)
 CANARY = "canary-5f1c77"
 """A token in the workers' environment."""
 
@@ -57,6 +58,17 @@ def chain(steps: int = 2, kind: type[Fake] = Fake, hardware: Hardware = LOCAL) -
         "a": kind(text="a", steps=steps),
         "b": kind(text="b", steps=steps, inputs={"init": "a"}),
         "c": kind(text="c", steps=steps, inputs={"init": "b"}),
+    }
+    return recipe(nodes, hardware=hardware)
+
+
+def diamond(steps: int = 3, hardware: Hardware = PAIR) -> Config:
+    """b and c stand on a, d on both."""
+    nodes = {
+        "a": Fake(text="a", steps=steps),
+        "b": Fake(text="b", steps=steps, inputs={"init": "a"}),
+        "c": Fake(text="c", steps=steps, inputs={"init": "a"}),
+        "d": Fake(text="d", steps=steps, inputs={"init": "b", "other": "c"}),
     }
     return recipe(nodes, hardware=hardware)
 

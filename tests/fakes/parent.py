@@ -1,6 +1,7 @@
-"""A whole parent process on fake stages: python parent.py STORE server|command STEPS
+"""A whole parent process on fake stages: python parent.py STORE server|beside|command STEPS
 
-server: workers are forked from the warm server; command: started by a launcher of their own, as torchrun's are.
+server: workers are forked from the warm server; beside: two at a time, on another recipe;
+command: started by a launcher of their own, as torchrun's are.
 """
 
 import os
@@ -18,7 +19,7 @@ from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.runner import Runner
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store import Store
-from fakes.bed import LOCAL, Told, chain, planned
+from fakes.bed import LOCAL, PAIR, Told, chain, diamond, planned
 
 
 class Aloud(Told):
@@ -33,15 +34,15 @@ def main(root: Path, mode: str, steps: int) -> int:
     signal.signal(signal.SIGTERM, cli._interrupt)
     launch.PRELOADED = ("alma_pipeline.worker",)
     launch.command = lambda hardware, work, token: [sys.executable, "-m", "alma_pipeline.worker", str(work), token]
-    hardware = LOCAL if mode == "server" else Hardware(name="test", launcher="torchrun")
-    config = chain(steps, Fake if mode == "server" else FakeMany, hardware)
+    hardware = {"server": LOCAL, "beside": PAIR, "command": Hardware(name="test", launcher="torchrun")}[mode]
+    config = diamond(steps) if mode == "beside" else chain(steps, Fake if mode == "server" else FakeMany, hardware)
     store = Store(root)
     root.mkdir(exist_ok=True)
     launcher = launch.Launcher(hardware, root)
     try:
         runner = Runner(store, hardware, launcher, [Aloud()], {"pid": os.getpid()})
         runner.run(planned(config, store))
-        print("text", runner.done["c"].result["text"], flush=True)
+        print("text", runner.done[[*config.stages][-1]].result["text"], flush=True)
         return 0
     except UserError as error:
         print(error, flush=True)

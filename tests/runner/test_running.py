@@ -10,10 +10,10 @@ from fakes.bed import CANARY, Fake, World, chain, changed, fake_world, recipe
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline import launch
+from alma_pipeline.attempt import tail
 from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.launch import Launcher
 from alma_pipeline.plan import Forced
-from alma_pipeline.runner import tail
 from alma_pipeline.schema import Hardware
 
 

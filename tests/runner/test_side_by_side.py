@@ -1,0 +1,93 @@
+"""Two nodes at a time: those that do not need each other."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from fakes.bed import LOCAL, PAIR, World, diamond, fake_world, journal, later, lives, parent, recipe, wait_for
+from stages.fake.config import Config as Fake
+
+from alma_pipeline.errors import StageFailed
+from alma_pipeline.launch import environment
+
+
+def go(world: World, node: str) -> None:
+    (world.orders / f"{node}.go").touch()
+
+
+def started(world: World, node: str) -> bool:
+    return (node, "started") in world.told.events
+
+
+def test_nodes_that_do_not_need_each_other_run_at_the_same_time(world: World) -> None:
+    world.order("b", hold=1)
+    world.order("c", hold=1)
+
+    def both_run() -> None:
+        wait_for(lambda: len(world.journal("b")) > 1 and len(world.journal("c")) > 1)
+        assert not started(world, "d")
+        go(world, "c")
+        wait_for(lambda: ("c", "FINISHED") in world.told.events)
+        go(world, "b")
+
+    watching = later(both_run)
+    done = world.run(diamond())
+    watching.join()
+    assert set(done) == set("abcd")
+    assert world.told.events.index(("c", "FINISHED")) < world.told.events.index(("b", "FINISHED"))
+    assert world.told.events[-2:] == [("d", "started"), ("d", "FINISHED")]
+    assert all(world.ran(node) == 1 for node in "abcd")
+
+
+def test_one_at_a_time_unless_the_hardware_says_otherwise(world: World) -> None:
+    world.run(diamond(hardware=LOCAL))
+    assert world.told.events == [(node, event) for node in "abcd" for event in ("started", "FINISHED")]
+
+
+def test_a_failure_stops_what_runs_beside_it_and_the_next_run_goes_on(world: World) -> None:
+    world.order("b", hold=2)
+    world.order("c", end="crash")
+    with pytest.raises(StageFailed, match=r"^c: "):
+        world.run(diamond(50))
+    assert ("c", "FAILED") in world.told.events and ("b", "KILLED") in world.told.events
+    assert not started(world, "d") and not any(lives(pid) for pid, _ in world.journal("b"))
+    world.order("c")
+    go(world, "b")
+    assert set(world.run(diamond(50))) == set("abcd")
+
+
+def test_interrupted_both_are_stopped(world: World) -> None:
+    for name in "bc":
+        world.order(name, hold=1)
+    later(lambda: (wait_for(lambda: all(len(world.journal(n)) > 1 for n in "bc")), os.kill(os.getpid(), signal.SIGINT))[0])
+    with pytest.raises(KeyboardInterrupt):
+        world.run(diamond(50))
+    assert {("b", "KILLED"), ("c", "KILLED")} <= set(world.told.events)
+    assert not any(lives(pid) for name in "bc" for pid, _ in world.journal(name))
+
+
+def test_equal_nodes_side_by_side_are_made_once(world: World) -> None:
+    nodes = {"a": Fake(text="x", steps=3), "b": Fake(text="x", steps=3), "c": Fake(text="c", inputs={"init": "a", "other": "b"})}
+    done = world.run(recipe(nodes, hardware=PAIR))
+    assert done["a"].key == done["b"].key and world.ran("a") + world.ran("b") == 1
+
+
+def test_two_parents_do_not_wait_for_each_other_in_a_circle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each may hold a node that the other wants while it runs one itself."""
+    with fake_world(monkeypatch, tmp_path) as orders:
+        for name in "abcd":
+            (orders / f"{name}.json").write_text('{"pause": 0.01}')
+        command = parent(tmp_path / "store", "beside", 20)
+        parents = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+        for process in parents:
+            output, _ = process.communicate(timeout=60)
+            assert process.returncode == 0 and "text abacd" in output, output
+        assert all(len({pid for pid, _ in journal(orders, node)}) == 1 for node in "abcd")
+
+
+def test_the_cores_are_shared_out() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert environment(PAIR, 1)["OMP_NUM_THREADS"] == str(max(1, cores // 2))
+    assert environment(LOCAL, 1)["OMP_NUM_THREADS"] == str(cores)
