@@ -40,8 +40,11 @@ class Running(Protocol):
 def environment(hardware: Hardware, processes: int) -> dict[str, str]:
     """What a worker sees: this environment less what would steer tracking or its place, plus device and threads."""
     values = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") and name not in PLACE}
-    threads = hardware.threads or max(1, len(os.sched_getaffinity(0)) // (processes * hardware.side_by_side))
-    values |= {"OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": hardware.device, "TOKENIZERS_PARALLELISM": "false"}
+    values |= {
+        "OMP_NUM_THREADS": str(hardware.threads_each(processes)),
+        "DS_ACCELERATOR": hardware.device,
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     values |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     if hardware.device == "cpu":
         values["CUDA_VISIBLE_DEVICES"] = ""

@@ -40,7 +40,7 @@ def join(hardware: Hardware) -> World:
         raise UserError(f"hardware.devices x hardware.nodes = {hardware.world}, but {size} processes were started")
     if hardware.device == "cuda" and not torch.cuda.is_available():
         raise UserError("hardware.device=cuda, but torch finds no GPU; use hardware=cpu, or install a CUDA build of torch")
-    torch.set_num_threads(hardware.threads or max(1, len(os.sched_getaffinity(0)) // hardware.devices))
+    torch.set_num_threads(hardware.threads_each(hardware.devices))  # on its own machine, which need not be the launcher's
     device = torch.device("cuda", local) if hardware.device == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -1,5 +1,6 @@
 """Processes, memory and launchers: nothing in here enters an artifact key."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,6 +52,10 @@ class Hardware:
     @property
     def world(self) -> int:
         return self.devices * self.nodes
+
+    def threads_each(self, processes: int) -> int:
+        """CPU threads of one of a node's `processes` on this machine, other nodes beside it."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // (processes * self.side_by_side))
 
     def conflicts(self) -> Iterator[str]:
         if self.launcher == "local" and self.world > 1:
