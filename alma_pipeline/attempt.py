@@ -36,7 +36,7 @@ class Attempt:
     def start(self, launcher: Launcher) -> None:
         """Start the worker, unless an earlier one finished and its parent was killed before the commit."""
         if not is_finished(self.work.path):
-            self._running = launcher.start(self.work.path, self.work.token, self.step.node.config.distributed)
+            self._running = launcher.start(self.work.path, self.work.token, self.step.config.distributed)
 
     def ended(self) -> bool:
         """Whether the worker has ended. Raises UserError or StageFailed when it ended badly."""

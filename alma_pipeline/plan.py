@@ -5,50 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alma_pipeline import fields
+from alma_pipeline import fields, released
 from alma_pipeline.counts import counts
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.estimate import Estimate, estimate
-from alma_pipeline.identity import differences, flatten, key_of, payload, settings
+from alma_pipeline.identity import differences, key_of, payload, settings
 from alma_pipeline.recipe import Node, build, is_training
-from alma_pipeline.schema import Config, Released
+from alma_pipeline.schema import Config
+from alma_pipeline.step import Forced, Step
 from alma_pipeline.store import Record, Store
-
-NOT_COMPARED = ("languages", "seed")
-"""A published checkpoint has the seed it has, and serves any of its languages."""
-
-
-@dataclass(frozen=True)
-class Forced:
-    """What the command line wants made again."""
-
-    force: tuple[str, ...] = ()
-    since: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Step:
-    """A node and what becomes of it."""
-
-    node: Node
-    key: str
-    """Of the artifact that serves the node: an adopted one's own key."""
-    payload: dict[str, Any]
-    verdict: str
-    """reuse | adopt | resume | run | unneeded"""
-    reason: str
-    record: Record | None
-    estimate: Estimate | None
-    released: Released | None = None
-    requested_key: str = ""
-    """Of an adopted node: the key it would have if it were trained here."""
-    fresh: bool = False
-    """Asked for again: what an unfinished attempt left does not count."""
-
-    @property
-    def works(self) -> bool:
-        return self.verdict in ("adopt", "resume", "run")
 
 
 @dataclass(frozen=True)
@@ -101,13 +66,18 @@ def _resolve(node: Node, draft: dict[str, Step], config: Config, store: Store, f
     content = payload(node.config, inputs)
     key = key_of(content)
     refusal = ""
-    released = config.model.released.get(node.name)
+    entry = config.model.released.get(node.name)
     fresh = _is_forced(node, draft, forced)
-    if released and not fresh:
-        refusal = _why_not_adopted(node, draft, config, released)
+    if entry and not fresh:
+        refusal = released.why_not(node, draft, config, entry)
         if not refusal:
-            return _adopted(node, key, content, released, store)
+            return released.adopted(node, key, entry, draft, store)
     record = store.find(key)
+    if record is not None and record.alias_of and not fresh:
+        record = store.find(record.alias_of)
+        if record is not None:  # its own key, so that lineage never claims training that did not happen
+            source = record.result.get("repo") or record.path.name
+            return Step(node, record.key, record.payload, "reuse", f"adopted: {source}", record, None, requested_key=key)
     step = Step(node, key, content, "reuse", "", record, None, fresh=fresh)
     reason = _why_run(node, draft, store, content, forced, record)
     if reason is None:
@@ -167,70 +137,16 @@ def because(node: Node, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs from an earlier artifact of the same name: `because stages.cpo.beta 0.1 → 0.2`."""
     if old["kind"] != new["kind"]:
         return f"because its earlier artifact is of kind {old['kind']}, now {new['kind']}"
-    texts = [f"{node.setting}.{name} {_short(a)} → {_short(b)}" for name, a, b in differences(old["config"], new["config"])]
+    texts = [
+        f"{node.setting}.{name} {released.short(a)} → {released.short(b)}"
+        for name, a, b in differences(old["config"], new["config"])
+    ]
     changed = [role for role, _, _ in differences(old["inputs"], new["inputs"])]
     texts += [f"its {role} ({node.inputs.get(role, 'none')}) is another" for role in changed]
     if old["version"] != new["version"]:
         texts.append(f"version of {node.kind} {old['version']} → {new['version']}")
     shown = texts[:3] + ([f"{len(texts) - 3} more"] if len(texts) > 3 else [])
     return f"because {', '.join(shown)}" if texts else "its earlier artifact is not whole"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _why_not_adopted(node: Node, draft: dict[str, Step], config: Config, released: Released) -> str:
-    """Empty when the released checkpoint serves; else the reason it does not."""
-    policy = config.target if node.target else config.upstream
-    if policy == "train":
-        return f"{'target' if node.target else 'upstream'}=train (released: {released.repo})"
-    for name in _deciding(node, draft, config):
-        ours = _comparable(settings(draft[name].node.config if name in draft else node.config))
-        theirs = released.config.get(name.rpartition(".")[2])
-        if theirs is None:
-            return f"because {released.repo} states no settings for {name}"
-        changed = differences(_comparable(theirs), ours)
-        if changed:
-            where = (draft[name].node if name in draft else node).setting
-            texts = ", ".join(f"{where}.{key} {_short(a)} → {_short(b)}" for key, a, b in changed[:3])
-            return f"because {texts} (released: {released.repo})"
-        spoken = set(getattr((draft[name].node if name in draft else node).config, "languages", {})) - {"en"}
-        missing = sorted(spoken - set(released.languages))
-        if missing:
-            return f"because {released.repo} was not trained on {', '.join(missing)}"
-    return ""
-
-
-def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Null counts as left out: a model option states only what a release sets."""
-    flat = flatten(values)
-    return {name: value for name, value in flat.items() if value is not None and name.split(".")[0] not in NOT_COMPARED}
-
-
-def _deciding(node: Node, draft: dict[str, Step], config: Config) -> list[str]:
-    """The node and the nodes before it, up to those that are adopted themselves or are the untrained base."""
-    found = [node.name]
-    frontier = list(node.inputs.values())
-    while frontier:
-        name = frontier.pop(0)
-        step = draft[name]
-        if name in found or step.verdict == "adopt" or step.released or step.node.kind == "base":
-            continue
-        found.append(name)
-        frontier += step.node.inputs.values()
-    return found
-
-
-def _adopted(node: Node, requested: str, content: dict[str, Any], released: Released, store: Store) -> Step:
-    """Under the published checkpoint's own key, so that lineage never claims training that did not happen."""
-    own = {"kind": "released", "version": 1, "config": {"repo": released.repo, "revision": released.revision}, "inputs": {}}
-    key = key_of(own)
-    record = store.find(key)
-    verdict = "reuse" if record else "adopt"
-    reason = f"{released.repo}@{released.revision[:12]}"
-    return Step(node, key, own, verdict, reason, record, None, released, requested)
 
 
 def _needed(draft: dict[str, Step], forced: Forced) -> set[str]:
@@ -247,20 +163,9 @@ def _needed(draft: dict[str, Step], forced: Forced) -> set[str]:
         if name in needed:
             continue
         needed.add(name)
-        if draft[name].verdict == "adopt":
-            frontier += _stands_on(draft, name)
-        elif draft[name].works:
-            frontier += draft[name].node.inputs.values()
+        if draft[name].works:
+            frontier += draft[name].inputs.values()
     return needed
-
-
-def _stands_on(draft: dict[str, Step], name: str) -> list[str]:
-    """The full model below a published adapter: the nearest node before it that is one."""
-    while (released := draft[name].released) is None or released.form == "adapter":
-        if "init" not in draft[name].node.inputs:
-            return [name]
-        name = draft[name].node.inputs["init"]
-    return [name]
 
 
 def _estimate(step: Step, draft: dict[str, Step], config: Config) -> Estimate | None:
@@ -281,7 +186,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "key": step.key,
                 "verdict": step.verdict,
                 "reason": step.reason,
-                "inputs": step.node.inputs,
+                "inputs": step.inputs,
                 "settings": settings(step.node.config),
                 "estimate": dataclasses.asdict(step.estimate) if step.estimate else None,
                 "path": str(step.record.path) if step.record else None,

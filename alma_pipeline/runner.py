@@ -62,17 +62,13 @@ class Runner:
         """Before anything is made, as an --only may leave out what it stands on."""
         there = {*self.done, *(step.node.name for step in plan.work)}
         for step in plan.work:
-            missing = [name for name in step.node.inputs.values() if name not in there]
+            missing = [name for name in step.inputs.values() if name not in there]
             if missing:
                 raise UserError(f"{step.node.name} needs {', '.join(missing)}, which does not exist yet; drop --only")
-            if step.verdict == "adopt":  # training it here under the published checkpoint's key would be a lie
-                raise UserError(
-                    f"{step.node.name} would be taken from {step.reason}, which this version cannot do; set upstream=train"
-                )
 
     def _start(self, step: Step) -> bool:
         """Whether the step is begun, or found made; not while it lacks an input or the machine is full."""
-        if len(self._attempts) >= self.hardware.side_by_side or not self.done.keys() >= set(step.node.inputs.values()):
+        if len(self._attempts) >= self.hardware.side_by_side or not self.done.keys() >= set(step.inputs.values()):
             return False
         work = self._begin(step)
         if work is None:
@@ -106,7 +102,7 @@ class Runner:
             return read_job(work.path / "job.json")
         resumes = not step.fresh and self.store.resume_point(step.node.name, step.key) is not None
         clear(work.path, all_of_it=step.fresh, metrics=not resumes)
-        job = Job(step.node.name, step.key, str(work.path), step.node.config, self.hardware, self._inputs(step))
+        job = Job(step.node.name, step.key, str(work.path), step.config, self.hardware, self._inputs(step))
         job.write()
         return job
 
@@ -150,27 +146,7 @@ class Runner:
             attempt.work.close()
 
     def _inputs(self, step: Step) -> dict[str, Input]:
-        return {role: self._input(self.done[name]) for role, name in step.node.inputs.items()}
-
-    def _input(self, record: Record) -> Input:
-        plain = Input(key=record.key, kind=record.kind, path=str(record.path), result=record.result)
-        if not record.checkpoint:
-            return plain
-        base = self._required(record.checkpoint["base_key"])
-        adapters = [self._required(key) for key in record.checkpoint["adapter_keys"]]
-        return dataclasses.replace(
-            plain,
-            base=str(base.path),
-            base_key=base.key,
-            adapters=[str(adapter.path) for adapter in adapters],
-            adapter_keys=[adapter.key for adapter in adapters],
-        )
-
-    def _required(self, key: str) -> Record:
-        record = self.store.find(key)
-        if record is None:
-            raise UserError(f"a checkpoint stands on the artifact {key[:12]}, which is gone; run its node again with --force")
-        return record
+        return {role: as_input(self.store, self.done[name]) for role, name in step.inputs.items()}
 
     def _record(self, attempt: Attempt) -> dict[str, Any]:
         step, job, work = attempt.step, attempt.job, attempt.work.path
@@ -179,7 +155,7 @@ class Runner:
         return {
             "name": step.node.name,
             "key": step.key,
-            "kind": step.node.kind,
+            "kind": step.config.kind,
             "payload": step.payload,
             "result": result,
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -189,6 +165,29 @@ class Runner:
             "checkpoint": checkpoint(step.key, job, result),
             "mlflow_run": run.read_text(encoding="utf-8").strip() if run.exists() else "",
         }
+
+
+def as_input(store: Store, record: Record) -> Input:
+    """A finished artifact as a job reads it; a checkpoint with all that it stands on. Raises UserError where that is gone."""
+    plain = Input(key=record.key, kind=record.kind, path=str(record.path), result=record.result)
+    if not record.checkpoint:
+        return plain
+    base = _required(store, record.checkpoint["base_key"])
+    adapters = [_required(store, key) for key in record.checkpoint["adapter_keys"]]
+    return dataclasses.replace(
+        plain,
+        base=str(base.path),
+        base_key=base.key,
+        adapters=[str(adapter.path) for adapter in adapters],
+        adapter_keys=[adapter.key for adapter in adapters],
+    )
+
+
+def _required(store: Store, key: str) -> Record:
+    record = store.find(key)
+    if record is None:
+        raise UserError(f"a checkpoint stands on the artifact {key[:12]}, which is gone; run its node again with --force")
+    return record
 
 
 def checkpoint(key: str, job: Job, result: dict[str, Any]) -> dict[str, Any]:

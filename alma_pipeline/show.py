@@ -43,9 +43,14 @@ def find(store: Store, text: str) -> Record:
         if len(match) > 1:
             raise UserError(f"'{text}' is the beginning of {len(match)} keys: {', '.join(r.path.name for r in match)}")
         if match:
-            return match[0]
+            return _itself(store, match[0])
     names = sorted({record.name for record in records})
     raise UserError(f"no artifact '{text}' in {store.root}; {nearest(text, names) if names else 'the store is empty'}")
+
+
+def _itself(store: Store, record: Record) -> Record:
+    """What an alias points to, where that is there."""
+    return (store.find(record.alias_of) if record.alias_of else None) or record
 
 
 def lineage(store: Store, record: Record, depth: int) -> list[str]:

