@@ -10,9 +10,16 @@ VERBS = {
     "run": "make the target's checkpoint and its scores exist (the default)",
     "plan": "print what would run and why, with steps, tokens, memory, disk and time; writes nothing",
     "show": "one artifact by node name or key: record, lineage, scores",
+    "adopt": "an existing checkpoint becomes a node's: `adopt mono FOLDER|OWNER/NAME@REVISION model=7b`",
+    "export": "a checkpoint as a plain Hugging Face folder with a model card: `export cpo ./my-model`",
+    "translate": "translate files or standard input with a stage's checkpoint, each language by its group's adapter",
+    "gc": "what in the store can go, and how much that frees; deletes with --delete only",
     "doctor": "check the environment and the store",
 }
 COMPOSING = ("run", "plan")
+"""Verbs that take settings and nothing else."""
+CONFIGURED = (*COMPOSING, "translate", "adopt")
+"""Verbs that take settings, so that they know which checkpoint is meant."""
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -32,8 +39,14 @@ FLAGS = {
     "--force": Flag("make this node again; may be repeated", "NODE"),
     "--from": Flag("make this node and everything after it again; may be repeated", "NODE"),
     "--only": Flag("make no other node; may be repeated", "NODE"),
-    "--json": Flag("the plan as JSON", verbs=("plan",)),
+    "--json": Flag("the plan as JSON; for translate, JSON lines in and out", verbs=("plan", "translate")),
+    "--output": Flag("where the translations go; without it to standard output", "FILE", ("translate",)),
     "--diff": Flag("in which settings and inputs two artifacts differ", "A B", ("plan",)),
+    "--adapter": Flag("the adapter alone, not a full model", verbs=("export", "adopt")),
+    "--precision": Flag("of the merged weights; without it that of the base", "TYPE", ("export",), ("fp32", "bf16", "fp16")),
+    "--push": Flag("then upload it, with the token in HF_TOKEN; a new repository is private", "OWNER/NAME", ("export",)),
+    "--keep": Flag("what this artifact needs stays, and the rest can go; may be repeated", "NAME|KEY", ("gc",)),
+    "--delete": Flag("delete what can go", verbs=("gc",)),
     "--verify": Flag("compare every file with its recorded digest", verbs=("doctor",)),
 }
 HYDRA_FLAGS = {
@@ -46,7 +59,7 @@ HYDRA_FLAGS = {
         "[ABOUT]",
         values=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
     ),
-    "--config-dir": Flag("a folder with options of your own, as in DIR/experiment/mine.yaml", "DIR"),
+    "--config-dir": Flag("a folder with options of your own, as in DIR/experiment/mine.yaml", "DIR", CONFIGURED),
     "--shell-completion": Flag('tab completion: eval "$(alma-pipeline -sc install=bash)"', verbs=tuple(VERBS)),
     "--hydra-help": Flag("Hydra's own help"),
 }
@@ -140,7 +153,7 @@ def _check(command: Command) -> None:
             raise UserError(f"{name} goes with {' and '.join(known[name].verbs)}, found the verb {verb} ({known[name].text})")
     if verb in COMPOSING and command.names:
         raise UserError(f"'{command.names[0]}' is no setting; expected GROUP=OPTION or KEY=VALUE, without spaces")
-    if verb not in COMPOSING and command.overrides:
+    if verb not in CONFIGURED and command.overrides:
         raise UserError(f"{verb} takes no settings, found {command.overrides[0]}; ALMA_PIPELINE_STORE says which store")
     together = [name for name in COMMANDS if name in command.flags]
     if len(together) > 1:

@@ -71,6 +71,22 @@ def _carry_out(command: Command) -> int:
         from alma_pipeline import doctor
 
         return doctor.main(store_root(), verify="--verify" in command.flags)
+    if command.verb == "adopt":
+        from alma_pipeline import adopt
+
+        return adopt.main(command)
+    if command.verb == "gc":
+        from alma_pipeline import gc
+
+        return gc.main(store_root(), command)
+    if command.verb == "export":
+        from alma_pipeline import export
+
+        return export.main(store_root(), command)
+    if command.verb == "translate":
+        from alma_pipeline import translating
+
+        return translating.main(command)
     if "--diff" in command.flags:
         from alma_pipeline import show
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from alma_pipeline.arguments import COMPOSING, FLAGS, HYDRA_FLAGS, SHORT, VERBS, Flag
+from alma_pipeline.arguments import CONFIGURED, FLAGS, HYDRA_FLAGS, SHORT, VERBS, Flag
 from alma_pipeline.errors import UserError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -41,7 +41,7 @@ def _query(line: str) -> bool:
         sys.stdout.write(f"{name}\n")
     sys.stdout.flush()
     verb = next((word for word in before if word in VERBS), "run")
-    if verb not in COMPOSING or last.startswith("-") or (before and _taking(before[-1])) or not _may_be_setting(last):
+    if verb not in CONFIGURED or last.startswith("-") or (before and _taking(before[-1])) or not _may_be_setting(last):
         return False
     os.environ["COMP_LINE"] = " ".join(["alma-pipeline", *settings(before), last])
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
@@ -56,7 +56,7 @@ def candidates(before: list[str], last: str) -> list[str]:
         known = list(flag.values) or (_nodes() if flag.takes == "NODE" else [])
     elif last.startswith("-"):
         known = [name for name, flag in (FLAGS | HYDRA_FLAGS).items() if not verb or verb in flag.verbs] + ["--help"]
-    elif verb == "show":
+    elif verb in ("show", "export"):
         known = _nodes()
     else:
         known = [] if verb else list(VERBS)

@@ -220,22 +220,27 @@ class Launcher:
                 self.server.close()
                 self.server = ForkServer(self.hardware, self.log)
             return self.server.start(work, token)
-        words = command(self.hardware, work, token)
-        with open(work / "log.txt", "ab") as log:
-            log.write(f"$ {shlex.join(words)}\n".encode())
-            log.flush()
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment(self.hardware, self.hardware.devices),
-                start_new_session=True,
-            )
-        return Command(process)
+        return _started(command(self.hardware, work, token), work, environment(self.hardware, self.hardware.devices))
 
     def close(self) -> None:
         self.server.close()
+
+
+def start_alone(hardware: Hardware, work: Path, token: str, distributed: bool) -> Command:
+    """A worker without a server: for a job that no other follows, which saves it most of what a server imports."""
+    if distributed and hardware.launcher != "local":
+        return _started(command(hardware, work, token), work, environment(hardware, hardware.devices))
+    return _started([sys.executable, "-m", "alma_pipeline.worker", str(work), token], work, environment(hardware, 1))
+
+
+def _started(words: list[str], work: Path, variables: dict[str, str]) -> Command:
+    with open(work / "log.txt", "ab") as log:
+        log.write(f"$ {shlex.join(words)}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=variables, start_new_session=True
+        )
+    return Command(process)
 
 
 def _stop_group(process: "subprocess.Popen[bytes]") -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alma_pipeline import __doc__ as about
 from alma_pipeline import __version__
-from alma_pipeline.arguments import FLAGS, HYDRA_FLAGS, SHORT, VERBS, Flag
+from alma_pipeline.arguments import CONFIGURED, FLAGS, HYDRA_FLAGS, SHORT, VERBS, Flag
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = {
@@ -33,7 +33,8 @@ EXAMPLES = """\
   alma-pipeline stage=parallel stages.parallel.learning_rate=1e-3
   alma-pipeline --from mono --only mono          train one node again
   alma-pipeline -m stage=cpo stages.cpo.beta=0.1,0.2 seed=1,2
-  alma-pipeline show cpo                         the newest checkpoint of that node"""
+  alma-pipeline show cpo                         the newest checkpoint of that node
+  echo "Das Haus ist klein." | alma-pipeline translate stage=cpo direction=de-en"""
 
 
 def answer(words: list[str]) -> int:
@@ -66,12 +67,19 @@ def whole_help() -> str:
 
 def verb_help(verb: str) -> str:
     mine = {name: flag for name, flag in FLAGS.items() if verb in flag.verbs}
-    takes = {"show": "NAME|KEY", "doctor": "[--FLAGS]"}.get(verb, "[--FLAGS] [GROUP=OPTION] [KEY=VALUE] ...")
+    takes = {
+        "show": "NAME|KEY",
+        "doctor": "[--FLAGS]",
+        "gc": "[--FLAGS]",
+        "adopt": "NODE FOLDER|OWNER/NAME[@REVISION] [GROUP=OPTION] [KEY=VALUE] ...",
+        "export": "NAME|KEY FOLDER [--FLAGS]",
+        "translate": "[FILE ...] [--FLAGS] direction=de-en [GROUP=OPTION] [KEY=VALUE] ...",
+    }.get(verb, "[--FLAGS] [GROUP=OPTION] [KEY=VALUE] ...")
     parts = [f"usage: alma-pipeline {verb} {takes}\n\n{VERBS[verb][0].upper()}{VERBS[verb][1:]}."]
     parts += [f"flags\n{_flags(mine)}"] if mine else []
-    if verb in ("run", "plan"):
+    if verb in CONFIGURED:
         parts += [
-            f"flags of Hydra\n{_flags(HYDRA_FLAGS)}",
+            f"flags of Hydra\n{_flags({name: flag for name, flag in HYDRA_FLAGS.items() if verb in flag.verbs})}",
             f"options (* is the default)\n{options(CONF)}",
             f"settings\n{SETTINGS}",
         ]

@@ -19,7 +19,9 @@ from alma_pipeline.ml.search import Beams, Limits, Sampling
 LOG_SECONDS = 1.0
 Results = dict[int, list[list[int]]]
 """Prompt index to its outputs."""
-Decoder = Callable[[PreTrainedModel, dict[int, list[int]], Beams | Sampling, Limits, Callable[[int], None]], Results]
+Announce = Callable[[list[int]], None]
+"""Hears before each forward which prompt each row of its batch belongs to."""
+Decoder = Callable[[PreTrainedModel, dict[int, list[int]], Beams | Sampling, Limits, Callable[[int], None], Announce], Results]
 
 
 class Progress(Protocol):
@@ -49,13 +51,18 @@ def greedy(
 
 
 def beam_search(
-    model: PreTrainedModel, prompts: Sequence[list[int]], beams: int, limits: Limits, progress: Progress | None = None
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    beams: int,
+    limits: Limits,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
 ) -> list[list[int]]:
     """The best hypothesis of a beam search by mean log-probability (length penalty 1, no early stopping).
 
     The same hypotheses as Hugging Face `generate(num_beams=beams)` finds for one prompt at a time.
     """
-    return [outputs[0] for outputs in _decode(model, prompts, Beams(width=beams), limits, progress)]
+    return [outputs[0] for outputs in _decode(model, prompts, Beams(width=beams), limits, progress, announce)]
 
 
 def sample(
@@ -84,6 +91,7 @@ def _decode(
     settings: Beams | Sampling,
     limits: Limits,
     progress: Progress | None,
+    announce: Announce | None = None,
 ) -> list[list[list[int]]]:
     if not all(prompts):
         raise ValueError(f"prompt {next(i for i, ids in enumerate(prompts) if not ids)} is empty; expected token ids")
@@ -92,7 +100,8 @@ def _decode(
     training = model.training
     model.eval()
     try:
-        results = decoder(model)(model, {index: prompts[index] for index in share}, settings, limits, report)
+        chosen = {index: prompts[index] for index in share}
+        results = decoder(model)(model, chosen, settings, limits, report, announce or _nobody)
     finally:
         model.train(training)
     gathered = _gathered(results, model)
@@ -124,6 +133,10 @@ def _shares(model: PreTrainedModel) -> bool:
 
 def _quiet(done: int) -> None:
     """Nobody asked for progress."""
+
+
+def _nobody(rows: list[int]) -> None:
+    """One set of weights for all prompts."""
 
 
 def logged(job: Job) -> Progress:

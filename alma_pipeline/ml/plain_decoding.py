@@ -30,11 +30,13 @@ def decode(
     settings: Beams | Sampling,
     limits: Limits,
     report: Callable[[int], None],
+    announce: Callable[[list[int]], None],
 ) -> dict[int, list[list[int]]]:
     """Outputs by prompt index: one for a beam search, `width` for sampling. `report` hears how many are done."""
     indices, results = list(prompts), dict[int, list[list[int]]]()
     for batch in batches([len(prompts[index]) for index in indices], settings.width, limits):
         chosen = [indices[i] for i in batch]
+        announce([index for index in chosen for _ in range(settings.width)])  # `generate` repeats each prompt side by side
         results |= dict(zip(chosen, _generate(model, chosen, prompts, settings, limits), strict=True))
         report(len(results))
     return results

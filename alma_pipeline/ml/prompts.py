@@ -64,6 +64,32 @@ class Prompter:
         texts = [self.text(direction, source) for direction, source in rows]
         return [[self.bos, *ids] for ids in self._encode(texts)[0]]
 
+    def within(self, rows: Sequence[tuple[str, str]], longest: int) -> tuple[list[list[int]], int]:
+        """Token ids of the prompts, none longer than `longest`, and how many sources were cut for it.
+
+        Line breaks become spaces. The source is cut at a word or character, so that the prompt keeps its end; the
+        released code cuts the prompt, and with it the words that ask for the translation. Raises UserError where
+        even an empty source is too long.
+        """
+        rows = [(direction, one_line(source)[0]) for direction, source in rows]
+        prompts, cut = self.prompts(rows), 0
+        for i, (direction, source) in enumerate(rows):
+            if len(prompts[i]) > longest:
+                prompts[i], cut = self._shortened(direction, source, longest), cut + 1
+        return prompts, cut
+
+    def _shortened(self, direction: str, source: str, longest: int) -> list[int]:
+        """The prompt with the longest beginning of the source that fits."""
+        fits, too_many = 0, len(source)
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            ids = self.prompts([(direction, source[:middle].rstrip())])[0]
+            fits, too_many = (middle, too_many) if len(ids) <= longest else (fits, middle)
+        ids = self.prompts([(direction, source[:fits].rstrip())])[0]
+        if not fits or len(ids) > longest:
+            raise UserError(f"max_source={longest}: the prompt alone takes {len(ids)} tokens; raise max_source")
+        return ids
+
     def examples(self, rows: Sequence[tuple[str, str, str]]) -> list[Example]:
         """(direction, source, target) rows as training examples, in order.
 

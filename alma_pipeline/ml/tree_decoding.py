@@ -38,6 +38,7 @@ def decode(
     settings: Beams | Sampling,
     limits: Limits,
     report: Callable[[int], None],
+    announce: Callable[[list[int]], None],
 ) -> dict[int, list[list[int]]]:
     """Outputs by prompt index: one for a beam search, `width` for sampling. `report` hears how many are done."""
     waiting = sorted(prompts, key=lambda index: (len(prompts[index]), -index))  # taken from the end: longest first
@@ -48,10 +49,12 @@ def decode(
             stay = [row for row, is_over in enumerate(over) if not is_over]
             rows = [rows[row] for row in stay]
             fresh = _next(prompts, waiting, rows, settings.width, limits)
+            announce(fresh)
             trees.change(stay, [prompts[index] for index in fresh])
             search.keep(stay)
             search.add(fresh)
             rows, over = rows + fresh, [False] * (len(rows) + len(fresh))
+        announce(rows)
         parents, tokens, done = search.choose(trees.step())
         trees.follow(parents, tokens)
         for row, is_over in enumerate(done.tolist()):

@@ -11,7 +11,7 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml import decoding
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.models import load_for_inference
-from alma_pipeline.ml.prompts import Prompter, one_line
+from alma_pipeline.ml.prompts import Prompter
 from stages.translate.config import Config
 
 
@@ -22,7 +22,7 @@ def run(job: Job) -> dict[str, Any]:
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config)
     model, tokenizer = load_for_inference(job.inputs["checkpoint"], job.hardware, config.precision)
     prompter = Prompter(tokenizer, config.prompt, config.languages)
-    prompts, cut = _prompts(prompter, [(row["direction"], row["source"]) for row in rows], config.max_source)
+    prompts, cut = prompter.within([(row["direction"], row["source"]) for row in rows], config.max_source)
     limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
     started = time.perf_counter()
     outputs = decoding.beam_search(model, prompts, config.beams, limits, decoding.logged(job))
@@ -50,33 +50,6 @@ def _rows(path: Path, config: Config) -> list[dict[str, str]]:
             "Take languages the corpus holds, or a corpus that holds these."
         )
     return rows
-
-
-def _prompts(prompter: Prompter, rows: list[tuple[str, str]], longest: int) -> tuple[list[list[int]], int]:
-    """Token ids of the prompts, none longer than `longest`, and how many sources were cut for it.
-
-    The source is cut at a word or character, so that the prompt keeps its end; the released code cuts the prompt,
-    and with it the words that ask for the translation.
-    """
-    rows = [(direction, one_line(source)[0]) for direction, source in rows]
-    prompts, cut = prompter.prompts(rows), 0
-    for i, (direction, source) in enumerate(rows):
-        if len(prompts[i]) > longest:
-            prompts[i], cut = _shortened(prompter, direction, source, longest), cut + 1
-    return prompts, cut
-
-
-def _shortened(prompter: Prompter, direction: str, source: str, longest: int) -> list[int]:
-    """The prompt with the longest beginning of the source that fits."""
-    fits, too_many = 0, len(source)
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        ids = prompter.prompts([(direction, source[:middle].rstrip())])[0]
-        fits, too_many = (middle, too_many) if len(ids) <= longest else (fits, middle)
-    ids = prompter.prompts([(direction, source[:fits].rstrip())])[0]
-    if not fits or len(ids) > longest:
-        raise UserError(f"max_source={longest}: the prompt alone takes {len(ids)} tokens; raise max_source")
-    return ids
 
 
 def _write(path: Path, rows: list[dict[str, str]], hypotheses: list[str]) -> None:

@@ -92,7 +92,7 @@ def run(
     module: object, model: PreTrainedModel, prompts: list[list[int]], settings: Beams | Sampling, limits: Limits = LIMITS
 ) -> list[list[list[int]]]:
     with torch.no_grad():
-        found = module.decode(model.eval(), dict(enumerate(prompts)), settings, limits, lambda done: None)  # type: ignore[attr-defined]
+        found = module.decode(model.eval(), dict(enumerate(prompts)), settings, limits, lambda done: None, lambda rows: None)  # type: ignore[attr-defined]
     return [found[index] for index in range(len(prompts))]
 
 
@@ -194,7 +194,7 @@ def test_samples_do_not_depend_on_the_batch(module: object, model: PreTrainedMod
     together = run(module, model, PROMPTS, SAMPLING)
     with torch.no_grad():
         single = [
-            module.decode(model, {index: prompt}, SAMPLING, LIMITS, lambda done: None)[index]  # type: ignore[attr-defined]
+            module.decode(model, {index: prompt}, SAMPLING, LIMITS, lambda done: None, lambda rows: None)[index]  # type: ignore[attr-defined]
             for index, prompt in enumerate(PROMPTS)
         ]
     assert together == single

@@ -1,0 +1,128 @@
+"""`translate`: a stage's checkpoint as a translator, each language by its group's adapter. Trains and downloads nothing."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline import aside, recipe, segments
+from alma_pipeline import config as configuration
+from alma_pipeline.arguments import Command
+from alma_pipeline.cli import store_root
+from alma_pipeline.errors import ConfigError, UserError
+from alma_pipeline.fields import nearest
+from alma_pipeline.invocation import searchpath
+from alma_pipeline.job import Input, kind_config
+from alma_pipeline.plan import Plan, make_plan
+from alma_pipeline.runner import as_input
+from alma_pipeline.schema import Config
+from alma_pipeline.segments import Segment
+from alma_pipeline.store import Store
+
+
+def main(command: Command) -> int:
+    """Translate the files named, else standard input, to standard output or `--output`. Raises UserError."""
+    given = [text for text in command.overrides if text.startswith("direction=")]
+    direction = given[-1].removeprefix("direction=") if given else ""
+    overrides = [*searchpath(command), *(text for text in command.overrides if text not in given)]
+    config = configuration.load(overrides)
+    store = Store(store_root())
+    plan = make_plan(config, store)
+    targets = _targets(config, plan)
+    _check_made(config, plan, list(targets.values()))
+    found = segments.read(command.names, direction, "--json" in command.flags)
+    _check_directions(config, found, targets)
+    output = command.flags.get("--output", [""])[-1]
+    checkpoints = {name: as_input(store, record) for name, node in targets.items() if (record := plan[node].record)}
+    texts = translate(config, store, found, checkpoints)
+    lines = (segments.rendered(segment, text) + "\n" for segment, text in zip(found, texts, strict=True))
+    if output:
+        Path(output).write_text("".join(lines), encoding="utf-8")
+    else:
+        sys.stdout.writelines(lines)
+    return 0
+
+
+def _targets(config: Config, plan: Plan) -> dict[str, str]:
+    """The target's node by language group, `g5`; by the name `all` where one checkpoint serves every language."""
+    if len(config.targets) > 1:
+        raise UserError(f"this stage has the targets {', '.join(config.targets)}; say which one translates, as in stage=cpo")
+    nodes = [step.node for step in plan.steps if step.node.target]
+    return {f"g{node.group}" if node.group else "all": node.name for node in nodes}
+
+
+def _check_made(config: Config, plan: Plan, names: list[str]) -> None:
+    missing = [f"{name} ({plan[name].verdict}: {plan[name].reason})" for name in names if plan[name].record is None]
+    if missing:
+        raise UserError(
+            f"no checkpoint to translate with: {', '.join(missing)}; make it first with the same settings and the verb run"
+            + (", and target=adopt where a published one will do" if config.model.released else "")
+        )
+
+
+def _check_directions(config: Config, found: list[Segment], targets: dict[str, str]) -> None:
+    """Raises ConfigError with the first problem of each direction."""
+    problems = {segment.direction: f"{segment.where}: {text}" for segment in reversed(found)
+                if (text := _direction_problem(config, segment.direction, targets))}  # fmt: skip
+    if problems:
+        raise ConfigError(list(reversed(problems.values())))
+
+
+def _direction_problem(config: Config, direction: str, targets: dict[str, str]) -> str:
+    if not direction:
+        return "has no direction; give direction=de-en for all, or a 'direction' in each JSON line"
+    source, _, target = direction.partition("-")
+    others = [code for code in (source, target) if code != "en"]
+    if len(others) != 1 or not target:
+        return f"direction={direction}: expected English on one side, as in de-en or en-de"
+    if others[0] not in config.data.languages:
+        known = config.data.languages
+        return f"direction={direction}: this checkpoint's languages are {', '.join(known)}; {nearest(others[0], known)}"
+    if "all" not in targets and f"g{config.languages[others[0]].group}" not in targets:
+        return (
+            f"direction={direction}: belongs to group {config.languages[others[0]].group}, which group={config.group} leaves out"
+        )
+    return ""
+
+
+def translate(config: Config, store: Store, found: list[Segment], checkpoints: dict[str, Input]) -> list[str]:
+    """A text for each segment, in order."""
+    units = [(segment.direction, line) for segment in found for line in segment.lines()]
+    if not units:
+        return [segment.text for segment in found]
+    settings: Any = config.stages["translate"]
+    routes = {code: f"g{config.languages[code].group}" for code in config.data.languages}
+    job = kind_config("interpret")(
+        languages=recipe.language_table(config, config.data.languages),
+        routes={code: name for code, name in routes.items() if name in checkpoints},
+        **{name: getattr(settings, name) for name in ("prompt", "precision", "beams", "max_source", "max_new_tokens")},
+    )  # type: ignore[call-arg]
+
+    def feed(work: Path) -> None:
+        with open(work / "sources.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(unit, ensure_ascii=False) + "\n" for unit in units)
+
+    with aside.carried_out(store.root, job, config.hardware, checkpoints, feed, _progress) as (out, result):
+        with open(out / "translations.jsonl", encoding="utf-8") as file:
+            lines: Iterator[str] = iter([json.loads(line) for line in file])
+    _warn(result, len(units), settings)
+    return [segment.translated(lines) for segment in found]
+
+
+def _progress(lines: aside.Lines) -> None:
+    if sys.stderr.isatty():
+        last = lines[-1]
+        end = "\n" if last["step"] == last["total"] else ""
+        print(f"\r{last['step']:,} of {last['total']:,} lines", end=end, file=sys.stderr, flush=True)
+
+
+def _warn(result: dict[str, Any], count: int, settings: Any) -> None:
+    """What the output does not show."""
+    for name, what, limit in (
+        ("sources_cut", "lines were cut", "max_source"),
+        ("outputs_at_limit", "translations were ended", "max_new_tokens"),
+    ):
+        if result[name]:
+            text = f"{result[name]} of {count} {what} at {getattr(settings, limit)} tokens"
+            print(f"alma-pipeline: {text}; stages.translate.{limit} says how many may be", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""Mixed batches: every row by its own adapter, the same as that adapter alone, in both decoders."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from adapter_bed import make_adapter
+from decoding_bed import make_checkpoint
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Input
+from alma_pipeline.ml import decoding, plain_decoding, tree_decoding
+from alma_pipeline.ml.models import load_merged
+from alma_pipeline.ml.routing import Router, load_together
+from alma_pipeline.ml.search import Beams, Limits
+from alma_pipeline.schema import Hardware
+
+LIMITS = Limits(max_new_tokens=8, decode_tokens=400, eos=1, pad=2)
+HARDWARE = Hardware(name="test", threads=1)
+PROMPTS = [[0, *range(3 + i, 9 + 2 * i)] for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Input:
+    torch.set_num_threads(1)
+    return make_checkpoint(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def modules(base: Input, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Input]:
+    """Of different ranks, as nothing says that they are alike."""
+    return {name: make_adapter(base, tmp_path_factory.mktemp(name), seed, 2 * seed) for seed, name in ((1, "g1"), (2, "g6"))}
+
+
+@pytest.mark.parametrize("module", [plain_decoding, tree_decoding])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_mixed_batch_gives_what_each_adapter_gives_alone(modules: dict[str, Input], module: object, beams: int) -> None:
+    """The reference is the merged model, one prompt at a time: other code, and no batch at all."""
+    names = ["g1", "g6", "g6", "g1", "g6", "g1", "g1", "g6", "g1"]
+    model = load_together(modules, HARDWARE, "fp32")
+    router = Router(model, names)
+    with torch.no_grad():
+        found = module.decode(model, dict(enumerate(PROMPTS)), Beams(width=beams), LIMITS, lambda done: None, router)  # type: ignore[attr-defined]
+    merged = {name: load_merged(checkpoint, checkpoint.adapters, "fp32") for name, checkpoint in modules.items()}
+    expected = [
+        decoding.beam_search(merged[name], [prompt], beams, LIMITS)[0] for name, prompt in zip(names, PROMPTS, strict=True)
+    ]
+    assert [found[i][0] for i in range(len(PROMPTS))] == expected
+    other = [decoding.beam_search(merged["g1"], [prompt], beams, LIMITS)[0] for prompt in PROMPTS]
+    assert other != expected, "the adapters must differ, or the test shows nothing"
+
+
+def test_adapters_on_different_bases_are_refused(base: Input, modules: dict[str, Input]) -> None:
+    elsewhere = {**modules, "g6": replace(modules["g6"], base_key="d" * 64)}
+    with pytest.raises(UserError, match=r"g1 on bbbbbbbbbbbb; g6 on dddddddddddd.*one group at a time"):
+        load_together(elsewhere, HARDWARE, "fp32")
+    with pytest.raises(UserError, match="g6: expected adapters on a shared base, found a full model"):
+        load_together({**modules, "g6": base}, HARDWARE, "fp32")
