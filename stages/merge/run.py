@@ -1,0 +1,29 @@
+"""Merge a checkpoint's adapters into its full model, in fp32 on the CPU, and compare the two on a probe."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from alma_pipeline.job import Job
+from alma_pipeline.ml.checkpoints import TOKENIZER_FILES
+from alma_pipeline.ml.merging import merged
+from stages.merge.config import Config
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Input: `checkpoint`. Leaves a plain Hugging Face folder; returns how far it is from base and adapters."""
+    config: Config = job.config
+    checkpoint = job.inputs["checkpoint"]
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    model, measured = merged(checkpoint, config.precision, tokenizer)
+    model.save_pretrained(job.out)
+    for name in TOKENIZER_FILES:
+        if (Path(checkpoint.path) / name).is_file():
+            shutil.copyfile(Path(checkpoint.path) / name, job.out / name)
+    return {
+        "checkpoint": {"form": "full"},
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "merge": {"adapters": len(checkpoint.adapters)} | measured,
+    }

@@ -1,0 +1,67 @@
+"""The few pages of the Hugging Face hub that an upload of small files needs."""
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+
+class FakeHub:
+    """Remembers what was created and what was uploaded; takes every file the plain way, without large-file storage."""
+
+    def __init__(self) -> None:
+        self.created: list[dict[str, Any]] = []
+        self.files: dict[str, bytes] = {}
+        self.tokens: set[str] = set()
+        hub = self
+
+        class Pages(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                hub.tokens.add(self.headers["authorization"])
+                self.answer({"id": "me/tiny", "sha": "0" * 40, "siblings": [], "private": True})
+
+            def do_POST(self) -> None:
+                hub.tokens.add(self.headers["authorization"])
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                self.answer(hub.posted(self.path, body))
+
+            def answer(self, value: Any) -> None:
+                data = json.dumps(value).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments: object) -> None:
+                """Tests are quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+        self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def posted(self, path: str, body: bytes) -> Any:
+        if path == "/api/repos/create":
+            self.created.append(json.loads(body))
+            return {"url": f"{self.address}/me/tiny", "id": "1"}
+        if "/preupload/" in path:
+            return {
+                "files": [
+                    {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]
+                ]
+            }
+        if "/commit/" in path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            return {"commitUrl": f"{self.address}/me/tiny/commit/{'1' * 40}", "commitOid": "1" * 40}
+        return {}
+
+    def __enter__(self) -> "FakeHub":
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.server.shutdown()
+        self.server.server_close()
