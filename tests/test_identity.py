@@ -43,6 +43,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "arpo": TRAINED | {"languages": LANGUAGES},
     "translate": {"languages": LANGUAGES},
     "score": {"languages": LANGUAGES},
+    "interpret": {"languages": LANGUAGES},
+    "merge": {},
+    "released": {"repo": "someone/model"},
 }
 INPUTS = {"init": "1" * 64, "corpus": "2" * 64}
 
