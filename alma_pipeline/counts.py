@@ -8,6 +8,8 @@ from alma_pipeline.schema import Expected, NodeConfig, Training
 from alma_pipeline.store import Record
 
 READ_ROLES = ("corpus", "preferences", "test")
+ANSWERS = 1.5
+"""Tokens of a triple, by those of a pair: one prompt and two answers are the pair and about half of it again."""
 
 
 def counts(config: NodeConfig, sources: Mapping[str, tuple[NodeConfig, Record | None]], expected: Expected) -> Counts:
@@ -17,14 +19,16 @@ def counts(config: NodeConfig, sources: Mapping[str, tuple[NodeConfig, Record | 
             continue
         source, record = sources[role]
         if record is not None:
-            return _counted(record.result["counts"], source)
+            return _counted(record.result["counts"], source, expected)
         return _expected(config, source, expected)
     return Counts(examples=0, tokens=0, exact=False)
 
 
-def _counted(found: Mapping[str, Any], source: Any) -> Counts:
+def _counted(found: Mapping[str, Any], source: Any, expected: Expected) -> Counts:
     examples = found.get("train_examples") or found.get("test_examples") or 0
     tokens = found.get("train_tokens") or 0
+    if source.kind == "preferences":  # triples are text, counted in tokens only by the stage that reads them
+        return _of(examples, ANSWERS * expected.pair_tokens, found["dev_examples"])
     return Counts(examples=examples, tokens=tokens, exact=True, dev_examples=found.get("dev_examples") or 0)
 
 
@@ -33,8 +37,7 @@ def _expected(config: NodeConfig, source: Any, expected: Expected) -> Counts:
     directions = 2 * max(0, len(source.languages) - 1)
     if source.kind == "preferences":
         triples = source.sources if source.pairs.reader == "candidates" else expected.triples
-        # One prompt and two answers: the pair's tokens and about half of them again.
-        return _of(directions * triples, 1.5 * expected.pair_tokens, directions * source.held_out)
+        return _of(directions * triples, ANSWERS * expected.pair_tokens, directions * source.held_out)
     if source.form == "test":
         return _of(directions * (source.held_out or expected.test), expected.pair_tokens, 0)
     if source.form == "pairs":
