@@ -21,8 +21,8 @@ $(VENV)/.done: constraints.txt pyproject.toml
 demo: setup ## the whole recipe, five stages, on this machine's CPU (about 6 minutes)
 	$(BIN)/python -m alma_pipeline
 
-test: setup ## all tests
-	$(BIN)/python -m pytest
+test: setup ## all tests, a file at a time on each core
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: setup ## formatting, lint and types
 	$(BIN)/ruff format --check .

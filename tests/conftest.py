@@ -16,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_") or name in (*PLACE, "ALMA_PIPELINE_STORE")]:
         del os.environ[name]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and threads that wait for each other stand still
 
 
 @pytest.fixture
