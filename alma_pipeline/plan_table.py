@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rich.console import Group
 from rich.table import Table
@@ -52,7 +53,8 @@ def _silent(step: Step) -> bool:
 def _rows(plan: Plan) -> Iterable[Row]:
     steps = [step for step in plan.steps if not _silent(step)]
     merged: set[str] = set()
-    for step, after in zip(steps, [*steps[1:], None], strict=True):
+    for step, after in pairwise([*steps, None]):
+        assert step is not None
         if step.node.name in merged:
             continue
         name = step.node.name
