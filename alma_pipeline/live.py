@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alma_pipeline.plan import Plan, Step
-from alma_pipeline.screen import Screen
+from alma_pipeline.screen import UNBOUNDED, Screen
 from alma_pipeline.store import Record
 from alma_pipeline.units import count, seconds
 
@@ -25,6 +25,9 @@ BAR = 24
 ROWS, ENDED = 12, 4
 """Rows of the live table, and how many of them for nodes that have ended."""
 WAITING = "waiting"
+SEPARATOR = " · "
+MARK, GAP = 2, 2
+"""Columns of the sign before a node's name, and between columns."""
 
 
 def summary(line: dict[str, Any]) -> str:
@@ -36,7 +39,7 @@ def summary(line: dict[str, Any]) -> str:
             parts.append(f"{label} {metrics[name]:.3f}")
     if metrics.get("train/tokens_per_second"):
         parts.append(f"{count(metrics['train/tokens_per_second'])} tokens/s")
-    return " · ".join(parts)
+    return SEPARATOR.join(parts)
 
 
 class Pace:
@@ -71,13 +74,21 @@ class Progress:
     told: float = field(default_factory=time.monotonic)
     """When a plain line last spoke of it."""
 
-    def text(self) -> str:
-        """`120/900 · loss 2.31 · 5.9k tokens/s · 40 s left`; how long it has been starting before the first line."""
+    def text(self, room: int = UNBOUNDED) -> str:
+        """`120/900 · loss 2.31 · 5.9k tokens/s · 40 s left`; how long it has been starting before the first line.
+
+        Where there is no `room` for so many columns it goes without the speed, then without the losses.
+        """
         line = self.pace.last
         if not line:
             return f"starting · {seconds(time.monotonic() - self.began)}"
-        parts = [f"{line['step']:,}/{line['total']:,}", summary(line), self.pace.left()]
-        return " · ".join(part for part in parts if part)
+        said = summary(line).split(SEPARATOR)
+        for middle in (said, [part for part in said if "tokens/s" not in part], said[:0]):
+            parts = [f"{line['step']:,}/{line['total']:,}", *middle, self.pace.left()]
+            text = SEPARATOR.join(part for part in parts if part)
+            if len(text) <= room:
+                break
+        return text
 
 
 class PlainView:
@@ -121,6 +132,7 @@ class LiveView:
         self.running: dict[str, Progress] = {}
         self.notes: dict[str, str] = {}
         self._began = time.monotonic()
+        self._width = console.width
         self._wide = console.width >= WIDE
         self._spinner = Spinner("dots")
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
@@ -150,7 +162,7 @@ class LiveView:
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(width=2)
+        table.add_column(width=MARK)
         table.add_column(no_wrap=True)
         if self._wide:
             table.add_column(width=BAR)
@@ -158,15 +170,18 @@ class LiveView:
         ended = [*self.took][-ENDED:]
         ahead = [name for name in self.steps if name not in self.took and name not in self.running]
         shown = max(0, ROWS - len(ended) - len(self.running))
-        for name in [*ended, *self.running, *ahead[:shown]]:
-            mark, label, bar, text = self._row(name)
+        names = [*ended, *self.running, *ahead[:shown]]
+        widths = [MARK, max(map(len, names), default=0), *([BAR] if self._wide else [])]
+        room = self._width - sum(width + GAP for width in widths)
+        for name in names:
+            mark, label, bar, text = self._row(name, room)
             table.add_row(mark, label, *([bar] if self._wide else []), text)
         more = [Text(f"   and {len(ahead) - shown} more", style="dim")] if len(ahead) > shown else []
         took = seconds(time.monotonic() - self._began)
         head = Text(f"{len(self.took)} of {len(self.steps)} nodes done · {took}", style="bold")
         return Group(head, table, *more, *(Text(note, style="yellow") for note in self.notes.values()))
 
-    def _row(self, name: str) -> tuple[Any, ...]:
+    def _row(self, name: str, room: int) -> tuple[Any, ...]:
         if name in self.took:
             mark = Text("✗", style="red") if name in self.notes else Text("✓", style="green")
             return mark, name, "", Text(seconds(self.took[name]), style="dim")
@@ -176,7 +191,7 @@ class LiveView:
         line = progress.pace.last or {"step": 0, "total": 1}
         total = max(1, line["total"])
         bar = ProgressBar(total=total, completed=min(line["step"], total))
-        return self._spinner, Text(name, style="bold"), bar, progress.text()
+        return self._spinner, Text(name, style="bold"), bar, progress.text(room)
 
 
 def view(console: Screen, plan: Plan) -> LiveView | PlainView:
