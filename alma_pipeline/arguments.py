@@ -14,11 +14,14 @@ VERBS = {
     "export": "a checkpoint as a plain Hugging Face folder with a model card: `export cpo ./my-model`",
     "translate": "translate files or standard input with a stage's checkpoint, each language by its group's adapter",
     "gc": "what in the store can go, and how much that frees; deletes with --delete only",
+    "report": "scores, training and cost of a finished recipe: a table here, and a page in the store",
+    "compare": "two checkpoints, or two requests in quotes: what they differ in, then their scores",
     "doctor": "check the environment and the store",
 }
 COMPOSING = ("run", "plan")
+REQUESTING = (*COMPOSING, "report")
 """Verbs that take settings and nothing else."""
-CONFIGURED = (*COMPOSING, "translate", "adopt")
+CONFIGURED = (*REQUESTING, "translate", "adopt")
 """Verbs that take settings, so that they know which checkpoint is meant."""
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -40,17 +43,20 @@ FLAGS = {
     "--from": Flag("make this node and everything after it again; may be repeated", "NODE"),
     "--only": Flag("make no other node; may be repeated", "NODE"),
     "--json": Flag("the plan as JSON; for translate, JSON lines in and out", verbs=("plan", "translate")),
-    "--output": Flag("where the translations go; without it to standard output", "FILE", ("translate",)),
+    "--output": Flag("where the result goes: translations, a report's page or tables", "FILE", ("translate", "report")),
     "--diff": Flag("in which settings and inputs two artifacts differ", "A B", ("plan",)),
     "--adapter": Flag("the adapter alone, not a full model", verbs=("export", "adopt")),
     "--precision": Flag("of the merged weights; without it that of the base", "TYPE", ("export",), ("fp32", "bf16", "fp16")),
     "--push": Flag("then upload it, with the token in HF_TOKEN; a new repository is private", "OWNER/NAME", ("export",)),
     "--keep": Flag("what this artifact needs stays, and the rest can go; may be repeated", "NAME|KEY", ("gc",)),
     "--delete": Flag("delete what can go", verbs=("gc",)),
+    "--format": Flag(
+        "html writes a page; the others print tables for a paper", "KIND", ("report",), ("html", "markdown", "latex")
+    ),
     "--verify": Flag("compare every file with its recorded digest", verbs=("doctor",)),
 }
 HYDRA_FLAGS = {
-    "--multirun": Flag("a run for each value: `-m seed=1,2,3`, `-m model=tiny,smollm2_135m`"),
+    "--multirun": Flag("a run for each value: `-m seed=1,2,3`, `-m model=tiny,smollm2_135m`", verbs=REQUESTING),
     "--cfg": Flag("print the configuration", "SHOWN", values=("job", "hydra", "all")),
     "--resolve": Flag("with --cfg: interpolations filled in"),
     "--package": Flag("with --cfg: one part of it, as in `--package stages.cpo`", "KEY"),
@@ -76,7 +82,7 @@ class Command:
     flags: dict[str, list[str]] = field(default_factory=dict)
     """This project's own and Hydra's, under their long names, with the words they took."""
     names: list[str] = field(default_factory=list)
-    """Bare words after the verb: what `show` shows."""
+    """Bare words after the verb: what `show` shows and `compare` compares."""
     overrides: list[str] = field(default_factory=list)
 
     def hydra_words(self) -> list[str]:
@@ -89,13 +95,13 @@ def parse(words: list[str]) -> Command:
     """Take a command line apart. Raises UserError for a wrong verb, flag or flag value."""
     command = Command()
     left = list(words)
-    bare = []
+    bare: list[str] = []
     while left:
         word = left.pop(0)
         if word.startswith("-"):
             name, taken = _flag(word, left)
             command.flags[name] = [*command.flags.get(name, []), *taken]
-        elif "=" in word or word.startswith(("+", "~")):
+        elif ("=" in word or word.startswith(("+", "~"))) and bare[:1] != ["compare"]:
             command.overrides.append(word)
         else:
             bare.append(word)
@@ -151,7 +157,7 @@ def _check(command: Command) -> None:
     for name in command.flags:
         if verb not in known[name].verbs:
             raise UserError(f"{name} goes with {' and '.join(known[name].verbs)}, found the verb {verb} ({known[name].text})")
-    if verb in COMPOSING and command.names:
+    if verb in REQUESTING and command.names:
         raise UserError(f"'{command.names[0]}' is no setting; expected GROUP=OPTION or KEY=VALUE, without spaces")
     if verb not in CONFIGURED and command.overrides:
         raise UserError(f"{verb} takes no settings, found {command.overrides[0]}; ALMA_PIPELINE_STORE says which store")

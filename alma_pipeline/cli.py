@@ -87,6 +87,14 @@ def _carry_out(command: Command) -> int:
         from alma_pipeline import translating
 
         return translating.main(command)
+    if command.verb == "compare":
+        from alma_pipeline.report import compare
+
+        return compare.main(store_root(), command.names)
+    if command.verb == "report":
+        from alma_pipeline.report import verb
+
+        return verb.main(store_root(), command)
     if "--diff" in command.flags:
         from alma_pipeline import show
 

@@ -7,15 +7,19 @@ from alma_pipeline.plan import Plan
 from alma_pipeline.store import Record
 
 
-def lines(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+def sentences(plan: Plan, records: dict[str, Record]) -> list[str]:
     """Comparisons the recipe is trained for, as far as this plan holds both sides of each."""
-    found = [
+    return [
         *_bits(plan, records),
         *_controls(plan, records),
         *_own_group(plan, records),
         *_preferences(plan, records),
     ]
-    if found:
+
+
+def lines(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+    """The same for a terminal, under a heading."""
+    if found := sentences(plan, records):
         yield "\nwhat the stages did"
         yield from (f"  {text}" for text in found)
 

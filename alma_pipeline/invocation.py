@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +141,8 @@ def carry_out(session: Session, config: Config, tree: DictConfig, overrides: lis
     else:
         session.console.print(tables.reused(plan))
     _print_results(session, plan, records, config)
+    if not sweep and any(record.kind == "score" for record in records.values()):
+        session.console.say(f"page of all this: {shlex.join(['alma-pipeline', 'report', *overrides])}")
     return records
 
 

@@ -184,7 +184,7 @@ def connect(root: Path, uri: str, experiment: str) -> Server:
     """Create what is missing, once across processes (B31, B39). Raises what MLflow and the database raise."""
     root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / "mlflow.lock", timeout=LOCK_SECONDS)
-    client_class = _import_client()
+    client_class = import_client()
     with lock:
         _create_database(client_class, uri)
         client = client_class(tracking_uri=uri)
@@ -193,7 +193,7 @@ def connect(root: Path, uri: str, experiment: str) -> Server:
     return Server(client, found, lock)
 
 
-def _import_client() -> Any:
+def import_client() -> Any:
     """MlflowClient, with MLflow's own talk turned off: its failures reach us as exceptions and are told once."""
     for name, value in DEFAULT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -34,7 +34,9 @@ EXAMPLES = """\
   alma-pipeline --from mono --only mono          train one node again
   alma-pipeline -m stage=cpo stages.cpo.beta=0.1,0.2 seed=1,2
   alma-pipeline show cpo                         the newest checkpoint of that node
-  echo "Das Haus ist klein." | alma-pipeline translate stage=cpo direction=de-en"""
+  echo "Das Haus ist klein." | alma-pipeline translate stage=cpo direction=de-en
+  alma-pipeline report -m stage=cpo seed=1,2,3   scores with their spread over seeds
+  alma-pipeline compare parallel cpo             two checkpoints"""
 
 
 def answer(words: list[str]) -> int:
@@ -48,7 +50,7 @@ def answer(words: list[str]) -> int:
 
 
 def whole_help() -> str:
-    verbs = "\n".join(f"  {name:9}{text}" for name, text in VERBS.items())
+    verbs = "\n".join(f"  {name:10}{text}" for name, text in VERBS.items())
     return "\n".join(
         [
             f"alma-pipeline {__version__}. {about}",
@@ -71,6 +73,7 @@ def verb_help(verb: str) -> str:
         "show": "NAME|KEY",
         "doctor": "[--FLAGS]",
         "gc": "[--FLAGS]",
+        "compare": 'A B, each a NAME, a KEY or "SETTINGS"',
         "adopt": "NODE FOLDER|OWNER/NAME[@REVISION] [GROUP=OPTION] [KEY=VALUE] ...",
         "export": "NAME|KEY FOLDER [--FLAGS]",
         "translate": "[FILE ...] [--FLAGS] direction=de-en [GROUP=OPTION] [KEY=VALUE] ...",

@@ -1,0 +1,131 @@
+"""All that a report says, gathered once: what pages, papers and terminals are written from."""
+
+import re
+import shlex
+import time
+from dataclasses import dataclass
+
+from alma_pipeline import findings
+from alma_pipeline.errors import UserError
+from alma_pipeline.report.cost import Cost, Sum, costs, sums
+from alma_pipeline.report.curves import Curve, curves
+from alma_pipeline.report.guards import Confusion, Rate, confusions, rates
+from alma_pipeline.report.origins import Origin, Source, origins, packages, sources
+from alma_pipeline.report.picture import Picture, picture
+from alma_pipeline.report.request import Job
+from alma_pipeline.report.samples import Sample, samples
+from alma_pipeline.report.scoreboard import Board, boards
+from alma_pipeline.report.significance import METHOD, PairedTests
+from alma_pipeline.report.systems import Evaluation, System, evaluations, group_of, other_groups, systems
+from alma_pipeline.store import Store
+
+MAIN = ("chrf++", "all")
+"""The number a node of the picture shows."""
+SIGNIFICANCE = "significance.json"
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """A group's adapter on the directions of a group, its own or another."""
+
+    adapter: str
+    group: int
+    value: float
+    own: bool
+
+
+@dataclass(frozen=True)
+class Content:
+    title: str
+    subtitle: str
+    command: str
+    """The settings of the request, as one types them."""
+    made: str
+    done: int
+    nodes: int
+    seeds: int
+    method: str
+    picture: Picture
+    systems: list[System]
+    boards: list[Board]
+    groups: list[GroupScore]
+    guards: list[str]
+    rates: list[tuple[System, list[Rate | None]]]
+    confusions: list[Confusion]
+    findings: list[str]
+    curves: list[Curve]
+    samples: list[Sample]
+    costs: list[Cost]
+    sums: list[Sum]
+    sources: list[Source]
+    origins: list[Origin]
+    packages: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """For a file."""
+        return re.sub(r"[^\w.-]+", "-", self.title)
+
+
+def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
+    """Everything there is to say. Raises UserError where the store has no score of what was asked."""
+    found = systems(jobs)
+    if not found:
+        words = shlex.join(["alma-pipeline", *overrides])
+        raise UserError(f"{store.root} holds no scores of this recipe, so there is nothing to report; make them first: {words}")
+    tests = PairedTests(store.root / "reports" / SIGNIFICANCE)
+    found_boards = boards(found, tests)
+    tests.keep()
+    job = jobs[0]
+    guards, found_rates = rates(found)
+    found_costs = costs(jobs)
+    return Content(
+        title=f"{' and '.join(job.config.targets)}, model {job.config.model.name}",
+        subtitle=f"data {job.config.data.name}, budget {job.config.budget.name}, evaluation {job.config.evaluation.name}",
+        command=shlex.join(overrides),
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        done=len(job.records),
+        nodes=len(job.plan.steps),
+        seeds=max(len(system.seeds) for system in found),
+        method=METHOD,
+        picture=picture(job, _mean_scores(job)),
+        systems=found,
+        boards=found_boards,
+        groups=_groups(job),
+        guards=guards,
+        rates=found_rates,
+        confusions=confusions(found),
+        findings=findings.sentences(job.plan, job.records),
+        curves=curves(jobs),
+        samples=[sample for test in dict.fromkeys(system.test for system in found) for sample in samples(found, test)],
+        costs=found_costs,
+        sums=list(sums(found_costs)),
+        sources=sources(found),
+        origins=origins(job),
+        packages=packages(job),
+    )
+
+
+def _mean_scores(job: Job) -> dict[str, str]:
+    metric, part = MAIN
+    found: dict[str, str] = {}
+    for evaluation in evaluations(job):
+        value = evaluation.result["averages"].get(part, {}).get(metric)
+        if value is not None:
+            found.setdefault(evaluation.checkpoint, f"chrF++ {value:.1f}")
+    return found
+
+
+def _groups(job: Job) -> list[GroupScore]:
+    """Means over a group's directions; only where some adapter was asked about another group's."""
+    found = [
+        GroupScore(evaluation.checkpoint, group, value, evaluation.group == group)
+        for evaluation, group in other_groups(job)
+        if (value := evaluation.mean(_directions(job, evaluation, group), MAIN[0])) is not None
+    ]
+    compared = {score.adapter for score in found if not score.own}
+    return [score for score in found if score.adapter in compared]
+
+
+def _directions(job: Job, evaluation: Evaluation, group: int) -> list[str]:
+    return [direction for direction in evaluation.result["directions"] if group_of(job, direction) == group]

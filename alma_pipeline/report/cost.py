@@ -1,0 +1,84 @@
+"""What the recipe cost: time, tokens, memory and disk, by node and in all. Energy is not measured by any stage."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from alma_pipeline.recipe import is_training
+from alma_pipeline.report.request import Job
+from alma_pipeline.store import Record
+
+PARTS = ("preparation", "training", "preferences", "evaluation")
+
+
+@dataclass(frozen=True)
+class Cost:
+    node: str
+    part: str
+    seconds: float
+    """From start to commit, on all of the node's devices at once."""
+    device_seconds: float
+    tokens: int
+    """Trained on, or generated."""
+    tokens_per_second: float
+    memory: int
+    """Bytes at the peak, of one device; 0: not measured."""
+    disk: int
+    hardware: str
+
+
+@dataclass(frozen=True)
+class Sum:
+    part: str
+    seconds: float
+    device_seconds: float
+    tokens: int
+    disk: int
+
+
+def costs(jobs: list[Job]) -> list[Cost]:
+    """Of every artifact once, however many jobs share it."""
+    found: dict[str, Cost] = {}
+    for job in jobs:
+        for step in job.plan.steps:
+            record = job.records.get(step.node.name)
+            if record and not record.alias_of:
+                found.setdefault(record.key, _cost(step.node.name, _part(step.node.kind, is_training(step.node)), record))
+    return list(found.values())
+
+
+def sums(found: list[Cost]) -> Iterator[Sum]:
+    """By part, and in all."""
+    for part in (*PARTS, "in all"):
+        rows = [row for row in found if part in (row.part, "in all")]
+        if rows:
+            yield Sum(
+                part,
+                sum(row.seconds for row in rows),
+                sum(row.device_seconds for row in rows),
+                sum(row.tokens for row in rows),
+                sum(row.disk for row in rows),
+            )
+
+
+def _part(kind: str, trains: bool) -> str:
+    if trains:
+        return "training"
+    return {"preferences": "preferences", "translate": "evaluation", "score": "evaluation"}.get(kind, "preparation")
+
+
+def _cost(node: str, part: str, record: Record) -> Cost:
+    result, hardware = record.result, record.hardware
+    devices = hardware.get("devices", 1) * hardware.get("nodes", 1) if part == "training" else 1
+    tokens = int(result.get("tokens", 0) or result.get("output_tokens", 0))
+    rate = result.get("tokens_per_second") or (tokens / result["seconds"] if tokens and result.get("seconds") else 0.0)
+    return Cost(
+        node,
+        part,
+        record.seconds,
+        record.seconds * devices,
+        tokens,
+        float(rate),
+        int(result.get("peak_memory_bytes", 0)),
+        sum(record.files.values()),
+        f"{devices} × {hardware.get('device', '')}" if hardware else "",
+    )

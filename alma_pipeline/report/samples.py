@@ -1,0 +1,103 @@
+"""Translations side by side: each direction's worst segments, with what differs from the reference marked."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from alma_pipeline.report.systems import System
+
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
+"""Languages written without spaces between words: they are compared by character."""
+WORD = re.compile(r"\w+|\s+|[^\w\s]")
+AT_MOST = 60
+"""Segments on a page, shared among the directions."""
+FEWEST, MOST = 1, 5
+"""For one direction."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a hypothesis: `same` as the reference, `extra` in it, or `missing` from it."""
+
+    text: str
+    mark: str
+
+
+@dataclass(frozen=True)
+class Output:
+    system: str
+    score: float
+    """Sentence chrF++."""
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Sample:
+    direction: str
+    source: str
+    reference: str
+    outputs: list[Output]
+
+
+def samples(systems: list[System], test: str) -> list[Sample]:
+    """Worst first by the mean over the targets; of every direction that a target translates."""
+    shown = _chosen([system for system in systems if system.test == test])
+    directions = list(dict.fromkeys(direction for system in shown if system.target for direction in system.directions))
+    each = max(FEWEST, min(MOST, AT_MOST // max(1, len(directions))))
+    return [sample for direction in directions for sample in _worst(shown, direction, each)]
+
+
+def _chosen(systems: list[System]) -> list[System]:
+    """The targets and what each was trained from."""
+    parents = {system.parent for system in systems if system.target}
+    return [system for system in systems if system.target or system.name in parents]
+
+
+def _worst(systems: list[System], direction: str, many: int) -> Iterator[Sample]:
+    having = [(system, rows) for system in systems if (rows := _rows(system, direction))]
+    targets = [rows for system, rows in having if system.target]
+    if not targets:
+        return
+    judges = [_scores(rows) for rows in targets]
+    order = sorted(range(len(targets[0])), key=lambda place: sum(scores[place] for scores in judges))
+    for place in order[:many]:
+        row = targets[0][place]
+        outputs = [
+            Output(system.label, _score(rows[place]), marked(rows[place]["hypothesis"], row["reference"], direction))
+            for system, rows in having
+            if place < len(rows) and rows[place]["source"] == row["source"]
+        ]
+        yield Sample(direction, row["source"], row["reference"], outputs)
+
+
+def _rows(system: System, direction: str) -> list[dict[str, str]]:
+    evaluation = system.first(direction)
+    return evaluation.segments.get(direction, []) if evaluation else []
+
+
+def _scores(rows: list[dict[str, str]]) -> list[float]:
+    return [_score(row) for row in rows]
+
+
+def _score(row: dict[str, str]) -> float:
+    from sacrebleu.metrics import CHRF
+
+    return float(CHRF(word_order=2).sentence_score(row["hypothesis"], [row["reference"]]).score)
+
+
+def marked(hypothesis: str, reference: str, direction: str) -> list[Part]:
+    """The hypothesis in stretches, and between them what the reference has in their place."""
+    ours, theirs = (_words(text, direction.rpartition("-")[2]) for text in (hypothesis, reference))
+    parts = []
+    for kind, i, j, k, m in difflib.SequenceMatcher(None, theirs, ours, autojunk=False).get_opcodes():
+        if kind == "equal":
+            parts.append(Part("".join(ours[k:m]), "same"))
+            continue
+        parts += [Part("".join(theirs[i:j]), "missing")] if i < j else []
+        parts += [Part("".join(ours[k:m]), "extra")] if k < m else []
+    return parts
+
+
+def _words(text: str, language: str) -> list[str]:
+    return list(text) if language in UNSPACED else WORD.findall(text)

@@ -1,0 +1,174 @@
+"""Scores side by side: systems as columns, directions as rows, each score with its difference and whether that is chance.
+
+Numbers only; pages, papers and terminals each write them in their own way.
+"""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from alma_pipeline.report.significance import LEVEL, SACREBLEU, PairedTests, across_seeds, segmental
+from alma_pipeline.report.systems import Evaluation, System, one_line
+
+VERDICTS = ("better", "worse", "tie")
+PARTS = {"en→xx": "mean out of English", "xx→en": "mean into English", "xx→xx": "mean between others"}
+"""Never one mean over both sides: the two are not the same task."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A system's score, or its mean over directions, and how it stands to the system it was trained from."""
+
+    value: float
+    spread: float | None = None
+    """Standard deviation over seeds."""
+    seeds: int = 1
+    delta: float | None = None
+    p: float | None = None
+    verdict: str = ""
+    """better | worse | tie; empty where nothing was compared."""
+    tally: dict[str, int] = field(default_factory=dict)
+    """Of a mean, which is not tested itself: directions by verdict."""
+    covers: str = ""
+    """Of a mean: `4 of 8` directions, where a system has fewer than the table."""
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    cells: list[Cell | None]
+    mean: bool = False
+
+
+@dataclass(frozen=True)
+class Board:
+    """One metric of one signature on one test set: what may share a column (B49)."""
+
+    test: str
+    metric: str
+    signature: str
+    systems: list[System]
+    rows: list[Row]
+    higher_is_better: bool = True
+
+
+def boards(systems: list[System], tests: PairedTests) -> list[Board]:
+    """One for each test set, metric and signature, in the order in which the scores name them."""
+    places = dict.fromkeys(
+        (system.test, metric, evaluation.signature(direction, metric))
+        for system in systems
+        for seed in system.seeds
+        for direction, evaluation in seed.items()
+        for metric in evaluation.result.get("signatures", {})
+    )
+    metrics = list(dict.fromkeys(metric for _, metric, _ in places))
+    ordered = sorted(places, key=lambda place: (place[0], metrics.index(place[1])))
+    return [_board(test, metric, signature, systems, tests) for test, metric, signature in ordered]
+
+
+def _board(test: str, metric: str, signature: str, systems: list[System], tests: PairedTests) -> Board:
+    columns = [_restricted(system, metric, signature) for system in systems if system.test == test]
+    columns = [system for system in columns if system.seeds]
+    directions = list(dict.fromkeys(direction for system in columns for direction in system.directions))
+    parents = [_parent(system, columns) for system in columns]
+    rows = [
+        Row(direction, [_cell(system, parent, direction, metric, tests) for system, parent in zip(columns, parents, strict=True)])
+        for direction in directions
+    ]
+    lower = any(evaluation.lower_is_better(metric) for evaluation in columns[0].seeds[0].values())
+    return Board(test, metric, signature, columns, [*_means(rows, columns, metric), *rows], not lower)
+
+
+def _restricted(system: System, metric: str, signature: str) -> System:
+    """The system's evaluations that have the metric by this signature."""
+    seeds = [
+        {direction: evaluation for direction, evaluation in seed.items() if _has(evaluation, direction, metric, signature)}
+        for seed in system.seeds
+    ]
+    return replace(system, seeds=[seed for seed in seeds if seed])
+
+
+def _has(evaluation: Evaluation, direction: str, metric: str, signature: str) -> bool:
+    return evaluation.score(direction, metric) is not None and evaluation.signature(direction, metric) == signature
+
+
+def _parent(system: System, columns: list[System]) -> System | None:
+    """The column of the system it was trained from: of the same variant, else one that the variants share."""
+    named = [column for column in columns if column.name == system.parent]
+    return next((column for column in named if column.variant == system.variant), named[0] if len(named) == 1 else None)
+
+
+def _cell(system: System, parent: System | None, direction: str, metric: str, tests: PairedTests) -> Cell | None:
+    values = system.values(direction, metric)
+    if not values:
+        return None
+    theirs = parent.values(direction, metric) if parent else []
+    cell = Cell(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+    if not theirs or parent is None:
+        return cell
+    several = len(values) > 1 or len(theirs) > 1
+    p = across_seeds(values, theirs) if several else _paired(system, parent, direction, metric, tests)
+    delta = cell.value - statistics.fmean(theirs)
+    ours = system.first(direction)
+    better = delta < 0 if ours and ours.lower_is_better(metric) else delta > 0
+    verdict = "" if p is None else "tie" if p >= LEVEL else "better" if better else "worse"
+    return replace(cell, delta=delta, p=p, verdict=verdict)
+
+
+def _paired(system: System, parent: System, direction: str, metric: str, tests: PairedTests) -> float | None:
+    ours, theirs = system.first(direction), parent.first(direction)
+    return paired(theirs, ours, direction, metric, tests) if ours and theirs else None
+
+
+def paired(one: Evaluation, other: Evaluation, direction: str, metric: str, tests: PairedTests) -> float | None:
+    """The p-value of `other` against `one`; None where they did not translate the same segments."""
+    theirs, ours = one.segments.get(direction, []), other.segments.get(direction, [])
+    references = [row["reference"] for row in ours]
+    if not ours or [(row["source"], row["reference"]) for row in theirs] != [(row["source"], row["reference"]) for row in ours]:
+        return None
+    if metric not in SACREBLEU:
+        scores = [[row["scores"][metric] for row in rows if metric in row.get("scores", {})] for rows in (theirs, ours)]
+        return segmental(*scores) if len(scores[0]) == len(scores[1]) == len(ours) else None
+    baseline, hypotheses = ([one_line(row["hypothesis"]) for row in rows] for rows in (theirs, ours))
+    return tests.p_value(metric, other.signature(direction, metric), baseline, hypotheses, references)
+
+
+def _means(rows: list[Row], columns: list[System], metric: str) -> Iterator[Row]:
+    for part in PARTS:
+        chosen = [row for row in rows if part_of(row.name) == part]
+        if chosen:
+            yield Row(part, [_mean(chosen, place, system, metric) for place, system in enumerate(columns)], mean=True)
+
+
+def part_of(direction: str) -> str:
+    """`en→xx`, `xx→en` or `xx→xx`."""
+    source, _, target = direction.partition("-")
+    return f"{'en' if source == 'en' else 'xx'}→{'en' if target == 'en' else 'xx'}"
+
+
+def _mean(rows: list[Row], place: int, system: System, metric: str) -> Cell | None:
+    """Over a system's directions; its difference is the mean of theirs."""
+    cells = [cell for row in rows if (cell := row.cells[place])]
+    if not cells:
+        return None
+    deltas = [cell.delta for cell in cells if cell.delta is not None]
+    directions = [row.name for row in rows if row.cells[place]]
+    seeds = [statistics.fmean(_known(seed, directions, metric)) for seed in system.seeds if set(directions) <= set(seed)]
+    return Cell(
+        statistics.fmean(cell.value for cell in cells),
+        spread=statistics.stdev(seeds) if len(seeds) > 1 else None,
+        seeds=min(cell.seeds for cell in cells),
+        delta=statistics.fmean(deltas) if deltas else None,
+        covers="" if len(cells) == len(rows) else f"{len(cells)} of {len(rows)}",
+        tally=_tally(cells),
+    )
+
+
+def _known(seed: dict[str, Evaluation], directions: list[str], metric: str) -> list[float]:
+    found = (seed[direction].score(direction, metric) for direction in directions)
+    return [value for value in found if value is not None]
+
+
+def _tally(cells: list[Cell]) -> dict[str, int]:
+    counts = {name: sum(cell.verdict == name for cell in cells) for name in VERDICTS}
+    return {name: count for name, count in counts.items() if count}

@@ -1,0 +1,114 @@
+"""One side of a comparison: a checkpoint of the store, a run in MLflow, or a request.
+
+A checkpoint is a node name, a key or a folder; a run is its name or id, or the id of a sweep, which stands for all its
+runs; a request is its settings in quotes, with `seed=1,2,3` several.
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.report.request import gather
+from alma_pipeline.report.systems import Evaluation, System, base_name, systems
+from alma_pipeline.show import find
+from alma_pipeline.store import Record, Store
+
+EVALUATING = ("translate", "score")
+FROM_HERE = "itself"
+"""Name of a checkpoint that was pointed at: two of them are compared whatever their nodes are called."""
+
+
+@dataclass(frozen=True)
+class Side:
+    label: str
+    payloads: dict[str, dict[str, Any]]
+    """Kind, settings and inputs by node name; without the evaluations."""
+    systems: list[System]
+
+
+def find_side(root: Path, text: str) -> Side:
+    """What a word of the command line means. Raises UserError where it means nothing."""
+    store = Store(root)
+    if "=" in text:
+        return _request(store, text)
+    try:
+        record = find(store, text)
+    except UserError as error:
+        plans = _tracked(root, text)
+        if not plans:
+            raise UserError(f"{error}; MLflow has no run of that name or id either") from error
+        return _runs(store, text, plans)
+    return _checkpoint(store, record)
+
+
+def _request(store: Store, text: str) -> Side:
+    jobs = gather(shlex.split(text), store)
+    payloads = {step.node.name: step.payload for step in jobs[0].plan.steps if step.node.kind not in EVALUATING}
+    return Side(text, payloads, systems(jobs))
+
+
+def _checkpoint(store: Store, record: Record) -> Side:
+    """With what it was made from; a group's nodes under their names without the group."""
+    payloads = {base_name(record.name): record.payload} | dict(_before(store, record))
+    evaluated = [(FROM_HERE, evaluation) for evaluation in _evaluations(store.records(), {record.key: record.name})]
+    return Side(f"{record.path.name}", payloads, _as_systems([evaluated], record.name))
+
+
+def _before(store: Store, record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key in record.payload["inputs"].values():
+        if source := store.find(key):
+            yield base_name(source.name), source.payload
+            yield from _before(store, source)
+
+
+def _tracked(root: Path, text: str) -> list[list[dict[str, Any]]]:
+    if not (root / "mlflow.db").exists():
+        from os import environ
+
+        if "MLFLOW_TRACKING_URI" not in environ:
+            return []
+    from alma_pipeline import tracking_runs
+
+    return tracking_runs.plans(root, text)
+
+
+def _runs(store: Store, text: str, plans: list[list[dict[str, Any]]]) -> Side:
+    """The steps that runs recorded, with the artifacts of their keys."""
+    payloads = {
+        step["node"]: {"kind": step["kind"], "config": step["settings"], "inputs": step["inputs"]}
+        for step in plans[0]
+        if step["kind"] not in EVALUATING
+    }
+    found = []
+    for plan in plans:
+        records = [record for step in plan if (record := store.find(step["key"]))]
+        names = {step["key"]: step["node"] for step in plan}
+        found.append([(evaluation.checkpoint, evaluation) for evaluation in _evaluations(records, names)])
+    return Side(text, payloads, _as_systems(found, ""))
+
+
+def _evaluations(records: list[Record], checkpoints: dict[str, str]) -> Iterator[Evaluation]:
+    """Scores among the records whose hypotheses are translations by one of the checkpoints (name by key)."""
+    by_key = {record.key: record for record in records}
+    for scores in records:
+        translations = by_key.get(scores.payload["inputs"].get("hypotheses", ""))
+        if translations is None or scores.kind != "score":
+            continue
+        name = checkpoints.get(translations.payload["inputs"].get("checkpoint", ""))
+        test = by_key.get(translations.payload["inputs"].get("test", ""))
+        if name:
+            yield Evaluation(name, None, test.name if test else "test", scores, translations)
+
+
+def _as_systems(runs: list[list[tuple[str, Evaluation]]], shown: str) -> list[System]:
+    """A system for each name and test set, with the runs as its seeds."""
+    found: dict[tuple[str, str], System] = {}
+    for run in runs:
+        for name, evaluation in run:
+            system = found.setdefault((name, evaluation.test), System(shown or name, evaluation.test))
+            if all(evaluation.scores.key != seed[next(iter(seed))].scores.key for seed in system.seeds):
+                system.seeds.append(dict.fromkeys(evaluation.result["directions"], evaluation))
+    return list(found.values())

@@ -1,0 +1,198 @@
+"""Which translation systems a recipe has: evaluated checkpoints, and adapters of groups as one system routed by language.
+
+From plans and records to hypotheses and scores by direction. Compares nothing.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.recipe import Node
+from alma_pipeline.report.request import Job
+from alma_pipeline.store import Record
+
+LOWER_IS_BETTER = ("ter",)
+"""Where the scores do not say so themselves."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One checkpoint on one test set: a `score` node, and the `translate` node it is about."""
+
+    checkpoint: str
+    """The node that made it."""
+    group: int | None
+    test: str
+    """The test set's node."""
+    scores: Record
+    translations: Record | None
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.scores.result
+
+    def score(self, direction: str, metric: str) -> float | None:
+        value = self.result["directions"].get(direction, {}).get(metric)
+        return value if isinstance(value, (int, float)) else None
+
+    def mean(self, directions: list[str], metric: str) -> float | None:
+        values = [value for direction in directions if (value := self.score(direction, metric)) is not None]
+        return sum(values) / len(values) if values else None
+
+    def signature(self, direction: str, metric: str) -> str:
+        """What determines the number; scores of different ones are not comparable (B49)."""
+        found = self.result.get("signatures", {}).get(metric, "")
+        return str(found.get(direction, "")) if isinstance(found, dict) else str(found)
+
+    def lower_is_better(self, metric: str) -> bool:
+        return metric in self.result.get("lower_is_better", LOWER_IS_BETTER)
+
+    @cached_property
+    def segments(self) -> dict[str, list[dict[str, Any]]]:
+        """Hypotheses by direction, with their own scores where those were kept; empty where they are gone."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        path = next((path for path in self._places() if path.is_file()), None)
+        if path:
+            with open(path, encoding="utf-8") as file:
+                for line in file:
+                    row = json.loads(line)
+                    found.setdefault(row["direction"], []).append(row)
+        return found
+
+    def _places(self) -> Iterator[Path]:
+        yield self.scores.path / "segments.jsonl"
+        if self.translations:
+            yield self.translations.path / "hypotheses.jsonl"
+
+
+@dataclass(frozen=True)
+class System:
+    """A column of the score tables."""
+
+    name: str
+    test: str
+    variant: str = ""
+    """The overrides that tell it from a system of the same name."""
+    parent: str = ""
+    """The system it was trained from, the nearest that is evaluated."""
+    target: bool = False
+    seeds: list[dict[str, Evaluation]] = field(default_factory=list)
+    """Evaluation by direction, for each seed."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({self.variant})" if self.variant else self.name
+
+    @property
+    def directions(self) -> list[str]:
+        return list(dict.fromkeys(direction for seed in self.seeds for direction in seed))
+
+    def values(self, direction: str, metric: str) -> list[float]:
+        """One for each seed that has it."""
+        found = (seed[direction].score(direction, metric) for seed in self.seeds if direction in seed)
+        return [value for value in found if value is not None]
+
+    def first(self, direction: str) -> Evaluation | None:
+        return next((seed[direction] for seed in self.seeds if direction in seed), None)
+
+
+def evaluations(job: Job) -> Iterator[Evaluation]:
+    """Of every scored checkpoint, in the recipe's order."""
+    for step in job.plan.steps:
+        record = job.records.get(step.node.name)
+        if step.node.kind == "score" and record and (told := _about(job, step.node)):
+            yield Evaluation(told[0].name, told[0].group, told[1], record, job.records.get(step.node.inputs["hypotheses"]))
+
+
+def _about(job: Job, score: Node) -> tuple[Node, str] | None:
+    """The checkpoint and the test set; None for scores of outputs that no checkpoint of this recipe made."""
+    translate = job.plan[score.inputs["hypotheses"]].node if "hypotheses" in score.inputs else None
+    if translate is None or "checkpoint" not in translate.inputs:
+        return None
+    return job.plan[translate.inputs["checkpoint"]].node, translate.inputs.get("test", "")
+
+
+def systems(jobs: list[Job]) -> list[System]:
+    """Of all jobs: jobs that differ in the seed alone are one system with several seeds, what jobs share stands once."""
+    found: dict[tuple[str, str, str], System] = {}
+    many = len({job.variant for job in jobs}) > 1
+    for job in jobs:
+        for (test, name), routed in _routed(job).items():
+            variant = job.variant if many else ""
+            new = System(name, test, variant, _parent(job, name), _is_target(job, name), [])
+            system = found.setdefault((test, name, variant), new)
+            keys = _keys(routed)
+            if all(_keys(seed) != keys for seed in system.seeds):
+                system.seeds.append(routed)
+    return _shared_once(list(found.values()))
+
+
+def _shared_once(found: list[System]) -> list[System]:
+    """What several variants have in common, such as the checkpoints before a changed setting, without a variant's name."""
+    by_keys: dict[tuple[Any, ...], list[System]] = {}
+    for system in found:
+        by_keys.setdefault((system.test, system.name, *(_keys(seed) for seed in system.seeds)), []).append(system)
+    return [
+        group[0]
+        if len(group) == 1
+        else System(group[0].name, group[0].test, "", group[0].parent, group[0].target, group[0].seeds)
+        for group in by_keys.values()
+    ]
+
+
+def _keys(routed: dict[str, Evaluation]) -> tuple[str, ...]:
+    return tuple(sorted({evaluation.scores.key for evaluation in routed.values()}))
+
+
+def _routed(job: Job) -> dict[tuple[str, str], dict[str, Evaluation]]:
+    """(test, system) → evaluation by direction; a group's adapter answers for its own languages."""
+    found: dict[tuple[str, str], dict[str, Evaluation]] = {}
+    for evaluation in evaluations(job):
+        own = found.setdefault((evaluation.test, base_name(evaluation.checkpoint)), {})
+        for direction in evaluation.result["directions"]:
+            if evaluation.group is None or group_of(job, direction) == evaluation.group:
+                own[direction] = evaluation
+    return {key: routed for key, routed in found.items() if routed}
+
+
+def one_line(text: str) -> str:
+    """As the scores saw it: line breaks as spaces, so that no tool takes one segment for two (B45)."""
+    return " ".join(filter(None, map(str.strip, text.splitlines())))
+
+
+def base_name(node: str) -> str:
+    """`g5.arpo` → `arpo`."""
+    return node.rpartition(".")[2]
+
+
+def group_of(job: Job, direction: str) -> int | None:
+    """The language group of a direction: that of its first language that is not English."""
+    codes = [code for code in direction.split("-") if code != "en"]
+    language = job.config.languages.get(codes[0]) if codes else None
+    return language.group if language else None
+
+
+def _is_target(job: Job, name: str) -> bool:
+    return any(step.node.target and base_name(step.node.name) == name for step in job.plan.steps)
+
+
+def _parent(job: Job, name: str) -> str:
+    """The nearest evaluated system before one, along `init`."""
+    scored = {evaluation.checkpoint for evaluation in evaluations(job)}
+    node = next(step.node for step in job.plan.steps if base_name(step.node.name) == name)
+    while source := node.inputs.get("init", ""):
+        if source in scored:
+            return base_name(source)
+        node = job.plan[source].node
+    return ""
+
+
+def other_groups(job: Job) -> Iterator[tuple[Evaluation, int]]:
+    """Adapters on the directions of groups not their own, where the evaluation asked for it: (evaluation, group)."""
+    for evaluation in evaluations(job):
+        if evaluation.group is not None:
+            groups = {group_of(job, direction) for direction in evaluation.result["directions"]}
+            yield from ((evaluation, group) for group in sorted(group for group in groups if group is not None))

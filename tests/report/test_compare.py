@@ -1,0 +1,67 @@
+"""`compare`: what two sides are, differ in, and score."""
+
+import re
+from pathlib import Path
+
+import pytest
+from report_bed import finish
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.report import compare
+from alma_pipeline.report.sides import find_side
+from alma_pipeline.store import Store
+
+WORDS = "data.languages=[de,zh] tracking=none"
+BETA = f"stage=cpo stages.cpo.beta=0.2 {WORDS}"
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A recipe with beta 0.1, and one with 0.2 that shares everything before cpo."""
+    store = Store(tmp_path_factory.mktemp("compare") / "store")
+    finish(store, "stage=cpo")
+    finish(store, "stage=cpo", "stages.cpo.beta=0.2")
+    return Store(store.root)
+
+
+def lines(root: Path, names: list[str], capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    assert compare.main(root, names) == 0
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_two_requests(two: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    found = lines(two.root, [f"stage=cpo {WORDS}", BETA], capsys)
+    settings = found.index(["cpo.beta", "0.1", "0.2"])
+    scores = next(place for place, line in enumerate(found) if line[:1] == ["chrF++"])
+    assert settings < scores, "differences first"
+    assert sum(line[:1] == ["en→de"] for line in found) == 3, "three metrics of cpo; parallel is one and the same"
+    assert not any("parallel" in line for line in found)
+
+
+def test_two_checkpoints(two: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    found = lines(two.root, ["parallel", "cpo"], capsys)
+    assert ["cpo", "–", "cpo"] in found and ["preferences", "–", "preferences"] in found
+    row = next(line for line in found if line[:1] == ["en→de"])
+    sides = [find_side(two.root, name).systems[0].seeds[0]["en-de"].score("en-de", "chrf++") for name in ("parallel", "cpo")]
+    assert [float(row[1]), float(row[2])] == [pytest.approx(score, abs=0.05) for score in sides]
+    assert re.fullmatch(r"[▲▼≈][+−]?\d+\.\d", row[3])
+
+
+def test_two_keys_of_one_node(two: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = sorted(two.named("cpo"), key=lambda record: record.payload["config"]["beta"])
+    found = lines(two.root, [old.key[:12], new.path.name], capsys)
+    assert ["cpo.beta", "0.1", "0.2"] in found
+
+
+def test_what_cannot_be_compared(two: Store) -> None:
+    with pytest.raises(UserError, match=r"no artifact 'cpu' in .*did you mean 'cpo'.*MLflow has no run of that name"):
+        compare.main(two.root, ["cpu", "cpo"])
+    with pytest.raises(UserError, match=r"stages.cpo.beta=0.7.* has no scores of cpo: evaluate"):
+        compare.main(two.root, [f"stage=cpo {WORDS}", f"stage=cpo stages.cpo.beta=0.7 {WORDS}"])
+    with pytest.raises(UserError, match="have the same scores"):
+        compare.main(two.root, ["cpo", "cpo"])
+
+
+def test_a_sweep_over_seeds_is_one_side(two: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    side = find_side(two.root, f"stage=cpo seed=42,43 {WORDS}")
+    assert [len(system.seeds) for system in side.systems if system.name == "cpo"] == [1], "seed 43 was never run"

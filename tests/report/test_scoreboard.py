@@ -1,0 +1,173 @@
+"""Scores side by side: what they are, what they are compared with, and by which test."""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from report_bed import SEGMENTS
+from scipy import stats
+
+from alma_pipeline.report.content import Content
+from alma_pipeline.report.guards import rates
+from alma_pipeline.report.request import Job
+from alma_pipeline.report.scoreboard import boards
+from alma_pipeline.report.significance import PairedTests, across_seeds
+from alma_pipeline.report.systems import Evaluation, System, systems
+from alma_pipeline.store import Record
+
+
+def test_systems_know_what_they_were_trained_from(job: Job) -> None:
+    assert {system.name: system.parent for system in systems([job])} == {
+        "base": "",
+        "parallel_scratch": "base",
+        "parallel": "base",
+        "cpo": "parallel",
+        "group_parallel": "base",
+        "arpo": "group_parallel",
+    }
+
+
+def test_each_direction_is_answered_by_its_groups_adapter(job: Job) -> None:
+    arpo = next(system for system in systems([job]) if system.name == "arpo")
+    assert {direction: evaluation.checkpoint for direction, evaluation in arpo.seeds[0].items()} == {
+        "de-en": "g1.arpo",
+        "en-de": "g1.arpo",
+        "zh-en": "g6.arpo",
+        "en-zh": "g6.arpo",
+    }
+
+
+def test_scores_of_different_signatures_share_no_column(told: Content) -> None:
+    """B49: BLEU into Chinese is another number than BLEU into German."""
+    directions = {
+        board.signature: {row.name for row in board.rows if not row.mean} for board in told.boards if board.metric == "bleu"
+    }
+    assert sorted(map(sorted, directions.values())) == [["de-en", "en-de", "zh-en"], ["en-zh"]]
+
+
+def test_a_cell_is_the_recorded_score_and_its_difference(told: Content) -> None:
+    board = told.boards[0]
+    names = [system.name for system in board.systems]
+    row = next(row for row in board.rows if row.name == "en-de")
+    cpo, parallel = (row.cells[names.index(name)] for name in ("cpo", "parallel"))
+    assert cpo and parallel and cpo.delta is not None
+    assert cpo.value == board.systems[names.index("cpo")].seeds[0]["en-de"].result["directions"]["en-de"]["chrf++"]
+    assert cpo.delta == pytest.approx(cpo.value - parallel.value)
+    assert cpo.verdict == "better" and cpo.p is not None and cpo.p < 0.05
+    assert row.cells[names.index("base")].delta is None  # type: ignore[union-attr]
+
+
+def test_a_mean_is_that_of_its_rows_and_counts_their_verdicts(told: Content) -> None:
+    board = told.boards[0]
+    for row in [row for row in board.rows if row.mean]:
+        own = [other for other in board.rows if not other.mean and (other.name.startswith("en-") == (row.name == "en→xx"))]
+        for place, cell in enumerate(row.cells):
+            cells = [other.cells[place] for other in own]
+            assert cell and cell.value == pytest.approx(statistics.fmean(part.value for part in cells if part))
+            assert sum(cell.tally.values()) == (0 if board.systems[place].name == "base" else len(own))
+
+
+def command_p_value(folder: Path, one: Evaluation, other: Evaluation, direction: str, *words: str) -> float:
+    """Of sacrebleu's own command on the same segments."""
+    texts = {"ref": [row["reference"] for row in one.segments[direction]]}
+    texts |= {name: [row["hypothesis"] for row in side.segments[direction]] for name, side in (("a", one), ("b", other))}
+    for name, lines in texts.items():
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "a", "b", "--paired-bs", "-f", "text", *words]
+    environment = {name: value for name, value in os.environ.items() if name != "SACREBLEU_SEED"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return float(re.findall(r"\(p = (\d\.\d+)\)", done.stdout)[0])
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction", "words"),
+    [
+        ("chrf++", "en-de", ["-m", "chrf", "--chrf-word-order", "2"]),
+        ("bleu", "en-zh", ["-m", "bleu", "--tokenize", "zh"]),
+    ],
+)
+def test_p_values_are_those_of_the_sacrebleu_command(
+    told: Content, tmp_path: Path, metric: str, direction: str, words: list[str]
+) -> None:
+    board = next(board for board in told.boards if board.metric == metric and direction in [row.name for row in board.rows])
+    names = [system.name for system in board.systems]
+    one, other = (board.systems[names.index(name)].seeds[0][direction] for name in ("group_parallel", "arpo"))
+    cell = next(row for row in board.rows if row.name == direction).cells[names.index("arpo")]
+    assert cell and cell.p == pytest.approx(command_p_value(tmp_path, one, other, direction, *words), abs=1e-4)
+
+
+def test_a_metric_with_segment_scores_has_a_paired_t_test(told: Content) -> None:
+    board = next(board for board in told.boards if board.metric == "quality")
+    names = [system.name for system in board.systems]
+    one, other = (board.systems[names.index(name)].seeds[0]["en-de"].segments["en-de"] for name in ("parallel", "cpo"))
+    expected = stats.ttest_rel(*([row["scores"]["quality"] for row in rows] for rows in (other, one))).pvalue
+    cell = next(row for row in board.rows if row.name == "en-de").cells[names.index("cpo")]
+    assert cell and cell.p == pytest.approx(expected) and cell.p < 1
+
+
+def test_languages_that_came_out(told: Content) -> None:
+    matrix = next(matrix for matrix in told.confusions if matrix.system == "arpo")
+    assert matrix.found == ["de", "en", "zh", "fr"]
+    assert dict(matrix.rows)["zh"] == [0.0, 0.0, 90.0, 10.0], "of those that can be told"
+
+
+def evaluation(score: float, seed: int, **rates: float) -> Evaluation:
+    result = {"directions": {"en-de": {"chrf++": score, **rates}}, "signatures": {"chrf++": "s"}}
+    record = Record(Path(f"x-{seed}"), "x.score", f"{seed}-{score}", "score", {}, result, {}, {}, "", 0.0)
+    return Evaluation("x", None, "test", record, None)
+
+
+def seeded(name: str, parent: str, scores: list[float]) -> System:
+    return System(name, "test", parent=parent, seeds=[{"en-de": evaluation(score, i)} for i, score in enumerate(scores)])
+
+
+def test_seeds_give_mean_deviation_and_a_test_across_them(tmp_path: Path) -> None:
+    one, other = [50.0, 51.0, 52.5], [55.0, 54.0, 56.5]
+    board = boards([seeded("a", "", one), seeded("b", "a", other)], PairedTests(tmp_path / "memory"))[0]
+    mean, row = (board.rows[place].cells[1] for place in (0, 1))
+    assert row and mean and row.value == mean.value == pytest.approx(statistics.fmean(other))
+    assert row.spread == mean.spread == pytest.approx(statistics.stdev(other)) and row.seeds == 3
+    assert row.p == pytest.approx(stats.ttest_ind(other, one, equal_var=False).pvalue) and row.verdict == "better"
+
+
+def test_seeds_against_one_checkpoint_that_they_share() -> None:
+    assert across_seeds([55.0, 54.0, 56.5], [50.0]) == pytest.approx(stats.ttest_1samp([55.0, 54.0, 56.5], 50.0).pvalue)
+    assert across_seeds([55.0], [50.0, 51.0]) is None, "one seed says nothing of seeds"
+    assert across_seeds([55.0, 55.0], [55.0, 55.0]) is None, "no deviation, no test"
+
+
+def test_nothing_is_tested_where_the_segments_are_not_the_same(told: Content, tmp_path: Path) -> None:
+    board = boards([seeded("a", "", [50.0]), seeded("b", "a", [55.0])], PairedTests(tmp_path / "memory"))[0]
+    cell = board.rows[-1].cells[1]
+    assert cell and cell.delta == 5.0 and cell.p is None and cell.verdict == ""
+
+
+def test_what_was_computed_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alma_pipeline.report import significance
+
+    asked = ("chrf++", "nw:2", ["a b", "c d"], ["a c", "c d"], ["a b", "c d"])
+    tests = PairedTests(tmp_path / "deep" / "memory.json")
+    first = tests.p_value(*asked)
+    tests.keep()
+    monkeypatch.setattr(significance, "SAMPLES", 1000)
+    monkeypatch.setattr(significance, "bootstrap", None)
+    assert PairedTests(tmp_path / "deep" / "memory.json").p_value(*asked) == first
+    with pytest.raises(TypeError):
+        PairedTests(tmp_path / "deep" / "memory.json").p_value("bleu", *asked[1:])
+
+
+def test_guards_name_the_worst_direction_beyond_a_bound(told: Content) -> None:
+    names, found = rates(told.systems)
+    assert names == ["exact", "empty", "copy", "length_ratio"]
+    for _, values in found:
+        copied = values[names.index("copy")]
+        assert copied and copied.value == 25.0 / 4 and copied.worst == "en→de 25"
+        assert [value.worst for value in values if value and value is not copied] == ["", "", ""]
+
+
+def test_there_are_as_many_segments_as_were_written(told: Content) -> None:
+    assert {len(rows) for rows in told.systems[0].seeds[0]["en-de"].segments.values()} == {SEGMENTS}
