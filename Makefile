@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui clean
+.PHONY: help setup demo report test check ui clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ $(VENV)/.done: constraints.txt pyproject.toml
 
 demo: setup ## the whole recipe, five stages, on this machine's CPU (about 6 minutes)
 	$(BIN)/python -m alma_pipeline
+
+report: setup ## what the store's recipe has to show, here and as a page
+	$(BIN)/python -m alma_pipeline report
 
 test: setup ## all tests, a file at a time on each core
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
