@@ -16,8 +16,8 @@ from tracking_help import invocation, line, one_run, runs, script, start_node
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker, check_uri, replay, tracking_uri
-from alma_pipeline.tracking_recorder import Recorder
-from alma_pipeline.tracking_server import _share, connect
+from alma_pipeline.tracking.recorder import Recorder
+from alma_pipeline.tracking.server import _share, connect
 
 Make = Callable[..., Tracker]
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline import tracking_outbox
-from alma_pipeline.tracking_outbox import Event, Outbox
+from alma_pipeline.tracking.outbox import Event, Outbox
 
 
 class Receiver:
@@ -36,7 +35,7 @@ class Receiver:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking_outbox, "WAITS", (0.01, 0.02))
+    monkeypatch.setattr("alma_pipeline.tracking.outbox.WAITS", (0.01, 0.02))
 
 
 def metrics(node: str, *lines: int) -> Event:
@@ -148,7 +147,7 @@ def test_a_refused_event_does_not_stop_the_others(caplog: pytest.LogCaptureFixtu
 
 
 def test_too_much_waiting_is_left_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking_outbox, "LIMIT", 10)
+    monkeypatch.setattr("alma_pipeline.tracking.outbox.LIMIT", 10)
     receiver = Receiver()
     receiver.gate.clear()
     outbox = Outbox(lambda: receiver, "it")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from tracking_help import MlflowServer, invocation, line, runs, start_node, warnings
 
-from alma_pipeline import tracking_outbox
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker
 
@@ -22,7 +21,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowSe
     server = MlflowServer(tmp_path / "server")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    monkeypatch.setattr(tracking_outbox, "WAITS", (0.5,))
+    monkeypatch.setattr("alma_pipeline.tracking.outbox.WAITS", (0.5,))
     server.start()
     yield server
     server.kill()

@@ -7,7 +7,7 @@ import re
 import pytest
 from tracking_help import SCORES, line
 
-from alma_pipeline import tracking_values as values
+from alma_pipeline.tracking import values
 
 
 @pytest.mark.parametrize(

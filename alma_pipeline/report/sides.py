@@ -70,9 +70,9 @@ def _tracked(root: Path, text: str) -> list[list[dict[str, Any]]]:
 
         if "MLFLOW_TRACKING_URI" not in environ:
             return []
-    from alma_pipeline import tracking_runs
+    from alma_pipeline.tracking import runs
 
-    return tracking_runs.plans(root, text)
+    return runs.plans(root, text)
 
 
 def _runs(store: Store, text: str, plans: list[list[dict[str, Any]]]) -> Side:

@@ -70,7 +70,7 @@ def write(path: Path, text: str) -> None:
 
 def _track(root: Path, jobs: list[Job], path: Path) -> None:
     """Beside the scores it is about: on the run of the invocation that made the newest target."""
-    from alma_pipeline import tracking_report
+    from alma_pipeline.tracking import report
 
     targets = [
         record for job in jobs for step in job.plan.steps if step.node.target and (record := job.records.get(step.node.name))
@@ -79,5 +79,5 @@ def _track(root: Path, jobs: list[Job], path: Path) -> None:
     if not jobs[0].config.tracking.enabled or not tracked:
         return
     newest = max(tracked, key=lambda record: record.created)
-    said = tracking_report.log(root, jobs[0].config.tracking.experiment, newest.mlflow_run, path)
+    said = report.log(root, jobs[0].config.tracking.experiment, newest.mlflow_run, path)
     Screen().say(redact(said))

@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 
-from alma_pipeline.tracking_server import Server
+from alma_pipeline.tracking.server import Server
 
 START_TOLERANCE = 5.0
 """Seconds by which two readings of one process's start may differ: the clock is adjusted now and then."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from alma_pipeline.redact import redacted
-from alma_pipeline.tracking_values import text
+from alma_pipeline.tracking.values import text
 
 REFERENCE_TABLES = {"languages"}
 """Parts of the configuration that are the same in every run: in config/resolved.yaml, not among the parameters."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alma_pipeline.redact import redact
-from alma_pipeline.tracking_outbox import TRIES, Event
-from alma_pipeline.tracking_recorder import Recorder
-from alma_pipeline.tracking_server import Server
+from alma_pipeline.tracking.outbox import TRIES, Event
+from alma_pipeline.tracking.recorder import Recorder
+from alma_pipeline.tracking.server import Server
 
 log = logging.getLogger(__name__)
 

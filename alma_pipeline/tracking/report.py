@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alma_pipeline.tracking_server import connect, tracking_uri
+from alma_pipeline.tracking.server import connect, tracking_uri
 
 FOLDER = "report"
 PARENT = "mlflow.parentRunId"

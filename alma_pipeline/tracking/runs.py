@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.tracking_server import import_client, tracking_uri
+from alma_pipeline.tracking.server import import_client, tracking_uri
 
 PLAN = "config/plan.json"
 
