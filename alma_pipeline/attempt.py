@@ -76,19 +76,26 @@ def is_finished(work: Path) -> bool:
     return (work / "result.json").exists() and (work / "out").is_dir()
 
 
-def clear(work: Path, all_of_it: bool, metrics: bool) -> None:
+def clear(work: Path, all_of_it: bool) -> None:
     """Leftovers of an unfinished attempt; what it can go on from stays, unless the node was asked for again."""
     for path in (work / "result.json", work / "error.json", *work.glob("failed-*.txt")):
         path.unlink(missing_ok=True)
-    if metrics:
-        (work / "metrics.jsonl").unlink(missing_ok=True)
+    if all_of_it:  # a tracked run of its own, too: this is another training, not the rest of that one
+        (work / "mlflow_run").unlink(missing_ok=True)
     for name in ("out", "resume") if all_of_it else ("out",):
         if (work / name).exists():
             shutil.rmtree(work / name)
-    lines = work / "metrics.jsonl"
-    if lines.exists():  # a line that was cut off would spoil the next one
-        os.truncate(lines, lines.read_bytes().rfind(b"\n") + 1)
     (work / "out").mkdir()
+
+
+def forget(lines: Path, after: int) -> None:
+    """Drop what was measured after a resume point, for it will be measured again, and a last line that was cut off."""
+    if not lines.exists():
+        return
+    kept = lines.with_name(f"{lines.name}.kept")
+    with open(lines, "rb") as old, open(kept, "wb") as new:
+        new.writelines(line for line in old if line.endswith(b"\n") and 0 < after >= json.loads(line)["step"])
+    os.replace(kept, lines)
 
 
 def failure(name: str, work: Path, code: int) -> PipelineError:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alma_pipeline import fields
+from alma_pipeline import adapters, fields
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.job import kind_config, thaw
 from alma_pipeline.schema import Config, Language, NodeConfig
@@ -53,7 +53,7 @@ def build(config: Config) -> list[Node]:
     wanted = [*config.targets, *_controls(config)]
     names = [name for name in instances if _base_name(name) in wanted]
     nodes = _evaluated(config, _ancestors(instances, names), instances)
-    problems = list(_idle_overrides(config, nodes, groups))
+    problems = [*_idle_overrides(config, nodes, groups), *adapters.problems(nodes, set(config.model.released))]
     if problems:
         raise ConfigError(problems)
     return nodes

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from alma_pipeline.attempt import Attempt, clear, is_finished
+from alma_pipeline.attempt import Attempt, clear, forget, is_finished
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.launch import Launcher
@@ -100,8 +100,9 @@ class Runner:
     def _job(self, step: Step, work: Work) -> Job:
         if not step.fresh and is_finished(work.path):
             return read_job(work.path / "job.json")
-        resumes = not step.fresh and self.store.resume_point(step.node.name, step.key) is not None
-        clear(work.path, all_of_it=step.fresh, metrics=not resumes)
+        point = None if step.fresh else self.store.resume_point(step.node.name, step.key)
+        clear(work.path, all_of_it=step.fresh)
+        forget(work.path / "metrics.jsonl", after=int(point["step"]) if point else 0)
         job = Job(step.node.name, step.key, str(work.path), step.config, self.hardware, self._inputs(step))
         job.write()
         return job

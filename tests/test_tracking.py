@@ -96,7 +96,7 @@ print([name for name in ("mlflow", "torch", "sqlalchemy") if name in sys.modules
 
 
 def test_a_resumed_node_goes_on_with_its_run(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:
-    """B34, B35: the same run under the new parent; only new parameters, changed ones as a tag; no point doubled."""
+    """B34, B35: the same run under the new parent; new parameters only, changed ones as a tag; a step is one point."""
     first = make(invocation("first"))
     start_node(first, tmp_path)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line(step, 1.0)) + "\n" for step in (1, 2, 3)) + '{"torn')
@@ -109,7 +109,7 @@ def test_a_resumed_node_goes_on_with_its_run(make: Make, client: Any, settings: 
 
     second = make(invocation("second"))
     start_node(second, tmp_path, settings={"beta": 0.2, "threads": 4})
-    second.metrics("cpo", [line(3, 1.0), line(4, 1.0)])
+    second.metrics("cpo", [line(step, 1.0, at=1_800_000_000.0) for step in (2, 3, 4)])
     second.node_ended("cpo", "FINISHED", {}, tmp_path / "log.txt", [])
     second.finished("FINISHED", {})
     second.close(limit=300)

@@ -25,6 +25,19 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["pln"], ["'pln' is no verb", "did you mean 'plan'?"]),
     (["--force", "cpoo"], ["--force cpoo", "did you mean 'cpo'?"]),
     (["--force"], ["--force"]),
+    (
+        ["stage=cpo", "stages.cpo.adapter=continue"],
+        [
+            "stages.cpo.adapter=continue",
+            "parallel leaves a full model",
+            "set stages.cpo.adapter=new",
+            "stages.parallel.adapter=new",
+        ],
+    ),
+    (
+        ["stage=cpo", "stages.parallel.adapter=new"],
+        ["stages.cpo.adapter=none", "parallel leaves a LoRA", "set stages.cpo.adapter=continue"],
+    ),
     (["hardware.launcher=local", "hardware.devices=2"], ["launcher=local", "torchrun"]),
 ]
 

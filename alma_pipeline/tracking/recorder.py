@@ -30,6 +30,8 @@ class Recorder:
         self._system_metrics = system_metrics
         self._monitors: dict[str, Any] = {}
         self._sweep = ""
+        self._known: dict[str, set[tuple[str, int]]] = {}
+        """Node → name and step of the points that its run had when it was taken up."""
 
     def reachable(self) -> bool:
         return self.server.reachable()
@@ -44,7 +46,7 @@ class Recorder:
             case _ if event["node"] not in self.runs:
                 return
             case "metrics":
-                self.server.log_lines(self.runs[event["node"]], event["lines"])
+                self.server.log_lines(self.runs[event["node"]], event["lines"], self._known.get(event["node"], set()))
             case "texts":
                 for path, content in event["texts"].items():
                     self.server.client.log_text(self.runs[event["node"]], content, path)
@@ -87,7 +89,8 @@ class Recorder:
     def _catch_up(self, name: str, paths: dict[str, str]) -> None:
         """Log what an earlier process measured and could not deliver; what it did deliver is not doubled."""
         if "metrics" in paths:
-            self.server.log_missing(self.runs[name], list(read_lines(Path(paths["metrics"]))))
+            known = self._known[name] = self.server.known_points(self.runs[name])
+            self.server.log_lines(self.runs[name], list(read_lines(Path(paths["metrics"]))), known)
 
     def _end(self, event: Event) -> None:
         name, run_id = event["node"], self.runs[event["node"]]

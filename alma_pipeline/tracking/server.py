@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -145,24 +145,21 @@ class Server:
             self.client.log_text(run_id, text, "config/long_params.json")
         return {key: value for key, value in texts.items() if key in known and known[key] != value}
 
-    def log_lines(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Lines of metrics.jsonl with their own times, so that a line logged twice is one point."""
-        self._log_points(run_id, list(points(lines)))
+    def known_points(self, run_id: str) -> set[tuple[str, int]]:
+        """Name and step of every point of a run, the machine's own measures aside."""
+        names = [name for name in self.client.get_run(run_id).data.metrics if not name.startswith("system/")]
+        return {(name, point.step) for name in names for point in self.client.get_metric_history(run_id, name)}
 
-    def log_missing(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """The same for lines most of which the run may have: points again are sorted out here, MLflow is slow at it."""
-        given = list(points(lines))
-        known = {
-            (point.key, point.timestamp, point.step)
-            for name in dict.fromkeys(name for name, *_ in given)
-            for point in self.client.get_metric_history(run_id, name)
-        }
-        self._log_points(run_id, [point for point in given if (point[0], point[2], point[3]) not in known])
+    def log_lines(self, run_id: str, lines: Sequence[Mapping[str, Any]], known: Set[tuple[str, int]] = frozenset()) -> None:
+        """Lines of metrics.jsonl with their own times, less the points that are `known`.
 
-    def _log_points(self, run_id: str, given: list[tuple[str, float, int, int]]) -> None:
+        A node that was killed measures again what it had measured after its last resume point: a step is one point.
+        """
         from mlflow.entities import Metric
 
-        for part in _parts([Metric(*point) for point in given], METRICS_PER_CALL):
+        given = {(point[0], point[3]): point for point in points(lines)}
+        new = [Metric(*point) for place, point in given.items() if place not in known]
+        for part in _parts(new, METRICS_PER_CALL):
             self.client.log_batch(run_id, metrics=part)
 
     def log_datasets(self, run_id: str, datasets: Iterable[Sequence[str]]) -> None:

@@ -207,7 +207,8 @@ def replay(root: Path, settings: Tracking, work: Path, run_id: str) -> int:
     Returns the number of lines. Raises what MLflow raises.
     """
     lines = list(read_lines(work / "metrics.jsonl"))
-    connect(root, tracking_uri(root), settings.experiment).log_missing(run_id, lines)
+    server = connect(root, tracking_uri(root), settings.experiment)
+    server.log_lines(run_id, lines, server.known_points(run_id))
     return len(lines)
 
 

@@ -49,17 +49,19 @@ def test_an_unfinished_node_without_a_resume_point_begins_anew(world: World) -> 
     assert len((record.path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_line_that_was_cut_off_does_not_spoil_the_next(world: World) -> None:
+def test_lines_after_the_resume_point_and_a_line_that_was_cut_off_are_dropped(world: World) -> None:
+    """A step is measured once: those after the resume point are measured again."""
     world.order("a", end="kill", at=3)
     with pytest.raises(StageFailed):
         world.run(chain(steps=6))
     work = world.store.work_path("a", planned(chain(steps=6), world.store)["a"].key)
     with open(work / "metrics.jsonl", "a") as file:
-        file.write('{"time": 17, "st')
+        file.write('{"time": 17, "step": 5, "total": 6, "metrics": {}}\n{"time": 17, "st')
     world.order("a")
     record = world.run(chain(steps=6))["a"]
     steps = [json.loads(line)["step"] for line in (record.path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6]
+    assert 17 not in [json.loads(line)["time"] for line in (record.path / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_result_whose_parent_died_before_the_commit_is_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
