@@ -6,6 +6,8 @@ Said at planning, for the worker would find out only when the parent has been tr
 from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING
 
+from alma_pipeline.schema import Training
+
 if TYPE_CHECKING:
     from alma_pipeline.recipe import Node
 
@@ -47,4 +49,4 @@ def _misfit(node: "Node", parent: "Node") -> Iterator[str]:
 
 def _adapter(node: "Node") -> str:
     """Empty for what does not train."""
-    return str(node.config.adapter) if hasattr(node.config, "learning_rate") else ""
+    return node.config.adapter if isinstance(node.config, Training) else ""

@@ -1,0 +1,150 @@
+"""What a person sees while a plan runs: bars that are rewritten on a terminal, plain lines anywhere else."""
+
+import os
+import pty
+import re
+import select
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fakes.bed import World, chain, later, planned, wait_for
+
+from alma_pipeline import live
+from alma_pipeline.errors import StageFailed
+from alma_pipeline.live import LiveView, Pace, PlainView, summary, view
+from alma_pipeline.runner import Runner
+from alma_pipeline.screen import Screen
+
+STYLES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+class Terminal:
+    """A terminal of 120 columns, and all that was written to it."""
+
+    def __init__(self) -> None:
+        self.master, slave = pty.openpty()
+        self.file = os.fdopen(slave, "w")
+        self.text = ""
+        self._open = True
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while self._open or select.select([self.master], [], [], 0)[0]:
+            if select.select([self.master], [], [], 0.02)[0]:
+                self.text += STYLES.sub("", os.read(self.master, 65536).decode())
+
+    def close(self) -> None:
+        self.file.flush()
+        self._open = False
+        self._reader.join()
+        self.file.close()
+        os.close(self.master)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", terminal.file)
+    yield terminal
+    if not terminal.file.closed:
+        terminal.close()
+
+
+def run(world: World, steps: int = 2) -> None:
+    config = chain(steps)
+    plan = planned(config, world.store)
+    with view(Screen(), plan) as shown:
+        Runner(world.store, config.hardware, world.launcher, [shown], {}).run(plan)
+
+
+def test_a_terminal_shows_a_bar_for_the_running_node(world: World, terminal: Terminal) -> None:
+    world.order("b", hold=30, pause=0.01)
+    seen: list[str] = []
+
+    def look() -> None:
+        """While b stands in the middle of its steps."""
+        wait_for(lambda: re.search(r"b +━+ +30/40 · loss 0\.033 · \S.* left", terminal.text))
+        seen.append(terminal.text)
+        (world.orders / "b.go").touch()
+
+    looking = later(look)
+    run(world, steps=40)
+    looking.join(60)
+    terminal.close()
+    assert seen and "1 of 3 nodes done" in seen[0] and re.search(r"✓ +a ", seen[0])
+    assert re.search(r"✓ +c ", terminal.text) and "3 of 3 nodes done" in terminal.text
+
+
+def test_a_terminal_shows_which_node_failed(world: World, terminal: Terminal) -> None:
+    world.order("b", end="crash")
+    with pytest.raises(StageFailed):
+        run(world)
+    terminal.close()
+    assert re.search(r"✗ +b ", terminal.text) and "b failed" in terminal.text
+
+
+def test_anything_else_gets_plain_lines(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One a node and event, and one every so often for the running one; no cursor movements in a log file."""
+    monkeypatch.setattr(live, "PLAIN_EVERY", 0.2)
+    world.order("b", pause=0.05)
+    world.order("c", end="crash")
+    with pytest.raises(StageFailed):
+        run(world, steps=20)
+    lines = capsys.readouterr().out.splitlines()
+    assert "\x1b" not in "".join(lines)
+    assert [line for line in lines if ": run" in line] == [f"{name}: run (new)" for name in "abc"]
+    assert [line.partition(" in ")[0] for line in lines if " in " in line] == ["a: done", "b: done", "c: failed"]
+    assert any(re.fullmatch(r"b: \d+/20 · loss 0\.\d{3} · \S.* left", line) for line in lines)
+
+
+def test_colour_that_is_forced_on_a_pipe_makes_it_no_terminal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert isinstance(view(Screen(), planned(chain(), world.store)), PlainView)
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
+    world: World, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(view(Screen(), planned(chain(), world.store)), LiveView)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(view(Screen(), planned(chain(), world.store)), PlainView)
+
+
+def test_a_long_plan_shows_the_part_around_the_running_node(world: World, terminal: Terminal) -> None:
+    plan = planned(chain(), world.store)
+    shown = LiveView(Screen(), plan)
+    shown.steps = [f"node{number}" for number in range(40)]
+    shown.running = "node20"
+    texts = [str(part) for part in shown._render().renderables]
+    assert "   and 13 more" in texts and "0 of 40 nodes done" in texts[0]
+
+
+def line(step: int, at: float, **metrics: float) -> dict[str, Any]:
+    return {"step": step, "total": 100, "time": at, "metrics": metrics}
+
+
+def test_the_pace_counts_neither_the_start_nor_what_was_done_before() -> None:
+    """A resumed node goes on at step 50; its first line says when it began to move."""
+    pace = Pace()
+    assert pace.left() == ""
+    pace.add([line(50, 1000.0)])
+    assert pace.left() == "", "one line is no pace"
+    pace.add([line(60, 1020.0)])
+    assert pace.left() == "1 min 20 s left"
+    pace.add([line(100, 1100.0)])
+    assert pace.left() == ""
+
+
+def test_a_line_says_loss_dev_loss_and_speed() -> None:
+    pace = Pace()
+    pace.add([line(1, 0.0, **{"train/loss": 2.3456, "train/tokens_per_second": 5900.0})])
+    pace.add([line(1, 0.1, **{"dev/loss": 2.5})])
+    assert pace.last and summary(pace.last) == "loss 2.346 · dev loss 2.500 · 5.9k tokens/s"
+    assert summary(line(1, 0.0, **{"decode/sentences_per_second": 3.0})) == ""
