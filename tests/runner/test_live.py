@@ -1,5 +1,6 @@
 """What a person sees while a plan runs: bars that are rewritten on a terminal, plain lines anywhere else."""
 
+import codecs
 import os
 import pty
 import re
@@ -13,7 +14,7 @@ from fakes.bed import World, chain, later, planned, wait_for
 
 from alma_pipeline import live
 from alma_pipeline.errors import StageFailed
-from alma_pipeline.live import LiveView, Pace, PlainView, summary, view
+from alma_pipeline.live import LiveView, Pace, PlainView, Progress, summary, view
 from alma_pipeline.runner import Runner
 from alma_pipeline.screen import Screen
 
@@ -27,6 +28,7 @@ class Terminal:
         self.master, slave = pty.openpty()
         self.file = os.fdopen(slave, "w")
         self.text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._open = True
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -34,7 +36,11 @@ class Terminal:
     def _read(self) -> None:
         while self._open or select.select([self.master], [], [], 0)[0]:
             if select.select([self.master], [], [], 0.02)[0]:
-                self.text += STYLES.sub("", os.read(self.master, 65536).decode())
+                self.text += STYLES.sub("", self._decoder.decode(os.read(self.master, 65536)))
+
+    def show(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In the test itself: pytest puts a standard output of its own in place after the fixtures."""
+        monkeypatch.setattr("sys.stdout", self.file)
 
     def close(self) -> None:
         self.file.flush()
@@ -49,7 +55,6 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     terminal = Terminal()
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr("sys.stdout", terminal.file)
     yield terminal
     if not terminal.file.closed:
         terminal.close()
@@ -62,15 +67,18 @@ def run(world: World, steps: int = 2) -> None:
         Runner(world.store, config.hardware, world.launcher, [shown], {}).run(plan)
 
 
-def test_a_terminal_shows_a_bar_for_the_running_node(world: World, terminal: Terminal) -> None:
+def test_a_terminal_shows_a_bar_for_the_running_node(world: World, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.show(monkeypatch)
     world.order("b", hold=30, pause=0.01)
     seen: list[str] = []
 
     def look() -> None:
         """While b stands in the middle of its steps."""
-        wait_for(lambda: re.search(r"b +━+ +30/40 · loss 0\.033 · \S.* left", terminal.text))
-        seen.append(terminal.text)
-        (world.orders / "b.go").touch()
+        try:
+            wait_for(lambda: re.search(r"b +[━╺╸]+ +30/40 · loss 0\.033 · \S.* left", terminal.text))
+            seen.append(terminal.text)
+        finally:
+            (world.orders / "b.go").touch()
 
     looking = later(look)
     run(world, steps=40)
@@ -80,7 +88,8 @@ def test_a_terminal_shows_a_bar_for_the_running_node(world: World, terminal: Ter
     assert re.search(r"✓ +c ", terminal.text) and "3 of 3 nodes done" in terminal.text
 
 
-def test_a_terminal_shows_which_node_failed(world: World, terminal: Terminal) -> None:
+def test_a_terminal_shows_which_node_failed(world: World, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.show(monkeypatch)
     world.order("b", end="crash")
     with pytest.raises(StageFailed):
         run(world)
@@ -112,18 +121,19 @@ def test_colour_that_is_forced_on_a_pipe_makes_it_no_terminal(world: World, monk
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
     world: World, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    terminal.show(monkeypatch)
     assert isinstance(view(Screen(), planned(chain(), world.store)), LiveView)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(view(Screen(), planned(chain(), world.store)), PlainView)
 
 
-def test_a_long_plan_shows_the_part_around_the_running_node(world: World, terminal: Terminal) -> None:
+def test_a_long_plan_shows_what_runs_and_what_comes_next(world: World) -> None:
     plan = planned(chain(), world.store)
     shown = LiveView(Screen(), plan)
     shown.steps = [f"node{number}" for number in range(40)]
-    shown.running = "node20"
+    shown.running = {"node20": Progress()}
     texts = [str(part) for part in shown._render().renderables]
-    assert "   and 13 more" in texts and "0 of 40 nodes done" in texts[0]
+    assert f"   and {40 - live.ROWS} more" in texts and "0 of 40 nodes done" in texts[0]
 
 
 def line(step: int, at: float, **metrics: float) -> dict[str, Any]:
