@@ -7,6 +7,7 @@ the nodes are chosen when srun is granted them.
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -41,14 +42,23 @@ def meeting(environment: Mapping[str, str]) -> list[str]:
 
 
 def first_host(nodes: str) -> str:
-    """Of a compressed list: `n[1-3,7],m2` is n1."""
-    command = ["scontrol", "show", "hostnames", nodes]
+    """The address at which Slurm itself reaches the first of a compressed list: of `n[1-3,7],m2` that of n1.
+
+    A node's Slurm name need not be known to the network; its NodeAddr is.
+    """
+    first = _scontrol("show", "hostnames", nodes).split()[0]
+    address = re.search(r"\bNodeAddr=(\S+)", _scontrol("show", "node", first))
+    return address[1] if address else first
+
+
+def _scontrol(*words: str) -> str:
+    command = ["scontrol", *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         detail = getattr(error, "stderr", "") or str(error)
         raise UserError(f"`{' '.join(command)}` failed: {detail.strip()}; Slurm's scontrol must be on the nodes' PATH") from error
-    return done.stdout.split()[0]
+    return done.stdout
 
 
 def port(job: str, step: str) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import sys
 import threading
 import time
@@ -23,7 +24,8 @@ from alma_pipeline.runner import Runner
 from alma_pipeline.schema import Budget, Config, Data, Evaluation, GroupedLanguage, Hardware, Model, NodeConfig, Tracking
 from alma_pipeline.store import Record, Store
 
-SITE = Path(__file__).parent / "site"
+SITE = os.pathsep.join(map(str, [Path(__file__).parent / "site", Path(__file__).parents[2]]))
+"""For PYTHONPATH: workers know the fakes, and the code beside these tests whatever else is installed."""
 PARENT = Path(__file__).parent / "parent.py"
 LANGUAGES = {
     "en": GroupedLanguage(name="English", locale="en", nllb="eng_Latn", group=None),
@@ -116,7 +118,7 @@ def fake_world(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Path]:
     """Workers that know the fakes, a server that preloads no more than them; gives the folder of orders and journals."""
     orders = folder / "orders"
     orders.mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(SITE))
+    monkeypatch.setenv("PYTHONPATH", SITE)
     monkeypatch.setenv("FAKE_ORDERS", str(orders))
     monkeypatch.setattr(launch, "PRELOADED", ("alma_pipeline.worker",))
     yield orders

@@ -1,7 +1,7 @@
-"""A whole parent process on fake stages: python parent.py STORE server|beside|command STEPS
+"""A whole parent process on fake stages: python parent.py STORE server|beside|command|slurm STEPS
 
 server: workers are forked from the warm server; beside: two at a time, on another recipe;
-command: started by a launcher of their own, as torchrun's are.
+command: started by a launcher of their own, as torchrun's are; slurm: by srun, one on each of two nodes.
 """
 
 import os
@@ -21,6 +21,13 @@ from alma_pipeline.schema import Hardware
 from alma_pipeline.store import Store
 from fakes.bed import LOCAL, PAIR, Told, chain, diamond, planned
 
+HARDWARE = {
+    "server": LOCAL,
+    "beside": PAIR,
+    "command": Hardware(name="test", launcher="torchrun"),
+    "slurm": Hardware(name="test", launcher="slurm", nodes=2),
+}
+
 
 class Aloud(Told):
     def waiting(self, text: str) -> None:
@@ -33,8 +40,9 @@ class Aloud(Told):
 def main(root: Path, mode: str, steps: int) -> int:
     signal.signal(signal.SIGTERM, cli._interrupt)
     launch.PRELOADED = ("alma_pipeline.worker",)
-    launch.command = lambda hardware, work, token: [sys.executable, "-m", "alma_pipeline.worker", str(work), token]
-    hardware = {"server": LOCAL, "beside": PAIR, "command": Hardware(name="test", launcher="torchrun")}[mode]
+    if mode == "command":
+        launch.command = lambda hardware, work, token: [sys.executable, "-m", "alma_pipeline.worker", str(work), token]
+    hardware = HARDWARE[mode]
     config = diamond(steps) if mode == "beside" else chain(steps, Fake if mode == "server" else FakeMany, hardware)
     store = Store(root)
     root.mkdir(exist_ok=True)

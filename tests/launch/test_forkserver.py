@@ -126,7 +126,7 @@ def test_the_real_server_forks_with_everything_imported(
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("FAKE_ORDERS", str(orders))
-    monkeypatch.setenv("PYTHONPATH", str(SITE))
+    monkeypatch.setenv("PYTHONPATH", SITE)
     store.root.mkdir()
     launcher = Launcher(Hardware(name="x"), store.root)
     for name in ("a", "b"):

@@ -19,10 +19,15 @@ Played = Callable[[str, str], None]
 
 
 def test_the_agent_meets_on_the_first_node(played: Played) -> None:
-    played("scontrol", 'test "$*" = "show hostnames n[1-2]" && printf "n1\\nn2\\n"')
+    answers = {
+        "show hostnames n[1-2]": "n1\\nn2",
+        "show node n1": "NodeName=n1\\n   NodeAddr=first.cluster Port=6818",
+    }
+    tests = [f'test "$*" = "{words}" && printf "{text}"' for words, text in answers.items()]
+    played("scontrol", "\n".join([*tests, "true"]))
     step = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_NODELIST": "n[0-9]", "SLURM_JOB_ID": "100007", "SLURM_STEP_ID": "1"}
     words = {node: slurm_agent.meeting(step | {"SLURM_NODEID": node}) for node in ("0", "1")}
-    endpoint = f"--rdzv-endpoint=n1:{slurm_agent.port('100007', '1')}"
+    endpoint = f"--rdzv-endpoint=first.cluster:{slurm_agent.port('100007', '1')}"
     assert words["0"] == ["--rdzv-backend=c10d", endpoint, "--rdzv-conf=is_host=true"]
     assert words["1"] == ["--rdzv-backend=c10d", endpoint, "--rdzv-conf=is_host=false"]
 
@@ -58,7 +63,7 @@ def test_without_scontrol_the_agent_says_so(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_the_agent_becomes_torchrun(played: Played, tmp_path: Path) -> None:
     """The whole chain of processes from srun on, with a torchrun that only tells how it was called."""
-    played("scontrol", "echo localhost")
+    played("scontrol", "echo localhost")  # of a version that shows no NodeAddr
     played("srun", 'while [ "$1" != "$PYTHON" ]; do shift; done; exec "$@"')
     shadow = tmp_path / "shadow" / "torch" / "distributed"
     shadow.mkdir(parents=True)

@@ -1,0 +1,63 @@
+"""Slurm itself, on this machine: two nodes train one model, and no allocation outlives its orchestrator."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.bed import journal, parent, wait_for
+from slurm_cluster import Cluster, missing
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "there is a Slurm")]
+
+TRAINING = [
+    *("stage=mono", "hardware=slurm", "hardware.device=cpu", "hardware.devices=1", "hardware.threads=1", "tracking=none"),
+    *("hardware.row_tokens=512", "hardware.time_limit=10", "evaluation=paper", "evaluation.checkpoints=[]"),
+    *("budget.text.documents=60", "budget.text.dev=6", "budget.mono.steps=3"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def test_two_nodes_train_one_model(cluster: Cluster, tmp_path: Path) -> None:
+    """B2, B13: srun, an agent and one process on each node, ZeRO-2 across them; the store is what they share."""
+    environment = cluster.environment | {"ALMA_PIPELINE_STORE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "alma_pipeline", *TRAINING], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr + cluster.logs()
+    [made] = [path for path in (tmp_path / "artifacts").iterdir() if path.name.startswith("mono-")]
+    record = json.loads((made / "record.json").read_text())
+    assert (record["hardware"]["launcher"], record["hardware"]["nodes"], record["hardware"]["zero_stage"]) == ("slurm", 2, 2)
+    assert record["result"]["after"]["loss"] < record["result"]["before"]["loss"]
+    assert (made / "log.txt").read_text().startswith("$ srun --nodes=2 --ntasks=2 ")
+    assert cluster.jobs() == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_allocation_ends_with_its_orchestrator(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orders: Path, number: int
+) -> None:
+    """Told to end it waits for srun; killed, the ranks see that nobody wants them, and srun ends with them."""
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    (orders / "a.json").write_text('{"hold": 3}')
+    process = subprocess.Popen(parent(tmp_path / "store", "slurm", 20), stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    wait_for(lambda: any(word == "step 3" for _, word in journal(orders, "a")) or process.poll() is not None, seconds=120)
+    assert cluster.jobs() == "alma_pipeline RUNNING 2", cluster.logs()
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == (130 if number == signal.SIGTERM else -number)
+    assert ("a KILLED" in output) == (number == signal.SIGTERM)
+    wait_for(lambda: cluster.jobs() == "", seconds=30)
