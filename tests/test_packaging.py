@@ -57,12 +57,12 @@ def planned(python: Path, folder: Path) -> tuple[Path, dict[str, str]]:
     return kinds.parent, {step["node"]: step["verdict"] for step in json.loads(done.stdout)["steps"]}
 
 
-def test_a_wheel_brings_its_configuration_and_its_stages(source: Path, tmp_path: Path) -> None:
+def test_a_wheel_brings_its_configuration_its_stages_and_its_templates(source: Path, tmp_path: Path) -> None:
+    there = {str(path.relative_to(source)) for part in PARTS[:3] for path in (source / part).rglob("*") if path.is_file()}
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source))
     [wheel] = tmp_path.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    tracked = [path for part in PARTS[:3] for path in (source / part).rglob("*") if path.suffix in (".py", ".yaml")]
-    assert names == {str(path.relative_to(source)) for path in tracked}
+    assert names == there
     python = fresh(tmp_path / "env")
     pip("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
     (tmp_path / "elsewhere").mkdir()
