@@ -1,11 +1,12 @@
 # `make demo` and `make test` are all it takes on a fresh machine with Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
+COMET := .venv-comet
 BIN := $(VENV)/bin
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo report test check ui clean
+.PHONY: help setup comet demo report test check ui clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -18,13 +19,20 @@ $(VENV)/.done: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+comet: $(COMET)/.done ## COMET's own environment, from the lock in constraints-comet.txt (about 2 minutes)
+
+$(COMET)/.done: constraints-comet.txt
+	test -x $(COMET)/bin/python || $(PYTHON) -m venv $(COMET)
+	$(COMET)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-comet.txt torch unbabel-comet setuptools
+	touch $@
+
 demo: setup ## the whole recipe, five stages, on this machine's CPU (about 6 minutes)
 	$(BIN)/python -m alma_pipeline
 
 report: setup ## what the store's recipe has to show, here and as a page
 	$(BIN)/python -m alma_pipeline report
 
-test: setup ## all tests, a file at a time on each core
+test: setup comet ## all tests, a file at a time on each core
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: setup ## formatting, lint and types
@@ -36,6 +44,6 @@ ui: setup ## the MLflow pages of the store, on loopback (PORT=5000)
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) \
 	    --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$${ALMA_PIPELINE_STORE:-$(CURDIR)/.alma}/mlflow.db}"
 
-clean: ## caches and the virtual environment; never the store
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean: ## caches and the virtual environments; never the store
+	rm -rf $(VENV) $(COMET) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,7 @@ from alma_pipeline import fields, recipe
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.job import kind_config, thaw
 from alma_pipeline.redact import redact
-from alma_pipeline.schema import Config, GroupedLanguage, NodeConfig, Released
+from alma_pipeline.schema import Config, GroupedLanguage, Neural, NodeConfig, Released
 from alma_pipeline.values import Values, build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,6 +143,7 @@ def from_tree(tree: DictConfig) -> Config:
     plain["languages"] = {
         code: build(GroupedLanguage, entry, f"languages.{code}", found) for code, entry in plain["languages"].items()
     }
+    plain["scorers"] = {name: build(Neural, entry, f"scorers.{name}", found) for name, entry in plain["scorers"].items()}
     model = plain["model"] if isinstance(plain["model"], dict) else {}
     released = {
         name: build(Released, entry, f"model.released.{name}", found)

@@ -173,10 +173,11 @@ def _run(
     overrides: list[str],
     sweep: Sweep | None,
 ) -> dict[str, Record]:
-    from alma_pipeline import live, provenance, tracked
+    from alma_pipeline import live, provenance, scorers, tracked
     from alma_pipeline.runner import Runner
 
     tracked.check(config)
+    scorers.check(plan, config.hardware)
     logs = store.root / "logs"
     _make(logs)
     launcher = session.launcher(config.hardware, logs)

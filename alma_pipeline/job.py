@@ -59,6 +59,11 @@ class Job:
         return Path(self.work) / "resume"
 
     @property
+    def cache(self) -> Path:
+        """What any node of the store may reuse and anybody may delete; beside the store's work folders."""
+        return Path(self.work).parent.parent / "cache"
+
+    @property
     def rank(self) -> int:
         return int(os.environ.get("RANK", "0"))
 

@@ -65,7 +65,7 @@ def _interpolated(tree: DictConfig, key: str) -> str:
     for part in key.split("."):
         if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
             return ""
-        node = node._get_node(part)
+        node = node._get_node(part, validate_access=False)  # a line that was added may lack what it needs
     raw = str(node._value()) if node is not None else ""
     return raw[2:-1] if re.fullmatch(r"\$\{[\w.]+\}", raw) else ""
 

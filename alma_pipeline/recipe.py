@@ -6,6 +6,7 @@ Knows the graph's rules, nothing of what is stored or how a node runs.
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -14,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from alma_pipeline import adapters, fields
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.job import kind_config, thaw
-from alma_pipeline.schema import Config, Language, NodeConfig
+from alma_pipeline.schema import Config, Language, Neural, NodeConfig
+from alma_pipeline.store import digest
 
 TEMPLATES = ("translate", "score")
 """Nodes that are copied for every evaluated checkpoint."""
@@ -164,8 +166,11 @@ def _settings(value: Any, where: str) -> dict[str, Any]:
 
 
 def _filled(config: Config, node: NodeConfig, group: int | None) -> NodeConfig:
-    """The node with its languages: English and those of the run, or of its group."""
-    if not any(item.name == "languages" for item in dataclasses.fields(node)):
+    """The node with its languages, English and those of the run or of its group, and with the neural scorers it names."""
+    names = {item.name for item in dataclasses.fields(node)}
+    if "scorers" in names:
+        node = dataclasses.replace(node, scorers=scorer_table(config, node.neural()))  # type: ignore[call-arg, attr-defined]
+    if "languages" not in names:
         return node
     codes = [code for code in config.data.languages if group is None or config.languages[code].group == group]
     return dataclasses.replace(node, languages=language_table(config, codes))  # type: ignore[call-arg]
@@ -175,6 +180,23 @@ def language_table(config: Config, codes: list[str]) -> dict[str, Language]:
     """English and `codes`, without their groups: moving a language to another group changes no key."""
     names = [item.name for item in dataclasses.fields(Language)]
     return {code: Language(**{name: getattr(config.languages[code], name) for name in names}) for code in ("en", *sorted(codes))}
+
+
+def scorer_table(config: Config, names: list[str]) -> dict[str, Neural]:
+    """The lines of the table of scorers that a node names; a file stands there with its content's SHA-256. Raises ConfigError."""
+    unknown = [name for name in names if name not in config.scorers]
+    if unknown:
+        raise ConfigError([f"scorers: no scorer '{name}'; {fields.nearest(name, list(config.scorers))}" for name in unknown])
+    return {name: _by_content(name, config.scorers[name]) for name in names}
+
+
+def _by_content(name: str, scorer: Neural) -> Neural:
+    if not scorer.model.endswith(".ckpt"):
+        return scorer
+    path = Path(scorer.model).expanduser().absolute()
+    if not path.is_file():
+        raise ConfigError([f"scorers.{name}.model={scorer.model}: no such file"])
+    return dataclasses.replace(scorer, model=str(path), revision=f"sha256:{digest(path)}")
 
 
 def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:

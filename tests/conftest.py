@@ -22,3 +22,11 @@ def pytest_configure() -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def comet_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny real COMET checkpoints, made by COMET's own Python: `make comet` makes its environment."""
+    from comet_bed import models
+
+    return models(tmp_path_factory.mktemp("comet") / "models")

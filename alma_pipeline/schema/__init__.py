@@ -15,6 +15,7 @@ from alma_pipeline.schema.budget import Budget, Horizon, PreferenceBudget, TextB
 from alma_pipeline.schema.data import Data, Expected, GroupedLanguage, Language, Source
 from alma_pipeline.schema.hardware import Hardware
 from alma_pipeline.schema.model import PRECISION_BYTES, Architecture, Model, Released
+from alma_pipeline.schema.neural import Comet, Neural
 from alma_pipeline.schema.node import NodeConfig
 from alma_pipeline.schema.training import Lora, Training
 
@@ -22,6 +23,7 @@ __all__ = [
     "PRECISION_BYTES",
     "Architecture",
     "Budget",
+    "Comet",
     "Config",
     "Data",
     "Evaluation",
@@ -32,6 +34,7 @@ __all__ = [
     "Language",
     "Lora",
     "Model",
+    "Neural",
     "NodeConfig",
     "PreferenceBudget",
     "Released",
@@ -54,6 +57,9 @@ class Evaluation:
     """Extra node to the node it is a control of: it takes part when that one does."""
     beams: int = number(5, at_least=1)
     max_new_tokens: int = number(256, at_least=1)
+    metrics: list[str] = field(default_factory=lambda: ["chrf++", "bleu", "ter"])
+    """sacrebleu's: chrf++, bleu, ter, spbleu."""
+    comet: Comet = field(default_factory=Comet)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +87,8 @@ class Config:
     data: Data = field(default_factory=Data)
     languages: dict[str, Any] = field(default_factory=dict)
     """Code to `GroupedLanguage`."""
+    scorers: dict[str, Any] = field(default_factory=dict)
+    """Name to `Neural`."""
     hardware: Hardware = field(default_factory=Hardware)
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from omegaconf import MISSING
+from omegaconf import II, MISSING
 
 from alma_pipeline.fields import choice, number
 
@@ -41,6 +41,8 @@ class Hardware:
     """Of one device, in 10^9 bytes."""
     checkpoint_seconds: float = number(600, above=0)
     """Time between resume points."""
+    comet_python: str | None = II("evaluation.comet.python")
+    comet_batch: int = II("evaluation.comet.batch")
     hostfile: str | None = None
     """For launcher=deepspeed."""
     rendezvous: str | None = None

@@ -1,0 +1,115 @@
+"""COMET's worker on tiny real checkpoints, against `comet-score` on the same files (B43 to B48)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from comet_bed import hardware, neural, scored, segments
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.ml.neural import OWN, Scored, Segment, explained, score
+from alma_pipeline.ml.segment_cache import Found, SegmentCache, key
+from alma_pipeline.schema import Neural
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory, comet_models: Path) -> tuple[Scored, Path]:
+    """A thousand segments by the model that reads references, and the cache that this left."""
+    cache = tmp_path_factory.mktemp("thousand") / "cache.db"
+    return scored(neural(comet_models, "regression"), segments(1000), cache), cache
+
+
+def comet_score(work: Path, model: str, found: list[Segment], reference: bool) -> list[float]:
+    """Segment scores by the command, in the order of the segments, times 100."""
+    columns = {"s": "source", "t": "hypothesis"} | ({"r": "reference"} if reference else {})
+    words = [
+        str(OWN.with_name("comet-score")),
+        "--model",
+        model,
+        "--gpus",
+        "0",
+        "--quiet",
+        "--to_json",
+        str(work / "scores.json"),
+    ]
+    for flag, part in columns.items():
+        (work / part).write_text("".join(f"{getattr(segment, part)}\n" for segment in found), encoding="utf-8")
+        words += [f"-{flag}", str(work / part)]
+    subprocess.run(words, check=True, capture_output=True)
+    told = json.loads((work / "scores.json").read_text(encoding="utf-8"))
+    return [100 * row["COMET"] for row in told[str(work / "hypothesis")]]
+
+
+def assert_equal(ours: list[float], theirs: list[float]) -> None:
+    """Both compute in half precision, and batch differently: a score differs by a rounding of it at most."""
+    assert len(set(theirs)) > 100, "a model that tells segments apart"
+    spread = max(theirs) - min(theirs)
+    assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 0.01 * spread
+
+
+def test_scores_and_order_of_a_thousand_segments_equal_comet_score_s(
+    tmp_path: Path, comet_models: Path, thousand: tuple[Scored, Path]
+) -> None:
+    """B44."""
+    ours = thousand[0]
+    assert_equal(ours.scores, comet_score(tmp_path, neural(comet_models, "regression").model, segments(1000), True))
+    assert ours.cut == [False] * 1000 and "reference:yes|precision:fp16|comet:2.2.7" in ours.signature
+
+
+def test_so_they_do_without_references(tmp_path: Path, comet_models: Path) -> None:
+    model, found = neural(comet_models, "referenceless"), segments(300)
+    ours = scored(model, found, tmp_path / "cache.db")
+    assert_equal(ours.scores, comet_score(tmp_path, model.model, found, False))
+    assert "reference:no" in ours.signature
+
+
+def test_a_python_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    cache = SegmentCache(tmp_path / "cache.db")
+    told = r"expected at /no/python and is not there. Run `make comet`, or name .*evaluation.comet.python"
+    with pytest.raises(UserError, match=told):
+        score(Neural(model="a/b"), segments(1), hardware("/no/python"), cache, print)
+
+
+def test_a_python_without_comet_and_a_missing_checkpoint_too(tmp_path: Path) -> None:
+    """Under this test's own Python, which has no COMET."""
+    machine, cache = hardware(sys.executable), SegmentCache(tmp_path / "cache.db")
+    with pytest.raises(UserError, match=r"no.ckpt cannot be used: expected a repository of the hub, or a .ckpt file"):
+        score(Neural(model=str(tmp_path / "no.ckpt")), segments(1), machine, cache, print)
+    checkpoint = tmp_path / "checkpoints" / "model.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"weights")
+    with pytest.raises(UserError, match=r"model.ckpt cannot be used: .*hparams.yaml is missing"):
+        score(Neural(model=str(checkpoint)), segments(1), machine, cache, print)
+    (tmp_path / "hparams.yaml").write_text("class_identifier: regression_metric")
+    with pytest.raises(UserError, match="lacks a package; run `make comet`"):
+        score(Neural(model=str(checkpoint)), segments(1), machine, cache, print)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("GatedRepoError", "licence must be accepted on https://huggingface.co/Unbabel/XCOMET-XXL"),
+        ("RepositoryNotFoundError", "HF_TOKEN"),
+        ("LocalEntryNotFoundError", "hub cannot be reached"),
+        ("OutOfMemoryError", "evaluation.comet.batch"),
+    ],
+)
+def test_what_the_hub_and_the_device_refuse_is_told(kind: str, said: str) -> None:
+    """B47."""
+    error = explained(kind, "401", "Unbabel/XCOMET-XXL", "python")
+    assert isinstance(error, UserError) and said in str(error) and "401" in str(error)
+    assert not isinstance(explained("ValueError", "x", "m", "python"), UserError)
+
+
+def test_the_cache_tells_metrics_and_texts_apart(tmp_path: Path) -> None:
+    cache = SegmentCache(tmp_path / "a" / "cache.db")
+    one, other = key("m@1", "s", "h", "r"), key("m@2", "s", "h", "r")
+    assert len({one, other, key("m@1", "s", "h", None), key("m@1", "sh", "", "r"), key("m@1", "s", "hr", "")}) == 5
+    cache.keep({one: Found(0.1 + 0.2, True)})
+    cache.keep({one: Found(0.9, False)})
+    assert SegmentCache(tmp_path / "a" / "cache.db").find([one, other]) == {one: Found(0.1 + 0.2, True)}
+    many = {key("m", str(number), "", None): Found(float(number), False) for number in range(1200)}
+    cache.keep(many)
+    assert cache.find(many) == many
