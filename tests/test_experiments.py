@@ -28,7 +28,7 @@ def rows(experiment: str, store: Path) -> list[list[object]]:
 
 
 def test_every_option_is_found() -> None:
-    assert len(OPTIONS) == 31, OPTIONS
+    assert len(OPTIONS) == 36, OPTIONS
     assert EXPERIMENTS == ["alma_13b", "alma_13b_r", "alma_7b", "demo", "x_alma_13b"]
     nodes = {path.stem for path in (config.CONF / "node").glob("*.yaml")}
     listed = {

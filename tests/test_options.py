@@ -1,5 +1,6 @@
 """The researched options: the language table and the published recipes' numbers, as the plan meets them."""
 
+import hashlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 from babel import Locale
 from sacrebleu.metrics.bleu import BLEU
 
-from alma_pipeline import config
+from alma_pipeline import config, recipe
+from alma_pipeline.errors import ConfigError
+from alma_pipeline.identity import settings
 from alma_pipeline.plan import make_plan
 from alma_pipeline.schema import Config
 from alma_pipeline.store import Store
@@ -90,3 +93,46 @@ def test_the_command_line_wins_over_what_a_model_picks() -> None:
     told = config.load(["experiment=alma_13b", "model=7b", "hardware=cpu2", "budget=demo", "budget.mono.steps=3"])
     assert (told.model.name, told.data.name, told.hardware.name, told.budget.name) == ("7b", "alma", "cpu2", "demo")
     assert told.budget.mono.steps == 3 and told.target == "adopt"
+
+
+@pytest.mark.parametrize("line", ["+languages.xx={nam: Klingon}", "+scorers.mine={modl: a/b}"])
+def test_a_mistyped_line_of_a_table_is_told_with_what_it_lacks(line: str) -> None:
+    key = line[1:].partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"(?s){key}\.(nam|modl): no such key.*{key}\.(name|model): missing"):
+        config.load([line])
+
+
+def test_scorers_are_named_by_nodes_and_enter_their_keys() -> None:
+    picked = config.load(["stage=cpo", "model=13b", "evaluation=paper_comet"])
+    nodes = {node.name: node.config for node in recipe.build(picked)}
+    assert list(nodes["cpo.score"].scorers) == ["comet-22", "kiwi-22"]  # type: ignore[attr-defined]
+    assert nodes["cpo.score"].scorers["comet-22"].model == "Unbabel/wmt22-comet-da"  # type: ignore[attr-defined]
+    unchanged = config.load(["stage=cpo", "model=13b", "evaluation.comet.batch=64", "evaluation.comet.python=/x"])
+    plain = config.load(["stage=cpo", "model=13b"])
+    assert [settings(node.config) for node in recipe.build(unchanged)] == [settings(node.config) for node in recipe.build(plain)]
+    assert unchanged.hardware.comet_batch == 64 and unchanged.hardware.comet_python == "/x"
+
+
+def test_a_scorer_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    for words, told in (
+        (["evaluation.comet.models=[comet22]"], "no scorer 'comet22'; did you mean 'comet-22'"),
+        (["evaluation.comet.models=[mine]", f"+scorers.mine={{model: {tmp_path}/no.ckpt}}"], "no.ckpt: no such file"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            recipe.build(config.load(words))
+
+
+def test_a_checkpoint_of_one_s_own_is_known_by_its_content(tmp_path: Path) -> None:
+    found = []
+    for text in ("one", "two"):
+        (tmp_path / "model.ckpt").write_text(text)
+        words = ["evaluation.comet.models=[mine]", f"+scorers.mine={{model: {tmp_path}/model.ckpt}}"]
+        node = next(node for node in recipe.build(config.load(words)) if node.kind == "score")
+        found.append(node.config.scorers["mine"].revision)  # type: ignore[attr-defined]
+    assert found[0] == f"sha256:{hashlib.sha256(b'one').hexdigest()}" and found[0] != found[1]
+
+
+def test_a_test_option_takes_the_place_of_the_data_option_s() -> None:
+    picked = config.load(["model=13b", "test=wmt23"])
+    assert (picked.data.name, picked.data.test.repo) == ("alma", "haoranxu/WMT23-Test")
+    assert config.load(["model=13b"]).data.test.repo == "haoranxu/WMT22-Test"

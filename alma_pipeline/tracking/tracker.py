@@ -21,7 +21,7 @@ from alma_pipeline.tracking.repair import process_tags, repair
 from alma_pipeline.tracking.server import connect, tracking_uri
 from alma_pipeline.tracking.values import name, numbers, score_metrics, signature_tags
 
-LIGHT_FILES = {"record.json": None, "scores.json": "eval", "hypotheses.jsonl": "eval"}
+LIGHT_FILES = {"record.json": None, "scores.json": "eval", "hypotheses.jsonl": "eval", "segments.jsonl": "eval"}
 """What `tracking.artifacts=light` uploads of an artifact, and into which folder."""
 LOG_BYTES = 64 * 1024
 

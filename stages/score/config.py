@@ -1,12 +1,55 @@
-"""Settings of `score`: sacrebleu scores of a translate node's hypotheses."""
+"""Settings of `score`: a translate node's hypotheses, scored by direction; and the record it leaves.
 
+The result, which `scores.json` repeats:
+
+    directions   direction to its numbers: every metric's corpus score under its name (neural ones times 100), then the guards
+                 exact, empty, copy, repetition, truncated, off_target (% of the hypotheses of which it can be told; null: of
+                 none), length_ratio, sentences
+    averages     en-xx, xx-en and all: the same numbers as means over directions; null where signatures differ
+    signatures   metric to direction to signature: its keys are the metrics, what else stands in `directions` are guards
+    lower_is_better   the metrics of which less is more
+    languages    direction to the number of hypotheses in each language, as identified; `?`: cannot be told
+    cut          neural metric to direction to the number of segments of which it saw only the beginning
+    newlines     hypotheses in which line breaks became spaces
+
+`segments.jsonl` has a line for each hypothesis, in the order of the translate node: id, direction, source, reference,
+hypothesis (line breaks as spaces), scores (metric to number; sacrebleu's BLEU has none for a sentence) and flags (the
+guards as true, false or null; and the language as identified).
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from alma_pipeline.schema import Language, NodeConfig
+from alma_pipeline.fields import nearest
+from alma_pipeline.schema import Language, Neural, NodeConfig
+
+METRICS = ("chrf++", "bleu", "ter", "spbleu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(NodeConfig):
+    version: ClassVar[int] = 2
+    """2: TER, more guards, and segments.jsonl."""
     kind: str = "score"
     languages: dict[str, Language] = field(default_factory=dict)
     """Filled in by the plan; carries the BLEU tokenizer of each target language."""
+    metrics: list[str] = field(default_factory=lambda: ["chrf++", "bleu", "ter"])
+    """sacrebleu's: chrf++, bleu, ter, spbleu (FLORES-200 pieces; needs sentencepiece and a download)."""
+    comet: list[str] = field(default_factory=list, metadata={"as_before": []})
+    """Neural metrics, by their names in the table of scorers."""
+    scorers: dict[str, Neural] = field(default_factory=dict, metadata={"as_before": {}})
+    """Filled in by the plan: what those names stand for."""
+
+    def neural(self) -> list[str]:
+        return self.comet
+
+    def conflicts(self) -> Iterator[str]:
+        for name in self.metrics:
+            if name not in METRICS:
+                yield f"metrics: no metric '{name}'; {nearest(name, list(METRICS))}"
+        if "chrf++" not in self.metrics:
+            yield "metrics has no chrf++, by which the tables and averages compare; add it"
+        for key, names in (("metrics", self.metrics), ("comet", self.comet)):
+            if len(set(names)) < len(names):
+                yield f"{key}: {', '.join(names)} names one twice"

@@ -1,4 +1,4 @@
-"""Score a translate node's hypotheses by direction, with averages and signatures."""
+"""Score a translate node's hypotheses by direction; `config.py` says what is left."""
 
 import json
 from pathlib import Path
@@ -6,49 +6,82 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import metrics
+from alma_pipeline.ml import metrics, neural, surface
 from alma_pipeline.ml.metrics import Scores, Translation
+from alma_pipeline.ml.neural import Segment
+from alma_pipeline.ml.prompts import one_line
+from alma_pipeline.ml.segment_cache import SegmentCache
+from alma_pipeline.ml.surface import Measured
 from stages.score.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Input: `hypotheses`. Leaves `scores.json`, which says what the result says."""
+    """Input: `hypotheses`. Leaves `scores.json`, which says what the result says, and `segments.jsonl`."""
     config: Config = job.config
-    translations = _read(Path(job.inputs["hypotheses"].path) / "hypotheses.jsonl")
-    scores = {direction: _score(found, direction, config) for direction, found in translations.items()}
-    result = {
+    rows = _read(Path(job.inputs["hypotheses"].path) / "hypotheses.jsonl")
+    directions = {direction: [row for row in rows if row["direction"] == direction] for direction in _directions(rows)}
+    scores = {direction: _score(found, direction, config) for direction, found in directions.items()}
+    cut = {name: _add_neural(job, name, rows, scores) for name in config.comet}
+    result: dict[str, Any] = {
         "directions": {direction: value.plain() for direction, value in scores.items()},
         "averages": metrics.averages(scores),
-        "signatures": {
-            "chrf++": next(iter(scores.values())).chrf_signature,
-            "bleu": {direction: value.bleu_signature for direction, value in scores.items()},
-        },
+        "signatures": metrics.signatures(scores),
+        "lower_is_better": sorted(surface.LOWER_IS_BETTER & set(config.metrics)),
+        "languages": {direction: value.languages() for direction, value in scores.items()},
+        "cut": cut,
         "newlines": sum(value.newlines for value in scores.values()),
     }
     if job.rank == 0:
         text = json.dumps(result, indent=1, ensure_ascii=False)
         (job.out / "scores.json").write_text(text + "\n", encoding="utf-8")
+        _write_segments(job.out / "segments.jsonl", rows, scores)
     return result
 
 
-def _read(path: Path) -> dict[str, list[Translation]]:
-    """Translations by direction, in the order in which the directions first appear."""
-    found: dict[str, list[Translation]] = {}
+def _read(path: Path) -> list[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            item = Translation(row["direction"], row["source"], row["reference"], row["hypothesis"])
-            found.setdefault(item.direction, []).append(item)
-    if not found:
+        rows = [json.loads(line) for line in file]
+    if not rows:
         raise UserError(f"{path} holds no hypotheses; expected at least one line")
-    return found
+    return rows
 
 
-def _score(found: list[Translation], direction: str, config: Config) -> Scores:
+def _directions(rows: list[dict[str, Any]]) -> list[str]:
+    """In the order in which they first appear."""
+    return list(dict.fromkeys(row["direction"] for row in rows))
+
+
+def _score(rows: list[dict[str, Any]], direction: str, config: Config) -> Scores:
     target = direction.split("-")[1]
     if target not in config.languages:
         raise UserError(
             f"the hypotheses hold {direction}, but this node's languages are {', '.join(config.languages)}: "
             f"nothing says how to tokenise {target} for BLEU"
         )
-    return metrics.score(found, config.languages[target].tokenizer)
+    found = [Translation(direction, row["source"], row["reference"], row["hypothesis"], row.get("truncated")) for row in rows]
+    return metrics.score(found, config.languages[target].tokenizer, config.metrics)
+
+
+def _add_neural(job: Job, name: str, rows: list[dict[str, Any]], scores: dict[str, Scores]) -> dict[str, int]:
+    """Score all directions by one model, loaded once, and add it to `scores`; the cut segments of each direction."""
+    found = [Segment(row["source"], one_line(row["hypothesis"])[0], row["reference"]) for row in rows]
+    cache = SegmentCache(job.cache / "segment_scores.db")
+    made = neural.score(job.config.scorers[name], found, job.hardware, cache, lambda done, total: job.log(done, total, {}))
+    cut: dict[str, int] = {}
+    for direction, value in scores.items():
+        places = [place for place, row in enumerate(rows) if row["direction"] == direction]
+        segments = [made.scores[place] for place in places]
+        measured = Measured(sum(segments) / len(segments), made.signature, segments)
+        scores[direction] = metrics.with_metric(value, name, measured)
+        cut[direction] = sum(made.cut[place] for place in places)
+    return cut
+
+
+def _write_segments(path: Path, rows: list[dict[str, Any]], scores: dict[str, Scores]) -> None:
+    """In the order of the hypotheses, whatever the order of their directions."""
+    lines = {direction: iter(value.segments()) for direction, value in scores.items()}
+    with open(path, "w", encoding="utf-8") as file:
+        for row in rows:
+            kept = {name: row[name] for name in ("id", "direction", "source", "reference")}
+            line = kept | {"hypothesis": one_line(row["hypothesis"])[0]} | next(lines[row["direction"]])
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

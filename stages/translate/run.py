@@ -28,7 +28,8 @@ def run(job: Job) -> dict[str, Any]:
     outputs = decoding.beam_search(model, prompts, config.beams, limits, decoding.logged(job))
     seconds = time.perf_counter() - started
     if job.rank == 0:
-        _write(job.out / "hypotheses.jsonl", rows, [decoding.text(tokenizer, output) for output in outputs])
+        lines = [(decoding.text(tokenizer, output), len(output) == config.max_new_tokens) for output in outputs]
+        _write(job.out / "hypotheses.jsonl", rows, lines)
     return {
         "sentences": len(rows),
         "output_tokens": sum(map(len, outputs)),
@@ -52,13 +53,14 @@ def _rows(path: Path, config: Config) -> list[dict[str, str]]:
     return rows
 
 
-def _write(path: Path, rows: list[dict[str, str]], hypotheses: list[str]) -> None:
+def _write(path: Path, rows: list[dict[str, str]], outputs: list[tuple[str, bool]]) -> None:
+    """`outputs`: the hypothesis, and whether the limit of new tokens ended it."""
     with open(path, "w", encoding="utf-8") as file:
-        for line in _lines(rows, hypotheses):
+        for line in _lines(rows, outputs):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _lines(rows: list[dict[str, str]], hypotheses: list[str]) -> Iterator[dict[str, str]]:
-    for row, hypothesis in zip(rows, hypotheses, strict=True):
+def _lines(rows: list[dict[str, str]], outputs: list[tuple[str, bool]]) -> Iterator[dict[str, Any]]:
+    for row, (hypothesis, truncated) in zip(rows, outputs, strict=True):
         kept = {name: row[name] for name in ("id", "direction", "source")}
-        yield kept | {"reference": row["target"], "hypothesis": hypothesis}
+        yield kept | {"reference": row["target"], "hypothesis": hypothesis, "truncated": truncated}

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decoding_bed import LANGUAGES, files, make_job, write
+from decoding_bed import LANGUAGES, files, make_job, read, write
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml import metrics
 from alma_pipeline.ml.metrics import Translation
+from stages.score.config import Config
 from stages.score.run import run
 
 ROWS = [
@@ -33,7 +34,7 @@ def hypotheses(folder: Path, rows: list[tuple[str, str, str, str]]) -> Input:
 def result(tmp_path: Path) -> dict[str, Any]:
     job = make_job(tmp_path / "work", "score", {"hypotheses": hypotheses(tmp_path / "in", ROWS)})
     made = run(job)
-    assert files(job.out) == {"scores.json"}
+    assert files(job.out) == {"scores.json", "segments.jsonl"}
     assert json.loads((job.out / "scores.json").read_text(encoding="utf-8")) == made
     return made
 
@@ -43,16 +44,49 @@ def test_every_direction_is_scored_with_its_language_s_tokenizer(result: dict[st
     assert list(result["directions"]) == ["en-de", "de-en", "en-zh"]
     for direction, tokenizer in (("en-de", "13a"), ("de-en", "13a"), ("en-zh", "zh")):
         rows = [Translation(*row) for row in ROWS if row[0] == direction]
-        assert result["directions"][direction] == metrics.score(rows, tokenizer).plain()
+        assert result["directions"][direction] == metrics.score(rows, tokenizer, ["chrf++", "bleu", "ter"]).plain()
         assert f"tok:{tokenizer}|" in result["signatures"]["bleu"][direction]
-    assert set(result["directions"]["en-de"]) == {"chrf++", "bleu", "exact", "empty", "copy", "length_ratio", "sentences"}
-    assert "nw:2" in result["signatures"]["chrf++"]
+    guards = {"exact", "empty", "copy", "repetition", "truncated", "off_target", "length_ratio", "sentences"}
+    assert set(result["directions"]["en-de"]) == set(result["signatures"]) | guards
+    assert set(result["signatures"]) == {"chrf++", "bleu", "ter"} and result["lower_is_better"] == ["ter"]
+    assert all("nw:2" in signature for signature in result["signatures"]["chrf++"].values())
+
+
+def test_segments_stand_in_the_order_of_the_hypotheses(tmp_path: Path, result: dict[str, Any]) -> None:
+    """B45: and each on a line of its own, with what is wrong with it."""
+    found = read(tmp_path / "work" / "out" / "segments.jsonl")
+    assert [(row["id"], row["direction"], row["source"]) for row in found] == [(str(i), *row[:2]) for i, row in enumerate(ROWS)]
+    assert found[1]["hypothesis"] == "the dog barks loudly" and found[1]["scores"] == {"chrf++": 100.0, "ter": 0.0}
+    assert [row["flags"]["copy"] for row in found] == [False, False, False, True, False]
+    assert [row["flags"]["empty"] for row in found] == [False, False, False, False, True]
+    assert all(row["flags"]["truncated"] is None for row in found), "outputs of another system say nothing of it"
+
+
+def test_hypotheses_that_were_cut_off_are_counted(tmp_path: Path) -> None:
+    made = hypotheses(tmp_path / "in", ROWS)
+    rows = read(Path(made.path) / "hypotheses.jsonl")
+    write(Path(made.path) / "hypotheses.jsonl", [row | {"truncated": row["id"] == "0"} for row in rows])
+    result = run(make_job(tmp_path / "work", "score", {"hypotheses": made}))
+    assert [result["directions"][direction]["truncated"] for direction in ("en-de", "de-en")] == [50, 0]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "named"),
+    [
+        (["chrf++", "blue"], "no metric 'blue'; did you mean 'bleu'"),
+        (["bleu"], "has no chrf"),
+        (["chrf++", "chrf++"], "names one twice"),
+    ],
+)
+def test_metrics_that_make_no_table_are_refused(metrics: list[str], named: str) -> None:
+    assert any(named in text for text in Config(metrics=metrics).conflicts())
 
 
 def test_copies_empties_and_line_breaks_are_reported(result: dict[str, Any]) -> None:
     """B45, B46."""
     assert result["directions"]["en-de"]["copy"] == 50 and result["directions"]["en-zh"]["empty"] == 50
     assert result["newlines"] == 1 and result["directions"]["de-en"]["exact"] == 100
+    assert result["languages"]["en-zh"] == {"zh": 1, "?": 1} and result["directions"]["en-zh"]["off_target"] == 0
 
 
 def test_averages_mix_no_tokenizers(result: dict[str, Any]) -> None:

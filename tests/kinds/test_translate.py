@@ -39,10 +39,10 @@ def test_leaves_a_hypothesis_for_every_sentence_in_order(tmp_path: Path, checkpo
     rows = read(Path(corpus.path) / "test.jsonl")
     assert files(out) == {"hypotheses.jsonl"}
     kept = [{**row, "reference": row["target"]} for row in rows]
-    assert [set(row) for row in found] == [{"id", "direction", "source", "reference", "hypothesis"}] * 24
-    assert [{**row, "hypothesis": ""} for row in found] == [
-        {name: row[name] for name in ("id", "direction", "source", "reference")} | {"hypothesis": ""} for row in kept
-    ]
+    same = ("id", "direction", "source", "reference")
+    assert [set(row) for row in found] == [{*same, "hypothesis", "truncated"}] * 24
+    assert [{name: row[name] for name in same} for row in found] == [{name: row[name] for name in same} for row in kept]
+    assert sum(row["truncated"] for row in found) == result["outputs_at_limit"]  # type: ignore[misc]
     assert found[5]["hypothesis"] == expected(checkpoint, rows[5])
     assert result["sentences"] == 24 and result["sources_cut"] == 0 and result["seconds"] > 0
     assert 0 < result["output_tokens"] <= 24 * 6 and 0 <= result["outputs_at_limit"] <= 24

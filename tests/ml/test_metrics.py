@@ -7,6 +7,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from alma_pipeline.ml import metrics
 from alma_pipeline.ml.metrics import Scores, Translation
+from alma_pipeline.ml.surface import Measured
 
 TEXTS = {
     "13a": ("The cat sat on the mat today.", "The cat sits on a mat today!"),
@@ -27,18 +28,20 @@ def test_equals_sacrebleu_with_the_tokenizer_of_the_target_language(tokenizer: s
     hypotheses, references = [row.hypothesis for row in found], [[row.reference for row in found]]
     chrf, bleu = CHRF(word_order=2), BLEU(tokenize=tokenizer)
     scores = metrics.score(found, tokenizer)
-    assert scores.chrf == chrf.corpus_score(hypotheses, references).score
-    assert scores.bleu == bleu.corpus_score(hypotheses, references).score
-    assert 0 < scores.bleu < 100 and 0 < scores.chrf < 100
-    assert scores.chrf_signature == str(chrf.get_signature()) and "nw:2" in scores.chrf_signature
-    assert scores.bleu_signature == str(bleu.get_signature()) and f"tok:{tokenizer}" in scores.bleu_signature
+    assert scores.metrics["chrf++"].score == chrf.corpus_score(hypotheses, references).score
+    assert scores.metrics["bleu"].score == bleu.corpus_score(hypotheses, references).score
+    assert all(0 < measured.score < 100 for measured in scores.metrics.values())
+    signatures = metrics.signatures({"en-xx": scores})
+    assert signatures["chrf++"]["en-xx"] == str(chrf.get_signature()) and "nw:2" in signatures["chrf++"]["en-xx"]
+    assert signatures["bleu"]["en-xx"] == str(bleu.get_signature()) and f"tok:{tokenizer}" in signatures["bleu"]["en-xx"]
 
 
 @pytest.mark.parametrize("tokenizer", ["zh", "ja-mecab"])
 def test_the_wrong_tokenizer_would_show(tokenizer: str) -> None:
     """B49: text without spaces is one word to 13a, and one changed character loses it whole."""
     found = [Translation("en-xx", "", *TEXTS[tokenizer])]
-    assert metrics.score(found, tokenizer).bleu > 2 * metrics.score(found, "13a").bleu
+    right, wrong = (metrics.score(found, name).metrics["bleu"].score for name in (tokenizer, "13a"))
+    assert right > 2 * wrong
 
 
 def test_planted_copies_empties_and_exact_ones_are_found_at_their_rate() -> None:
@@ -51,15 +54,16 @@ def test_planted_copies_empties_and_exact_ones_are_found_at_their_rate() -> None
         Translation("en-de", "four", "vier", "fünf"),
     ]
     scores = metrics.score(planted, "13a")
-    assert (scores.empty, scores.exact, scores.sentences) == (20, 30, 10)
-    assert scores.copy == pytest.approx(100 * 2 / 8)
+    found = scores.plain()
+    assert (found["empty"], found["exact"], found["sentences"]) == (20, 30, 10)
+    assert found["copy"] == pytest.approx(100 * 2 / 8) and found["truncated"] is None
     characters = [sum(len(getattr(row, name)) for row in planted) for name in ("hypothesis", "reference")]
     assert scores.length_ratio == pytest.approx(characters[0] / characters[1])
 
 
 def test_copies_cannot_be_told_where_every_source_is_its_own_reference() -> None:
     scores = metrics.score([Translation("en-de", "12", "12", "12")], "13a")
-    assert scores.copy is None and scores.exact == 100
+    assert scores.plain()["copy"] is None and scores.plain()["exact"] == 100
     assert metrics.averages({"en-de": scores})["all"]["copy"] is None
 
 
@@ -67,7 +71,7 @@ def test_nothing_to_score_is_an_error_and_empty_hypotheses_are_not() -> None:
     with pytest.raises(ValueError, match="no translations"):
         metrics.score([], "13a")
     scores = metrics.score([Translation("en-de", "one", "eins", "")] * 2, "13a")
-    assert (scores.chrf, scores.bleu, scores.empty, scores.length_ratio) == (0, 0, 100, 0)
+    assert [scores.plain()[name] for name in ("chrf++", "bleu", "empty", "length_ratio")] == [0, 0, 100, 0]
     assert metrics.score([Translation("en-de", "one", "", "")], "13a").length_ratio is None
 
 
@@ -75,12 +79,14 @@ def test_line_breaks_in_a_hypothesis_become_spaces_and_are_counted() -> None:
     """B45."""
     found = [Translation("en-de", "a", "eins zwei", "eins\nzwei"), Translation("en-de", "b", "drei", "drei\r\n")]
     scores = metrics.score(found, "13a")
-    assert scores.exact == 100 and scores.newlines == 1
+    assert scores.plain()["exact"] == 100 and scores.newlines == 1
 
 
-def make(bleu: float, tokenizer: str = "13a", **values: float | None) -> Scores:
-    base = metrics.score([Translation("en-xx", "a", "b", "b")], "13a")
-    return replace(base, bleu=bleu, chrf=bleu / 2, bleu_signature=f"tok:{tokenizer}", sentences=7, **values)
+def make(bleu: float, tokenizer: str = "13a", source: str = "a") -> Scores:
+    """Seven sentences; a source that is the reference tells nothing about copies."""
+    base = metrics.score([Translation("en-xx", source, "b", "b")] * 7, "13a")
+    chrf = Measured(bleu / 2, "nw:2")
+    return replace(base, metrics={"chrf++": chrf, "bleu": Measured(bleu, f"tok:{tokenizer}")})
 
 
 def test_averages_are_means_over_directions_by_side_of_english() -> None:
@@ -99,8 +105,24 @@ def test_bleu_of_different_tokenizers_has_no_average() -> None:
 
 
 def test_an_average_leaves_out_what_a_direction_cannot_tell() -> None:
-    found = metrics.averages({"en-de": make(10, copy=None), "en-cs": make(10, copy=6.0)})
-    assert found["all"]["copy"] == 6 and "xx-en" not in found
+    found = metrics.averages({"en-de": make(10, source="b"), "en-cs": make(10)})
+    assert found["all"]["copy"] == 0 and "xx-en" not in found
+
+
+def test_a_metric_added_later_has_its_average_and_its_segments() -> None:
+    scores = {direction: make(10) for direction in ("en-de", "en-cs")}
+    neural = Measured(80.0, "wmt22-comet-da", [70.0] * 6 + [140.0])
+    more = {direction: metrics.with_metric(value, "comet", neural) for direction, value in scores.items()}
+    assert metrics.averages(more)["all"]["comet"] == 80 and "comet" not in metrics.averages(scores)["all"]
+    assert more["en-de"].segments()[6]["scores"] == {"comet": 140.0}
+
+
+def test_segments_say_what_is_wrong_with_each() -> None:
+    rows = [Translation("en-de", "one", "eins", "one", True), Translation("en-de", "two", "zwei", "zwei", False)]
+    segments = metrics.score(rows, "13a", ["chrf++", "bleu", "ter"]).segments()
+    assert [item["flags"]["copy"] for item in segments] == [True, False]
+    assert [item["flags"]["truncated"] for item in segments] == [True, False]
+    assert segments[1]["scores"] == {"chrf++": 100.0, "ter": 0.0} and segments[0]["scores"]["ter"] == 100
 
 
 def test_sentence_chrf_is_sacrebleu_s_and_100_for_the_reference() -> None:

@@ -1,0 +1,63 @@
+"""Neural scorers that cannot be had are named before anything runs (B47)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from alma_pipeline import config, scorers
+from alma_pipeline.errors import UserError
+from alma_pipeline.plan import Plan, make_plan
+from alma_pipeline.schema import Hardware
+from alma_pipeline.store import Store
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A hub cache of its own, and no credentials."""
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return tmp_path / "hf"
+
+
+def planned(tmp_path: Path, *words: str) -> tuple[Plan, Hardware]:
+    (tmp_path / "python").write_text("")
+    settings = config.load(["stage=parallel", f"evaluation.comet.python={tmp_path}/python", *words])
+    return make_plan(settings, Store(tmp_path / "store")), settings.hardware
+
+
+def test_a_plan_without_neural_metrics_needs_nothing(tmp_path: Path) -> None:
+    plan, hardware = planned(tmp_path)
+    scorers.check(plan, replace(hardware, comet_python="/nowhere"))
+
+
+def test_comet_s_python_is_looked_for_first(tmp_path: Path) -> None:
+    plan, hardware = planned(tmp_path, "evaluation.comet.models=[comet-22]")
+    with pytest.raises(UserError, match=r"expected at /nowhere and is not there. Run `make comet`"):
+        scorers.check(plan, replace(hardware, comet_python="/nowhere"))
+    scorers.check(plan, hardware)
+
+
+def test_every_missing_licence_and_lack_of_memory_is_named_with_its_page(tmp_path: Path) -> None:
+    plan, hardware = planned(tmp_path, "evaluation.comet.models=[kiwi-22,xcomet-xxl]")
+    with pytest.raises(UserError) as error:
+        scorers.check(plan, replace(hardware, memory_gb=16))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert "kiwi-22" in lines[0] and "https://huggingface.co/Unbabel/wmt22-cometkiwi-da and set HF_TOKEN" in lines[0]
+    assert "xcomet-xxl: Unbabel/XCOMET-XXL in fp16 needs about 23 GB, and hardware.memory_gb says 16" in lines[1]
+
+
+def test_a_token_or_a_cached_model_is_enough(tmp_path: Path, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, hardware = planned(tmp_path, "evaluation.comet.models=[kiwi-22]")
+    checkpoint = no_hub / "hub/models--Unbabel--wmt22-cometkiwi-da/snapshots/abc/checkpoints/model.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("")
+    scorers.check(plan, hardware)
+    checkpoint.unlink()
+    monkeypatch.setenv("HF_TOKEN", "token")
+    scorers.check(plan, hardware)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"is not in .* and HF_HUB_OFFLINE is set"):
+        scorers.check(plan, hardware)
