@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 REFERENCE, SAMPLE = "reference", "sample"
+RULES = ("best_worst", "margin", "reference")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Candidate:
     text: str
     score: float
     origin: str
+    scores: dict[str, float] = field(default_factory=dict)
+    """By scorer; `score` is their mean. Empty where there is one scorer only."""
 
 
 @dataclass(frozen=True)
@@ -50,46 +53,74 @@ class Triples:
     """Direction to reason to number."""
     chosen_is_reference: Counter[str] = field(default_factory=Counter)
     """By direction."""
+    chosen_from: Counter[str] = field(default_factory=Counter)
+    """By origin."""
+    rejected_from: Counter[str] = field(default_factory=Counter)
 
 
-def pair(candidates: Sequence[Candidate], min_margin: float) -> Pair:
-    """The candidate of the highest score against that of the lowest.
+def pair(candidates: Sequence[Candidate], min_margin: float, rule: str = "best_worst") -> Pair:
+    """Two of the candidates by a rule, or the reason why there is no pair.
+
+    best_worst (arXiv 2401.08417, sec. 3.1): the highest score against the lowest. margin: the highest score against the
+    highest of those at least `min_margin` points below it, the hardest that is clearly worse. reference (X-ALMA, arXiv
+    2410.03115, as its reviews tell): the reference, whatever its score, against the lowest score of the others.
 
     A text counts once; of equal scores the reference wins, then the earlier. No pair, for these reasons in turn:
     one_candidate (fewer than two different texts), empty_chosen, empty_rejected, equal_texts (alike but for white
-    space or Unicode form), tie, small_margin (scores less than `min_margin` points apart).
+    space or Unicode form), and, unless the rule is `reference`: tie, small_margin (scores less than `min_margin` apart).
+    Raises ValueError for `reference` without one.
     """
     distinct: dict[str, Candidate] = {}
     for candidate in sorted(candidates, key=lambda item: item.origin != REFERENCE):
         distinct.setdefault(candidate.text, candidate)
     if len(distinct) < 2:
         return Pair(dropped="one_candidate")
-    chosen = max(distinct.values(), key=lambda item: item.score)
-    rejected = min((item for item in distinct.values() if item is not chosen), key=lambda item: item.score)
+    chosen = _chosen(list(distinct.values()), rule)
+    rejected = _rejected([item for item in distinct.values() if item is not chosen], chosen, min_margin, rule)
     reasons = {
         "empty_chosen": not chosen.text.strip(),
         "empty_rejected": not rejected.text.strip(),
         "equal_texts": _bare(chosen.text) == _bare(rejected.text),
-        "tie": chosen.score == rejected.score,
-        "small_margin": chosen.score - rejected.score < min_margin,
     }
+    if rule != "reference":
+        reasons |= {"tie": chosen.score == rejected.score, "small_margin": chosen.score - rejected.score < min_margin}
     return Pair(chosen, rejected, next((reason for reason, holds in reasons.items() if holds), ""))
+
+
+def _chosen(candidates: Sequence[Candidate], rule: str) -> Candidate:
+    if rule != "reference":
+        return max(candidates, key=lambda item: item.score)
+    found = [item for item in candidates if item.origin == REFERENCE]
+    if not found:
+        raise ValueError("rule reference: found no reference among the candidates; expected one")
+    return found[0]
+
+
+def _rejected(others: Sequence[Candidate], chosen: Candidate, min_margin: float, rule: str) -> Candidate:
+    clear = [item for item in others if chosen.score - item.score >= min_margin and item.score < chosen.score]
+    if rule == "margin" and clear:
+        return max(clear, key=lambda item: item.score)
+    return min(others, key=lambda item: item.score)
 
 
 def _bare(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def triples(sources: Sequence[Sentence], candidates: Sequence[Sequence[Candidate]], min_margin: float) -> Triples:
+def triples(
+    sources: Sequence[Sentence], candidates: Sequence[Sequence[Candidate]], min_margin: float, rule: str = "best_worst"
+) -> Triples:
     """A row for each source whose candidates make a pair; all candidates are kept in it."""
     result = Triples()
     for source, found in zip(sources, candidates, strict=True):
-        made = pair(found, min_margin)
+        made = pair(found, min_margin, rule)
         if made.dropped or made.chosen is None or made.rejected is None:
             result.dropped.setdefault(source.direction, Counter())[made.dropped] += 1
             continue
         result.rows.append(_row(source, made.chosen, made.rejected, found))
         result.chosen_is_reference[source.direction] += made.chosen.origin == REFERENCE
+        result.chosen_from[made.chosen.origin] += 1
+        result.rejected_from[made.rejected.origin] += 1
     return result
 
 
@@ -102,8 +133,14 @@ def _row(source: Sentence, chosen: Candidate, rejected: Candidate, candidates: I
         "direction": source.direction,
         "chosen_score": chosen.score,
         "rejected_score": rejected.score,
-        "candidates": [asdict(candidate) for candidate in candidates],
+        "candidates": [_kept(candidate) for candidate in candidates],
     }
+
+
+def _kept(candidate: Candidate) -> dict[str, Any]:
+    """What a row says of a candidate; the scores behind its score where there are several."""
+    values = asdict(candidate)
+    return values if candidate.scores else {name: value for name, value in values.items() if name != "scores"}
 
 
 def choose_sources(

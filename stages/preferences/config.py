@@ -1,4 +1,8 @@
-"""Settings of `preferences`: (source, chosen, rejected) triples, built from a checkpoint or read from a release."""
+"""Settings of `preferences`: (source, chosen, rejected) triples, built from checkpoints or read from a release.
+
+Inputs: `init` is sampled, and so is every further checkpoint whose role begins with `also_`: `also_base: base`. What a role
+is called after that is the origin of its candidates.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,7 +11,7 @@ from typing import ClassVar
 from omegaconf import II
 
 from alma_pipeline.fields import choice, number
-from alma_pipeline.schema import Language, NodeConfig, Source
+from alma_pipeline.schema import Language, Neural, NodeConfig, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +33,17 @@ class Config(NodeConfig):
     temperature: float = number(1.0, above=0)
     top_p: float = number(0.95, above=0, at_most=1)
     max_new_tokens: int = number(256, at_least=1)
-    scorer: str = choice("chrf")
-    """chrf: sentence chrF of sacrebleu against the reference."""
+    scorer: str = choice("chrf", "mean")
+    """chrf: sentence chrF of sacrebleu against the reference; mean: the mean of `mean_of`."""
+    mean_of: list[str] = field(default_factory=list, metadata={"as_before": []})
+    """chrf, and names of the table of scorers: [kiwi-xxl, xcomet-xxl-free] is ALMA-R's (arXiv 2401.08417, sec. 3.1)."""
+    scorers: dict[str, Neural] = field(default_factory=dict, metadata={"as_before": {}})
+    """Filled in by the plan: what the names of the table stand for."""
+    rule: str = field(
+        default="best_worst", metadata={"as_before": "best_worst", "choices": ("best_worst", "margin", "reference")}
+    )
+    """Who is chosen and who rejected: best_worst, by score; margin, the best against the hardest that is `min_margin` worse;
+    reference, X-ALMA's: the reference against the worst of the others."""
     min_margin: float = number(5.0, at_least=0)
     """Smallest difference of score between chosen and rejected, in points (our choice)."""
     seed: int = II("seed")
@@ -39,6 +52,15 @@ class Config(NodeConfig):
         """Released triples come from no checkpoint of ours."""
         return self.inputs if self.pairs.reader == "candidates" else {}
 
+    def neural(self) -> list[str]:
+        return [name for name in self.mean_of if name != "chrf"]
+
     def conflicts(self) -> Iterator[str]:
+        if (self.scorer == "mean") != bool(self.mean_of):
+            yield f"scorer={self.scorer} and mean_of=[{', '.join(self.mean_of)}] do not go together; scorer=mean takes its names"
+        if len(set(self.mean_of)) < len(self.mean_of):
+            yield f"mean_of: {', '.join(self.mean_of)} names one twice"
+        if self.pairs.reader != "candidates" and self.mean_of:
+            yield f"mean_of scores candidates, and pairs.reader={self.pairs.reader} brings none; expected pairs.reader=candidates"
         if self.pairs.reader == "cldr":
             yield "pairs.reader=cldr holds no preferences; expected candidates or hub"

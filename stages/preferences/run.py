@@ -1,26 +1,30 @@
-"""Build preference triples from a checkpoint's own samples: each source's best candidate against its worst."""
+"""Build preference triples from checkpoints' own samples: for each source two of its candidates, by score and rule."""
 
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import candidates, decoding
-from alma_pipeline.ml.candidates import Candidate, Sentence, Triples
+from alma_pipeline.ml import candidate_scores, candidates, decoding
+from alma_pipeline.ml.candidate_scores import Draft
+from alma_pipeline.ml.candidates import Sentence, Triples
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.metrics import sentence_chrf
 from alma_pipeline.ml.models import load_for_inference
 from alma_pipeline.ml.prompts import Prompter, one_line
 from alma_pipeline.ml.search import Sampling
+from alma_pipeline.store import write_json
 from stages.preferences.config import Config
+
+ALSO = "also_"
+"""How the roles of further checkpoints begin."""
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Inputs: `init`, the checkpoint that is sampled; `corpus`, sentence pairs. Leaves train.jsonl and dev.jsonl.
+    """Inputs: `init` and `also_...`, checkpoints that are sampled; `corpus`, sentence pairs. Leaves train.jsonl and dev.jsonl.
 
     Training sources come from the corpus's train part, held-out ones from its dev part; no source is in both.
     """
@@ -33,18 +37,21 @@ def run(job: Job) -> dict[str, Any]:
     join(job.hardware)
     sources, dropped = _sources(Path(job.inputs["corpus"].path), config)
     started = time.perf_counter()
-    found, sampled = _candidates(job, config, sources["train"] + sources["dev"])
+    drafts, sampled = _drafts(job, config, sources["train"] + sources["dev"])
+    if job.rank != 0:
+        return {}  # scoring is one process's work, and its result is rank 0's
+    names = config.mean_of if config.scorer == "mean" else [config.scorer]
+    found, signatures = candidate_scores.scored(job, names, sources["train"] + sources["dev"], drafts)
     seconds = time.perf_counter() - started
     split = len(sources["train"])
     made = {
-        "train": candidates.triples(sources["train"], found[:split], config.min_margin),
-        "dev": candidates.triples(sources["dev"], found[split:], config.min_margin),
+        "train": candidates.triples(sources["train"], found[:split], config.min_margin, config.rule),
+        "dev": candidates.triples(sources["dev"], found[split:], config.min_margin, config.rule),
     }
     _check(made, sources)
-    if job.rank == 0:
-        for name, triples in made.items():
-            _write(job.out / f"{name}.jsonl", triples.rows)
-    return {"counts": _counts(made, dropped), "seconds": seconds, **sampled}
+    for name, triples in made.items():
+        _write(job.out / f"{name}.jsonl", triples.rows)
+    return {"counts": _counts(made, dropped), "scorers": signatures, "seconds": seconds, **sampled}
 
 
 def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[Sentence]], dict[str, Counter[str]]]:
@@ -72,27 +79,39 @@ def _read(path: Path, config: Config) -> dict[str, list[Sentence]]:
     return found
 
 
-def _candidates(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[list[Candidate]], dict[str, int]]:
-    """Each source's samples and its reference, scored; and how much was sampled."""
-    model, tokenizer = load_for_inference(job.inputs["init"], job.hardware, config.precision)
+def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[list[Draft]], dict[str, int]]:
+    """Each source's samples from every checkpoint, and its reference; and how much was sampled."""
+    drafts: list[list[Draft]] = [[] for _ in sources]
+    counts: Counter[str] = Counter(sentences=len(sources))
+    for role in ["init", *sorted(name for name in job.inputs if name.startswith(ALSO))]:
+        samples = _sampled(job, role, config, sources)
+        origin = candidates.SAMPLE if role == "init" else role.removeprefix(ALSO)
+        for found, drawn in zip(drafts, samples, strict=True):
+            found += [Draft(one_line(text)[0], origin) for text, _ in drawn]
+        counts["samples"] += sum(map(len, samples))
+        counts["output_tokens"] += sum(tokens for drawn in samples for _, tokens in drawn)
+        counts["newlines"] += sum(one_line(text)[1] for drawn in samples for text, _ in drawn)
+    for found, source in zip(drafts, sources, strict=True):
+        found.append(Draft(source.reference, candidates.REFERENCE))
+    return drafts, dict(counts)
+
+
+def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> list[list[tuple[str, int]]]:
+    """Texts and their numbers of tokens, sampled for each source by one checkpoint; kept for a run that goes on after a kill."""
+    kept = job.resume / f"samples-{role}.json"
+    if kept.exists():
+        return [[(text, tokens) for text, tokens in drawn] for drawn in json.loads(kept.read_text(encoding="utf-8"))]
+    model, tokenizer = load_for_inference(job.inputs[role], job.hardware, config.precision)
     prompter = Prompter(tokenizer, config.prompt, config.languages)
     prompts = prompter.prompts([(item.direction, item.source) for item in sources])
     sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
     limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
     outputs = decoding.sample(model, prompts, sampling, limits, decoding.logged(job))
-    lines = [[one_line(decoding.text(tokenizer, ids)) for ids in samples] for samples in outputs]
-    scored = [_scored(item.reference, [text for text, _ in samples]) for item, samples in zip(sources, lines, strict=True)]
-    return scored, {
-        "sentences": len(sources),
-        "samples": sum(map(len, outputs)),
-        "output_tokens": sum(len(ids) for samples in outputs for ids in samples),
-        "newlines": sum(broken for samples in lines for _, broken in samples),
-    }
-
-
-def _scored(reference: str, samples: Iterable[str]) -> list[Candidate]:
-    texts = [(text, candidates.SAMPLE) for text in samples] + [(reference, candidates.REFERENCE)]
-    return [Candidate(text, sentence_chrf(text, reference), origin) for text, origin in texts]
+    made = [[(decoding.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
+    if job.rank == 0:
+        job.resume.mkdir(exist_ok=True)
+        write_json(kept, made)
+    return made
 
 
 def _check(made: Mapping[str, Triples], sources: Mapping[str, list[Sentence]]) -> None:
@@ -122,6 +141,8 @@ def _counts(made: Mapping[str, Triples], left_out: Mapping[str, Counter[str]]) -
         "train_examples": len(made["train"].rows),
         "dev_examples": len(made["dev"].rows),
         "chosen_is_reference": sum(triples.chosen_is_reference.total() for triples in made.values()),
+        "chosen_from": dict(sum((triples.chosen_from for triples in made.values()), Counter[str]())),
+        "rejected_from": dict(sum((triples.rejected_from for triples in made.values()), Counter[str]())),
         "dropped": dict(sum(dropped.values(), Counter[str]())),
         "directions": {
             direction: {

@@ -107,3 +107,29 @@ def test_repeated_sources_and_those_in_training_are_left_out_and_counted() -> No
         ("en-cs", "d", "1"),
     ]
     assert dropped == {"en-de": {"repeated_source": 3, "source_in_training": 1}, "en-cs": {"source_in_training": 1}}
+
+
+def test_the_margin_rule_rejects_the_hardest_that_is_clearly_worse() -> None:
+    found = [*samples(("nah", 97), ("klar schlechter", 95), ("schlecht", 40)), BEST]
+    made = pair(found, 5, "margin")
+    assert made.chosen == BEST and made.rejected is not None and made.rejected.text == "klar schlechter" and not made.dropped
+    assert pair([*samples(("nah", 97)), BEST], 5, "margin").dropped == "small_margin"
+    assert pair([*samples(("gleich", 100)), BEST], 0, "margin").dropped == "tie"
+
+
+def test_the_reference_rule_asks_no_metric_whether_the_reference_is_good() -> None:
+    """X-ALMA's: the score only says which sample is the worst."""
+    reference = Candidate("schwach", 40.0, REFERENCE)
+    made = pair([*samples(("stark", 80), ("mittel", 60)), reference], 5, "reference")
+    assert made.chosen == reference and made.rejected is not None and made.rejected.text == "mittel" and not made.dropped
+    assert pair([*samples(("  ", 80)), reference], 5, "reference").dropped == "empty_rejected"
+    assert pair([*samples(("schwach ", 80)), reference], 5, "reference").dropped == "equal_texts"
+    with pytest.raises(ValueError, match="no reference among the candidates"):
+        pair(samples(("a", 1), ("b", 2)), 5, "reference")
+
+
+def test_where_the_chosen_and_the_rejected_came_from_is_counted() -> None:
+    source = Sentence("1", "en-de", "good", BEST.text)
+    other = Candidate("sehr gut", 70.0, "gpt4")
+    made = triples([source, source], [[*samples(("schlecht", 10)), other, BEST], [other, BEST]], 5)
+    assert made.chosen_from == {REFERENCE: 2} and made.rejected_from == {SAMPLE: 1, "gpt4": 1}

@@ -1,0 +1,127 @@
+"""The `preferences` stage with neural scorers, several checkpoints and other rules, on tiny real models."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from comet_bed import hardware, neural
+from decoding_bed import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
+from safetensors.torch import load_file, save_file
+
+from alma_pipeline.job import Input, Job
+from alma_pipeline.ml.metrics import sentence_chrf
+from alma_pipeline.schema import Source
+from stages.preferences.config import Config
+from stages.preferences.run import run
+
+SETTINGS: dict[str, Any] = {
+    "pairs": Source(reader="candidates"),
+    "languages": {code: LANGUAGES[code] for code in ("en", "de")},
+    "sources": 4,
+    "held_out": 2,
+    "candidates": 3,
+    "max_new_tokens": 6,
+    "min_margin": 0.01,
+    "seed": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Input]:
+    """Two checkpoints: the second one's weights differ a little."""
+    train = [row for direction in ("en-de", "de-en") for row in pairs(direction, range(1, 3))]
+    dev = [row for direction in ("en-de", "de-en") for row in pairs(direction, range(4, 6))]
+    corpus = make_corpus(tmp_path_factory.mktemp("corpus") / "pairs", train=train, dev=dev)
+    init, also = (make_checkpoint(tmp_path_factory.mktemp(name)) for name in ("init", "also"))
+    path = Path(also.path) / "model.safetensors"
+    torch.manual_seed(5)
+    save_file({name: value + 0.05 * torch.randn_like(value) for name, value in load_file(path).items()}, path, {"format": "pt"})
+    return {"init": init, "also_second": also, "corpus": corpus}
+
+
+@pytest.fixture(scope="module")
+def scorers(comet_models: Path) -> dict[str, Any]:
+    named = {"quality": neural(comet_models, "referenceless", precision="fp32")}
+    return {"scorer": "mean", "mean_of": ["chrf", "quality"], "scorers": named}
+
+
+def prepared(work: Path, inputs: dict[str, Input], **settings: Any) -> Job:
+    job = make_job(work, "preferences", inputs, **(SETTINGS | settings))
+    return Job(job.name, job.key, job.work, job.config, hardware(), job.inputs)
+
+
+def rows(job: Job) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = read(job.out / "train.jsonl") + read(job.out / "dev.jsonl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Input], scorers: dict[str, Any]
+) -> tuple[Job, dict[str, Any]]:
+    job = prepared(tmp_path_factory.mktemp("made") / "store" / "work" / "job", inputs, **scorers)
+    return job, run(job)
+
+
+def test_every_candidate_keeps_the_scores_whose_mean_chose_it(made: tuple[Job, dict[str, Any]]) -> None:
+    job, result = made
+    assert set(result["scorers"]) == {"chrf", "quality"} and "comet:2.2.7" in result["scorers"]["quality"]
+    for row in rows(job):
+        origins = Counter(candidate["origin"] for candidate in row["candidates"])
+        assert origins == {"sample": 3, "second": 3, "reference": 1}
+        reference = next(candidate["text"] for candidate in row["candidates"] if candidate["origin"] == "reference")
+        for candidate in row["candidates"]:
+            assert candidate["scores"]["chrf"] == sentence_chrf(candidate["text"], reference)
+            assert candidate["score"] == sum(candidate["scores"].values()) / 2
+        assert row["chosen_score"] == max(candidate["score"] for candidate in row["candidates"])
+        assert row["rejected_score"] == min(candidate["score"] for candidate in row["candidates"])
+
+
+def test_the_counts_add_up(made: tuple[Job, dict[str, Any]]) -> None:
+    job, result = made
+    counts = result["counts"]
+    assert result["sentences"] == 12 and result["samples"] == 12 * 6
+    assert len(rows(job)) == counts["train_examples"] + counts["dev_examples"] == 12 - sum(counts["dropped"].values())
+    for key in ("chosen_from", "rejected_from"):
+        assert sum(counts[key].values()) == len(rows(job)) and set(counts[key]) <= {"sample", "second", "reference"}
+    assert counts["chosen_from"].get("reference", 0) == counts["chosen_is_reference"]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(
+    tmp_path: Path, inputs: dict[str, Input], scorers: dict[str, Any], made: tuple[Job, dict[str, Any]]
+) -> None:
+    """The first checkpoint's samples are kept, the second's were not drawn yet: its folder is gone until the run goes on."""
+    job = prepared(
+        tmp_path / "store" / "work" / "job",
+        inputs | {"also_second": Input("d" * 64, "base", "/gone", {}, base="/gone")},
+        **scorers,
+    )
+    with pytest.raises(Exception, match="gone"):
+        run(job)
+    assert [path.name for path in job.resume.iterdir()] == ["samples-init.json"]
+    again = Job(job.name, job.key, job.work, job.config, job.hardware, inputs | {"init": Input("b" * 64, "base", "/gone", {})})
+    result = run(again)
+    assert rows(again) == rows(made[0]), "the first checkpoint was not needed any more"
+    assert {**result, "seconds": 0} == {**made[1], "seconds": 0}
+
+
+def test_the_reference_rule_chooses_the_reference(tmp_path: Path, inputs: dict[str, Input]) -> None:
+    job = prepared(tmp_path / "work", {name: inputs[name] for name in ("init", "corpus")}, rule="reference", min_margin=50.0)
+    counts = run(job)["counts"]
+    assert counts["chosen_from"] == {"reference": counts["train_examples"] + counts["dev_examples"]}
+    assert all(row["chosen"] == row["candidates"][-1]["text"] for row in rows(job))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"scorer": "mean"}, "scorer=mean and mean_of=[] do not go together"),
+        ({"mean_of": ["chrf"]}, "scorer=chrf and mean_of=[chrf] do not go together"),
+        ({"scorer": "mean", "mean_of": ["chrf", "chrf"]}, "names one twice"),
+        ({"scorer": "mean", "mean_of": ["chrf"], "pairs": Source(reader="hub")}, "expected pairs.reader=candidates"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, Any], named: str) -> None:
+    assert any(named in text for text in Config(**settings).conflicts())
