@@ -1,5 +1,6 @@
 """All that a report says, gathered once: what pages, papers and terminals are written from."""
 
+import hashlib
 import re
 import shlex
 import time
@@ -36,6 +37,8 @@ class GroupScore:
 
 @dataclass(frozen=True)
 class Content:
+    name: str
+    """For a file: what was asked for, and a digest of exactly that."""
     title: str
     subtitle: str
     command: str
@@ -61,11 +64,6 @@ class Content:
     origins: list[Origin]
     packages: dict[str, str]
 
-    @property
-    def name(self) -> str:
-        """For a file."""
-        return re.sub(r"[^\w.-]+", "-", self.title)
-
 
 def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
     """Everything there is to say. Raises UserError where the store has no score of what was asked."""
@@ -77,10 +75,12 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
     found_boards = boards(found, tests)
     tests.keep()
     job = jobs[0]
+    title = f"{' and '.join(job.config.targets)}, model {job.config.model.name}"
     guards, found_rates = rates(found)
     found_costs = costs(jobs)
     return Content(
-        title=f"{' and '.join(job.config.targets)}, model {job.config.model.name}",
+        name=re.sub(r"[^\w.]+", "-", f"{title} {_digest(jobs)}"),
+        title=title,
         subtitle=f"data {job.config.data.name}, budget {job.config.budget.name}, evaluation {job.config.evaluation.name}",
         command=shlex.join(overrides),
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -104,6 +104,12 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         origins=origins(job),
         packages=packages(job),
     )
+
+
+def _digest(jobs: list[Job]) -> str:
+    """The same for the same targets, whatever the words they were asked for in."""
+    keys = sorted(step.key for job in jobs for step in job.plan.steps if step.node.target)
+    return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:8]
 
 
 def _mean_scores(job: Job) -> dict[str, str]:

@@ -33,7 +33,8 @@ def test_report_writes_a_page_and_prints_the_scores(
 ) -> None:
     assert run(monkeypatch, "report", *WORDS) == 0
     text = capsys.readouterr().out
-    page = finished.root / "reports" / "cpo-and-arpo-model-tiny.html"
+    page = finished.root / "reports" / f"{told.name}.html"
+    assert re.fullmatch(r"cpo-and-arpo-model-tiny-[0-9a-f]{8}", told.name)
     assert f"report: {page}" in text and "</html>" in page.read_text(encoding="utf-8")
     cpo = [system.name for system in told.boards[0].systems].index("cpo")
     for row in told.boards[0].rows:
