@@ -111,7 +111,8 @@ def _cell(system: System, parent: System | None, direction: str, metric: str, te
     delta = cell.value - statistics.fmean(theirs)
     ours = system.first(direction)
     better = delta < 0 if ours and ours.lower_is_better(metric) else delta > 0
-    verdict = "" if p is None else "tie" if p >= LEVEL else "better" if better else "worse"
+    # Equal scores get the smallest p-value there is: sacrebleu asks how often chance makes a larger difference.
+    verdict = "" if p is None else "tie" if p >= LEVEL or delta == 0 else "better" if better else "worse"
     return replace(cell, delta=delta, p=p, verdict=verdict)
 
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from alma_pipeline.store import write_json
 
@@ -52,23 +51,17 @@ class PairedTests:
 
 def bootstrap(metric: str, signature: str, one: Sequence[str], other: Sequence[str], references: Sequence[str]) -> float:
     """sacrebleu's `--paired-bs` p-value of `other` against the baseline `one`."""
-    from sacrebleu.significance import PairedTest
+    from alma_pipeline.ml.significance import paired
 
-    named = [("one", list(one)), ("other", list(other))]
-    _, results = PairedTest(named, {metric: _metric(metric, signature)}, [list(references)], test_type="bs", n_samples=SAMPLES)()
-    found = next(values for name, values in results.items() if name != "System")
-    return float(found[1].p_value)
+    found = paired("bs", [metric], _tokenizer(metric, signature), references, one, other, SAMPLES)
+    return found[metric].p_value
 
 
-def _metric(name: str, signature: str) -> Any:
-    """As it was when the scores were computed."""
-    from sacrebleu.metrics import BLEU, CHRF, TER
-
-    if name in ("bleu", "spbleu"):
-        return BLEU(tokenize=_told(signature, "tok", "13a"))
-    if name == "ter":
-        return TER(asian_support=_told(signature, "asian", "no") == "yes", normalized=_told(signature, "norm", "no") == "yes")
-    return CHRF(word_order=int(_told(signature, "nw", "2")))
+def _tokenizer(metric: str, signature: str) -> str:
+    """BLEU's of the target language, as it was when the scores were computed; TER says only whether it took characters apart."""
+    if metric == "ter":
+        return "zh" if _told(signature, "asian", "no") == "yes" else "13a"
+    return _told(signature, "tok", "13a")
 
 
 def _told(signature: str, name: str, otherwise: str) -> str:
@@ -77,11 +70,11 @@ def _told(signature: str, name: str, otherwise: str) -> str:
     return parts.get(name, otherwise)
 
 
-def segmental(one: Sequence[float], other: Sequence[float]) -> float:
-    """The p-value of a paired t-test over segment scores, as comet-compare has it; 1 where all are equal."""
-    from scipy import stats
+def segmental(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """The p-value of a paired t-test over segment scores, as comet-compare has it; None for fewer than two segments."""
+    from alma_pipeline.ml.significance import segmental as test
 
-    return 1.0 if list(one) == list(other) else float(stats.ttest_rel(other, one).pvalue)
+    return test(one, other).p_value if len(one) > 1 else None
 
 
 def across_seeds(ours: Sequence[float], theirs: Sequence[float]) -> float | None:

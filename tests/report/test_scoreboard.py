@@ -140,6 +140,15 @@ def test_seeds_against_one_checkpoint_that_they_share() -> None:
     assert across_seeds([55.0, 55.0], [55.0, 55.0]) is None, "no deviation, no test"
 
 
+def test_equal_outputs_are_a_tie(told: Content, tmp_path: Path) -> None:
+    """Though sacrebleu's p-value for them is the smallest there is."""
+    cpo = next(system for system in told.systems if system.name == "cpo")
+    twin = System("twin", cpo.test, parent="cpo", seeds=cpo.seeds)
+    board = boards([cpo, twin], PairedTests(tmp_path / "memory"))[0]
+    cell = board.rows[-1].cells[1]
+    assert cell and cell.delta == 0.0 and cell.p is not None and cell.p < 0.05 and cell.verdict == "tie"
+
+
 def test_nothing_is_tested_where_the_segments_are_not_the_same(told: Content, tmp_path: Path) -> None:
     board = boards([seeded("a", "", [50.0]), seeded("b", "a", [55.0])], PairedTests(tmp_path / "memory"))[0]
     cell = board.rows[-1].cells[1]
