@@ -56,7 +56,7 @@ def candidates(before: list[str], last: str) -> list[str]:
         known = list(flag.values) or (_nodes() if flag.takes == "NODE" else [])
     elif last.startswith("-"):
         known = [name for name, flag in (FLAGS | HYDRA_FLAGS).items() if not verb or verb in flag.verbs] + ["--help"]
-    elif verb in ("show", "export"):
+    elif verb in ("show", "export", "compare"):
         known = _nodes()
     else:
         known = [] if verb else list(VERBS)
