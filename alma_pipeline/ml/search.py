@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alma_pipeline.ml.likeliest import likeliest
+
 NEVER = -1e9
 """A score that loses against every real one; the value Hugging Face's beam search uses."""
 FIRST = 256
@@ -108,9 +110,8 @@ class BeamSearch:
         Twice the width, because at most w of them can be ends of sentence.
         """
         count = min(2 * self.width, logits.shape[-1])
-        logits = logits.float()
-        values, tokens = logits.topk(count)
-        values = values - logits.logsumexp(-1, keepdim=True) + self.tensors["scores"][..., None]
+        values, tokens = likeliest(logits.float().log_softmax(-1), count)
+        values = values + self.tensors["scores"][..., None]
         scores, flat = values.flatten(1).topk(2 * self.width)
         return scores, flat // count, tokens.flatten(1).gather(1, flat)
 

@@ -16,6 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from alma_pipeline.ml.search import Beams, BeamSearch, Limits, SampleSearch, Sampling
+from alma_pipeline.ml.tree_attention import attention_of_trees, mask
 
 EXACT = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures compared with Hugging Face `generate` in the tests."""
@@ -101,15 +102,14 @@ class Trees:
         """Read each hypothesis' last token; logits of the next one, [S, w, V]."""
         own = torch.eye(self.width, dtype=torch.bool, device=self.visible.device).expand(len(self.tokens), -1, -1)
         self.visible = torch.cat([self.visible, own], 2)
-        mask = torch.zeros(self.visible.shape, dtype=self.model.dtype, device=self.visible.device)
-        mask.masked_fill_(~self.visible, torch.finfo(mask.dtype).min)
-        logits: Tensor = self.model(
-            input_ids=self.tokens,
-            attention_mask=mask[:, None],
-            position_ids=self.positions[:, None].expand_as(self.tokens),
-            past_key_values=Cache(layers=self.layers),
-            use_cache=True,
-        ).logits
+        with attention_of_trees(self.model):
+            logits: Tensor = self.model(
+                input_ids=self.tokens,
+                attention_mask=mask(self.visible, self.model.config, self.model.dtype),
+                position_ids=self.positions[:, None].expand_as(self.tokens),
+                past_key_values=Cache(layers=self.layers),
+                use_cache=True,
+            ).logits
         self.positions = self.positions + 1
         return logits
 
