@@ -185,7 +185,7 @@ def _training_seconds(config: Training, model: Model, hardware: Hardware, steps:
 def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> Estimate | None:
     """`translate` and `preferences`: rough, since the outputs' lengths are not known before."""
     if config.kind == "translate":
-        sentences, width = counts.examples, config.beams
+        sentences, width = counts.examples, config.width
     elif config.pairs.reader == "candidates":
         sentences, width = 2 * (len(config.languages) - 1) * (config.sources + config.held_out), config.candidates
     else:

@@ -32,6 +32,11 @@ def choice(default: str, *others: str) -> Any:
     return dataclasses.field(default=default, metadata={"choices": (default, *others)})
 
 
+def added_later(item: Any) -> Any:
+    """A field that came after artifacts were made: its default means what they did, and stays out of their keys."""
+    return dataclasses.field(default=item.default, metadata={**item.metadata, "as_before": item.default})
+
+
 def nearest(word: str, known: list[str]) -> str:
     """`; did you mean 'beta'?` where a known name is close, else the known names."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

@@ -13,8 +13,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml import plain_decoding, tree_decoding
+from alma_pipeline.ml import plain_decoding, tree_decoding, vllm_decoding
 from alma_pipeline.ml.search import Beams, Limits, Sampling
+from alma_pipeline.ml.vllm_decoding import Vllm
 
 LOG_SECONDS = 1.0
 Results = dict[int, list[list[int]]]
@@ -44,14 +45,14 @@ def text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 def greedy(
-    model: PreTrainedModel, prompts: Sequence[list[int]], limits: Limits, progress: Progress | None = None
+    model: PreTrainedModel | Vllm, prompts: Sequence[list[int]], limits: Limits, progress: Progress | None = None
 ) -> list[list[int]]:
     """The likeliest next token each time: one list of output ids per prompt, without prompt and end token."""
     return beam_search(model, prompts, 1, limits, progress)
 
 
 def beam_search(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Vllm,
     prompts: Sequence[list[int]],
     beams: int,
     limits: Limits,
@@ -66,7 +67,7 @@ def beam_search(
 
 
 def sample(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Vllm,
     prompts: Sequence[list[int]],
     sampling: Sampling,
     limits: Limits,
@@ -86,7 +87,7 @@ def decoder(model: PreTrainedModel) -> Decoder:
 
 @torch.no_grad()
 def _decode(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Vllm,
     prompts: Sequence[list[int]],
     settings: Beams | Sampling,
     limits: Limits,
@@ -95,6 +96,8 @@ def _decode(
 ) -> list[list[list[int]]]:
     if not all(prompts):
         raise ValueError(f"prompt {next(i for i, ids in enumerate(prompts) if not ids)} is empty; expected token ids")
+    if isinstance(model, Vllm):
+        return vllm_decoding.decode(model, prompts, settings, limits)
     share = _share([len(prompt) for prompt in prompts], model)
     report = partial(progress, total=len(share)) if progress else _quiet
     training = model.training

@@ -1,4 +1,4 @@
-"""Translate a test corpus with a checkpoint, by beam search or greedily."""
+"""Translate a test corpus with a checkpoint: by beam search, greedily, or by choosing among samples."""
 
 import json
 import time
@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import decoding
+from alma_pipeline.ml import decoding, reranking, vllm_decoding
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.models import load_for_inference
 from alma_pipeline.ml.prompts import Prompter
+from alma_pipeline.ml.search import Sampling
 from stages.translate.config import Config
 
 
@@ -20,12 +23,17 @@ def run(job: Job) -> dict[str, Any]:
     config: Config = job.config
     join(job.hardware)
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config)
-    model, tokenizer = load_for_inference(job.inputs["checkpoint"], job.hardware, config.precision)
+    load = vllm_decoding.load if config.engine == "vllm" else load_for_inference
+    model, tokenizer = load(job.inputs["checkpoint"], job.hardware, config.precision)
     prompter = Prompter(tokenizer, config.prompt, config.languages)
     prompts, cut = prompter.within([(row["direction"], row["source"]) for row in rows], config.max_source)
     limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
     started = time.perf_counter()
-    outputs = decoding.beam_search(model, prompts, config.beams, limits, decoding.logged(job))
+    if config.decoding == "beam":
+        outputs = decoding.beam_search(model, prompts, config.beams, limits, decoding.logged(job))
+    else:
+        sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
+        outputs = _chosen(decoding.sample(model, prompts, sampling, limits, decoding.logged(job)), tokenizer)
     seconds = time.perf_counter() - started
     if job.rank == 0:
         lines = [(decoding.text(tokenizer, output), len(output) == config.max_new_tokens) for output in outputs]
@@ -51,6 +59,13 @@ def _rows(path: Path, config: Config) -> list[dict[str, str]]:
             "Take languages the corpus holds, or a corpus that holds these."
         )
     return rows
+
+
+def _chosen(samples: list[list[list[int]]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Of each sentence's samples, the one of the least expected risk."""
+    texts = [[decoding.text(tokenizer, output) for output in outputs] for outputs in samples]
+    places = reranking.minimum_bayes_risk(texts, reranking.chrf)
+    return [outputs[place] for outputs, place in zip(samples, places, strict=True)]
 
 
 def _write(path: Path, rows: list[dict[str, str]], outputs: list[tuple[str, bool]]) -> None:

@@ -1,5 +1,6 @@
 """The `translate` stage on a tiny random model."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,13 @@ from decoding_bed import LANGUAGES, files, make_checkpoint, make_corpus, make_jo
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.identity import settings
 from alma_pipeline.job import Input
+from alma_pipeline.ml import decoding
 from alma_pipeline.ml.prompts import Prompter
+from alma_pipeline.ml.reranking import chrf, minimum_bayes_risk
+from alma_pipeline.ml.search import Sampling
+from stages.translate.config import Config
 from stages.translate.run import run
 
 SETTINGS = {"prompt": "alma", "beams": 3, "max_source": 200, "max_new_tokens": 6}
@@ -88,3 +94,39 @@ def test_a_source_too_long_is_cut_and_the_prompt_keeps_its_end(tmp_path: Path, c
     assert result["sources_cut"] == 1 and [row["id"] for row in found] == ["1", "2"]
     with pytest.raises(UserError, match="max_source=5: the prompt alone takes"):
         translate(tmp_path / "short", inputs, max_source=5)
+
+
+def test_minimum_bayes_risk_takes_the_sample_that_is_most_like_the_others(
+    tmp_path: Path, checkpoint: Input, corpus: Input
+) -> None:
+    """The hypotheses are samples of the seed, chosen by chrF against each other and not by the reference."""
+    how = {"decoding": "mbr", "candidates": 4, "temperature": 1.5, "top_p": 0.95, "seed": 3, "max_new_tokens": 5}
+    inputs = {"checkpoint": checkpoint, "test": corpus}
+    _, found, _ = translate(tmp_path / "work", inputs, **how)
+    texts = samples(checkpoint, found, Sampling(width=4, temperature=1.5, top_p=0.95, seed=3), 5)
+    chosen = minimum_bayes_risk(texts, chrf)
+    assert [row["hypothesis"] for row in found] == [each[place] for each, place in zip(texts, chosen, strict=True)]
+    assert set(chosen) > {0}, "the case must hold sentences whose first sample is not the best"
+    _, other, _ = translate(tmp_path / "other", inputs, **(how | {"seed": 4}))
+    assert other != found
+
+
+def samples(checkpoint: Input, rows: list[dict[str, str]], sampling: Sampling, longest: int) -> list[list[str]]:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint.path)
+    prompts = Prompter(tokenizer, "alma", LANGUAGES).prompts([(row["direction"], row["source"]) for row in rows])
+    outputs = decoding.sample(model, prompts, sampling, decoding.limits(tokenizer, longest, 4000))
+    return [[decoding.text(tokenizer, ids) for ids in each] for each in outputs]
+
+
+def test_how_candidates_are_sampled_is_in_the_key_only_where_they_are() -> None:
+    """A beam search has the key it had before there were candidates."""
+    before = {"prompt", "precision", "beams", "max_source", "max_new_tokens", "languages"}
+    assert set(settings(Config())) == before
+    assert settings(Config(decoding="mbr", seed=1)).items() >= {"decoding": "mbr", "seed": 1}.items()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
+def test_vllm_that_is_not_there_is_named(tmp_path: Path, checkpoint: Input, corpus: Input) -> None:
+    with pytest.raises(UserError, match="engine=vllm: the package vllm is not installed here"):
+        translate(tmp_path / "work", {"checkpoint": checkpoint, "test": corpus}, engine="vllm")

@@ -1,0 +1,88 @@
+"""Decoding by vLLM, where it is installed: what `decoding` does with a `Vllm` in the place of a model.
+
+Optional, and not what results are compared with: vLLM rounds and draws in its own way, and its beam search ranks
+hypotheses by log-probability over the length of prompt and output together (B50). Its key says so: `engine` is a
+setting of `translate`. Untested beyond the error without vLLM: it needs a GPU that this code has not seen. Written
+against the interface of vLLM 0.10 (`LLM.generate`, `LLM.beam_search`).
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Input
+from alma_pipeline.ml.models import load_merged
+from alma_pipeline.ml.search import Beams, Limits, Sampling, trim
+from alma_pipeline.schema import Hardware
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """A checkpoint that vLLM holds; `engine` is its `LLM`."""
+
+    engine: Any
+
+
+def load(checkpoint: Input, hardware: Hardware, precision: str) -> tuple[Vllm, PreTrainedTokenizerBase]:
+    """The checkpoint with all its adapters merged, and its tokenizer; as `models.load_for_inference`.
+
+    Raises UserError without vLLM, and for more than one process: vLLM spreads over devices by itself.
+    """
+    try:
+        from vllm import LLM  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise UserError(
+            "engine=vllm: the package vllm is not installed here. Install it into this environment (pip install vllm; it "
+            "needs a GPU), or take engine=own, which needs nothing"
+        ) from error
+    if hardware.world > 1:
+        raise UserError(f"engine=vllm decodes in one process, found {hardware.world}: take hardware=gpu1, or engine=own")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    with tempfile.TemporaryDirectory() as merged:
+        if checkpoint.adapters:
+            load_merged(checkpoint, checkpoint.adapters, precision).save_pretrained(merged)
+        engine = LLM(
+            model=merged if checkpoint.adapters else checkpoint.base,
+            tokenizer=checkpoint.path,
+            dtype=DTYPES[precision],
+            generation_config="vllm",  # not the model's own, which may ask for other sampling
+            trust_remote_code=False,
+        )
+    return Vllm(engine), tokenizer
+
+
+def decode(model: Vllm, prompts: Sequence[list[int]], settings: Beams | Sampling, limits: Limits) -> list[list[list[int]]]:
+    """Outputs by prompt, without end tokens: one for a beam search, `width` for sampling."""
+    from vllm import SamplingParams  # type: ignore[import-not-found, unused-ignore]
+
+    if isinstance(settings, Beams) and settings.width > 1:
+        return _beams(model, prompts, settings, limits)
+    common = {"max_tokens": limits.max_new_tokens, "stop_token_ids": [limits.eos], "detokenize": False}
+    if isinstance(settings, Sampling):
+        drawn = {"n": settings.width, "temperature": settings.temperature, "top_p": settings.top_p}
+        # Each of a request's n outputs is drawn with the request's seed and its own number added.
+        seeds = [(settings.seed + index) * settings.width for index in range(len(prompts))]
+        parameters = [SamplingParams(seed=seed, **drawn, **common) for seed in seeds]
+    else:
+        parameters = [SamplingParams(temperature=0.0, **common)] * len(prompts)
+    found = model.engine.generate(_tokens(prompts), parameters)
+    return [[trim(list(output.token_ids), limits.eos) for output in each.outputs] for each in found]
+
+
+def _beams(model: Vllm, prompts: Sequence[list[int]], settings: Beams, limits: Limits) -> list[list[list[int]]]:
+    from vllm.sampling_params import BeamSearchParams  # type: ignore[import-not-found, unused-ignore]
+
+    parameters = BeamSearchParams(beam_width=settings.width, max_tokens=limits.max_new_tokens, length_penalty=1.0)
+    found = model.engine.beam_search(_tokens(prompts), parameters)
+    best = [list(each.sequences[0].tokens[len(prompt) :]) for prompt, each in zip(prompts, found, strict=True)]
+    return [[trim(tokens, limits.eos)] for tokens in best]
+
+
+def _tokens(prompts: Sequence[list[int]]) -> list[dict[str, list[int]]]:
+    return [{"prompt_token_ids": prompt} for prompt in prompts]
