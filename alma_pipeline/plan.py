@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alma_pipeline import fields, released
+from alma_pipeline import fields, released, rounds
 from alma_pipeline.counts import counts
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.estimate import Estimate, estimate
@@ -36,7 +36,7 @@ def make_plan(config: Config, store: Store, forced: Forced | None = None) -> Pla
     _check_names(nodes, forced)
     draft: dict[str, Step] = {}
     for node in nodes:
-        draft[node.name] = _resolve(node, draft, config, store, forced)
+        draft[node.name] = _unless_stopped(_resolve(node, draft, config, store, forced), draft)
     needed = _needed(draft, forced)
     problems = [text for step in draft.values() if step.node.name in needed for text in _resume_problems(step, config, store)]
     if problems:
@@ -86,6 +86,14 @@ def _resolve(node: Node, draft: dict[str, Step], config: Config, store: Store, f
     if point and record is None and not fresh:
         return dataclasses.replace(step, verdict="resume", reason=f"from step {point['step']:,}")
     return dataclasses.replace(step, verdict="run", reason=refusal or reason)
+
+
+def _unless_stopped(step: Step, draft: dict[str, Step]) -> Step:
+    """Not a further round of preferences where an earlier one made the checkpoint worse."""
+    sources = [draft[name] for name in step.node.inputs.values()] if step.works else []
+    fell = [rounds.stopped(source.record.result) for source in sources if source.record and not source.works]
+    reason = max([*fell, *(source.reason for source in sources if source.reason.startswith(rounds.STOPPED))], default="")
+    return dataclasses.replace(step, verdict="unneeded", reason=reason) if reason else step
 
 
 def _is_forced(node: Node, draft: dict[str, Step], forced: Forced) -> bool:

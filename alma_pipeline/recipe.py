@@ -12,7 +12,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alma_pipeline import adapters, fields
+from alma_pipeline import adapters, fields, rounds
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.job import kind_config, thaw
 from alma_pipeline.schema import Config, Language, Neural, NodeConfig
@@ -50,6 +50,7 @@ def build(config: Config) -> list[Node]:
     Raises ConfigError for targets, groups and overrides that take no part.
     """
     _check_targets(config)
+    config = rounds.unrolled(config)
     groups = chosen_groups(config)
     instances = {node.name: node for node in _instances(config, groups)}
     wanted = [*config.targets, *_controls(config)]
@@ -114,15 +115,18 @@ def _instances(config: Config, groups: list[int]) -> Iterator[Node]:
     for name, node in config.stages.items():
         if name in TEMPLATES:
             continue
-        target = name in config.targets
+        target, setting = name in config.targets, _setting(config, name)
         if not node.per_group:
-            yield Node(name, _filled(config, node, None), _inputs(config, node, None), f"stages.{name}", None, target)
+            yield Node(name, _filled(config, node, None), _inputs(config, node, None), setting, None, target)
             continue
         for group in groups:
             own = _overridden(config, name, group)
-            yield Node(
-                f"g{group}.{name}", _filled(config, own, group), _inputs(config, own, group), f"stages.{name}", group, target
-            )
+            yield Node(f"g{group}.{name}", _filled(config, own, group), _inputs(config, own, group), setting, group, target)
+
+
+def _setting(config: Config, name: str) -> str:
+    """Where a node's settings are typed: a later round has the first one's."""
+    return f"stages.{rounds.first_round(name) if config.rounds > 1 else name}"
 
 
 def _inputs(config: Config, node: NodeConfig, group: int | None) -> dict[str, str]:

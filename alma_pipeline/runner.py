@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from alma_pipeline import rounds
 from alma_pipeline.attempt import Attempt, clear, forget, is_finished
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job, read_job
@@ -43,6 +44,7 @@ class Runner:
     done: dict[str, Record] = field(default_factory=dict)
     """Node name to artifact, reused ones included."""
     _attempts: list[Attempt] = field(default_factory=list)
+    _left_out: set[str] = field(default_factory=set)
 
     def run(self, plan: Plan) -> None:
         """Make every step that needs making, each as soon as it may be. Raises StageFailed at the first that fails."""
@@ -51,12 +53,23 @@ class Runner:
         waiting = list(plan.work)
         try:
             while waiting or self._attempts:
-                waiting = [step for step in waiting if not self._start(step)]
+                waiting = [step for step in waiting if not self._leave_out(step) and not self._start(step)]
                 if not any([self._advance(attempt) for attempt in [*self._attempts]]):
                     time.sleep(POLL_SECONDS)
         finally:
             for attempt in [*self._attempts]:  # interrupted, or beside one that failed
                 self._end(attempt, "KILLED")
+
+    def _leave_out(self, step: Step) -> bool:
+        """Whether the step belongs to a further round of preferences that is not run, and then says so."""
+        for name in step.node.inputs.values():
+            record = self.done.get(name)
+            reason = f"{name} was not" if name in self._left_out else rounds.stopped(record.result) if record else ""
+            if reason:
+                self._left_out.add(step.node.name)
+                self._waiting(f"{step.node.name} is not run: {reason}")
+                return True
+        return False
 
     def _check_inputs(self, plan: Plan) -> None:
         """Before anything is made, as an --only may leave out what it stands on."""

@@ -82,6 +82,8 @@ class Config:
     target: str = choice("train", "adopt")
     """The same for the target itself: what is asked for by name is trained, unless told otherwise."""
     group: Any = "all"
+    rounds: int = number(1, at_least=1)
+    """How often preferences are built from the newest checkpoint and learnt from; in no key, each round is nodes."""
     seed: int = number(42, at_least=0)
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)

@@ -3,15 +3,15 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.job import Job
+from alma_pipeline.job import Input, Job
 from alma_pipeline.ml import candidate_scores, candidates, decoding
 from alma_pipeline.ml.candidate_scores import Draft
-from alma_pipeline.ml.candidates import Sentence, Triples
+from alma_pipeline.ml.candidates import Candidate, Sentence, Triples
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.models import load_for_inference
 from alma_pipeline.ml.prompts import Prompter, one_line
@@ -24,7 +24,8 @@ ALSO = "also_"
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Inputs: `init` and `also_...`, checkpoints that are sampled; `corpus`, sentence pairs. Leaves train.jsonl and dev.jsonl.
+    """Inputs: `init` and `also_...`, checkpoints that are sampled; `corpus`, sentence pairs; in a later round `before`, the
+    preferences of the round before. Leaves train.jsonl and dev.jsonl.
 
     Training sources come from the corpus's train part, held-out ones from its dev part; no source is in both.
     """
@@ -51,7 +52,10 @@ def run(job: Job) -> dict[str, Any]:
     _check(made, sources)
     for name, triples in made.items():
         _write(job.out / f"{name}.jsonl", triples.rows)
-    return {"counts": _counts(made, dropped), "scorers": signatures, "seconds": seconds, **sampled}
+    dev_score = _dev_score(found[split:])
+    rounds = _compared(job.inputs["before"], dev_score) if "before" in job.inputs else {}
+    told = {"counts": _counts(made, dropped), "scorers": signatures, "seconds": seconds, "dev_score": dev_score}
+    return told | sampled | rounds
 
 
 def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[Sentence]], dict[str, Counter[str]]]:
@@ -112,6 +116,20 @@ def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> li
         job.resume.mkdir(exist_ok=True)
         write_json(kept, made)
     return made
+
+
+def _dev_score(found: Sequence[Sequence[Candidate]]) -> float:
+    """Of the checkpoint `init`: the mean score of its samples for the held-out sources."""
+    scores = [item.score for each in found for item in each if item.origin == candidates.SAMPLE]
+    return sum(scores) / len(scores)
+
+
+def _compared(before: Input, now: float) -> dict[str, Any]:
+    """What says whether another round follows: the dev score of the round before and of this one's checkpoint."""
+    earlier = before.result.get("dev_score")
+    if earlier is None:
+        raise UserError("the preferences of the first round hold no dev score to compare with; make them again with --force")
+    return {"rounds": {"before": earlier, "now": now, "stopped": now < earlier}}
 
 
 def _check(made: Mapping[str, Triples], sources: Mapping[str, list[Sentence]]) -> None:

@@ -119,3 +119,26 @@ def test_a_corpus_without_the_node_s_languages_is_the_user_s_mistake(tmp_path: P
     only = {"zh": LANGUAGES["zh"], "de": LANGUAGES["de"]}
     with pytest.raises(UserError, match="no sentence pair in a direction between zh, de"):
         Made(tmp_path / "work", inputs, languages=only)
+
+
+def test_the_dev_score_is_the_mean_over_the_samples_of_held_out_sources(made: Made) -> None:
+    scores = [item["score"] for row in made.rows["dev"] for item in row["candidates"] if item["origin"] == "sample"]
+    assert len(scores) == 12, "every held-out source made a pair"
+    assert made.result["dev_score"] == pytest.approx(sum(scores) / 12)
+    assert "rounds" not in made.result
+
+
+@pytest.mark.parametrize(("change", "stopped"), [(-1.0, False), (0.0, False), (0.5, True)])
+def test_a_later_round_says_whether_the_dev_score_fell(
+    tmp_path: Path, inputs: dict[str, Input], made: Made, change: float, stopped: bool
+) -> None:
+    earlier = made.result["dev_score"] + change
+    before = Input("e" * 64, "preferences", "nowhere", {"dev_score": earlier})
+    found = Made(tmp_path / "work", inputs | {"before": before}).result
+    assert found["rounds"] == {"before": earlier, "now": made.result["dev_score"], "stopped": stopped}
+
+
+def test_a_round_before_without_a_dev_score_cannot_be_compared(tmp_path: Path, inputs: dict[str, Input]) -> None:
+    before = Input("e" * 64, "preferences", "nowhere", {"counts": {}})
+    with pytest.raises(UserError, match="no dev score to compare with; make them again with --force"):
+        Made(tmp_path / "work", inputs | {"before": before})

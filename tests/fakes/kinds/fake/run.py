@@ -5,6 +5,7 @@ What a test orders stands in `$FAKE_ORDERS/<node>.json`, apart from the settings
     hold    a step that waits until `$FAKE_ORDERS/<node>.go` is there
     end     user | crash | exit | silent | kill | stubborn, after step `at`
     spawn   leave a process behind
+    result  more for the result
 What a worker did stands in `$FAKE_ORDERS/<node>.journal`: a line `pid word` for each step.
 """
 
@@ -41,7 +42,7 @@ def run(job: Job) -> dict[str, Any]:
     (job.out / "text.txt").write_text(text)
     note(job, "end")
     form = "full" if job.config.adapter == "none" else "adapter"
-    return {"text": text, "first": first, "pid": os.getpid(), "checkpoint": {"form": form}}
+    return {"text": text, "first": first, "pid": os.getpid(), "checkpoint": {"form": form}} | told.get("result", {})
 
 
 def orders(job: Job) -> dict[str, Any]:
