@@ -50,7 +50,7 @@ def test_a_fresh_lora_of_the_first_round_goes_on_in_the_later_ones() -> None:
 
 
 def test_groups_have_rounds_of_their_own_with_their_own_settings() -> None:
-    nodes = {node.name: node for node in build(real("stage=arpo", "rounds=2", "+groups.g3.arpo.beta=0.4"))}
+    nodes = {node.name: node for node in build(real("stage=arpo", "rounds=2", "groups.g3.arpo.beta=0.4"))}
     assert nodes["g3.arpo_2"].inputs == {"init": "g3.arpo", "preferences": "g3.group_preferences_2"}
     betas = {name: getattr(nodes[name].config, "beta", 0) for name in ("g1.arpo_2", "g3.arpo", "g3.arpo_2")}
     assert betas == {"g1.arpo_2": 0.1, "g3.arpo": 0.4, "g3.arpo_2": 0.4}
