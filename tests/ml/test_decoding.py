@@ -315,6 +315,8 @@ def test_text_has_neither_special_tokens_nor_outer_space() -> None:
 
 def in_processes(work: Callable[[Path], None], folder: Path) -> None:
     """Run `work` in two processes of one group."""
+    if torch.distributed.is_initialized():  # by a stage that an earlier test ran in this process
+        torch.distributed.destroy_process_group()
     context = multiprocessing.get_context("fork")  # torch is imported already
     processes = [context.Process(target=_join, args=(work, rank, folder)) for rank in range(2)]
     for process in processes:

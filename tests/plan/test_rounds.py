@@ -69,7 +69,7 @@ def test_after_released_preferences_come_the_checkpoint_s_own(cpo: Config) -> No
 
 def test_rounds_of_nothing_are_a_mistake() -> None:
     with pytest.raises(ConfigError, match="rounds=2: no node of this stage learns from preferences; take stage=cpo"):
-        loaded("stage=parallel", "rounds=2")
+        build(loaded("stage=parallel", "rounds=2"))
     with pytest.raises(ConfigError, match="rounds=0: expected a number at least 1"):
         loaded("stage=cpo", "rounds=0")
 
