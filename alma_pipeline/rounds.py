@@ -25,7 +25,7 @@ def unrolled(config: Config) -> Config:
     The last round takes the place of a target, every round is evaluated where the first one is, and what
     `groups.g5.arpo` changes holds for all of its rounds.
     """
-    if config.rounds == 1:
+    if config.rounds <= 1:  # below 1 is a mistake that is told of by its limit
         return config
     repeated = [name for name, node in config.stages.items() if set(node.roles()) == ROLES]
     if not repeated:

@@ -15,7 +15,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def work(way: str, arguments: argparse.Namespace, pipe: Connection) -> None:
     limits = Limits(max_new_tokens=arguments.max_new_tokens, decode_tokens=BUDGET, eos=end, pad=pad)
     prompts = read_prompts(arguments, tokenizer)
     held = psutil.Process().memory_info().rss
-    WAYS[way](model, prompts[:1], limits)  # first-time costs
+    WAYS[way](model, prompts[:1], replace(limits, max_new_tokens=2))  # first-time costs
     while pipe.recv():
         peak, over = [0], threading.Event()
         watch = threading.Thread(target=_watch, args=(peak, over))

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from fakes.bed import fill, loaded, put
+from fakes.bed import COUNTS, fill, loaded, put
 from plan_bed import real, verdicts, works
 
 from alma_pipeline.errors import ConfigError
@@ -95,6 +95,6 @@ def test_a_round_that_held_is_followed(store: Store) -> None:
     config = real("stage=cpo", "rounds=2")
     plan = make_plan(config, store)
     fill(store, plan, *(step.node.name for step in plan.steps if not step.node.name.startswith(("cpo_", "preferences_"))))
-    step, held = plan["preferences_2"], {"rounds": FELL | {"stopped": False}, "counts": {"train_examples": 9}}
+    step, held = plan["preferences_2"], {"rounds": FELL | {"stopped": False}, "counts": COUNTS}
     put(store, step.node.name, step.key, {"kind": step.node.kind, "payload": step.payload, "result": held})
     assert works(make_plan(config, store)) == ["cpo_2", "cpo_2.translate", "cpo_2.score"]
