@@ -3,6 +3,7 @@
 Numbers to plan by, not to bill by. The arithmetic is that of `sizes`; here it meets a node's settings and the hardware.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Estimate:
     """Beside it while the node runs: resume points and the best checkpoint so far."""
     seconds: float = 0.0
     fits: bool = True
+    nf4_bytes: int = 0
+    """Of a node that does not fit: what it would take with its base in 4 bits, where it then fits."""
 
 
 def estimate(kind: str, config: NodeConfig, model: Model, hardware: Hardware, counts: Counts) -> Estimate | None:
@@ -102,7 +105,16 @@ def _training(config: Training, model: Model, hardware: Hardware, counts: Counts
         work_bytes=artifact + (2 * round(state) if seconds > hardware.checkpoint_seconds or not tokens else 0),
         seconds=START_SECONDS + seconds if tokens else 0.0,
         fits=_fits(parts, hardware),
+        nf4_bytes=0 if _fits(parts, hardware) else _in_nf4(config, model, hardware, config.global_batch * length),
     )
+
+
+def _in_nf4(config: Training, model: Model, hardware: Hardware, batch_tokens: float) -> int:
+    """Bytes of one device with the base in 4 bits; 0 where that is not to be had or does not fit either."""
+    if config.adapter not in ("new", "continue") or hardware.zero_stage == 3:
+        return 0
+    parts = training_memory(dataclasses.replace(config, base_weights="nf4"), model, hardware, batch_tokens)
+    return sum(parts.values()) if _fits(parts, hardware) else 0
 
 
 def _steps(config: Training, counts: Counts) -> int:
@@ -130,6 +142,8 @@ def training_memory(config: Training, model: Model, hardware: Hardware, batch_to
     shape, precision = model.architecture, config.precision
     trained, frozen = _weights(config, model)
     states = sizes.state_bytes(trained, precision, hardware.zero_stage, hardware.world, frozen)
+    if config.base_weights == "nf4":
+        states["weights"] = trained * PRECISION_BYTES[precision] + sizes.nf4_bytes(shape, precision)
     buffers = _buffers(trained, frozen, precision, hardware)
     if hardware.offload == "cpu" and hardware.device != "cpu":
         # ZeRO-Offload: the optimiser's state and, from stage 2, the gradients live in the machine's memory.

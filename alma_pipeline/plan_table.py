@@ -145,8 +145,12 @@ def _fit(plan: Plan, hardware: Hardware) -> Text:
     if not tight:
         return Text(f"every node fits into {hardware.memory_gb:g} GB per device", style="green")
     needs = ", ".join(f"{step.node.name} ({size(step.estimate.memory_bytes)})" for step in tight if step.estimate)
+    small = [(step, step.estimate.nf4_bytes) for step in tight if step.estimate and step.estimate.nf4_bytes]
+    ways = [f"{step.node.name} fits with {step.node.setting}.base_weights=nf4 ({size(needed)})" for step, needed in small]
+    ways += ["model.base_weights=nf4 sets it for every adapter"] if len(ways) > 1 else []
+    others = "hardware.zero_stage=3, hardware.offload=cpu, hardware.gradient_checkpointing=true, a smaller hardware.row_tokens"
     return Text(
-        f"does not fit into {hardware.memory_gb:g} GB per device: {needs}; try hardware.zero_stage=3, hardware.offload=cpu, "
-        "hardware.gradient_checkpointing=true, a smaller hardware.row_tokens, or more devices",
+        f"does not fit into {hardware.memory_gb:g} GB per device: {needs}; {''.join(f'{way}; ' for way in ways)}"
+        f"try {others}, or more devices",
         style="bold red",
     )

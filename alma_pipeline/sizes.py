@@ -7,6 +7,7 @@ Sources, cited by name below:
   ZeRO      Rajbhandari et al. 2020, arXiv 1910.02054, sec. 3.1 and Fig. 1: 2 + 2 + 12 bytes per parameter, and their split
   Megatron  Korthikanti et al. 2022, arXiv 2205.05198, sec. 4.1: activations counted tensor by tensor
   LoRA      Hu et al. 2021, arXiv 2106.09685: r (in + out) parameters per adapted matrix
+  QLoRA     Dettmers et al. 2023, arXiv 2305.14314: 4-bit NormalFloat with double quantisation
 """
 
 from alma_pipeline.schema import PRECISION_BYTES, Architecture, Lora
@@ -78,6 +79,12 @@ def state_bytes(trained: int, precision: str, zero_stage: int = 0, world: int = 
         "gradients": trained * width / split[2],
         "optimiser": trained * (8 + copy) / split[1],
     }
+
+
+def nf4_bytes(shape: Architecture, precision: str) -> float:
+    """Of a whole model with the layers' matrices in 4 bits, constants included (QLoRA, sec. 3: 4.127 bits)."""
+    matrices = shape.layers * sum(inputs * outputs for inputs, outputs in linears(shape).values())
+    return matrices * 4.127 / 8 + (parameters(shape) - matrices) * PRECISION_BYTES[precision]
 
 
 def activation_bytes(shape: Architecture, precision: str, lora: Lora | None = None, recompute: bool = False) -> float:

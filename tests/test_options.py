@@ -136,3 +136,14 @@ def test_a_test_option_takes_the_place_of_the_data_option_s() -> None:
     picked = config.load(["model=13b", "test=wmt23"])
     assert (picked.data.name, picked.data.test.repo) == ("alma", "haoranxu/WMT23-Test")
     assert config.load(["model=13b"]).data.test.repo == "haoranxu/WMT22-Test"
+
+
+def test_the_plan_says_that_4_bits_fit_where_16_do_not(tmp_path: Path) -> None:
+    """One 24 GB card and 13B: QLoRA, arXiv 2305.14314."""
+    asked = ["model=13b", "stage=parallel", "hardware=gpu1"]
+    estimate = make_plan(config.load(asked), Store(tmp_path))["parallel"].estimate
+    assert estimate is not None and not estimate.fits and 7e9 < estimate.nf4_bytes < 24e9
+    small = make_plan(config.load([*asked, "model.base_weights=nf4"]), Store(tmp_path))["parallel"].estimate
+    assert small is not None and small.fits and small.memory_bytes == estimate.nf4_bytes
+    unchanged = make_plan(config.load([*asked, "model.base_weights=as_is"]), Store(tmp_path))["parallel"].key
+    assert make_plan(config.load(asked), Store(tmp_path))["parallel"].key == unchanged

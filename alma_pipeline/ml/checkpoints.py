@@ -8,6 +8,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import torch
@@ -94,7 +95,8 @@ def _write_adapter(trainee: Trainee, state: State, folder: Path) -> None:
     save_file(
         {name: tensor.contiguous() for name, tensor in state.items()}, folder / "adapter_model.safetensors", {"format": "pt"}
     )
-    base = {"base_key": trainee.base_key, "merged": list(trainee.merged)}
+    base: dict[str, Any] = {"base_key": trainee.base_key, "merged": list(trainee.merged)}
+    base |= {} if trainee.base_weights == "as_is" else {"base_weights": trainee.base_weights}
     (folder / BASE_FILE).write_text(json.dumps(base, indent=1) + "\n", encoding="utf-8")
 
 

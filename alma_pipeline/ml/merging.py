@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models import DTYPES, check_base, load_adapter, load_full, peft_config
+from alma_pipeline.ml.models import DTYPES, check_base, load_adapter, load_full, load_under, peft_config
 
 PROBE = (
     "Translate this from German to English:\nGerman: Am 12. Mai kostete das Haus 350.000 Euro.\nEnglish:",
@@ -31,7 +31,8 @@ def merged(checkpoint: Input, precision: str, tokenizer: PreTrainedTokenizerBase
     Raises UserError for an adapter of another base, PipelineError where the difference is above `tolerance`.
     """
     probe = [tokenizer(text, return_tensors="pt")["input_ids"] for text in PROBE]
-    model = load_full(Path(checkpoint.base), torch.float32).eval()
+    whole = load_under(checkpoint, "fp32") if checkpoint.adapters else load_full(Path(checkpoint.base), torch.float32)
+    model = whole.eval()
     largest = difference = 0.0
     for number, folder in enumerate(map(Path, checkpoint.adapters)):
         check_base(folder, checkpoint.base_key, checkpoint.adapter_keys[:number])

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
@@ -16,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml import randomness
+from alma_pipeline.ml import quantised, randomness
 from alma_pipeline.schema import Hardware, Lora, Training
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,7 +30,7 @@ class Trainee:
     """A model as a training node takes it up, and what its checkpoint has to say about it."""
 
     model: PreTrainedModel | PeftModel
-    """On the CPU, in the node's precision; only what is trained requires a gradient."""
+    """On the CPU in the node's precision, or on the device with 4-bit matrices; only what is trained requires a gradient."""
     form: str
     """`full` or `adapter`."""
     base: Path
@@ -37,6 +38,8 @@ class Trainee:
     base_key: str
     merged: tuple[str, ...]
     """Keys of the adapters merged into the base before training, in order."""
+    base_weights: str
+    """`nf4` where the base's matrices are held in 4 bits."""
     tokenizer: Path
     """Folder whose tokenizer files go with the checkpoint."""
 
@@ -50,9 +53,16 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
     randomness.seed(config.seed, rank=0)
     continued = _continued(init, config.adapter)
     merge = init.adapters[: len(init.adapters) - len(continued)]
-    model = load_merged(init, merge, config.precision)
+    if config.base_weights == quantised.KIND:
+        if merge:
+            raise UserError(
+                "base_weights=nf4 needs a full model under the adapter, found other adapters to be merged into it first"
+            )
+        model = quantised.load_nf4(Path(init.base), DTYPES[config.precision], hardware)
+    else:
+        model = load_merged(init, merge, config.precision)
     if config.adapter != "none":
-        model = _fresh(model, config.lora, dropout) if not continued else _taken_up(model, init, config.lora, dropout)
+        model = _fresh(model, config.lora, dropout) if not continued else _taken_up(model, init, config, dropout)
     if hardware.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     return Trainee(
@@ -62,6 +72,7 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
         base_key=init.base_key,
         merged=tuple(init.adapter_keys[: len(merge)]),
         tokenizer=Path(init.path),
+        base_weights=config.base_weights,
     )
 
 
@@ -77,13 +88,20 @@ def load_merged(checkpoint: Input, adapters: Sequence[str], precision: str) -> P
     """The full model of `checkpoint` with the first `adapters` of it merged in fp32, cast once to `precision`."""
     if not adapters:
         return load_full(Path(checkpoint.base), DTYPES[precision])
-    model = load_full(Path(checkpoint.base), torch.float32)
+    model = load_under(checkpoint, "fp32")
     for number, folder in enumerate(adapters):
         check_base(Path(folder), checkpoint.base_key, checkpoint.adapter_keys[:number])
         wrapped = get_peft_model(model, peft_config(Path(folder), dropout=0.0), autocast_adapter_dtype=False)
         load_adapter(wrapped, Path(folder))
         model = wrapped.merge_and_unload()
     return model.to(DTYPES[precision])
+
+
+def load_under(checkpoint: Input, precision: str) -> PreTrainedModel:
+    """The full model under the adapters of `checkpoint`, rounded in fp32 where they were trained on 4-bit weights."""
+    if trained_on(Path(checkpoint.adapters[0])) != quantised.KIND:
+        return load_full(Path(checkpoint.base), DTYPES[precision])
+    return quantised.rounded(load_full(Path(checkpoint.base), torch.float32)).to(DTYPES[precision])
 
 
 def load_full(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -115,13 +133,24 @@ def load_adapter(model: PeftModel, folder: Path, name: str = "default") -> None:
 
 def check_base(folder: Path, base_key: str, merged: Sequence[str]) -> None:
     """Raises UserError unless the adapter in `folder` was trained on this base with these adapters merged."""
-    file = folder / BASE_FILE
-    if not file.is_file():
-        raise UserError(f"{folder} has no {BASE_FILE}, so nothing says which base its adapter belongs to; adopt it again")
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = _base_file(folder)
+    found.pop("base_weights", None)
     expected = {"base_key": base_key, "merged": list(merged)}
     if found != expected:
         raise UserError(f"the adapter in {folder} was trained on another base: found {found}, expected {expected}")
+
+
+def trained_on(folder: Path) -> str:
+    """What the base's weights were held in when the adapter in `folder` was trained."""
+    return str(_base_file(folder).get("base_weights", "as_is"))
+
+
+def _base_file(folder: Path) -> dict[str, Any]:
+    file = folder / BASE_FILE
+    if not file.is_file():
+        raise UserError(f"{folder} has no {BASE_FILE}, so nothing says which base its adapter belongs to; adopt it again")
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def _continued(init: Input, adapter: str) -> list[str]:
@@ -157,13 +186,15 @@ def _fresh(model: PreTrainedModel, lora: Lora, dropout: float) -> PeftModel:
     return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
-def _taken_up(model: PreTrainedModel, init: Input, lora: Lora, dropout: float) -> PeftModel:
+def _taken_up(model: PreTrainedModel, init: Input, asking: Training, dropout: float) -> PeftModel:
     """The parent's own LoRA; its shape is given, so a setting that says otherwise is a mistake."""
-    folder = Path(init.adapters[-1])
+    folder, lora = Path(init.adapters[-1]), asking.lora
     check_base(folder, init.base_key, init.adapter_keys[:-1])
     config = peft_config(folder, dropout)
     found = {"rank": config.r, "alpha": float(config.lora_alpha), "targets": sorted(config.target_modules)}
     asked = {"rank": lora.rank, "alpha": float(lora.alpha), "targets": sorted(lora.targets)}
+    found |= {"base_weights": trained_on(folder)}
+    asked |= {"base_weights": asking.base_weights}
     if found != asked:
         raise UserError(f"adapter=continue goes on with the parent's LoRA {found}, but lora asks for {asked}; make them equal")
     config.inference_mode = False

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models import check_base, load_adapter, load_merged, peft_config
+from alma_pipeline.ml.models import check_base, load_adapter, load_merged, load_under, peft_config, trained_on
 from alma_pipeline.schema import Hardware
 
 
@@ -26,7 +26,8 @@ def load_together(checkpoints: Mapping[str, Input], hardware: Hardware, precisio
     """
     first = next(iter(checkpoints.values()))
     _check_alike(checkpoints)
-    model: Any = load_merged(first, first.adapters[:-1], precision)
+    below = first.adapters[:-1]
+    model: Any = load_merged(first, below, precision) if below else load_under(first, precision)
     for name, checkpoint in checkpoints.items():
         folder = Path(checkpoint.adapters[-1])
         check_base(folder, checkpoint.base_key, checkpoint.adapter_keys[:-1])
@@ -42,13 +43,21 @@ def load_together(checkpoints: Mapping[str, Input], hardware: Hardware, precisio
 
 
 def _check_alike(checkpoints: Mapping[str, Input]) -> None:
-    below = {name: (checkpoint.base_key, *checkpoint.adapter_keys[:-1]) for name, checkpoint in checkpoints.items()}
     bare = [name for name, checkpoint in checkpoints.items() if not checkpoint.adapters]
     if bare:
         raise UserError(f"{', '.join(bare)}: expected adapters on a shared base, found a full model")
+    below = {
+        name: (checkpoint.base_key, *checkpoint.adapter_keys[:-1], *_rounding(checkpoint))
+        for name, checkpoint in checkpoints.items()
+    }
     if len(set(below.values())) > 1:
         found = "; ".join(f"{name} on {' + '.join(key[:12] for key in keys)}" for name, keys in below.items())
         raise UserError(f"the adapters stand on different bases, so they cannot share one: {found}. Take one group at a time")
+
+
+def _rounding(checkpoint: Input) -> list[str]:
+    held = trained_on(Path(checkpoint.adapters[0]))
+    return [] if held == "as_is" else [held]
 
 
 class Router:

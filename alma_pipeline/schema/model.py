@@ -56,5 +56,7 @@ class Model:
     """How `cpo` goes on from it."""
     lora: Lora = field(default_factory=Lora)
     group_lora: Lora = field(default_factory=Lora)
+    base_weights: str = choice("as_is", "nf4")
+    """What the frozen weights under every adapter are held in."""
     released: dict[str, Any] = field(default_factory=dict)
     """`Released` by node name (`g5.arpo` for a group's) to the checkpoint published for it."""

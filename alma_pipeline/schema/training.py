@@ -46,6 +46,8 @@ class Training(NodeConfig):
     """none: all weights; new: a fresh LoRA on the parent; continue: the parent's own LoRA;
     merge_then_new: the parent's LoRA merged first, then a fresh one."""
     lora: Lora = field(default_factory=Lora)
+    base_weights: str = field(default="as_is", metadata={"choices": ("as_is", "nf4"), "as_before": "as_is"})
+    """What the frozen weights under an adapter are held in: as `precision` says, or in 4 bits (QLoRA, arXiv 2305.14314)."""
     evaluations: int = number(4, at_least=1)
     """How often the dev set is measured, evenly spread, the end included."""
     choose_by: str = choice("dev_loss", "dev_score", "last")
@@ -59,3 +61,5 @@ class Training(NodeConfig):
         given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
         if len(given) != 1:
             yield f"exactly one of steps, epochs, tokens sets the horizon; found {', '.join(given) or 'none'}"
+        if self.base_weights == "nf4" and self.adapter not in ("new", "continue"):
+            yield f"base_weights=nf4 freezes the weights, so it needs adapter=new or continue; found adapter={self.adapter}"

@@ -1,0 +1,58 @@
+"""A frozen base in 4-bit NormalFloat, for adapters on cards that its 16 bits do not fit (QLoRA, arXiv 2305.14314).
+
+Every linear layer but the head, with double quantisation. An adapter trained on such a base is merged into the same rounded
+weights, dequantised, never into the ones they were rounded from (B15). Needs the optional package bitsandbytes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.schema import Hardware
+
+KIND = "nf4"
+
+
+def load_nf4(folder: Path, dtype: torch.dtype, hardware: Hardware) -> PreTrainedModel:
+    """The full model of `folder` on this process's device, matrices in 4 bits, the rest and all arithmetic in `dtype`.
+
+    Raises UserError without bitsandbytes, and under ZeRO-3, which would slice the packed weights.
+    """
+    _library()
+    if hardware.zero_stage == 3:
+        raise UserError("base_weights=nf4 does not go with hardware.zero_stage=3, which slices weights; take stage 0, 1 or 2")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=KIND, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    device = "cpu" if hardware.device == "cpu" else torch.cuda.current_device()
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=config, device_map={"": device}, dtype=dtype, local_files_only=True, use_safetensors=True
+    )
+    return loaded.requires_grad_(False)
+
+
+@torch.no_grad()
+def rounded(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model in its own precision, with each matrix as 4 bits hold it; changed in place."""
+    functional = _library()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name != "lm_head":
+            packed, state = functional.quantize_4bit(module.weight, quant_type=KIND, compress_statistics=True)
+            module.weight.copy_(functional.dequantize_4bit(packed, state))
+    return model
+
+
+def _library() -> Any:
+    try:
+        from bitsandbytes import functional
+
+        return functional
+    except ImportError as error:
+        raise UserError(
+            "base_weights=nf4 needs the package bitsandbytes, which is not installed: pip install 'alma_pipeline[4bit]'; "
+            "or set base_weights=as_is"
+        ) from error
