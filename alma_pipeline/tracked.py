@@ -21,12 +21,13 @@ class Tracked:
         self.plan = plan
 
     def started(self, step: Step, work: Path) -> None:
-        inputs = {role: self.plan[name].key for role, name in step.node.inputs.items()}
+        # What its worker is told: for an adopted checkpoint where it comes from, never settings it was not trained with here.
+        inputs = {role: self.plan[name].key for role, name in step.inputs.items()}
         self.tracker.node_started(
             step.node.name,
-            step.node.kind,
+            step.config.kind,
             step.key,
-            settings=settings(step.node.config),
+            settings=settings(step.config),
             inputs=inputs,
             work=work,
             datasets=list(self._datasets(step)),
@@ -53,7 +54,7 @@ class Tracked:
     def _datasets(self, step: Step) -> list[tuple[str, str, str]]:
         """(name, digest, context) of what a step reads; an artifact's key is its digest."""
         found = []
-        for role, name in step.node.inputs.items():
+        for role, name in step.inputs.items():
             source = self.plan[name]
             if source.node.kind in DATA_KINDS:
                 contexts = ("test",) if role == "test" else ("train", "dev")

@@ -21,6 +21,7 @@ from alma_pipeline.plan import Plan, make_plan
 from alma_pipeline.runner import Runner, as_input
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store import Record, Store, write_json
+from alma_pipeline.tracked import Tracked
 
 HARDWARE = Hardware(name="test", threads=1)
 ALONE = ["evaluation.checkpoints=[]", "evaluation.controls={}", "tracking=none"]
@@ -134,6 +135,18 @@ def test_an_adapter_of_another_base_is_refused(store: Store, mirror: Path) -> No
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"r": 3}))
     with pytest.raises(UserError, match=r"does not fit the model mono-.*tensors differ.*expected \[3, 32\]"):
         run(store, planned(store, "model=13b", "stage=parallel", "target=adopt"))
+
+
+def test_tracking_claims_no_training_for_it(store: Store, mirror: Path) -> None:
+    class Heard:
+        def node_started(self, node: str, kind: str, key: str, **more: Any) -> None:
+            self.told = kind, more["settings"], more["inputs"], more["datasets"]
+
+    plan, heard = planned(store, "model=13b", "stage=parallel", "target=adopt"), Heard()
+    Tracked(heard, plan).started(plan["parallel"], store.root)  # type: ignore[arg-type]
+    kind, told, inputs, datasets = heard.told
+    assert (kind, told["repo"], inputs) == ("released", "haoranxu/ALMA-13B-Pretrain-LoRA", {"init": plan["mono"].key})
+    assert "learning_rate" not in told and datasets == []
 
 
 @pytest.mark.parametrize(
