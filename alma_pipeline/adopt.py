@@ -38,7 +38,9 @@ def main(command: Command) -> int:
     name, source = command.names
     config = configuration.load([*searchpath(command), *command.overrides])
     store = Store(store_root())
-    plan = make_plan(config, store)
+    # Without what was published for this node, so that the plan says what is asked for.
+    published = {node: entry for node, entry in config.model.released.items() if node != name}
+    plan = make_plan(dataclasses.replace(config, model=dataclasses.replace(config.model, released=published)), store)
     step = _adopting(plan, name, source, "--adapter" in command.flags)
     store.check_writable()
     found = store.find(step.key) or _taken(store, step, plan)

@@ -68,16 +68,16 @@ def _resolve(node: Node, draft: dict[str, Step], config: Config, store: Store, f
     refusal = ""
     entry = config.model.released.get(node.name)
     fresh = _is_forced(node, draft, forced)
-    if entry and not fresh:
-        refusal = released.why_not(node, draft, config, entry)
-        if not refusal:
-            return released.adopted(node, key, entry, draft, store)
     record = store.find(key)
-    if record is not None and record.alias_of and not fresh:
+    if record is not None and record.alias_of and not fresh:  # what somebody adopted comes before what was published
         record = store.find(record.alias_of)
         if record is not None:  # its own key, so that lineage never claims training that did not happen
             source = record.result.get("repo") or record.path.name
             return Step(node, record.key, record.payload, "reuse", f"adopted: {source}", record, None, requested_key=key)
+    if entry and not fresh:
+        refusal = released.why_not(node, draft, config, entry)
+        if not refusal:
+            return released.adopted(node, key, entry, draft, store)
     step = Step(node, key, content, "reuse", "", record, None, fresh=fresh)
     reason = _why_run(node, draft, store, content, forced, record)
     if reason is None:

@@ -20,6 +20,8 @@ def why_not(node: Node, draft: dict[str, Step], config: Config, released: Releas
     if policy == "train":
         return f"{'target' if node.target else 'upstream'}=train (released: {released.repo})"
     for name in _deciding(node, draft, config):
+        if name in draft and draft[name].requested_key and draft[name].released is None:
+            return f"because {name} was adopted from elsewhere (released: {released.repo})"
         ours = _comparable(settings(draft[name].node.config if name in draft else node.config))
         theirs = released.config.get(name.rpartition(".")[2])
         if theirs is None:

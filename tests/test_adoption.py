@@ -206,6 +206,21 @@ def test_a_folder_becomes_the_output_of_a_node(
     assert AutoTokenizer.from_pretrained(adapted.path).pad_token_id is not None
 
 
+def test_what_is_adopted_by_hand_comes_before_what_was_published(
+    store: Store, tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("model=7b", "stage=parallel")
+    assert planned(store, *words)["mono"].reason == "haoranxu/ALMA-7B-Pretrain@main"
+    take(store, monkeypatch, "mono", str(make_full(tmp_path, "mine")), *words)
+    step = planned(store, *words)["mono"]
+    assert (step.verdict, step.released) == ("reuse", None) and "files" in step.payload["config"]
+    after = planned(store, "model=7b", "stage=cpo")["parallel"]
+    assert (after.verdict, after.reason) == (
+        "run", "because mono was adopted from elsewhere (released: haoranxu/ALMA-7B-Pretrain-LoRA)",
+    )  # fmt: skip
+    assert planned(store, *words, "seed=7")["mono"].reason == "haoranxu/ALMA-7B-Pretrain@main"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
