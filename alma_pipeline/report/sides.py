@@ -4,6 +4,7 @@ A checkpoint is a node name, a key or a folder; a run is its name or id, or the 
 runs; a request is its settings in quotes, with `seed=1,2,3` several.
 """
 
+import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def _checkpoint(store: Store, record: Record) -> Side:
     """With what it was made from; a group's nodes under their names without the group."""
     payloads = {base_name(record.name): record.payload} | dict(_before(store, record))
     evaluated = [(FROM_HERE, evaluation) for evaluation in _evaluations(store.records(), {record.key: record.name})]
-    return Side(f"{record.path.name}", payloads, _as_systems([evaluated], record.name))
+    return Side(record.path.name, payloads, _as_systems([evaluated], record.name))
 
 
 def _before(store: Store, record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -65,11 +66,9 @@ def _before(store: Store, record: Record) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _tracked(root: Path, text: str) -> list[list[dict[str, Any]]]:
-    if not (root / "mlflow.db").exists():
-        from os import environ
-
-        if "MLFLOW_TRACKING_URI" not in environ:
-            return []
+    """The plans of runs that MLflow remembers by these words; it is asked only where there is one to ask."""
+    if not (root / "mlflow.db").exists() and "MLFLOW_TRACKING_URI" not in os.environ:
+        return []
     from alma_pipeline.tracking import runs
 
     return runs.plans(root, text)
