@@ -1,10 +1,14 @@
 """Which examples a step trains on, and how they are split into micro-batches over ranks: pure functions of numbers.
 
+A micro-batch is either one packed row, whose size is the sum of its examples' lengths, or padded rows.
+
 Knows no example and no tensor. Every rank computes the same split, so that nothing has to be communicated.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from functools import lru_cache
+from heapq import heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +40,43 @@ def check_budget(longest: int, row_tokens: int, name: str) -> None:
         )
 
 
-def micro_batches(lengths: Sequence[int], budget: int, ranks: int, overhead: int) -> list[list[list[int]]]:
+def packed_batches(lengths: Sequence[int], budget: int, ranks: int) -> list[list[list[int]]]:
     """For each rank its micro-batches, each a list of places in `lengths`; equally many for all, empty ones at the end.
 
-    A micro-batch's padded size, rows times longest, stays within `budget` tokens. Examples are sorted by length and
-    cut where padded tokens plus `overhead` tokens a micro-batch are fewest.
+    A micro-batch holds at most `budget` tokens. Best fit says how few rows are enough, a number that all ranks share
+    out evenly; the examples are then spread so that no row is longer than it must be.
     """
-    by_length = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
-    pieces = [[by_length[i] for i in range(*cut)] for cut in _cuts([lengths[i] for i in by_length], budget, overhead)]
+    rows = best_fit(lengths, budget)
+    even = _spread(lengths, min(-(-len(rows) // ranks) * ranks, len(lengths)))
+    if all(_sum(row, lengths) <= budget for row in even):
+        rows = even
+    return _deal(rows, [_sum(row, lengths) for row in rows], ranks)
+
+
+def best_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Rows of places whose lengths sum to at most `budget`: longest first, each into the fullest row it fits
+    (best fit decreasing needs at most 11/9 of the fewest rows possible; Johnson et al. 1974)."""
+    rows: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # sorted: room left, row
+    for place in _falling(lengths):
+        at = bisect_left(rooms, (lengths[place], -1))
+        room, row = rooms.pop(at) if at < len(rooms) else (budget, len(rows))
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(place)
+        insort(rooms, (room - lengths[place], row))
+    return rows
+
+
+def padded_batches(lengths: Sequence[int], budget: int, ranks: int, overhead: int) -> list[list[list[int]]]:
+    """As `packed_batches`, for rows that are padded to the longest of them: rows times longest stays within `budget`.
+
+    Examples are sorted by length and cut where padded tokens plus `overhead` tokens a micro-batch are fewest.
+    """
+    by_length = _falling(lengths)
+    pieces = [[by_length[i] for i in range(*cut)] for cut in cuts([lengths[i] for i in by_length], budget, overhead)]
     _fill_rounds(pieces, lengths, ranks)
-    return _deal(pieces, lengths, ranks)
+    return _deal(pieces, [padded(piece, lengths) for piece in pieces], ranks)
 
 
 def padded(piece: Sequence[int], lengths: Sequence[int]) -> int:
@@ -53,10 +84,11 @@ def padded(piece: Sequence[int], lengths: Sequence[int]) -> int:
     return len(piece) * max((lengths[place] for place in piece), default=0)
 
 
-def _cuts(lengths: list[int], budget: int, overhead: int) -> list[tuple[int, int]]:
-    """Spans of falling `lengths` with the least total cost: cost[i] is the best for the first i examples."""
+def cuts(lengths: list[int], budget: int, overhead: int) -> list[tuple[int, int]]:
+    """Spans of falling `lengths` that fit the budget when padded, with the least total cost of padded tokens and
+    `overhead` a span."""
     sizes = np.asarray(lengths, dtype=np.int64)
-    cost = np.zeros(len(sizes) + 1, dtype=np.int64)
+    cost = np.zeros(len(sizes) + 1, dtype=np.int64)  # cost[i]: the best for the first i examples
     start = np.zeros(len(sizes) + 1, dtype=np.int64)
     first = 0
     for end in range(1, len(sizes) + 1):
@@ -84,13 +116,32 @@ def _fill_rounds(pieces: list[list[int]], lengths: Sequence[int], ranks: int) ->
         del largest[len(largest) // 2 :]
 
 
-def _deal(pieces: list[list[int]], lengths: Sequence[int], ranks: int) -> list[list[list[int]]]:
+def _falling(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+
+
+def _sum(piece: Sequence[int], lengths: Sequence[int]) -> int:
+    return sum(lengths[place] for place in piece)
+
+
+def _spread(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """`count` rows of nearly equal sums: longest first, each into the shortest row so far."""
+    rows: list[list[int]] = [[] for _ in range(count)]
+    heap = [(0, row) for row in range(count)]
+    for place in _falling(lengths):
+        size, row = heap[0]
+        rows[row].append(place)
+        heapreplace(heap, (size + lengths[place], row))
+    return rows
+
+
+def _deal(pieces: list[list[int]], costs: list[int], ranks: int) -> list[list[list[int]]]:
     """Costliest first, each to the least loaded rank that still has a round free."""
     rounds = -(-len(pieces) // ranks)
     hands: list[list[list[int]]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
-    for piece in sorted(pieces, key=lambda piece: (-padded(piece, lengths), piece)):
+    for cost, piece in sorted(zip(costs, pieces, strict=True), key=lambda found: (-found[0], found[1])):
         rank = min((r for r in range(ranks) if len(hands[r]) < rounds), key=lambda r: loads[r])
         hands[rank].append(piece)
-        loads[rank] += padded(piece, lengths)
+        loads[rank] += cost
     return [hand + [[]] * (rounds - len(hand)) for hand in hands]

@@ -1,11 +1,15 @@
 """Log-probabilities of chosen tokens under a causal language model, without holding all logits at once. Not a loss."""
 
+from typing import Any
+
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+
+from alma_pipeline.ml.label_scores import label_scores
 
 PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose logits are exactly `lm_head(model(...))`: no scaling, no soft cap."""
@@ -22,21 +26,30 @@ def chunks_for(row_tokens: int, vocabulary: int) -> int:
     return 1 if row_tokens * vocabulary <= WHOLE_LOGITS else 8
 
 
-def label_logprobs(model: nn.Module, inputs: dict[str, Tensor], positions: Tensor, labels: Tensor, chunks: int) -> Tensor:
-    """[n] float32 log-probabilities (nats) of `labels` [n]; n may be 0, and the graph is whole even then.
+def label_logprobs(model: nn.Module, inputs: dict[str, Any], positions: Tensor, labels: Tensor, chunks: int) -> Tensor:
+    """[n] log-probabilities (nats), float32 or wider, of `labels` [n]; n may be 0, and the graph is whole even then.
 
-    `inputs` are the model's own arguments (`input_ids` [rows, length], and as wanted `attention_mask`,
-    `position_ids`); `positions` [n] index the flattened [rows * length] hidden states that predict each label.
+    `inputs` are the model's own arguments (`input_ids` [rows, length] and what goes with its layout); `positions` [n]
+    index the flattened [rows * length] hidden states that predict each label.
     """
     causal = causal_model(model)
     if causal.config.model_type not in PLAIN_HEAD:
         return _score_logits(model(**inputs, use_cache=False).logits.flatten(0, 1).index_select(0, positions), labels)
-    hidden = causal.model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1).index_select(0, positions)
+    hidden = hidden_states(model, inputs).flatten(0, 1).index_select(0, positions)
     if chunks == 1:
         return _score_hidden(causal.lm_head, hidden, labels)
+    head = causal.lm_head
+    if type(head) is nn.Linear and head.bias is None and not hasattr(head.weight, "ds_id"):
+        return label_scores(hidden, head.weight, labels, chunks)
+    # ZeRO-3 holds a slice of the head, and an adapter changes it: both want the module itself to be called.
     pieces = zip(hidden.tensor_split(chunks), labels.tensor_split(chunks), strict=True)
-    scored = [checkpoint(_score_hidden, causal.lm_head, *piece, use_reentrant=False) for piece in pieces]
-    return torch.cat(scored)
+    return torch.cat([checkpoint(_score_hidden, head, *piece, use_reentrant=False) for piece in pieces])
+
+
+def hidden_states(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    """[rows, length, hidden] states that the head takes."""
+    states: Tensor = causal_model(model).base_model(**inputs, use_cache=False).last_hidden_state
+    return states
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:
@@ -49,4 +62,4 @@ def _score_hidden(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
 
 
 def _score_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    return -cross_entropy(logits.float(), labels, reduction="none")
+    return -cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="none")

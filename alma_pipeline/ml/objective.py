@@ -1,44 +1,79 @@
 """What a training stage minimises: a model wrapped with its loss. Not the loop, which `training` holds.
 
-The loop knows examples only through an objective. It asks for `length` to cut a global batch into micro-batches, for
-`norms` of the whole global batch, and sums `forward` over micro-batches and ranks: that sum is the batch's loss,
-however it was split. The language-model objective below is the one of `mono`, `parallel` and `group_adapter`.
+The loop knows examples only through an objective. It lets `micro_batches` cut a global batch, asks for `norms` of the
+whole global batch, and sums `forward` over micro-batches and ranks: that sum is the batch's loss, however it was
+split. The language-model objective below is the one of `mono`, `parallel` and `group_adapter`.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alma_pipeline.ml.batches import packed_batches, padded_batches
 from alma_pipeline.ml.examples import Tokens
+from alma_pipeline.ml.layouts import Item
 from alma_pipeline.ml.logprobs import causal_model, chunks_for, label_logprobs
+from alma_pipeline.ml.packing import LAYOUTS, choose
 
 Example = TypeVar("Example")
 Norms = TypeVar("Norms")
-Batch = dict[str, Tensor]
-MODEL_INPUTS: tuple[str, ...] = ("input_ids", "attention_mask")
+Batch = dict[str, Any]
+"""Tensors on the CPU, and dictionaries and tuples of them."""
 
 
 class Objective(nn.Module, ABC, Generic[Example, Norms]):
     """A model and its loss in one module, so that `deepspeed.initialize` sees all of the forward pass."""
 
     def __init__(self, model: nn.Module, row_tokens: int) -> None:
-        """`row_tokens` is the token budget of a micro-batch, which fixes in how many pieces logits are computed."""
+        """`row_tokens` is the token budget of a micro-batch, which fixes in how many pieces logits are computed.
+
+        Packed rows are used where the model is seen to be right on them.
+        """
         super().__init__()
         self.model = model
+        self.row_tokens = row_tokens
         self.chunks = chunks_for(row_tokens, causal_model(model).config.vocab_size)
+        self.attention = str(causal_model(model).config._attn_implementation)
+        self.layout = choose(model)
 
     @abstractmethod
+    def items(self, example: Example) -> list[Item]:
+        """The example as prompts and their answers, all of whose tokens bear loss; items do not see each other."""
+
     def length(self, example: Example) -> int:
-        """Tokens the example takes in a row: its prompt and all it trains on, before padding."""
+        """Tokens the example takes in a micro-batch: its prompts and all it trains on, before padding."""
+        return sum(map(self._item_length, self.items(example)))
 
-    @abstractmethod
+    def _item_length(self, item: Item) -> int:
+        sizes = [len(answer) for answer in item.answers]
+        packed, padded = len(item.prompt) + sum(sizes), len(sizes) * (len(item.prompt) + max(sizes))
+        return packed if self.layout == "packed" else padded
+
     def labels(self, example: Example) -> int:
         """Tokens of it that bear loss; their sum is compared with what `forward` really saw."""
+        return sum(len(answer) for item in self.items(example) for answer in item.answers)
+
+    def micro_batches(self, examples: Sequence[Example], ranks: int, overhead: int) -> list[list[list[int]]]:
+        """For each rank its micro-batches of places in `examples`, each within the token budget; see `batches`.
+
+        `overhead` is what a micro-batch costs beside its tokens, in tokens.
+        """
+        lengths = [self.length(example) for example in examples]
+        if self.layout == "packed":
+            return packed_batches(lengths, self.row_tokens, ranks)
+        return padded_batches(lengths, self.row_tokens, ranks, overhead)
+
+    def rows(self, examples: Sequence[Example]) -> Batch:
+        """The model's `inputs`, `positions` and `labels` of one micro-batch; see `layouts.Rows`."""
+        return LAYOUTS[self.layout]([item for example in examples for item in self.items(example)])._asdict()
+
+    def logprobs(self, batch: Batch) -> Tensor:
+        """[labels] log-probabilities (nats) of the batch's labels."""
+        return label_logprobs(self.model, batch["inputs"], batch["positions"], batch["labels"], self.chunks)
 
     @abstractmethod
     def norms(self, examples: Sequence[Example]) -> Norms:
@@ -62,34 +97,19 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
 class LanguageModel(Objective[Tokens, int]):
     """Mean cross-entropy (nats) over all label tokens of the global batch: those after each example's prompt."""
 
-    def length(self, example: Tokens) -> int:
-        return len(example.ids)
-
-    def labels(self, example: Tokens) -> int:
-        return len(example.ids) - example.prompt
+    def items(self, example: Tokens) -> list[Item]:
+        return [Item(example.ids[: example.prompt], (example.ids[example.prompt :],))]
 
     def norms(self, examples: Sequence[Tokens]) -> int:
         """The number of labels."""
         return sum(self.labels(example) for example in examples)
 
     def collate(self, examples: Sequence[Tokens]) -> Batch:
-        """Rows padded on the right: a causal model's states at real tokens do not see the padding."""
-        lengths = np.array([len(example.ids) for example in examples] or [1])
-        prompts = np.array([example.prompt for example in examples] or [1])
-        ids = np.zeros((len(lengths), lengths.max()), dtype=np.int64)
-        for row, example in enumerate(examples):
-            ids[row, : len(example.ids)] = example.ids
-        real = np.arange(ids.shape[1]) < lengths[:, None]
-        predicted = np.flatnonzero(real & (np.arange(ids.shape[1]) >= prompts[:, None]))
         known = float(sum(example.bytes for example in examples))
-        batch = {"input_ids": ids, "positions": predicted - 1, "labels": ids.ravel()[predicted], "bytes": np.array(known)}
-        if not real.all():
-            batch["attention_mask"] = real.astype(np.int64)
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
+        return self.rows(examples) | {"bytes": torch.tensor(known, dtype=torch.float64)}
 
     def forward(self, batch: Batch, norms: int) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
-        total = -label_logprobs(self.model, inputs, batch["positions"], batch["labels"], self.chunks).sum()
+        total = -self.logprobs(batch).sum()
         labels = torch.full((), len(batch["labels"]), dtype=torch.float64, device=total.device)
         return total / norms, {"labels": labels, "nll": total.detach().double(), "bytes": batch["bytes"]}
 

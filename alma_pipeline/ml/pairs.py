@@ -30,6 +30,8 @@ class Pair(NamedTuple):
     """[chosen] EOS last; every token of an answer is a label"""
     rejected: NDArray[np.int32]
     """[rejected] EOS last"""
+    reference: tuple[float, float] | None = None
+    """Log-probabilities (nats) of the chosen and the rejected answer under the model that training starts from."""
 
 
 @dataclass(frozen=True)
@@ -142,5 +144,5 @@ def pair_of(chosen: Example, rejected: Example, prompter: Prompter) -> Pair:
         # Some models spell BOS and EOS alike, so the last token is left out of the count.
         assert example.ids[:-1].count(prompter.bos) == 1, "a sequence must have one BOS (B57)"
         assert example.ids[-1] == prompter.eos, "an answer must end with EOS"
-    sides = (example.ids[example.prompt :] for example in (chosen, rejected))
-    return Pair(np.array(prompt, np.int32), *(np.array(ids, np.int32) for ids in sides))
+    first, second = (np.array(example.ids[example.prompt :], np.int32) for example in (chosen, rejected))
+    return Pair(np.array(prompt, np.int32), first, second)

@@ -1,17 +1,32 @@
-"""Preference losses as functions of log-probability sums: CPO and ARPO. No model, no batch, no token is seen here.
+"""Preference losses as functions of log-probability sums. No model, no batch, no token is seen here.
 
 For each of P pairs: `s_w` and `s_l` are the sums of the log-probabilities (nats) of the chosen and the rejected
 answer's label tokens, the end token included and the prompt excluded; `n_w` and `n_l` are the numbers of those labels.
 Every loss here is a micro-batch's share of the global batch's loss: what it divides by is counted over the global
 batch, so the shares of any split add up to the same number.
+
+With h = (s_w - r_w) - (s_l - r_l), where r are the sums under the model that training starts from, and
+d = s_w/n_w - s_l/n_l, the loss of a pair and what is added to it are, by name:
+
+    cpo        -log sigmoid(beta (s_w - s_l))     + NLL    CPO (arXiv 2401.08417, Eqs. 3 and 5); ARPO with a `Tau`
+    hinge      max(0, 1 - beta (s_w - s_l))       + NLL    SLiC-HF (arXiv 2305.10425, Eq. 3)
+    cpo_simpo  -log sigmoid(beta d - gamma)       + NLL    CPO-SimPO (repository fe1ixxu/CPO_SIMPO)
+    simpo      -log sigmoid(beta d - gamma)                SimPO (arXiv 2405.14734, Eq. 6)
+    dpo        -log sigmoid(beta h)                        DPO (arXiv 2305.18290, Eq. 7)
+    ipo        (h - 1 / (2 beta))^2                        IPO (arXiv 2310.12036, Eq. 17, tau there is beta here)
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, relu
+
+WITH_LIKELIHOOD = frozenset({"cpo", "hinge", "cpo_simpo"})
+"""Losses that `nll_weight` times the likelihood term belongs to."""
+WITH_REFERENCE = frozenset({"dpo", "ipo"})
+"""Losses that need the sums under the model that training starts from."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,8 @@ class Sums:
     """n_w, each at least 1"""
     rejected_labels: Tensor
     """n_l, each at least 1"""
+    reference: Tensor | None = None
+    """[P, 2] r_w and r_l, constants"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,9 @@ class Terms:
     """`token`: the likelihood term is a mean over the chosen labels; `sequence`: a sum per answer, mean over pairs."""
     tau: Tau | None = None
     """None is CPO, where the rejected answer weighs 1."""
+    loss: str = "cpo"
+    gamma: float = 0.0
+    """Margin of `simpo` and `cpo_simpo`, in units of beta times nats a token."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,23 @@ def pair_losses(sums: Sums, beta: float, tau: Tau | None) -> Tensor:
     return -logsigmoid(beta * (sums.chosen - tau_values(sums, tau) * sums.rejected))
 
 
+def named_losses(sums: Sums, terms: Terms) -> Tensor:
+    """[P] losses of the pairs by `terms.loss`. Raises ValueError for an unknown name, or without needed references."""
+    if terms.loss == "cpo":
+        return pair_losses(sums, terms.beta, terms.tau)
+    if terms.loss == "hinge":
+        return relu(1 - terms.beta * (sums.chosen - sums.rejected))
+    if terms.loss in ("simpo", "cpo_simpo"):
+        per_token = sums.chosen / sums.chosen_labels - sums.rejected / sums.rejected_labels
+        return -logsigmoid(terms.beta * per_token - terms.gamma)
+    if terms.loss not in WITH_REFERENCE or sums.reference is None:
+        raise ValueError(f"loss={terms.loss} with reference sums {sums.reference}")
+    margin = (sums.chosen - sums.reference[:, 0]) - (sums.rejected - sums.reference[:, 1])
+    if terms.loss == "dpo":
+        return -logsigmoid(terms.beta * margin)
+    return (margin - 1 / (2 * terms.beta)).square()
+
+
 def nll_divisor(nll_norm: str, norms: Norms) -> int:
     """What the likelihood term, minus the sum of s_w (arXiv 2401.08417, Eq. 5), is divided by."""
     if nll_norm not in ("token", "sequence"):
@@ -106,22 +143,32 @@ def nll_divisor(nll_norm: str, norms: Norms) -> int:
 
 def loss_share(sums: Sums, terms: Terms, norms: Norms) -> Tensor:
     """Scalar share of the global batch's loss, mean(pair loss) + nll_weight * NLL; 0 for no pairs."""
-    pair_term = pair_losses(sums, terms.beta, terms.tau).sum() / norms.pairs
+    pair_term = named_losses(sums, terms).sum() / norms.pairs
     nll = -sums.chosen.sum() / nll_divisor(terms.nll_norm, norms)
-    return pair_term + terms.nll_weight * nll
+    return pair_term + _nll_weight(terms) * nll
+
+
+def _nll_weight(terms: Terms) -> float:
+    return terms.nll_weight if terms.loss in WITH_LIKELIHOOD else 0.0
 
 
 def statistics(sums: Sums, terms: Terms) -> dict[str, Tensor]:
     """Sums over the pairs, without gradient, so that ranks and micro-batches add up; `means` makes figures of them."""
     chosen, rejected = sums.chosen.detach(), sums.rejected.detach()
-    detached = Sums(chosen, rejected, sums.chosen_labels, sums.rejected_labels)
+    detached = replace(sums, chosen=chosen, rejected=rejected)
+    reference = (
+        torch.zeros(len(chosen), 2, dtype=chosen.dtype, device=chosen.device) if sums.reference is None else sums.reference
+    )
+    gains = torch.stack([chosen, rejected], 1) - reference
     return {
         "pairs": torch.tensor(float(chosen.numel()), dtype=chosen.dtype, device=chosen.device),
         "chosen_labels": sums.chosen_labels.sum().to(chosen.dtype),
-        "pair_loss": pair_losses(detached, terms.beta, terms.tau).sum(),
+        "pair_loss": named_losses(detached, terms).sum(),
         "chosen": chosen.sum(),
         "rejected": rejected.sum(),
-        "accurate": (chosen > rejected).sum().to(chosen.dtype),
+        "chosen_gain": gains[:, 0].sum(),
+        "rejected_gain": gains[:, 1].sum(),
+        "accurate": (gains[:, 0] > gains[:, 1]).sum().to(chosen.dtype),
         "tau": tau_values(detached, terms.tau).sum(),
     }
 
@@ -129,7 +176,8 @@ def statistics(sums: Sums, terms: Terms) -> dict[str, Tensor]:
 def means(totals: dict[str, float], terms: Terms) -> dict[str, float]:
     """Figures of a batch or a data set from its totals of `statistics`, under the names they are logged by.
 
-    Rewards are beta times a log-probability; a pair is accurate when s_w > s_l, ties are not.
+    Rewards are beta times a log-probability, or times its gain over the reference where there is one; a pair is
+    accurate when the chosen answer has the larger of them, ties are not.
     Raises ValueError when there is no pair.
     """
     if not totals["pairs"]:
@@ -138,12 +186,12 @@ def means(totals: dict[str, float], terms: Terms) -> dict[str, float]:
     nll = -totals["chosen"] / totals["chosen_labels"]
     divided = nll if terms.nll_norm == "token" else -totals["chosen"] / pairs
     return {
-        "loss": totals["pair_loss"] / pairs + terms.nll_weight * divided,
+        "loss": totals["pair_loss"] / pairs + _nll_weight(terms) * divided,
         "preference_loss": totals["pair_loss"] / pairs,
         "nll": nll,
-        "rewards/chosen": beta * totals["chosen"] / pairs,
-        "rewards/rejected": beta * totals["rejected"] / pairs,
-        "rewards/margins": beta * (totals["chosen"] - totals["rejected"]) / pairs,
+        "rewards/chosen": beta * totals["chosen_gain"] / pairs,
+        "rewards/rejected": beta * totals["rejected_gain"] / pairs,
+        "rewards/margins": beta * (totals["chosen_gain"] - totals["rejected_gain"]) / pairs,
         "rewards/accuracies": totals["accurate"] / pairs,
         "logps/chosen": totals["chosen"] / pairs,
         "logps/rejected": totals["rejected"] / pairs,

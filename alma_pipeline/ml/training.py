@@ -18,10 +18,13 @@ from torch import Tensor, nn
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml import randomness, resume
-from alma_pipeline.ml.batches import check_budget, global_batch, micro_batches
+from alma_pipeline.ml.attention import own_attention
+from alma_pipeline.ml.batches import check_budget, global_batch
 from alma_pipeline.ml.distributed import World, everyone, total
 from alma_pipeline.ml.engine import Engine, adamw
 from alma_pipeline.ml.examples import Split
+from alma_pipeline.ml.feeding import on_device
+from alma_pipeline.ml.logprobs import causal_model
 from alma_pipeline.ml.models import Trainee
 from alma_pipeline.ml.objective import Objective
 from alma_pipeline.ml.schedule import evaluation_steps, learning_rate, total_steps
@@ -85,6 +88,7 @@ def train(
         "seconds": progress.seconds,
         "start_seconds": start_seconds,
         "tokens_per_second": progress.tokens / progress.seconds,
+        "layout": objective.layout,
         "peak_memory_bytes": max(everyone(_peak_memory(world.device))),
         "before": progress.before,
         "after": kept.measures,
@@ -154,7 +158,8 @@ class _Loop(Generic[Example, Norms]):
         """Measure and log the current weights on the dev set."""
         measures = evaluate(self.objective, self.engine, self.dev, self.world, self.job.hardware)
         if self.score:
-            measures["score"] = self.score(self.trainee.model)
+            with own_attention(causal_model(self.trainee.model), self.objective.attention):
+                measures["score"] = self.score(self.trainee.model)
         self.job.log(self.progress.step, self.steps, {f"dev/{name}": value for name, value in measures.items()})
         return measures
 
@@ -199,12 +204,10 @@ def accumulate(
 ) -> dict[str, Tensor]:
     """Run a batch in micro-batches, this rank's share of them; the objective's sums over that share, on the device."""
     norms = objective.norms(examples)
-    lengths = [objective.length(example) for example in examples]
     totals: dict[str, Tensor] = {}
-    for places in micro_batches(lengths, hardware.row_tokens, world.size, _overhead(hardware))[world.rank]:
-        batch = objective.collate([examples[place] for place in places])
-        on_device = {name: tensor.to(world.device, non_blocking=True) for name, tensor in batch.items()}
-        loss, sums = engine(on_device, norms)
+    pieces = objective.micro_batches(examples, world.size, _overhead(hardware))[world.rank]
+    for batch in on_device((objective.collate([examples[place] for place in piece]) for piece in pieces), world.device):
+        loss, sums = engine(batch, norms)
         use_loss(loss)
         totals = {name: totals[name] + value for name, value in sums.items()} if totals else sums
     return totals

@@ -26,7 +26,8 @@ def run(job: Job) -> dict[str, Any]:
     pairs = {name: read_pairs(triples / f"{name}.jsonl", prompter, limits) for name in ("train", "dev")}
     trainee = open_for_training(init, config, job.hardware, dropout=0.0)
     objective = PreferenceModel(trainee.model, job.hardware.row_tokens, terms(config))
-    result = train(job, world, trainee, objective, as_split(pairs["train"].kept), as_split(pairs["dev"].kept))
+    data, dev = (as_split(pairs[name].kept, objective) for name in ("train", "dev"))
+    result = train(job, world, trainee, objective, data, dev)
     return result | {"pairs": {name: found.counts() for name, found in pairs.items()}}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.batches import check_budget, global_batch, micro_batches, order, padded
+from alma_pipeline.ml.batches import best_fit, check_budget, global_batch, order, packed_batches, padded, padded_batches
 
 
 def test_order_is_a_permutation_of_its_own_for_each_seed_and_epoch() -> None:
@@ -39,23 +39,44 @@ def random_cases() -> list[tuple[list[int], int, int]]:
     ]
 
 
-def test_each_example_falls_to_one_rank_once_and_rounds_are_equal() -> None:
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_each_example_falls_to_one_rank_once_and_rounds_are_equal(layout: str) -> None:
     """B5: budgets and ranks never change what a global batch is."""
     for lengths, budget, ranks in random_cases():
-        hands = micro_batches(lengths, budget, ranks, overhead=16)
+        is_packed = layout == "packed"
+        hands = packed_batches(lengths, budget, ranks) if is_packed else padded_batches(lengths, budget, ranks, overhead=16)
         assert len(hands) == ranks
         assert len({len(hand) for hand in hands}) == 1
-        assert sorted(place for hand in hands for piece in hand for place in piece) == list(range(len(lengths)))
-        assert all(padded(piece, lengths) <= budget for hand in hands for piece in hand)
+        pieces = [piece for hand in hands for piece in hand]
+        assert sorted(place for piece in pieces for place in piece) == list(range(len(lengths)))
+        assert all((total(piece, lengths) if is_packed else padded(piece, lengths)) <= budget for piece in pieces)
         # Empty micro-batches only where there are not enough examples to go round.
-        assert len(lengths) < ranks * len(hands[0]) or all(piece for hand in hands for piece in hand)
+        assert len(lengths) < ranks * len(hands[0]) or all(pieces)
+
+
+def total(piece: list[int], lengths: list[int]) -> int:
+    return sum(lengths[place] for place in piece)
+
+
+def test_best_fit_fills_the_fullest_row_that_has_room() -> None:
+    lengths = [4, 3, 7, 3, 2]
+    assert best_fit(lengths, 10) == [[2, 1], [0, 3, 4]]
+    assert best_fit([], 10) == []
+
+
+def test_packed_rows_are_few_and_full() -> None:
+    """Best fit decreasing stays within 11/9 of the fewest rows there can be; on sentences it leaves next to no room."""
+    lengths = np.random.default_rng(3).integers(20, 160, 500).tolist()
+    rows = packed_batches(lengths, 1024, 1)[0]
+    assert len(rows) <= 1.02 * sum(lengths) / 1024 + 1
+    assert max(total(row, lengths) for row in rows) <= min(1024, 1.02 * sum(lengths) / len(rows))
 
 
 def test_cut_is_the_cheapest_there_is() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         lengths, budget, overhead = sorted(rng.integers(1, 20, 8).tolist())[::-1], 60, 7
-        found = micro_batches(lengths, budget, 1, overhead)[0]
+        found = padded_batches(lengths, budget, 1, overhead)[0]
         cost = sum(padded(piece, lengths) + overhead for piece in found)
         assert cost == cheapest(lengths, budget, overhead)
 
@@ -73,8 +94,12 @@ def cheapest(lengths: list[int], budget: int, overhead: int) -> int:
 
 def test_load_is_balanced_over_ranks() -> None:
     lengths = np.random.default_rng(2).integers(5, 60, 256).tolist()
-    loads = [sum(padded(piece, lengths) for piece in hand) for hand in micro_batches(lengths, 512, 4, overhead=16)]
+    loads = [sum(padded(piece, lengths) for piece in hand) for hand in padded_batches(lengths, 512, 4, overhead=16)]
     assert max(loads) < 1.1 * min(loads)
+    rounds = zip(*packed_batches(lengths, 512, 4), strict=True)
+    for round_ in rounds:
+        sizes = [total(piece, lengths) for piece in round_]
+        assert max(sizes) < 1.1 * min(sizes)
 
 
 def test_budget_below_the_longest_example_names_both_numbers() -> None:

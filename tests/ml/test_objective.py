@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from training_bed import VOCABULARY
-from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
-from alma_pipeline.ml.batches import micro_batches
+from alma_pipeline.ml.batches import packed_batches
 from alma_pipeline.ml.examples import Tokens
 from alma_pipeline.ml.logprobs import WHOLE_LOGITS, chunks_for
 from alma_pipeline.ml.objective import LanguageModel
@@ -49,6 +49,15 @@ def opt() -> OPTForCausalLM:
     return OPTForCausalLM(config)
 
 
+def bloom() -> BloomForCausalLM:
+    """Its attention does not let itself be replaced."""
+    torch.manual_seed(0)
+    config = BloomConfig(
+        vocab_size=VOCABULARY, hidden_size=16, n_layer=2, n_head=2, hidden_dropout=0.0, attention_dropout=0.0, pad_token_id=2
+    )
+    return BloomForCausalLM(config)
+
+
 def examples(count: int = 12) -> list[Tokens]:
     """Unequal lengths and label counts; the first has one label only, the second a prompt of BOS alone."""
     rng = np.random.default_rng(0)
@@ -75,7 +84,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("row_tokens", [FEW, MANY])
-@pytest.mark.parametrize("make", [llama, opt])
+@pytest.mark.parametrize("make", [llama, opt, bloom])
 def test_loss_and_gradient_are_hugging_faces(make: type[nn.Module], row_tokens: int) -> None:
     """B57, B58: prompts and padding bear no loss, the end token does."""
     model, batch = make(), examples()
@@ -83,6 +92,7 @@ def test_loss_and_gradient_are_hugging_faces(make: type[nn.Module], row_tokens: 
     their.backward()
     expected = gradients(model)
     objective = LanguageModel(model, row_tokens)
+    assert objective.layout == ("padded" if make is bloom else "packed")
     loss, sums = objective(objective.collate(batch), objective.norms(batch))
     loss.backward()
     assert loss.item() == pytest.approx(their.item(), rel=1e-6)
@@ -102,7 +112,7 @@ def test_shares_of_any_split_add_up(budget: int, ranks: int, row_tokens: int) ->
     whole.backward()
     expected = gradients(model)
     total, lengths = 0.0, [objective.length(example) for example in batch]
-    for hand in micro_batches(lengths, budget, ranks, overhead=8):
+    for hand in packed_batches(lengths, budget, ranks):
         for places in hand:
             loss, _ = objective(objective.collate([batch[place] for place in places]), norms)
             loss.backward()
@@ -113,7 +123,7 @@ def test_shares_of_any_split_add_up(budget: int, ranks: int, row_tokens: int) ->
 
 
 @pytest.mark.parametrize("row_tokens", [FEW, MANY])
-@pytest.mark.parametrize("make", [llama, opt])
+@pytest.mark.parametrize("make", [llama, opt, bloom])
 def test_empty_micro_batch_touches_every_parameter_with_nothing(make: type[nn.Module], row_tokens: int) -> None:
     model = make()
     objective = LanguageModel(model, row_tokens)
@@ -130,17 +140,6 @@ def test_sums_have_the_same_names_for_any_batch() -> None:
     objective = LanguageModel(llama(), FEW)
     names = [list(objective(objective.collate(batch), 7)[1]) for batch in ([], examples())]
     assert names[0] == names[1]
-
-
-def test_batch_is_padded_on_the_right_and_masked() -> None:
-    """B59"""
-    objective = LanguageModel(llama(), FEW)
-    batch = objective.collate([Tokens(np.array([0, 5, 6, 7], np.int32), 2), Tokens(np.array([0, 8], np.int32), 1)])
-    assert batch["input_ids"].tolist() == [[0, 5, 6, 7], [0, 8, 0, 0]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    assert batch["labels"].tolist() == [6, 7, 8]
-    assert batch["positions"].tolist() == [1, 2, 4]
-    assert "attention_mask" not in objective.collate([Tokens(np.array([0, 8], np.int32), 1)] * 2)
 
 
 def test_measures() -> None:

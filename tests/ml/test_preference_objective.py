@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alma_pipeline.ml.batches import micro_batches
 from alma_pipeline.ml.pairs import Pair
 from alma_pipeline.ml.preference import Tau, Terms, paper_tau, released_tau
-from alma_pipeline.ml.preference_objective import PreferenceModel, row_length
+from alma_pipeline.ml.preference_objective import PreferenceModel
 
 VOCABULARY = 40
 # Lengths of (prompt, chosen, rejected): equal and unequal, a one-token answer, a prompt of BOS alone.
@@ -100,11 +99,21 @@ def test_any_split_gives_the_same_gradient(variant: str) -> None:
     """B53: one by one, uneven pieces, pieces cut by tokens over two ranks with an empty one, and all at once."""
     objective, pairs = make_objective(VARIANTS[variant]), make_pairs()
     whole = split_gradient(objective, pairs, [list(range(8))])
-    lengths = [objective.length(pair) for pair in pairs]
-    by_tokens = list(chain.from_iterable(micro_batches(lengths, budget=64, ranks=3, overhead=0)))
+    objective.row_tokens = 32
+    by_tokens = list(chain.from_iterable(objective.micro_batches(pairs, ranks=3, overhead=0)))
     assert len(by_tokens) % 3 == 0 and len(by_tokens) > 3
     for pieces in ([[i] for i in range(8)], [[7, 0, 3], [1], [2, 4, 5, 6]], [[*range(8)], []], by_tokens):
         assert_same(split_gradient(objective, pairs, pieces), whole)
+
+
+def test_the_prompt_once_is_the_prompt_twice() -> None:
+    """A packed row of prompt, chosen, rejected against a padded row for each answer: the same loss and gradient."""
+    packed, padded = make_objective(released_tau(True)), make_objective(released_tau(True))
+    assert packed.layout == "packed"
+    padded.layout = "padded"
+    pairs, everything = make_pairs(), [list(range(8))]
+    assert packed.collate(pairs)["inputs"]["input_ids"].numel() < padded.collate(pairs)["inputs"]["input_ids"].numel()
+    assert_same(split_gradient(packed, pairs, everything), split_gradient(padded, pairs, everything))
 
 
 def test_pieces_of_logits_do_not_change_the_gradient() -> None:
@@ -132,43 +141,20 @@ def test_a_batch_of_no_pairs_has_a_gradient_of_zeros(row_tokens: int) -> None:
     assert gradient(objective, share).abs().max() == 0
 
 
-def test_collate_lays_out_both_answers_and_points_at_their_labels() -> None:
-    first = Pair(*(np.array(ids, np.int32) for ids in ([0, 11, 12], [13, 14, 1], [15, 1])))
-    second = Pair(*(np.array(ids, np.int32) for ids in ([0], [21, 1], [22, 1])))
-    batch = make_objective().collate([first, second])
-    assert batch["input_ids"].tolist() == [
-        [0, 11, 12, 13, 14, 1],
-        [0, 11, 12, 15, 1, 0],
-        [0, 21, 1, 0, 0, 0],
-        [0, 22, 1, 0, 0, 0],
-    ]
-    assert batch["attention_mask"].sum(1).tolist() == [6, 5, 3, 3]
-    assert batch["labels"].tolist() == [13, 14, 1, 15, 1, 21, 1, 22, 1]
-    assert batch["answers"].tolist() == [[3, 2], [2, 2]]
-    assert torch.equal(batch["input_ids"].flatten()[batch["positions"] + 1], batch["labels"])
-    assert batch["positions"].tolist() == [2, 3, 4, 8, 9, 12, 13, 18, 19]
-
-
-def test_rows_without_padding_carry_no_mask() -> None:
-    objective = make_objective()
-    pairs = make_pairs([(3, 4, 4), (2, 5, 5)])
-    assert "attention_mask" not in objective.collate(pairs)
-    assert_same(
-        split_gradient(objective, pairs, [[0, 1]]),
-        split_gradient(objective, pairs, [[0], [1]]),
-    )
-
-
-def test_a_micro_batch_takes_the_tokens_its_lengths_announce() -> None:
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_a_micro_batch_takes_the_tokens_its_lengths_announce(layout: str) -> None:
     """Both answers of a pair are in the same micro-batch, and its rows stay within the budget."""
-    objective, pairs = make_objective(), make_pairs()
+    objective, pairs = make_objective(row_tokens=64), make_pairs()
+    objective.layout = layout
     lengths = [objective.length(pair) for pair in pairs]
-    for piece in micro_batches(lengths, budget=64, ranks=1, overhead=0)[0]:
+    assert lengths[1] == (5 + 2 + 9 if layout == "packed" else 2 * (5 + 9))
+    for piece in objective.micro_batches(pairs, ranks=1, overhead=0)[0]:
         batch = objective.collate([pairs[place] for place in piece])
-        assert batch["input_ids"].shape[0] == 2 * len(piece) == 2 * len(batch["answers"])
-        assert batch["input_ids"].numel() == len(piece) * max(lengths[place] for place in piece) <= 64
+        sizes = [lengths[place] for place in piece]
+        tokens = sum(sizes) if layout == "packed" else len(piece) * max(sizes)
+        assert batch["inputs"]["input_ids"].numel() == tokens <= 64
         assert len(batch["labels"]) == sum(objective.labels(pairs[place]) for place in piece)
-    assert row_length(pairs[1]) == 2 * (5 + 9)
+        assert len(batch["answers"]) == len(piece)
 
 
 def test_measures_are_those_of_the_whole_however_it_was_split() -> None:

@@ -1,0 +1,91 @@
+"""Attention among examples that lie end to end in one row: each token sees its own sequence and nothing else.
+
+Everything but attention works on a packed row as it is, without padding. Here the row is taken apart into its
+sequences, a few groups of similar lengths, and put together again. Causal attention on a right-padded group needs no
+mask: what a token may see lies before it. A token may stand in several sequences, as a pair's prompt does.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
+
+NAME = "alma_packed"
+"""Of the attention function, as transformers knows it."""
+NO_MASK = (1, 1, 1, 1)
+"""Shape of the stand-in for a mask: a model takes four dimensions for a finished mask and builds none of its own."""
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    sequences: tuple[Tensor, ...] | None = None,
+    places: Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **others: Any,  # transformers' interface: every model hands over its own
+) -> tuple[Tensor, None]:
+    """[1, tokens, heads, size] out of `query` [1, heads, tokens, size] and `key`, `value` [1, key heads, tokens, size].
+
+    `sequences` holds [n, length] groups of indices into the row, anything after a sequence's end; `places` [tokens]
+    says where in the flattened groups each token's output stands. Without them this is transformers' own attention.
+    Raises NotImplementedError for what changes attention and is not known here.
+    """
+    if sequences is None or places is None:
+        others |= {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window}
+        plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **others)
+        return plain
+    unknown = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if others.get(name) is not None]
+    if unknown or query.shape[0] != 1:
+        raise NotImplementedError(f"packed attention knows one row at a time and no {unknown}")
+    row = [states[0].transpose(0, 1) for states in (query, key, value)]
+    outputs = []
+    for group in sequences:
+        q, k, v = (
+            states.index_select(0, group.flatten()).view(*group.shape, *states.shape[1:]).transpose(1, 2) for states in row
+        )
+        mask = _window(group.shape[1], sliding_window, group.device)
+        output = scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=True
+        )
+        outputs.append(output.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs).index_select(0, places)[None], None
+
+
+def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """[length, length] of what a token may see of the `window` last ones; None where that is all before it."""
+    if window is None or length <= window:
+        return None
+    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
+    return (distance >= 0) & (distance < window)
+
+
+def install(model: PreTrainedModel) -> None:
+    """Let `model` attend through `packed_attention`. Raises ValueError where its code does not let attention be chosen."""
+    AttentionInterface.register(NAME, packed_attention)
+    # Rows that are not packed get the masks that they get elsewhere.
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)
+
+
+@contextmanager
+def own_attention(model: PreTrainedModel, implementation: str) -> Iterator[None]:
+    """Within it the model attends as it did before it was set up for packed rows: for decoding."""
+    packed = model.config._attn_implementation
+    model.config._attn_implementation = implementation
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = packed

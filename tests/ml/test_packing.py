@@ -1,0 +1,131 @@
+"""Packed rows against examples run alone, on architectures that allow them; and those that do not are found out."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from alma_pipeline.ml.attention import NAME, own_attention
+from alma_pipeline.ml.layouts import Item, packed, padded
+from alma_pipeline.ml.logprobs import label_logprobs
+from alma_pipeline.ml.packing import choose
+
+VOCABULARY = 50
+SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+ROTARY = SHAPE | {"intermediate_size": 24, "num_key_value_heads": 2}
+EXPECTED = {
+    "Llama": ("packed", ROTARY),
+    "Mistral": ("packed", ROTARY | {"sliding_window": 5}),
+    "Qwen3": ("packed", ROTARY | {"head_dim": 8}),
+    "OPT": ("packed", SHAPE | {"ffn_dim": 24, "word_embed_proj_dim": 16, "dropout": 0.0}),
+    "Bloom": ("padded", SHAPE),
+}
+
+
+def make(name: str) -> PreTrainedModel:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**EXPECTED[name][1], initializer_range=0.3, pad_token_id=0)
+    model: PreTrainedModel = getattr(transformers, f"{name}ForCausalLM")(config)
+    return model.double()
+
+
+def make_items(seed: int = 0, count: int = 6) -> list[Item]:
+    """Prompts with one answer or two, of unequal lengths."""
+    random = np.random.default_rng(seed)
+
+    def text() -> np.ndarray:
+        return random.integers(0, VOCABULARY, random.integers(1, 9), np.int32)
+
+    return [Item(text(), tuple(text() for _ in range(1 + number % 2))) for number in range(count)]
+
+
+def scores(model: PreTrainedModel, items: list[Item], layout: Callable = packed) -> Tensor:
+    rows = layout(items)
+    return label_logprobs(model, rows.inputs, rows.positions, rows.labels, chunks=1)
+
+
+def separately(model: PreTrainedModel, items: list[Item]) -> Tensor:
+    """Each answer behind its own prompt, one unpadded row at a time."""
+    alone = [Item(item.prompt, (answer,)) for item in items for answer in item.answers]
+    return torch.cat([scores(model, [item], padded) for item in alone])
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_layout_is_found_by_trying(name: str) -> None:
+    model = make(name)
+    before = model.config._attn_implementation
+    assert choose(model) == EXPECTED[name][0]
+    assert model.config._attn_implementation == (NAME if EXPECTED[name][0] == "packed" else before)
+
+
+@pytest.mark.parametrize("name", [name for name, (layout, _) in EXPECTED.items() if layout == "packed"])
+def test_packed_is_separate_in_loss_and_gradient(name: str) -> None:
+    """In float64; the sliding window is kept, the prompt of two answers stands once."""
+    model, items = make(name), make_items()
+    weights = torch.randn(sum(len(answer) for item in items for answer in item.answers), dtype=torch.float64)
+    expected = separately(model, items)
+    slopes = torch.autograd.grad((expected * weights).sum(), list(model.parameters()))
+    assert choose(model) == "packed"
+    found = scores(model, items)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    for slope, other in zip(slopes, torch.autograd.grad((found * weights).sum(), list(model.parameters())), strict=True):
+        # transformers' RMSNorm works in float32 whatever the model's type.
+        torch.testing.assert_close(other, slope, rtol=1e-4, atol=1e-5)
+
+
+def test_no_example_sees_another() -> None:
+    """Changing one item, or one answer of it, moves the log-probabilities of nothing else, bit for bit."""
+    model, items = make("Llama"), make_items()
+    choose(model)
+    sizes = [[len(answer) for answer in item.answers] for item in items]
+    ends = np.cumsum([size for found in sizes for size in found])
+    before = scores(model, items).split([size for found in sizes for size in found])
+    changed = [*items]
+    prompt, (chosen, rejected) = items[1]
+    changed[1] = Item(prompt, ((chosen + 7) % VOCABULARY, rejected))
+    after = scores(model, changed).split([size for found in sizes for size in found])
+    moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert moved == [False, True, *[False] * (len(ends) - 2)]
+
+
+def test_gradient_checkpointing_recomputes_packed_attention() -> None:
+    model, items = make("Llama"), make_items()
+    choose(model)
+    expected = torch.autograd.grad(scores(model, items).sum(), list(model.parameters()))
+    model.train()
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    found = torch.autograd.grad(scores(model, items).sum(), list(model.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_set_up_for_packing_still_takes_padded_rows_and_generates() -> None:
+    model, items = make("Llama"), make_items()
+    expected = scores(model, items, padded)
+    before = model.config._attn_implementation
+    prompt = torch.tensor([[3, 4, 5]])
+    generated = model.generate(prompt, max_new_tokens=6, do_sample=False)
+    choose(model)
+    torch.testing.assert_close(scores(model, items, padded), expected)
+    with own_attention(model, before):
+        assert model.config._attn_implementation == before
+        assert torch.equal(model.generate(prompt, max_new_tokens=6, do_sample=False), generated)
+    assert model.config._attn_implementation == NAME
+
+
+def test_attention_that_is_not_known_is_refused_rather_than_left_out() -> None:
+    """A model that caps attention scores: its packed states would be wrong."""
+    model = make("Llama")
+    states = torch.randn(1, 4, 1, 4)
+    attention = transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS
+    choose(model)
+    rows = packed([Item(np.array([1], np.int32), (np.array([], np.int32),))]).inputs
+    with pytest.raises(NotImplementedError, match=r"no \['softcap'\]"):
+        attention[NAME](model, states, states, states, None, sequences=rows["sequences"], places=rows["places"], softcap=30.0)
+    assert math.isfinite(states.sum())
