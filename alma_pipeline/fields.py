@@ -21,15 +21,23 @@ def number(
     at_least: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
+    as_before: float | None = None,
 ) -> Any:
-    """A number within limits; None passes where the annotation allows it, and MISSING makes it required."""
+    """A number within limits; None passes where the annotation allows it, and MISSING makes it required.
+
+    `as_before` is for a field that came later: the value that means what its absence meant (see `identity`).
+    """
     limits = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
-    return dataclasses.field(default=default, metadata={"limits": limits})
+    return dataclasses.field(default=default, metadata={"limits": limits} | _later(as_before))
 
 
-def choice(default: str, *others: str) -> Any:
-    """One word of a few."""
-    return dataclasses.field(default=default, metadata={"choices": (default, *others)})
+def choice(default: str, *others: str, as_before: str | None = None) -> Any:
+    """One word of a few; `as_before` as for `number`."""
+    return dataclasses.field(default=default, metadata={"choices": (default, *others)} | _later(as_before))
+
+
+def _later(as_before: Any) -> dict[str, Any]:
+    return {} if as_before is None else {"as_before": as_before}
 
 
 def added_later(item: Any) -> Any:

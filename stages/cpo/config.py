@@ -9,6 +9,11 @@ from alma_pipeline.schema import Language, Training
 @dataclass(frozen=True, kw_only=True)
 class Config(Training):
     kind: str = "cpo"
+    loss: str = choice("cpo", "hinge", "simpo", "cpo_simpo", "dpo", "ipo", as_before="cpo")
+    """What is minimised; formulas and sources: `alma_pipeline.ml.preference`. `nll_weight` counts for cpo, hinge and
+    cpo_simpo; dpo and ipo measure against the parent checkpoint."""
+    gamma: float = number(0.5, at_least=0, as_before=0.5)
+    """Target margin of simpo and cpo_simpo, after beta (TRL's CPOConfig.simpo_gamma: 0.5)."""
     beta: float = number(0.1, above=0)
     """Sharpness of the preference term (paper, sec. 4.2)."""
     nll_weight: float = number(1.0, at_least=0)

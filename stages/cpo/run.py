@@ -1,4 +1,4 @@
-"""Contrastive preference optimisation: chosen over rejected answers, and the likelihood of the chosen ones."""
+"""Contrastive preference optimisation, or another loss over pairs: chosen over rejected answers, and their likelihood."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,10 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.models import open_for_training
 from alma_pipeline.ml.pairs import Limits, read_pairs
-from alma_pipeline.ml.preference import Terms
+from alma_pipeline.ml.preference import WITH_REFERENCE, Terms
 from alma_pipeline.ml.preference_objective import PreferenceModel, as_split
 from alma_pipeline.ml.prompts import Prompter
+from alma_pipeline.ml.reference import with_reference
 from alma_pipeline.ml.training import train
 from stages.cpo.config import Config
 
@@ -25,7 +26,11 @@ def run(job: Job) -> dict[str, Any]:
     limits = Limits(prompt=config.max_prompt, length=config.max_length)
     pairs = {name: read_pairs(triples / f"{name}.jsonl", prompter, limits) for name in ("train", "dev")}
     trainee = open_for_training(init, config, job.hardware, dropout=0.0)
-    terms = Terms(beta=config.beta, nll_weight=config.nll_weight, nll_norm=config.nll_norm)
+    terms = Terms(config.beta, config.nll_weight, config.nll_norm, loss=config.loss, gamma=config.gamma)
     objective = PreferenceModel(trainee.model, job.hardware.row_tokens, terms)
-    result = train(job, world, trainee, objective, as_split(pairs["train"].kept), as_split(pairs["dev"].kept))
+    kept = {name: found.kept for name, found in pairs.items()}
+    if config.loss in WITH_REFERENCE:
+        kept = {name: with_reference(objective, found, world) for name, found in kept.items()}
+    data, dev = (as_split(kept[name], objective) for name in ("train", "dev"))
+    result = train(job, world, trainee, objective, data, dev)
     return result | {"pairs": {name: found.counts() for name, found in pairs.items()}}

@@ -14,6 +14,7 @@ from training_bed import ADAPTER, FULL, files, logged, make_base, make_job, weig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.identity import settings
 from alma_pipeline.job import Input, Job
 from stages.cpo.run import run
 
@@ -164,3 +165,24 @@ def test_settings_that_do_not_fit_the_parent_are_errors(tmp_path: Path) -> None:
         run(cpo(tmp_path / "b", parent, preferences, adapter="none"))
     with pytest.raises(UserError, match=r"hardware\.row_tokens=8, but the longest training example takes"):
         run(cpo(tmp_path / "c", base, preferences, {"row_tokens": 8}, adapter="none"))
+
+
+@pytest.mark.parametrize("loss", ["hinge", "simpo", "cpo_simpo", "dpo", "ipo"])
+def test_other_losses_learn_the_planted_preference(tmp_path: Path, loss: str) -> None:
+    base = make_base(tmp_path / "base")
+    preferences = make_preferences(tmp_path / "preferences", planted=(REJECTED, CHOSEN))
+    result = run(cpo(tmp_path / "cpo", base, preferences, adapter="none", steps=30, loss=loss))
+    assert result["after"]["rewards/accuracies"] >= 0.95
+    assert result["after"]["logps/margins"] > 1 > result["before"]["logps/margins"]
+    if loss in ("dpo", "ipo"):
+        # Measured against the parent itself, nothing is gained before the first step.
+        assert result["before"]["rewards/margins"] == pytest.approx(0, abs=1e-6)
+        assert result["before"]["loss"] == pytest.approx(math.log(2) if loss == "dpo" else 25, rel=1e-5)
+
+
+def test_a_loss_that_was_added_later_leaves_the_old_keys_alone(tmp_path: Path) -> None:
+    preferences = make_preferences(tmp_path / "preferences")
+    job = cpo(tmp_path / "cpo", make_base(tmp_path / "base"), preferences)
+    assert {"loss", "gamma"} & set(settings(job.config)) == set()
+    changed = cpo(tmp_path / "other", make_base(tmp_path / "base2"), preferences, loss="dpo")
+    assert settings(changed.config)["loss"] == "dpo"
