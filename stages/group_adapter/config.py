@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from alma_pipeline.fields import choice
 from alma_pipeline.schema import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Training):
     kind: str = "group_adapter"
+    documents: str = choice("joined", "apart", as_before="joined")
+    """joined: attention runs across the documents of a block, as in the published code; apart: each sees itself only."""
     per_group: bool = True
     adapter: str = "new"
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.documents import blocks_objective
 from alma_pipeline.ml.examples import read_blocks, read_sequences
 from alma_pipeline.ml.models import open_for_training
-from alma_pipeline.ml.objective import LanguageModel
 from alma_pipeline.ml.training import train
 
 
@@ -16,5 +16,5 @@ def run(job: Job) -> dict[str, Any]:
     world = join(job.hardware)
     corpus = Path(job.inputs["corpus"].path)
     trainee = open_for_training(job.inputs["init"], job.config, job.hardware, job.config.lora.dropout)
-    objective = LanguageModel(trainee.model, job.hardware.row_tokens)
+    objective = blocks_objective(trainee.model, job.hardware.row_tokens, job.config.documents)
     return train(job, world, trainee, objective, read_blocks(corpus, "train"), read_sequences(corpus, "dev"))

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from alma_pipeline.fields import choice
 from alma_pipeline.schema import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Training):
     kind: str = "mono"
+    documents: str = choice("joined", "apart", as_before="joined")
+    """joined: attention runs across the documents of a block, as in the published code; apart: each sees itself only."""
