@@ -1,0 +1,163 @@
+"""What a GPU reaches: `python benchmarks/gpu.py [CASE ...]` prints a line of JSON for each case.
+
+Cases: `correct` compares packed bf16-capable CUDA paths with the CPU in fp32; `full-1b`, `full-7b`, `lora-7b`, `cpo-7b`
+measure optimiser steps on random weights in the shape of Llamas. MFU counts 6 FLOPs a trained weight and token (4 where
+the weight is frozen) plus attention, against the device's own rate of a large bf16 matrix product.
+"""
+
+import argparse
+import json
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.engine import Engine, adamw
+from alma_pipeline.ml.examples import Tokens
+from alma_pipeline.ml.objective import LanguageModel
+from alma_pipeline.ml.pairs import Pair
+from alma_pipeline.ml.preference import Terms
+from alma_pipeline.ml.preference_objective import PreferenceModel
+from alma_pipeline.ml.training import accumulate
+from alma_pipeline.schema import Hardware, Training
+
+SHAPES = {
+    "1b": {"hidden_size": 2048, "intermediate_size": 5504, "num_hidden_layers": 22, "num_attention_heads": 16},
+    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "tiny": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4},
+}
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CASES: dict[str, dict[str, Any]] = {
+    "full-1b": {"shape": "1b", "kind": "sft"},
+    "full-7b": {"shape": "7b", "kind": "sft", "offload": "cpu", "checkpointing": True},
+    "lora-7b": {"shape": "7b", "kind": "sft", "rank": 512},
+    "cpo-7b": {"shape": "7b", "kind": "cpo", "rank": 16},
+}
+
+
+def make(shape: str, device: str, dtype: torch.dtype) -> LlamaForCausalLM:
+    with torch.device(device):
+        model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], vocab_size=32000, tie_word_embeddings=False))
+    return model.to(dtype)
+
+
+def texts(kind: str, count: int, seed: int = 0) -> list[Any]:
+    """Examples of the lengths of sentence pairs: prompts of 40 to 120 tokens, answers of 20 to 90."""
+    random = np.random.default_rng(seed)
+
+    def ids(low: int, high: int) -> np.ndarray:
+        return random.integers(3, 32000, random.integers(low, high), np.int32)
+
+    if kind == "cpo":
+        return [Pair(ids(40, 120), ids(20, 90), ids(20, 90)) for _ in range(count)]
+    prompts = [(ids(40, 120), ids(20, 90)) for _ in range(count)]
+    return [Tokens(np.concatenate(parts), len(parts[0])) for parts in prompts]
+
+
+def objective_of(kind: str, model: Any, row_tokens: int) -> Any:
+    return PreferenceModel(model, row_tokens, Terms(0.1, 1.0, "token")) if kind == "cpo" else LanguageModel(model, row_tokens)
+
+
+def matmul_rate(size: int = 8192) -> float:
+    """FLOP/s of a square bf16 product."""
+    one = torch.randn(size, size, device="cuda", dtype=torch.bfloat16)
+    for _ in range(5):
+        one @ one
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(20):
+        one @ one
+    torch.cuda.synchronize()
+    return 20 * 2 * size**3 / (time.perf_counter() - start)
+
+
+def measure(case: dict[str, Any], steps: int, batch: int, row_tokens: int) -> dict[str, Any]:
+    model: Any = make(case["shape"], "cuda", torch.bfloat16)
+    if "rank" in case:
+        lora = LoraConfig(r=case["rank"], lora_alpha=2 * case["rank"], target_modules=TARGETS, task_type="CAUSAL_LM")
+        model = get_peft_model(model, lora, autocast_adapter_dtype=False)
+    if case.get("checkpointing"):
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    hardware = Hardware(name="benchmark", device="cuda", zero_stage=1, row_tokens=row_tokens, offload=case.get("offload", "none"))
+    config = Training(kind="benchmark", steps=1, precision="bf16", learning_rate=1e-6, seed=0)
+    world = join(hardware)
+    objective = objective_of(case["kind"], model, row_tokens)
+    engine = Engine(objective, adamw(objective, config), config, hardware, world.size)
+    seconds, tokens, labels = [], 0, 0
+    for step in range(steps + 2):
+        examples = texts(case["kind"], batch, seed=step)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        accumulate(objective, engine, examples, world, hardware, engine.backward)
+        engine.step(1e-6)
+        torch.cuda.synchronize()
+        if step >= 2:
+            seconds.append(time.perf_counter() - start)
+            tokens += sum(map(objective.length, examples))
+            labels += sum(map(objective.labels, examples))
+    work = flops(model, tokens, labels)
+    rate = matmul_rate()
+    result = {
+        "layout": objective.layout,
+        "tokens_per_second": tokens / sum(seconds),
+        "mfu": work / sum(seconds) / rate,
+        "matmul_tflops": rate / 1e12,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+    }
+    engine.close()
+    return result
+
+
+def flops(model: Any, tokens: int, labels: int) -> float:
+    """Forward, gradient of the states, and of the trained weights; the head at the labels only."""
+    total = 0.0
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1 and "embed_tokens" not in name:
+            total += (6 if weight.requires_grad else 4) * weight.numel() * (labels if "lm_head" in name else tokens)
+    return total
+
+
+def correct() -> dict[str, Any]:
+    """Largest difference of loss and gradients between CUDA and CPU, both fp32, over the largest gradient."""
+    found: dict[str, Any] = {}
+    for kind in ("sft", "cpo"):
+        torch.manual_seed(0)
+        on_cpu = objective_of(kind, make("tiny", "cpu", torch.float32), 4096)
+        on_gpu = objective_of(kind, make("tiny", "cuda", torch.float32), 4096)
+        on_gpu.load_state_dict(on_cpu.state_dict())
+        losses, slopes = [], []
+        for objective, device in ((on_cpu, "cpu"), (on_gpu, "cuda")):
+            from alma_pipeline.ml.feeding import on_device
+
+            examples = texts(kind, 24)
+            batch = next(on_device(iter([objective.collate(examples)]), torch.device(device)))
+            loss, _ = objective(batch, objective.norms(examples))
+            loss.backward()
+            losses.append(loss.item())
+            slopes.append(torch.cat([weight.grad.flatten().cpu() for weight in objective.parameters()]))
+        found[kind] = {"losses": losses, "gradient": float((slopes[0] - slopes[1]).norm() / slopes[0].norm())}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=["correct", *CASES])
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--row-tokens", type=int, default=8192)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("torch finds no GPU here: these cases need one of 80 GB")
+    print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__}))
+    for name in options.cases:
+        torch.cuda.reset_peak_memory_stats()
+        found = correct() if name == "correct" else measure(CASES[name], options.steps, options.batch, options.row_tokens)
+        print(json.dumps({"case": name} | found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
