@@ -40,10 +40,11 @@ def packed_attention(
     """[1, tokens, heads, size] out of `query` [1, heads, tokens, size] and `key`, `value` [1, key heads, tokens, size].
 
     `sequences` holds [n, length] groups of indices into the row, anything after a sequence's end; `places` [tokens]
-    says where in the flattened groups each token's output stands. Without them this is transformers' own attention.
+    says where in the flattened groups each token's output stands. Without `places` the one group is the row itself, as
+    for blocks of one length, and nothing is copied. Without `sequences` this is transformers' own attention.
     Raises NotImplementedError for what changes attention and is not known here.
     """
-    if sequences is None or places is None:
+    if sequences is None:
         others |= {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window}
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **others)
         return plain
@@ -53,15 +54,15 @@ def packed_attention(
     row = [states[0].transpose(0, 1) for states in (query, key, value)]
     outputs = []
     for group in sequences:
-        q, k, v = (
-            states.index_select(0, group.flatten()).view(*group.shape, *states.shape[1:]).transpose(1, 2) for states in row
-        )
+        taken = row if places is None else [states.index_select(0, group.flatten()) for states in row]
+        q, k, v = (states.reshape(*group.shape, *states.shape[1:]).transpose(1, 2) for states in taken)
         mask = _window(group.shape[1], sliding_window, group.device)
         output = scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=True
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs).index_select(0, places)[None], None
+    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return (joined if places is None else joined.index_select(0, places))[None], None
 
 
 def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:

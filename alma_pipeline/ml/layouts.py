@@ -66,8 +66,10 @@ def packed(items: Sequence[Item]) -> Rows:
         "position_ids": _tensor(at),
         "attention_mask": torch.zeros(NO_MASK),
         "sequences": tuple(map(_tensor, groups)),
-        "places": _tensor(places),
     }
+    # Sequences of one length in a row of their own order need no taking apart.
+    if len(groups) > 1 or not np.array_equal(groups[0].ravel(), np.arange(row.size)):
+        inputs["places"] = _tensor(places)
     return Rows(inputs, _tensor(np.concatenate(predicted)), _labels(items))
 
 

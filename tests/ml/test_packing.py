@@ -79,6 +79,18 @@ def test_packed_is_separate_in_loss_and_gradient(name: str) -> None:
         torch.testing.assert_close(other, slope, rtol=1e-4, atol=1e-5)
 
 
+def test_blocks_of_one_length_are_not_copied_and_do_not_see_each_other() -> None:
+    """What `mono` trains on: the row is taken as it is."""
+    model, random = make("Llama"), np.random.default_rng(1)
+    blocks = [Item(ids[:1], (ids[1:],)) for ids in random.integers(0, VOCABULARY, (3, 7), np.int32)]
+    expected = separately(model, blocks)
+    choose(model)
+    assert "places" not in packed(blocks).inputs
+    torch.testing.assert_close(scores(model, blocks), expected, rtol=1e-6, atol=1e-6)
+    shorter = [*blocks, Item(blocks[0].prompt, (blocks[0].answers[0][:3],))]
+    assert "places" in packed(shorter).inputs
+
+
 def test_no_example_sees_another() -> None:
     """Changing one item, or one answer of it, moves the log-probabilities of nothing else, bit for bit."""
     model, items = make("Llama"), make_items()
@@ -127,5 +139,5 @@ def test_attention_that_is_not_known_is_refused_rather_than_left_out() -> None:
     choose(model)
     rows = packed([Item(np.array([1], np.int32), (np.array([], np.int32),))]).inputs
     with pytest.raises(NotImplementedError, match=r"no \['softcap'\]"):
-        attention[NAME](model, states, states, states, None, sequences=rows["sequences"], places=rows["places"], softcap=30.0)
+        attention[NAME](model, states, states, states, None, sequences=rows["sequences"], softcap=30.0)
     assert math.isfinite(states.sum())
