@@ -59,7 +59,7 @@ def test_tables_go_to_standard_output_or_a_file(
         (["report", "cpo"], "'cpo' is no setting"),
         (["report", "stage=cpo", "stages.cpo.bta=1"], "stages.cpo.bta"),
         (["report", "seed=7", *WORDS], "holds no scores of this recipe.*make them first: alma-pipeline seed=7"),
-        (["run", "--output", "x"], "--output goes with report"),
+        (["run", "--output", "x"], "--output goes with translate and report"),
         (["compare", "cpo"], "compare takes two sides"),
     ],
 )
