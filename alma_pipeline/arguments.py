@@ -9,6 +9,7 @@ from alma_pipeline.fields import nearest
 VERBS = {
     "run": "make the target's checkpoint and its scores exist (the default)",
     "plan": "print what would run and why, with steps, tokens, memory, disk and time; writes nothing",
+    "data": "prepare the text, and show how one example of each stage is tokenised and masked",
     "show": "one artifact by node name or key: record, lineage, scores",
     "adopt": "an existing checkpoint becomes a node's: `adopt mono FOLDER|OWNER/NAME@REVISION model=7b`",
     "export": "a checkpoint as a plain Hugging Face folder with a model card: `export cpo ./my-model`",
@@ -18,7 +19,7 @@ VERBS = {
     "compare": "two checkpoints, or two requests in quotes: what they differ in, then their scores",
     "doctor": "check the environment and the store",
 }
-COMPOSING = ("run", "plan")
+COMPOSING = ("run", "plan", "data")
 REQUESTING = (*COMPOSING, "report")
 """Verbs that take settings and nothing else."""
 CONFIGURED = (*REQUESTING, "translate", "adopt")
@@ -108,8 +109,23 @@ def parse(words: list[str]) -> Command:
     if bare:
         command.verb = bare.pop(0)
     command.names = bare
+    if "--multirun" not in command.flags:
+        command.overrides = [_listed(text) for text in command.overrides]
+    command.overrides = [_quoted(text) for text in command.overrides]
     _check(command)
     return command
+
+
+def _listed(override: str) -> str:
+    """`directions=de-en,en-de` as the list it means: commas are Hydra's sign for a sweep, and this is a single run."""
+    name, _, value = override.partition("=")
+    return f"{name}=[{value}]" if name == "directions" and "," in value and not value.startswith("[") else override
+
+
+def _quoted(override: str) -> str:
+    """`data.parallel.path=my/{lang}-en.tsv` as the text it means: a brace is Hydra's sign for a mapping."""
+    name, _, value = override.partition("=")
+    return f"{name}='{value}'" if "{" in value and value[0] not in "{[\"'$" else override
 
 
 def _flag(word: str, left: list[str]) -> tuple[str, list[str]]:

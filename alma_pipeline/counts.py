@@ -34,7 +34,7 @@ def _counted(found: Mapping[str, Any], source: Any, expected: Expected) -> Count
 
 def _expected(config: NodeConfig, source: Any, expected: Expected) -> Counts:
     """From the source's settings and what the data option says of its size."""
-    directions = 2 * max(0, len(source.languages) - 1)
+    directions = len(source.directions) or 2 * max(0, len(source.languages) - 1)
     if source.kind == "preferences":
         triples = source.sources if source.pairs.reader == "candidates" else expected.triples
         return _of(directions * triples, ANSWERS * expected.pair_tokens, directions * source.held_out)

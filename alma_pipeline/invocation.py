@@ -134,6 +134,8 @@ def carry_out(session: Session, config: Config, tree: DictConfig, overrides: lis
     if session.verb == "plan":
         _print_plan(session, plan, config)
         return {}
+    if session.verb == "data":
+        return _preview(session, config, tree, plan, store, overrides)
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         store.check_writable()
@@ -143,6 +145,21 @@ def carry_out(session: Session, config: Config, tree: DictConfig, overrides: lis
     _print_results(session, plan, records, config)
     if not sweep and any(record.kind == "score" for record in records.values()):
         session.console.say(f"page of all this: {shlex.join(['alma-pipeline', 'report', *overrides])}")
+    return records
+
+
+def _preview(
+    session: Session, config: Config, tree: DictConfig, plan: Plan, store: Store, overrides: list[str]
+) -> dict[str, Record]:
+    """Make the text that is missing and nothing else, then show some of it."""
+    from alma_pipeline import preview
+
+    plan = make_plan(config, store, Forced(only=tuple(preview.text_nodes(plan))))
+    records = {step.node.name: step.record for step in plan.steps if step.record}
+    if plan.work:
+        store.check_writable()
+        records = _run(session, config, tree, plan, store, overrides, None)
+    preview.show(session.console, plan, records)
     return records
 
 

@@ -47,6 +47,8 @@ class Job:
     config: Any
     hardware: Hardware
     inputs: dict[str, Input]
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 to path, of the text that `config` names by digest."""
 
     @property
     def out(self) -> Path:
@@ -121,4 +123,5 @@ def read_job(path: Path) -> Job:
         config=typed(kind_config(raw["config"]["kind"]), raw["config"]),
         hardware=typed(Hardware, raw["hardware"]),
         inputs={role: Input(**value) for role, value in raw["inputs"].items()},
+        files=raw.get("files", {}),
     )

@@ -7,11 +7,13 @@ from typing import Any
 
 from alma_pipeline import fields, released, rounds
 from alma_pipeline.counts import counts
+from alma_pipeline.digests import Digests
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.estimate import Estimate, estimate
 from alma_pipeline.identity import differences, key_of, payload, settings
 from alma_pipeline.recipe import Node, build, is_training
 from alma_pipeline.schema import Config
+from alma_pipeline.sources import with_files
 from alma_pipeline.step import Forced, Step
 from alma_pipeline.store import Record, Store
 
@@ -31,7 +33,7 @@ class Plan:
 
 def make_plan(config: Config, store: Store, forced: Forced | None = None) -> Plan:
     """Resolve the targets of a configuration against a store. Raises ConfigError."""
-    nodes = build(config)
+    nodes = with_files(build(config), config, Digests(store.root / "digests.json"))
     forced = forced or Forced()
     _check_names(nodes, forced)
     draft: dict[str, Step] = {}

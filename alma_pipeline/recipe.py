@@ -5,14 +5,14 @@ Knows the graph's rules, nothing of what is stored or how a node runs.
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alma_pipeline import adapters, fields, rounds
+from alma_pipeline import adapters, directions, fields, rounds
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.job import kind_config, thaw
 from alma_pipeline.schema import Config, Language, Neural, NodeConfig
@@ -38,6 +38,8 @@ class Node:
     """Where its settings stand in the configuration: `stages.cpo`."""
     group: int | None = None
     target: bool = False
+    files: dict[str, str] = field(default_factory=dict)
+    """Where text that its settings name by digest lies; no part of what it is."""
 
     @property
     def kind(self) -> str:
@@ -82,7 +84,7 @@ def _check_targets(config: Config) -> None:
 
 def chosen_groups(config: Config) -> list[int]:
     """The language groups of the run. Raises ConfigError for one that has no language in it."""
-    present = sorted({group for code in config.data.languages if (group := config.languages[code].group)})
+    present = sorted({group for code in directions.languages(config) if (group := config.languages[code].group)})
     if config.group == "all":
         return present
     asked = config.group if isinstance(config.group, list) else [config.group]
@@ -90,7 +92,7 @@ def chosen_groups(config: Config) -> list[int]:
     if wrong or not asked:
         listed = ", ".join(map(str, wrong)) or "an empty list"
         raise ConfigError(
-            [f"group={listed}: expected all or some of {', '.join(map(str, present))}, the groups of data.languages"]
+            [f"group={listed}: expected all or some of {', '.join(map(str, present))}, the groups of the run's languages"]
         )
     return sorted(set(asked))
 
@@ -170,14 +172,18 @@ def _settings(value: Any, where: str) -> dict[str, Any]:
 
 
 def _filled(config: Config, node: NodeConfig, group: int | None) -> NodeConfig:
-    """The node with its languages, English and those of the run or of its group, and with the neural scorers it names."""
+    """The node with the languages of the run or of its group, its directions, and the neural scorers it names."""
     names = {item.name for item in dataclasses.fields(node)}
     if "scorers" in names:
         node = dataclasses.replace(node, scorers=scorer_table(config, node.neural()))  # type: ignore[call-arg, attr-defined]
     if "languages" not in names:
         return node
-    codes = [code for code in config.data.languages if group is None or config.languages[code].group == group]
-    return dataclasses.replace(node, languages=language_table(config, codes))  # type: ignore[call-arg]
+    codes = [code for code in directions.languages(config) if group is None or config.languages[code].group == group]
+    changes: dict[str, Any] = {"languages": language_table(config, codes)}
+    if "directions" in names:
+        chosen = [direction for direction in directions.chosen(config) if set(direction.split("-")) <= {"en", *codes}]
+        changes["directions"] = [] if set(chosen) == set(directions.every(codes)) else chosen
+    return dataclasses.replace(node, **changes)
 
 
 def language_table(config: Config, codes: list[str]) -> dict[str, Language]:

@@ -58,8 +58,8 @@ def test_names_are_for_verbs_that_show() -> None:
         (["plan", "--diff", "a1"], "--diff: expected A B after it, found a1"),
         (["plan", "--json=yes"], "--json: expected no value after it, found yes"),
         (["--cfg", "jbo"], r"--cfg jbo: expected one of job, hydra, all; did you mean 'job'\?"),
-        (["--json"], "--json goes with plan, found the verb run"),
-        (["show", "--force", "x"], "--force goes with run and plan, found the verb show"),
+        (["--json"], "--json goes with plan and translate, found the verb run"),
+        (["show", "--force", "x"], "--force goes with run and plan and data, found the verb show"),
         (["doctor", "stage=cpo"], "doctor takes no settings, found stage=cpo"),
         (["--cfg", "job", "--info"], "--cfg and --info do not go together"),
         (["--resolve"], "--resolve goes with --cfg, as in `--cfg job --resolve`"),
@@ -69,3 +69,9 @@ def test_names_are_for_verbs_that_show() -> None:
 def test_what_is_wrong_is_named(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         parse(words)
+
+
+def test_a_brace_in_a_value_is_text() -> None:
+    """Hydra takes it for the beginning of a mapping."""
+    assert parse(["data.mono.path=web/{lang}/*.txt"]).overrides == ["data.mono.path='web/{lang}/*.txt'"]
+    assert parse(["a={b: 1}", "c='{d}'", "e=${f}"]).overrides == ["a={b: 1}", "c='{d}'", "e=${f}"]

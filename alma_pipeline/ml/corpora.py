@@ -1,9 +1,8 @@
 """What text a corpus holds, split and mixed as the recipe says. Text only: `blocks` turns it into token arrays.
 
-The one reader so far is CLDR; a hub data set is refused by name rather than half-read.
+CLDR is made here; files and hub data sets are read by `reading` and `preparation`.
 """
 
-import bisect
 import itertools
 import random
 from collections import Counter
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.ml.arrangement import drawn
 from alma_pipeline.ml.cldr import Cldr, check_revision
 from alma_pipeline.ml.prompts import one_line
 from alma_pipeline.schema import Language, Source
@@ -70,12 +70,12 @@ def directions(languages: Iterable[str]) -> list[str]:
     return [f"{one}-{other}" for code in languages if code != "en" for one, other in ((code, "en"), ("en", code))]
 
 
-def sentence_pairs(text: Cldr, languages: Iterable[str], split: str, limit: int | None) -> Gathered[SentencePair]:
-    """Up to `limit` pairs of every direction, the directions in turn, so that any beginning holds all of them."""
+def sentence_pairs(text: Cldr, wanted: Iterable[str], split: str, limit: int | None) -> Gathered[SentencePair]:
+    """Up to `limit` pairs of every direction in `wanted`, the directions in turn, so that any beginning holds all of them."""
     columns = []
     dropped: Counter[str] = Counter()
     newlines = 0
-    for direction in directions(languages):
+    for direction in wanted:
         from_code, to_code = direction.split("-")
         found, lost = text.pairs(from_code, to_code, split, limit)
         dropped += lost
@@ -121,23 +121,11 @@ def _joined(name: str, one: tuple[str, str], other: tuple[str, str], swap: bool)
 
 def interleave(streams: Mapping[str, list[Row]], shares: Mapping[str, float], seed: int) -> list[Row]:
     """One stream drawn from several by their shares, until each has been gone through; one that ends sooner starts
-    again from its beginning (`interleave_datasets` with `all_exhausted`, as the ALMA code mixes languages).
-
-    Streams without a share, or with share 0, take no part. Raises UserError where none does.
+    again from its beginning. Raises UserError where no stream has a share.
     """
-    names = [name for name in streams if shares.get(name, 0) > 0 and streams[name]]
-    if not names:
-        raise UserError(f"no text to draw from: streams {', '.join(streams) or 'none'}, shares {dict(shares)}")
-    bounds = list(itertools.accumulate(shares[name] for name in names))
-    draw = random.Random(f"interleave/{seed}")
     taken = Counter[str]()
-    waiting = set(names)
     result = []
-    while waiting:
-        # min: rounding may put the product on the last bound itself.
-        name = names[min(bisect.bisect_right(bounds, draw.random() * bounds[-1]), len(names) - 1)]
+    for name in drawn({name: len(rows) for name, rows in streams.items()}, shares, seed):
         result.append(streams[name][taken[name] % len(streams[name])])
         taken[name] += 1
-        if taken[name] == len(streams[name]):
-            waiting.discard(name)
     return result

@@ -58,5 +58,10 @@ def _is_right(model: nn.Module, items: list[Item]) -> bool:
 
 @torch.no_grad()
 def _states(model: nn.Module, rows: Rows) -> Tensor:
-    """[labels, hidden] states that predict the labels."""
-    return hidden_states(model, rows.inputs).flatten(0, 1).index_select(0, rows.positions).float()
+    """[labels, hidden] states that predict the labels, wherever the model is."""
+    device = next(model.parameters()).device
+    inputs = {
+        name: tuple(group.to(device) for group in value) if isinstance(value, tuple) else value.to(device)
+        for name, value in rows.inputs.items()
+    }
+    return hidden_states(model, inputs).flatten(0, 1).index_select(0, rows.positions.to(device)).float()

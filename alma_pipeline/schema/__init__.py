@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from alma_pipeline.fields import choice, number
 from alma_pipeline.schema.budget import Budget, Horizon, PreferenceBudget, TextBudget
-from alma_pipeline.schema.data import Data, Expected, GroupedLanguage, Language, Source
+from alma_pipeline.schema.data import CLEANING, Cleaning, Data, Expected, GroupedLanguage, Language, Source
 from alma_pipeline.schema.hardware import Hardware
 from alma_pipeline.schema.model import PRECISION_BYTES, Architecture, Model, Released
 from alma_pipeline.schema.neural import Comet, Neural
@@ -20,9 +20,11 @@ from alma_pipeline.schema.node import NodeConfig
 from alma_pipeline.schema.training import Lora, Training
 
 __all__ = [
+    "CLEANING",
     "PRECISION_BYTES",
     "Architecture",
     "Budget",
+    "Cleaning",
     "Comet",
     "Config",
     "Data",
@@ -84,6 +86,8 @@ class Config:
     group: Any = "all"
     rounds: int = number(1, at_least=1)
     """How often preferences are built from the newest checkpoint and learnt from; in no key, each round is nodes."""
+    directions: Any = "all"
+    """all, or some of: directions (`de-en`), groups (`g5`: its languages into English and out of it)."""
     seed: int = number(42, at_least=0)
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)

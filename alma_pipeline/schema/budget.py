@@ -35,6 +35,8 @@ class TextBudget:
     """Test sentences per direction."""
     block: int = 512
     """Tokens in a packed block of monolingual text."""
+    tokens: float | None = None
+    """Tokens of monolingual text that are enough; null: as many as the documents make."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,9 @@
 """The untrained model a recipe starts from: fresh weights, a published model, or a small real one out of a package."""
 
-from collections.abc import Iterator
+import itertools
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +16,8 @@ from alma_pipeline.ml.hub import snapshot
 from alma_pipeline.ml.pretrained import Pretrained, from_wheel, licence
 from alma_pipeline.ml.prompts import alma_prompt
 from alma_pipeline.ml.published import take_full
+from alma_pipeline.ml.reading import Text
+from alma_pipeline.ml.textfiles import Rejects
 from alma_pipeline.ml.tokenizer import train_tokenizer
 from alma_pipeline.schema import Architecture
 from stages.base.config import Config
@@ -26,7 +31,7 @@ def run(job: Job) -> dict[str, Any]:
     config: Config = job.config
     if config.source == "hub":
         return _from_hub(config, job)
-    model, tokenizer = fresh(config) if config.source == "random" else from_wheel(config.repo, config.revision)
+    model, tokenizer = fresh(config, job.files) if config.source == "random" else from_wheel(config.repo, config.revision)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, value in special.items():
         setattr(model.config, name, value)
@@ -49,9 +54,10 @@ def _from_hub(config: Config, job: Job) -> dict[str, Any]:
     return take_full(snapshot(config.repo, config.revision, adapter=False), job.out)
 
 
-def fresh(config: Config) -> Pretrained:
-    """Random weights in fp32, and a tokenizer trained on the run's training sentences in their prompts."""
-    tokenizer = train_tokenizer(_tokenizer_texts(config), config.architecture.vocab_size)
+def fresh(config: Config, files: Mapping[str, str]) -> Pretrained:
+    """Random weights in fp32, and a tokenizer trained on the run's own text; `files`: where it lies, by digest."""
+    texts = _tokenizer_texts(config) if config.text.reader == "cldr" else _document_texts(config, files)
+    tokenizer = train_tokenizer(texts, config.architecture.vocab_size)
     torch.manual_seed(config.seed)
     return LlamaForCausalLM(llama_config(config.architecture, tokenizer)), tokenizer
 
@@ -85,5 +91,14 @@ def llama_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> Lla
 def _tokenizer_texts(config: Config) -> Iterator[str]:
     """Training sentences inside ALMA's prompt, whose fixed words then cost few tokens."""
     text = corpora.open_cldr([config.text], "train", config.languages, config.seed)
-    for row in corpora.sentence_pairs(text, config.languages, "train", TOKENIZER_PAIRS).rows:
+    for row in corpora.sentence_pairs(text, corpora.directions(config.languages), "train", TOKENIZER_PAIRS).rows:
         yield alma_prompt(config.languages, row.direction, row.source) + row.target
+
+
+def _document_texts(config: Config, files: Mapping[str, str]) -> Iterator[str]:
+    """The first documents of each language, in lines; rows that cannot be read are the corpus's business."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = Text(config.text, config.languages, files, Rejects("skip", Path(folder) / "rejected.jsonl"))
+        for code in config.languages:
+            for line in itertools.islice(text.documents(code), TOKENIZER_PAIRS):
+                yield from line.text.split("\n")

@@ -1,16 +1,22 @@
 """Text read, split, mixed, tokenised and counted once, for the stages that train or test on it."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import blocks, corpora
+from alma_pipeline.ml import blocks, corpora, prepared
+from alma_pipeline.ml.arrangement import by_size, drawn, in_turn, mixed
 from alma_pipeline.ml.cldr import Cldr
 from alma_pipeline.ml.corpora import Gathered, Line, SentencePair
+from alma_pipeline.ml.filling import Filling, repeated
+from alma_pipeline.ml.preparation import Preparation, hold_out
+from alma_pipeline.ml.prepared import Workplace
 from alma_pipeline.ml.prompts import Example, Prompter
+from alma_pipeline.schema import Source
 from stages.corpus.config import Config
 
 
@@ -18,6 +24,8 @@ def run(job: Job) -> dict[str, Any]:
     """Write the corpus of one form to `job.out`; returns its counts."""
     config: Config = job.config
     job.out.mkdir(parents=True, exist_ok=True)
+    if any(source.reader != "cldr" for source in _sources(config)):
+        return _from_text(job, config)
     if config.form == "test":
         return {"counts": _test(job, config)}
     tokenizer = AutoTokenizer.from_pretrained(job.inputs["base"].path)
@@ -26,10 +34,105 @@ def run(job: Job) -> dict[str, Any]:
     return {"counts": _monolingual(job, config, tokenizer)}
 
 
+def _sources(config: Config) -> list[Source]:
+    """What the form reads."""
+    return {"documents": [config.text], "pseudo_mono": [config.text, config.pairs]}.get(config.form, [config.pairs])
+
+
+def _from_text(job: Job, config: Config) -> dict[str, Any]:
+    """A corpus out of files or hub data sets, prepared in the resume folder."""
+    work = Workplace(job, config.languages, config.cleaning)
+    sources = _sources(config)
+    if any(source.reader not in ("hub", "files") for source in sources):
+        found = ", ".join(source.reader for source in sources)
+        raise UserError(f"{config.form} is read from {found}; generated text (cldr) and text that is read do not mix")
+    if config.form == "test":
+        counts = prepared.test_set(work, config.pairs, _directions(config), config.held_out)
+    elif config.form == "pairs":
+        counts = _read_pairs(work, job, config)
+    else:
+        counts = _read_documents(work, job, config)
+    return {"counts": counts, **work.origin(sources)}
+
+
+def _directions(config: Config) -> list[str]:
+    return config.directions or corpora.directions(config.languages)
+
+
+def _read_pairs(work: Workplace, job: Job, config: Config) -> dict[str, Any]:
+    parts = work.pairs(config.pairs, _directions(config))
+    held_out = hold_out(parts, config.held_out)
+    preparation = Preparation(job, work.folder, config.train)
+    sizes = preparation.run(parts, held_out, config.cleaning.most_contaminated).kept
+    schedule, planned = in_turn(sizes), sum(sizes.values())
+    if config.temperature is not None:
+        shares = by_size(sizes, config.temperature)
+        schedule, planned = drawn(sizes, shares, config.seed), sum(1 for _ in drawn(sizes, shares, config.seed))
+    prompter = Prompter(AutoTokenizer.from_pretrained(job.inputs["base"].path), config.prompt, config.languages)
+    tokenise = prepared.pair_tokens(prompter, config.max_source, config.max_target)
+    filling = Filling(preparation, None)
+    state = filling.run(schedule, planned, tokenise)
+    if not state.examples:
+        raise UserError(_all_too_long(planned, config))
+    dev = prepared.dev_set(work, in_turn, held_out, tokenise)
+    return {
+        **filling.finish(job.out),
+        "dev_examples": dev.examples,
+        "longest": max(state.longest, dev.longest),
+        "merged_boundaries": state.merged + dev.merged,
+        "directions": _by_split({"train": Counter(state.counted), "dev": Counter(dev.counted)}),
+        "repeated": repeated(state.taken, sizes),
+        **work.counts(preparation, state.too_long + dev.too_long),
+    }
+
+
+def _read_documents(work: Workplace, job: Job, config: Config) -> dict[str, Any]:
+    wanted = [code for code in config.languages if not config.probabilities or config.probabilities.get(code, 0) > 0]
+    parts: list[Any] = work.documents(config.text, wanted)
+    joined = work.pairs(config.pairs, [f"{code}-en" for code in config.languages if code != "en"])
+    parts += joined if config.form == "pseudo_mono" else []
+    held_out = hold_out(parts, config.held_out)
+    preparation = Preparation(job, work.folder, config.train)
+    sizes = preparation.run(parts, held_out, config.cleaning.most_contaminated).kept
+    tokenise = prepared.document_tokens(AutoTokenizer.from_pretrained(job.inputs["base"].path), str(config.seed))
+    filling = Filling(preparation, config.block)
+    planned = sum(1 for _ in _schedule(config, sizes))
+    state = filling.run(_schedule(config, sizes), planned, tokenise, config.tokens)
+    dev = prepared.dev_set(work, in_turn, held_out, tokenise)
+    return {
+        **filling.finish(job.out),
+        "dev_examples": dev.examples,
+        "longest": max(config.block, dev.longest),
+        "train_documents": state.examples,
+        "repeated": repeated(state.taken, sizes),
+        "languages": _by_split({"train": Counter(state.counted), "dev": Counter(dev.counted)}),
+        **work.counts(preparation, 0),
+    }
+
+
+def _schedule(config: Config, sizes: dict[str, int]) -> Iterator[str]:
+    """Parts in the order their rows are packed in."""
+    documents = {name: size for name, size in sizes.items() if "-" not in name}
+    shares = config.probabilities or dict.fromkeys(documents, 1.0)
+    if config.temperature is not None:
+        shares = by_size(documents, config.temperature)
+    if config.form == "documents":
+        return drawn(documents, shares, config.seed)
+    pairs = {name: size for name, size in sizes.items() if "-" in name}
+    return mixed(documents, shares, pairs, config.pairs_share, config.seed)
+
+
+def _all_too_long(count: int, config: Config) -> str:
+    return (
+        f"no sentence pair is left: {count} were read, all longer than max_source={config.max_source} "
+        f"tokens (prompt and BOS) or max_target={config.max_target} (answer and EOS)"
+    )
+
+
 def _test(job: Job, config: Config) -> dict[str, Any]:
     text = corpora.open_cldr([config.pairs], "test", config.languages, config.seed)
-    found = corpora.sentence_pairs(text, config.languages, "test", config.held_out)
-    _check_held_out(found.rows, corpora.directions(config.languages), config.held_out, "direction")
+    found = corpora.sentence_pairs(text, _directions(config), "test", config.held_out)
+    _check_held_out(found.rows, _directions(config), config.held_out, "direction")
     blocks.write_rows(job.out / "test.jsonl", found.rows)
     counted = Counter(row.direction for row in found.rows)
     return {
@@ -46,9 +149,9 @@ def _pairs(job: Job, config: Config, tokenizer: PreTrainedTokenizerBase) -> dict
     written, rows, dropped = {}, {}, Counter[str]()
     merged = newlines = 0
     for split, limit in (("train", config.train), ("dev", config.held_out)):
-        found = corpora.sentence_pairs(text, config.languages, split, limit)
+        found = corpora.sentence_pairs(text, _directions(config), split, limit)
         if split == "dev":
-            _check_held_out(found.rows, corpora.directions(config.languages), config.held_out, "direction")
+            _check_held_out(found.rows, _directions(config), config.held_out, "direction")
         rows[split], examples = _short_enough(found, prompter, config)
         dropped += found.dropped
         dropped["too_long"] += len(found.rows) - len(rows[split])
@@ -77,10 +180,7 @@ def _short_enough(found: Gathered[SentencePair], prompter: Prompter, config: Con
         if example.prompt <= config.max_source and len(example.ids) - example.prompt <= config.max_target
     ]
     if not kept:
-        raise UserError(
-            f"no sentence pair is left: {len(found.rows)} were read, all longer than max_source={config.max_source} "
-            f"tokens (prompt and BOS) or max_target={config.max_target} (answer and EOS)"
-        )
+        raise UserError(_all_too_long(len(found.rows), config))
     return [row for row, _ in kept], [example for _, example in kept]
 
 

@@ -21,6 +21,8 @@ class Config(NodeConfig):
     pairs: Source = field(default_factory=lambda: Source(reader="candidates"))
     languages: dict[str, Language] = field(default_factory=dict)
     """Filled in by the plan."""
+    directions: list[str] = field(default_factory=list, metadata={"as_before": []})
+    """Filled in by the plan; empty: every language into English and out of it."""
     prompt: str = choice("alma", "x_alma")
     precision: str = choice("fp32", "bf16", "fp16")
     """Of the checkpoint while it decodes candidates."""
@@ -46,6 +48,10 @@ class Config(NodeConfig):
     reference, X-ALMA's: the reference against the worst of the others."""
     min_margin: float = number(5.0, at_least=0)
     """Smallest difference of score between chosen and rejected, in points (our choice)."""
+    released_scorer: str = field(
+        default="kiwi_xcomet", metadata={"as_before": "kiwi_xcomet", "choices": ("kiwi_xcomet", "xcomet", "kiwi")}
+    )
+    """Which of the scores in ALMA-R-Preference ranks its three translations (runs/cpo_ft.sh: kiwi_xcomet)."""
     seed: int = II("seed")
 
     def roles(self) -> dict[str, str]:
@@ -63,4 +69,4 @@ class Config(NodeConfig):
         if self.pairs.reader != "candidates" and self.mean_of:
             yield f"mean_of scores candidates, and pairs.reader={self.pairs.reader} brings none; expected pairs.reader=candidates"
         if self.pairs.reader == "cldr":
-            yield "pairs.reader=cldr holds no preferences; expected candidates or hub"
+            yield "pairs.reader=cldr holds no preferences; expected candidates, hub or files"

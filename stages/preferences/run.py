@@ -9,13 +9,15 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import candidate_scores, candidates, decoding
+from alma_pipeline.ml import candidate_scores, candidates, corpora, decoding, hubrows, preference_rows
 from alma_pipeline.ml.candidate_scores import Draft
 from alma_pipeline.ml.candidates import Candidate, Sentence, Triples
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.models import load_for_inference
 from alma_pipeline.ml.prompts import Prompter, one_line
+from alma_pipeline.ml.reading import Text
 from alma_pipeline.ml.search import Sampling
+from alma_pipeline.ml.textfiles import Rejects
 from alma_pipeline.store import write_json
 from stages.preferences.config import Config
 
@@ -31,10 +33,7 @@ def run(job: Job) -> dict[str, Any]:
     """
     config: Config = job.config
     if config.pairs.reader != "candidates":
-        raise UserError(
-            f"pairs.reader={config.pairs.reader} (repo {config.pairs.repo or 'null'}): released preferences cannot be "
-            "read in this version; use pairs.reader=candidates (data.preferences.reader)"
-        )
+        return _released(job, config)
     join(job.hardware)
     sources, dropped = _sources(Path(job.inputs["corpus"].path), config)
     started = time.perf_counter()
@@ -56,6 +55,18 @@ def run(job: Job) -> dict[str, Any]:
     rounds = _compared(job.inputs["before"], dev_score) if "before" in job.inputs else {}
     told = {"counts": _counts(made, dropped), "scorers": signatures, "seconds": seconds, "dev_score": dev_score}
     return told | sampled | rounds
+
+
+def _released(job: Job, config: Config) -> dict[str, Any]:
+    """Triples of a data set, read and split; every rank could do it, the first does."""
+    if job.rank:
+        return {}
+    rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
+    text = Text(config.pairs, config.languages, job.files, rejects)
+    wanted = config.directions or corpora.directions(config.languages)
+    counts = preference_rows.write(text, wanted, config, job.out)
+    commits = {"commits": {config.pairs.repo: hubrows.commit(config.pairs)}} if config.pairs.reader == "hub" else {}
+    return {"counts": counts | {"rejected": rejects.count}, **commits}
 
 
 def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[Sentence]], dict[str, Counter[str]]]:

@@ -109,9 +109,12 @@ def test_a_margin_that_leaves_nothing_is_the_user_s_mistake(tmp_path: Path, inpu
         Made(tmp_path / "work", inputs, min_margin=101.0)
 
 
-def test_released_pairs_are_refused_by_name(tmp_path: Path, inputs: dict[str, Input]) -> None:
+def test_released_pairs_that_cannot_be_had_are_named(
+    tmp_path: Path, inputs: dict[str, Input], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     source = Source(reader="hub", repo="someone/pairs")
-    with pytest.raises(UserError, match=r"pairs\.reader=hub \(repo someone/pairs\)"):
+    with pytest.raises(UserError, match=r"data set someone/pairs, split train.*could not be read.*data\.root=FOLDER"):
         Made(tmp_path / "work", inputs, pairs=source)
 
 

@@ -75,10 +75,11 @@ def test_a_setting_that_was_not_there_before(made: Store, cpo: Config) -> None:
 
 
 def test_a_bumped_version_is_the_reason(made: Store, cpo: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(cpo.stages["score"]), "version", 2)
+    version = cpo.stages["score"].version
+    monkeypatch.setattr(type(cpo.stages["score"]), "version", version + 1)
     plan = make_plan(cpo, made)
     assert set(works(plan)) == {f"{name}.score" for name in ("base", "mono", "parallel", "cpo")}
-    assert plan["cpo.score"].reason == "because version of score 1 → 2"
+    assert plan["cpo.score"].reason == f"because version of score {version} → {version + 1}"
 
 
 def test_a_damaged_artifact_is_made_again(made: Store, cpo: Config) -> None:

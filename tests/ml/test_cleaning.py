@@ -1,0 +1,102 @@
+"""Cleaning: each step on rows it must drop and rows it must keep, with counts."""
+
+import numpy as np
+import pytest
+from text_bed import LANGUAGES
+
+from alma_pipeline.ml.arrangement import by_size, drawn, in_turn, mixed
+from alma_pipeline.ml.cleaning import Cleaner, bare, bare_sentences
+from alma_pipeline.ml.corpora import Line, SentencePair
+from alma_pipeline.ml.languages import in_script
+from alma_pipeline.ml.seen import Seen
+from alma_pipeline.schema import Cleaning
+
+GERMAN = "Der Zug nach Leipzig fährt heute eine halbe Stunde später ab."
+ENGLISH = "The train to Leipzig leaves half an hour later today."
+CZECH = "Vlak do Lipska dnes odjíždí o půl hodiny později než obvykle."
+
+
+def clean(
+    steps: list[str], *pairs: tuple[str, str], test: frozenset[str] = frozenset()
+) -> tuple[list[tuple[str, str]], dict[str, int]]:
+    cleaner = Cleaner(Cleaning(steps=steps, max_characters=100, max_ratio=3.0), LANGUAGES, test)
+    rows = [SentencePair(f"de-en:{n}", "de-en", *pair) for n, pair in enumerate(pairs)]
+    return [(row.source, row.target) for row in cleaner.pairs(rows)], dict(+cleaner.dropped) | dict(+cleaner.changed)
+
+
+@pytest.mark.parametrize(
+    ("step", "pair", "reason"),
+    [
+        ("empty", (" ", ENGLISH), "empty"),
+        ("length", (GERMAN * 2, ENGLISH), "length"),
+        ("ratio", (GERMAN, "Train."), "ratio"),
+        ("script", (GERMAN, "Поезд в Лейпциг сегодня"), "script"),
+        ("language", (CZECH, ENGLISH), "language"),
+        ("language", (GERMAN, GERMAN), "language"),
+        ("exact", (GERMAN, ENGLISH), "exact_duplicate"),
+        ("near", (GERMAN.upper() + "!", ENGLISH.replace(" to", "  to")), "near_duplicate"),
+        ("test", ("DER ZUG", "The test sentence"), "test"),
+    ],
+)
+def test_each_step_drops_its_own_and_counts_it(step: str, pair: tuple[str, str], reason: str) -> None:
+    good = (GERMAN, ENGLISH)
+    test = bare_sentences([{"source": "Der Satz", "target": "the Test sentence!"}]) if step == "test" else frozenset[str]()
+    kept, counts = clean([] if step == "empty" else [step], good, pair, test=test)
+    assert kept == [good] and counts == {reason: 1}
+
+
+def test_without_steps_everything_but_empty_rows_stays() -> None:
+    pairs = [(GERMAN, ENGLISH), (GERMAN, ENGLISH), (CZECH, "x"), (GERMAN * 3, "Поезд")]
+    assert clean([], *pairs, ("", ENGLISH)) == (pairs, {"empty": 1})
+
+
+def test_nfc_and_line_breaks_change_rows_and_are_counted() -> None:
+    kept, counts = clean(["nfc"], ("Mu\u0308nchen\nliegt", "Munich\r\nis"))
+    assert kept == [("München liegt", "Munich is")] and counts == {"nfc": 1, "newlines": 2}
+
+
+def test_short_and_unknown_texts_are_not_doubted() -> None:
+    kept, counts = clean(["script", "language"], ("Ok", "Ok"), ("12:30", "12:30"), ("Berlin", "Berlin"))
+    assert len(kept) == 3 and not counts
+
+
+@pytest.mark.parametrize(
+    ("text", "script"), [("日本語の文", "Jpan"), ("中文", "Hans"), ("שלום", "Hebr"), ("گربه", "Arab"), ("WHO 世界", "Latn")]
+)
+def test_scripts(text: str, script: str) -> None:
+    assert in_script(text, script) and not in_script(text, "Thai")
+
+
+def test_documents_are_cleaned_as_a_whole_and_tested_line_by_line() -> None:
+    cleaner = Cleaner(Cleaning(steps=["exact", "language", "test"], max_document=500), LANGUAGES, frozenset({bare(ENGLISH)}))
+    texts = [GERMAN, GERMAN, CZECH, f"Vorher.\n{ENGLISH}", "  "]
+    kept = cleaner.documents([Line(f"de:{n}", "de", text) for n, text in enumerate(texts)])
+    assert [line.id for line in kept] == ["de:0"]
+    assert dict(+cleaner.dropped) == {"empty": 1, "language": 1, "exact_duplicate": 1, "test": 1}
+
+
+def test_what_an_earlier_attempt_kept_is_a_duplicate() -> None:
+    row = SentencePair("de-en:1", "de-en", GERMAN, ENGLISH)
+    cleaner = Cleaner(Cleaning(steps=["near"]), LANGUAGES, frozenset())
+    cleaner.remember([row])
+    assert cleaner.pairs([row]) == []
+
+
+def test_seen_is_a_set() -> None:
+    draw, seen, known = np.random.default_rng(0), Seen(), set[int]()
+    for _ in range(40):
+        batch = draw.integers(0, 3000, 500).astype(np.uint64)
+        expected = [not (value in known or known.add(value)) for value in batch.tolist()]  # type: ignore[func-returns-value]
+        assert seen.add(batch).tolist() == expected
+    assert len(seen) == len(known)
+
+
+def test_schedules() -> None:
+    assert list(in_turn({"a": 1, "b": 3})) == ["a", "b", "b", "b"]
+    sizes = {"a": 100, "b": 900}
+    assert by_size(sizes, 1.0) == sizes
+    assert by_size(sizes, 2.0) == {"a": 10.0, "b": 30.0}
+    found = list(drawn(sizes, {"a": 0.5, "b": 0.5}, seed=3))
+    assert found.count("b") == 900 and abs(found.count("a") / len(found) - 0.5) < 0.05, "a begins again until b is through"
+    both = list(mixed({"a": 50}, {"a": 1.0}, {"de-en": 200}, 0.5, seed=3))
+    assert both.count("de-en") >= 200 and abs(both.count("a") / len(both) - 0.5) < 0.1

@@ -1,0 +1,115 @@
+"""Local text in the plan: found by pattern or under data.root, known by content, never by path."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from text_bed import json_lines, nested
+
+from alma_pipeline import config
+from alma_pipeline.arguments import parse
+from alma_pipeline.errors import ConfigError
+from alma_pipeline.plan import Step, make_plan
+from alma_pipeline.store import Store
+
+PARALLEL = ["stage=parallel", "data=alma", "stages.parallel.inputs.init=base", "evaluation.checkpoints=[parallel]"]
+
+
+def steps(tmp_path: Path, *overrides: str) -> dict[str, Step]:
+    plan = make_plan(config.load([*PARALLEL, *overrides]), Store(tmp_path / "store"))
+    return {step.node.name: step for step in plan.steps}
+
+
+def alma(root: Path, *codes: str) -> Path:
+    """ALMA's folder layout: JSON lines to train on, one array to validate on."""
+    for code in codes:
+        rows = [{"translation": {code: row["translation"]["de"], "en": row["translation"]["en"]}} for row in nested(20)]
+        json_lines(root / f"{code}en" / f"train.{code}-en.json", rows)
+        (root / f"{code}en" / f"valid.{code}-en.json").write_text(json.dumps(rows[:3]))
+    return root
+
+
+def pairs(step: Step) -> Any:
+    return step.node.config.pairs  # type: ignore[attr-defined]
+
+
+def test_almas_own_folders_serve_training_and_test(tmp_path: Path) -> None:
+    found = steps(tmp_path, f"data.root={alma(tmp_path / 'human', 'de')}", "directions=[de-en]")
+    train, test = pairs(found["parallel_corpus"]), pairs(found["test_corpus"])
+    assert train.reader == test.reader == "files" and list(train.files) == list(test.files) == ["de.json"]
+    assert train.files != test.files and train.repo is None and train.path is None
+    places = found["parallel_corpus"].node.files
+    assert places[train.files["de.json"]].endswith("deen/train.de-en.json")
+    assert found["parallel_corpus"].node.config.directions == ["de-en"]  # type: ignore[attr-defined]
+    assert list(found["parallel_corpus"].node.config.languages) == ["en", "de"]  # type: ignore[attr-defined]
+
+
+def test_a_key_follows_content_and_not_place(tmp_path: Path) -> None:
+    """B62: never paths, always digests."""
+    root = alma(tmp_path / "human", "de")
+    key = steps(tmp_path, f"data.root={root}", "directions=[de-en]")["parallel_corpus"].key
+    shutil.copytree(root, tmp_path / "moved")
+    assert steps(tmp_path, f"data.root={tmp_path / 'moved'}", "directions=[de-en]")["parallel_corpus"].key == key
+    own = ["data.parallel.reader=files", f"data.parallel.path='{root}/{{lang}}en/train.{{lang}}-en.json'", "directions=[de-en]"]
+    assert steps(tmp_path, *own)["parallel_corpus"].key == key, "the same file by another way"
+    with open(root / "deen" / "train.de-en.json", "a", encoding="utf-8") as file:
+        file.write("\n")
+    assert steps(tmp_path, f"data.root={root}", "directions=[de-en]")["parallel_corpus"].key != key
+
+
+def test_copies_of_hub_repositories(tmp_path: Path) -> None:
+    root = tmp_path / "copies"
+    json_lines(root / "ALMA-Human-Parallel" / "de-en" / "train-00000-of-00002.jsonl", nested(3))
+    json_lines(root / "ALMA-Human-Parallel" / "de-en" / "train-00001-of-00002.jsonl", nested(3, 3))
+    json_lines(root / "haoranxu" / "WMT22-Test" / "de-en" / "test-0.jsonl", [{"de-en": {"de": "a", "en": "b"}}])
+    json_lines(root / "haoranxu" / "WMT22-Test" / "en-de" / "test-0.jsonl", [{"en-de": {"de": "c", "en": "d"}}])
+    found = steps(tmp_path, f"data.root={root}", "directions=[de-en,en-de]")
+    assert sorted(pairs(found["parallel_corpus"]).files) == ["de-en.0.jsonl", "de-en.1.jsonl", "de.0.jsonl", "de.1.jsonl"]
+    assert sorted(pairs(found["test_corpus"]).files) == ["de-en.jsonl", "en-de.jsonl"]
+
+
+def test_a_pair_of_plain_texts(tmp_path: Path) -> None:
+    for side in ("de", "en"):
+        (tmp_path / f"train.de-en.{side}").write_text("x\n")
+    own = [
+        "data.parallel.reader=files",
+        f"data.parallel.path='{tmp_path}/train.{{lang}}-en.{{side}}'",
+        "directions=[de-en,en-de]",
+    ]
+    assert sorted(pairs(steps(tmp_path, *own)["parallel_corpus"]).files) == ["de-en/de.txt", "de-en/en.txt"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.root={}/human"], r"no text for is-en, en-is; looked for isen/test\.is-en\.json.*directions=cs-en,en-cs"),
+        (["data.root={}/nowhere"], r"data\.root=.*nowhere: no such folder"),
+        (["data.parallel.reader=files"], r"stages\.parallel_corpus\.pairs\.path: reader=files needs it"),
+        (["data.parallel.reader=files", "data.parallel.path={}/none.tsv"], r"path=.*none\.tsv has no text for cs-en"),
+        (["data.parallel.path={}/none.tsv"], r"with reader=hub nothing is read there; set reader=files"),
+        (["directions=[xx-en]"], r"'xx' in xx-en is not in the language table"),
+        (["directions=[fr-en]"], r"fr-en, but 'fr' is not in data\.languages"),
+        (["directions=[de-cs]"], r"'de-cs' is none; expected all, a group as g5, or a language and English"),
+        (["directions=[g7]"], r"g7 has no language among data\.languages"),
+    ],
+)
+def test_what_is_missing_is_told_in_the_plan(tmp_path: Path, overrides: list[str], message: str) -> None:
+    alma(tmp_path / "human", "cs", "de", "ru", "zh")
+    with pytest.raises(ConfigError, match=message):
+        steps(tmp_path, *(text.replace("{}", str(tmp_path)) for text in overrides))
+
+
+def test_directions_choose_languages_and_all_is_as_before(tmp_path: Path) -> None:
+    everything = steps(tmp_path)["parallel_corpus"]
+    assert everything.node.config.directions == []  # type: ignore[attr-defined]
+    listed = steps(tmp_path, "directions=[" + ",".join(f"{c}-en,en-{c}" for c in ("cs", "de", "is", "ru", "zh")) + "]")
+    assert listed["parallel_corpus"].key == everything.key
+    group = steps(tmp_path, "directions=g1")["parallel_corpus"].node.config
+    assert list(group.languages) == ["en", "de", "is"] and group.directions == []  # type: ignore[attr-defined]
+
+
+def test_commas_in_directions_are_a_list_unless_it_is_a_sweep() -> None:
+    assert parse(["directions=de-en,en-de"]).overrides == ["directions=[de-en,en-de]"]
+    assert parse(["-m", "directions=de-en,en-de"]).overrides == ["directions=de-en,en-de"]

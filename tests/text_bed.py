@@ -1,0 +1,64 @@
+"""Small texts in German, Czech and English, a tokenizer made of them, and files of each kind: what the text tests run on."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.job import Input, Job
+from alma_pipeline.ml.reading import Text
+from alma_pipeline.ml.textfiles import Rejects
+from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.schema import Hardware, Language, Source
+
+LANGUAGES = {
+    "en": Language(name="English", locale="en", nllb="eng_Latn"),
+    "de": Language(name="German", locale="de", nllb="deu_Latn"),
+    "cs": Language(name="Czech", locale="cs", nllb="ces_Latn"),
+}
+
+
+def german(n: int) -> str:
+    return f"Das Haus mit der Nummer {n} ist klein und grün."
+
+
+def english(n: int) -> str:
+    return f"The house with the number {n} is small and green."
+
+
+def nested(count: int, start: int = 0) -> list[dict[str, Any]]:
+    """Rows as ALMA-Human-Parallel has them."""
+    return [{"translation": {"de": german(n), "en": english(n)}} for n in range(start, start + count)]
+
+
+def json_lines(path: Path, rows: Iterable[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def text(files: Mapping[str, Path], folder: Path, columns: Mapping[str, str] | None = None, on_error: str = "stop") -> Text:
+    """A source of these files, by what they hold."""
+    source = Source(reader="files", files={name: name for name in files}, columns=dict(columns or {}), on_error=on_error)
+    return Text(
+        source, LANGUAGES, {name: str(path) for name, path in files.items()}, Rejects(on_error, folder / "rejected.jsonl")
+    )
+
+
+def make_base(folder: Path) -> Input:
+    """A `base` artifact as far as a corpus needs one."""
+    texts = [f"Translate this from German to English:\nGerman: {german(n)}\nEnglish:{english(n)}" for n in range(60)]
+    train_tokenizer(texts, 300).save_pretrained(folder)
+    return Input(key="base", kind="base", path=str(folder), result={}, base=str(folder))
+
+
+def make_job(work: Path, config: Any, files: Mapping[str, Path], **inputs: Input) -> Job:
+    """A node's job whose settings name each file by its name in place of a digest."""
+    places = {name: str(path) for name, path in files.items()}
+    job = Job("corpus", "0", str(work), config, Hardware(name="cpu"), inputs, places)
+    job.out.mkdir(parents=True, exist_ok=True)
+    return job
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
