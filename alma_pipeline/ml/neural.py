@@ -164,7 +164,8 @@ def _grouped(lines: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[s
                 yield group
                 group = []
     except PipelineError:
-        yield group
+        if group:
+            yield group
         raise
     if group:
         yield group

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comet_bed import hardware, neural, scored
 from decoding_bed import LANGUAGES, files, make_job, read, write
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.job import Input
+from alma_pipeline.job import Input, Job
 from alma_pipeline.ml import metrics
 from alma_pipeline.ml.metrics import Translation
+from alma_pipeline.ml.neural import Segment
 from stages.score.config import Config
 from stages.score.run import run
 
@@ -107,3 +109,22 @@ def test_hypotheses_that_cannot_be_scored_are_the_user_s_mistake(tmp_path: Path)
     empty = make_job(tmp_path / "empty", "score", {"hypotheses": hypotheses(tmp_path / "none", [])})
     with pytest.raises(UserError, match="holds no hypotheses"):
         run(empty)
+
+
+def test_a_neural_metric_scores_all_directions_and_stands_beside_the_others(tmp_path: Path, comet_models: Path) -> None:
+    """B45, B48: on a tiny real COMET checkpoint that reads 64 pieces."""
+    rows = [*ROWS, ("en-zh", "x" * 80, "今天", "今天")]
+    made = hypotheses(tmp_path / "in", rows)
+    scorers = {"mine": neural(comet_models, "regression")}
+    job = make_job(tmp_path / "store" / "work" / "job", "score", {"hypotheses": made}, comet=["mine"], scorers=scorers)
+    result = run(Job(job.name, job.key, job.work, job.config, hardware(), job.inputs))
+    segments = read(job.out / "segments.jsonl")
+    for direction in ("en-de", "de-en", "en-zh"):
+        own = [row["scores"]["mine"] for row in segments if row["direction"] == direction]
+        assert result["directions"][direction]["mine"] == pytest.approx(sum(own) / len(own))
+        assert "reference:yes|precision:fp16|comet:" in result["signatures"]["mine"][direction]
+    assert result["cut"] == {"mine": {"en-de": 0, "de-en": 0, "en-zh": 1}}
+    means = [result["directions"][direction]["mine"] for direction in ("en-de", "en-zh")]
+    assert result["averages"]["en-xx"]["mine"] == pytest.approx(sum(means) / 2)
+    found = [Segment(source, hypothesis.replace("\n", " "), reference) for _, source, reference, hypothesis in rows]
+    assert [row["scores"]["mine"] for row in segments] == scored(scorers["mine"], found, job.cache / "segment_scores.db").scores

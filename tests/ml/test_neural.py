@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from comet_bed import hardware, neural, scored, segments
 
-from alma_pipeline.errors import UserError
+from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.ml import neural as library
 from alma_pipeline.ml.neural import OWN, Scored, Segment, explained, score
 from alma_pipeline.ml.segment_cache import Found, SegmentCache, key
-from alma_pipeline.schema import Neural
+from alma_pipeline.schema import Hardware, Neural
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,76 @@ def test_so_they_do_without_references(tmp_path: Path, comet_models: Path) -> No
     ours = scored(model, found, tmp_path / "cache.db")
     assert_equal(ours.scores, comet_score(tmp_path, model.model, found, False))
     assert "reference:no" in ours.signature
+
+
+def test_a_model_that_can_do_without_the_reference_is_told_which(tmp_path: Path, comet_models: Path) -> None:
+    """As XCOMET, which is of the same family: with and without are two metrics, that share no cached score.
+
+    B48: joined in one sequence of 64 positions, texts are too long together that would fit each on its own.
+    """
+    found = [Segment("der Hund", "the dog", "the dog!"), Segment("a" * 30, "b" * 30, "c" * 30)]
+    seen = scored(neural(comet_models, "unified", precision="fp32"), found, tmp_path / "cache.db")
+    blind = scored(neural(comet_models, "unified", precision="fp32", reference=False), found, tmp_path / "cache.db")
+    assert "reference:yes" in seen.signature and "reference:no" in blind.signature
+    assert all(a != b for a, b in zip(seen.scores, blind.scores, strict=True))
+    assert seen.cut == [False, True] == blind.cut
+
+
+def test_what_was_scored_once_is_not_scored_again(comet_models: Path, thousand: tuple[Scored, Path]) -> None:
+    """A repeated segment too; the worker is asked for the model's revision and for nothing else."""
+    found, seen = segments(1000), list[tuple[int, int]]()
+    again = scored(neural(comet_models, "regression"), [*found, found[3]], thousand[1], lambda *at: seen.append(at))
+    assert again.scores == [*thousand[0].scores, thousand[0].scores[3]] and seen == []
+
+
+def test_line_breaks_and_texts_beyond_the_limit_stay_in_their_segment(
+    tmp_path: Path, comet_models: Path, thousand: tuple[Scored, Path]
+) -> None:
+    """B45: lines are JSON, so that a break within a text ends nothing. B48: what is longer than the model reads is counted."""
+    odd = [
+        Segment("a\nb", 'c\r\n"d"\u2028e', "f\\g"),
+        Segment("", "", ""),
+        Segment("🎈", "\u0000", "x"),
+        Segment("x" * 80, "y", "z"),
+    ]
+    plain = segments(1000)[:5]
+    seen = list[tuple[int, int]]()
+    found = scored(
+        neural(comet_models, "regression", precision="fp32"), [*odd, *plain], tmp_path / "a.db", lambda *at: seen.append(at)
+    )
+    assert found.cut == [False, False, False, True, *[False] * 5] and seen == [(9, 9)]
+    spread = max(thousand[0].scores) - min(thousand[0].scores)
+    assert found.scores[4:] == pytest.approx(thousand[0].scores[:5], abs=0.01 * spread), "all but the precision is the same"
+
+
+def test_a_crash_is_clear_and_loses_nothing_that_was_scored(
+    tmp_path: Path, comet_models: Path, thousand: tuple[Scored, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is killed after its first batch; run again, the scores are an uninterrupted run's to the last bit."""
+    metric, found, cache = neural(comet_models, "regression"), segments(1000), SegmentCache(tmp_path / "cache.db")
+    started = list[library.Worker]()
+    monkeypatch.setattr(library, "Worker", _remembered(started))
+
+    def kill(done: int, total: int) -> None:
+        started[0].process.kill()
+
+    with pytest.raises(PipelineError, match=r"worker ended with signal 9 while scoring by .*model.ckpt"):
+        score(metric, found, hardware(), cache, kill)
+    kept = len(cache.find(key(started[0].signature, *library._parts(item, True)) for item in found))
+    assert 0 < kept < 1000
+    done = list[int]()
+    assert scored(metric, found, tmp_path / "cache.db", lambda at, _: done.append(at)).scores == thousand[0].scores
+    assert kept < done[0] <= kept + 16
+
+
+def _remembered(started: list[library.Worker]) -> Callable[..., library.Worker]:
+    make = library.Worker
+
+    def worker(metric: Neural, machine: Hardware) -> library.Worker:
+        started.append(make(metric, machine))
+        return started[-1]
+
+    return worker
 
 
 def test_a_python_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
