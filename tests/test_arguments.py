@@ -59,7 +59,7 @@ def test_names_are_for_verbs_that_show() -> None:
         (["plan", "--json=yes"], "--json: expected no value after it, found yes"),
         (["--cfg", "jbo"], r"--cfg jbo: expected one of job, hydra, all; did you mean 'job'\?"),
         (["--json"], "--json goes with plan and translate, found the verb run"),
-        (["show", "--force", "x"], "--force goes with run and plan, found the verb show"),
+        (["show", "--force", "x"], "--force goes with run and plan and data, found the verb show"),
         (["doctor", "stage=cpo"], "doctor takes no settings, found stage=cpo"),
         (["--cfg", "job", "--info"], "--cfg and --info do not go together"),
         (["--resolve"], "--resolve goes with --cfg, as in `--cfg job --resolve`"),
