@@ -161,10 +161,12 @@ def test_a_token_budget_ends_the_packing(tmp_path: Path, base: Input) -> None:
 def test_pseudo_mono_joins_pairs_among_documents(tmp_path: Path, base: Input) -> None:
     job = documents_job(tmp_path, base, form="pseudo_mono")
     counts = run(job)["counts"]
-    assert {"en", "de", "de-en"} <= set(counts["languages"]) | {"de-en"}
-    found = [row for row in rows(job.out / "train.jsonl") if row["language"] in ("de-en", "en-de")]
+    assert set(counts["languages"]) == {"en", "de", "de-en", "en-de"}
+    found = [row for row in rows(job.out / "train.jsonl") if "-" in row["language"]]
     assert 0.3 < len(found) / counts["train_documents"] < 0.7
-    assert (job.out / "dev.tokens.npy").exists()
+    either = {f"{german(n)} {english(n)}" for n in range(1000, 1200)} | {f"{english(n)} {german(n)}" for n in range(1000, 1200)}
+    assert {row["text"] for row in found} <= either
+    assert len(np.load(job.out / "dev.bytes.npy")) == counts["dev_examples"] == 15
 
 
 def test_too_little_to_hold_out_is_said_with_numbers(tmp_path: Path, base: Input) -> None:
