@@ -1,5 +1,6 @@
 """The words of the command line: verb, flags, and what is left for Hydra. Knows no configuration and runs nothing."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,8 @@ REQUESTING = (*COMPOSING, "report")
 """Verbs that take settings and nothing else."""
 CONFIGURED = (*REQUESTING, "translate", "adopt")
 """Verbs that take settings, so that they know which checkpoint is meant."""
+PATTERN = re.compile(r"\{(lang|direction|side|nllb)\}")
+"""What stands for a part of the text in `data.<source>.path` and `config`."""
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -125,7 +128,8 @@ def _listed(override: str) -> str:
 def _quoted(override: str) -> str:
     """`data.parallel.path=my/{lang}-en.tsv` as the text it means: a brace is Hydra's sign for a mapping."""
     name, _, value = override.partition("=")
-    return f"{name}='{value}'" if "{" in value and value[0] not in "{[\"'$" else override
+    starts = "" if PATTERN.match(value) else "{["  # {lang}.txt is a pattern too, {a: b} a mapping
+    return f"{name}='{value}'" if "{" in value and value[0] not in f"{starts}\"'$" else override
 
 
 def _flag(word: str, left: list[str]) -> tuple[str, list[str]]:

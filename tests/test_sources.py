@@ -113,3 +113,10 @@ def test_directions_choose_languages_and_all_is_as_before(tmp_path: Path) -> Non
 def test_commas_in_directions_are_a_list_unless_it_is_a_sweep() -> None:
     assert parse(["directions=de-en,en-de"]).overrides == ["directions=[de-en,en-de]"]
     assert parse(["-m", "directions=de-en,en-de"]).overrides == ["directions=de-en,en-de"]
+
+
+def test_patterns_need_no_quotes_of_hydras() -> None:
+    assert parse(["data.parallel.path=my/{lang}-en.tsv"]).overrides == ["data.parallel.path='my/{lang}-en.tsv'"]
+    assert parse(["data.parallel.path='my/{lang}.tsv'"]).overrides == ["data.parallel.path='my/{lang}.tsv'"]
+    loaded = config.load(parse(["data.mono.config={lang}_meta"]).overrides)
+    assert loaded.data.mono.config == "{lang}_meta"

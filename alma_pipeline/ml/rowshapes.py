@@ -68,8 +68,9 @@ def pair(row: Mapping[str, Any], direction: str, part: str, shape: Shape) -> tup
         raise _no_language(row, source, target)
     if stated is None and part == "all":
         raise BadRow("no column 'direction', which says what languages 'source' and 'target' are in, as in de-en")
-    # Within a language's own file `source` is that language, so the direction out of English reads it the other way round.
-    first, second = ("target", "source") if stated is None and part == target and part != source else ("source", "target")
+    # A file of one language, or of the direction the other way round, is read from `target` to `source`.
+    backwards = stated is None and part in (target, f"{target}-{source}")
+    first, second = ("target", "source") if backwards else ("source", "target")
     return shape.text_of(row, first), shape.text_of(row, second)
 
 

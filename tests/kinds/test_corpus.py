@@ -228,6 +228,7 @@ def test_null_takes_all_there_is(base: Input, tmp_path: Path) -> None:
             {"form": "pairs", "pairs": Source(reader="hub", repo="some/pairs")},
             r"data set some/pairs, split train.*could not be read",
         ),
+        ({"form": "pairs", "pairs": Source(reader="candidates")}, r"pairs is read from candidates; generated text \(cldr\)"),
         ({"form": "pairs", "pairs": Source(revision="2.0")}, "revision=2.0, installed is Babel"),
         ({"form": "pairs", "pairs": TEST}, "split=test of a cldr source: expected train"),
         ({"form": "test", "pairs": TRAIN}, "split=train of a cldr source: expected test"),

@@ -132,6 +132,13 @@ def test_shapes_of_pairs(tmp_path: Path, name: str) -> None:
     assert sides(text({file: json_lines(tmp_path / "x", found)}, tmp_path, columns)) == PAIRS
 
 
+@pytest.mark.parametrize("name", ["de.jsonl", "de-en.jsonl"])
+def test_source_and_target_in_the_direction_out_of_english(tmp_path: Path, name: str) -> None:
+    """In a language's own file `source` is that language; in a direction's it is the direction's first."""
+    found = [{"source": one, "target": other} for one, other in PAIRS]
+    assert sides(text({name: json_lines(tmp_path / "x", found)}, tmp_path), "en-de") == swapped(PAIRS)
+
+
 def test_a_table_without_header_by_numbers(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("".join(f"0.9\t{other}\t{one}\n" for one, other in PAIRS), encoding="utf-8")
