@@ -2,6 +2,7 @@
 
 import functools
 import unicodedata
+from collections import Counter
 
 SCRIPTS = {
     "Latn": ("LATIN",),
@@ -32,8 +33,12 @@ def _script(letter: str) -> str:
 def in_script(text: str, script: str) -> bool:
     """Whether at least half of the letters are of the script; a text without letters is in every script."""
     names = SCRIPTS.get(script)
-    found = [name for letter in text if (name := _script(letter))]
-    return names is None or 2 * sum(name in names for name in found) >= len(found)
+    # Once for each different letter: a text has few of them.
+    counts: Counter[str] = Counter()
+    for letter, count in Counter(text).items():
+        counts[_script(letter)] += count
+    letters = counts.total() - counts[""]
+    return names is None or 2 * sum(counts[name] for name in names) >= letters
 
 
 class Identifier:
