@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.schema import Hardware, Training
 
+LINEAR = nn.functional.linear
+
 
 class Engine:
     """A module under DeepSpeed, its optimiser, and the gradient norm of the last step.
@@ -69,6 +71,8 @@ class Engine:
     def close(self) -> None:
         """Let go of the module: hooks and buffers would keep it alive."""
         self.deepspeed.destroy()
+        # ZeRO-3 replaces it for good, with one that keeps the inputs of frozen matrices too.
+        nn.functional.linear = LINEAR
 
     def _clip(self, *_: Any) -> None:
         """Without ZeRO, DeepSpeed neither reports the norm nor clips in one pass."""

@@ -172,6 +172,13 @@ def test_hardware_does_not_change_the_result(tmp_path: Path, inputs: dict[str, I
         assert logged(other, name) == pytest.approx(logged(plain, name), rel=1e-4)
 
 
+def test_zero_3_leaves_torch_as_it_was(tmp_path: Path, inputs: dict[str, Input]) -> None:
+    """Its own linear keeps the inputs of frozen matrices: what is done after training would need more memory."""
+    plain = torch.nn.functional.linear
+    run(job_of(tmp_path, inputs, {"zero_stage": 3}, steps=1))
+    assert torch.nn.functional.linear is plain
+
+
 def test_vectors_do_not_decay(inputs: dict[str, Input]) -> None:
     config = Training(kind="test", steps=1, weight_decay=0.25, seed=1)
     module = open_for_training(inputs["init"], config, Hardware(name="test"), 0.0).model
