@@ -1,7 +1,8 @@
 """Training throughput, side by side: `python benchmarks/training.py sft --text FILE --model FOLDER`.
 
 Each side is a process of its own (`sides.py`) that holds the same model and works on the same pairs; they take turns,
-one optimiser step each, so that a change of the machine's speed hits all alike. Printed are medians.
+one optimiser step each, so that a change of the machine's speed hits all alike. Every step's figures go to standard error as
+they come, the table of medians to standard output: at the end, or of what there is when the run is interrupted.
 """
 
 import argparse
@@ -51,6 +52,10 @@ class Side:
         self.process.stdin.flush()
         return self._answer()
 
+    def step(self) -> dict[str, float]:
+        self.results.append(self.ask("step"))
+        return self.results[-1]
+
     def median(self, name: str, skip: int) -> float:
         return statistics.median(result[name] for result in self.results[skip:])
 
@@ -60,20 +65,40 @@ class Side:
         self.process.wait()
 
 
+def line(side: Side, pairs: int) -> str:
+    """The figures of a side's latest step."""
+    result = side.results[-1]
+    memory = f"peak {result['peak'] / 1e9:.2f} GB, activations {(result['peak'] - side.without_activations) / 1e9:.2f} GB"
+    speed = f"{result['seconds']:.2f} s, {pairs / result['seconds']:.3f} pairs/s"
+    return f"{side.name}: {speed}, {memory}, loss {result['loss']:.5f}"
+
+
+def rounds(sides: list[Side], options: argparse.Namespace) -> None:
+    """One step of every side in turn, as often as asked for, each told at once."""
+    for number in range(options.warm_up + options.runs):
+        name = f"run {number - options.warm_up + 1}/{options.runs}" if number >= options.warm_up else "warm-up"
+        for side in sides:
+            side.step()
+            print(f"{name}, {line(side, options.pairs)}", file=sys.stderr, flush=True)
+
+
 def table(sides: list[Side], pairs: int, skip: int, rate: float) -> str:
-    """One line a side; the ratio is that of the first side's speed."""
+    """One line a side: medians after the first `skip` steps, the ratio of the median time to the first side's, the range of
+    times, and the losses of the first step and of the last."""
     first = sides[0].median("seconds", skip)
-    lines = [f"{'side':18} {'pairs/s':>8} {'ratio':>6} {'spread':>12} {'peak GB':>8} {'activations GB':>15} {'first loss':>11}"]
+    head = f"{'side':18} {'pairs/s':>8} {'ratio':>6} {'range of a step':>17} {'peak GB':>8} {'activations GB':>15}"
+    lines = [f"{head} {'first loss':>11} {'last loss':>10}"]
     for side in sides:
         seconds, peak = side.median("seconds", skip), side.median("peak", skip)
         timed = [result["seconds"] for result in side.results[skip:]]
+        spread = f"{min(timed):.2f} to {max(timed):.2f} s"
         lines.append(
-            f"{side.name:18} {pairs / seconds:8.3f} {seconds / first:6.2f} {min(timed):5.1f}-{max(timed):.1f} s "
-            f"{peak / 1e9:8.2f} {(peak - side.without_activations) / 1e9:15.2f} {side.results[0]['loss']:11.5f}"
+            f"{side.name:18} {pairs / seconds:8.3f} {seconds / first:6.2f} {spread:>17} {peak / 1e9:8.2f} "
+            f"{(peak - side.without_activations) / 1e9:15.2f} {side.results[0]['loss']:11.5f} {side.results[-1]['loss']:10.5f}"
         )
     work = sides[0].median("flops", skip)
     share = f"{sides[0].name}: {work / first / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s of fp32 GEMM in the model's shapes"
-    return "\n".join([*lines, f"{share}, {work / first / rate:.0%}"])
+    return "\n".join([*lines, f"{share}, {work / first / rate:.0%}", f"medians of {len(sides[0].results) - skip} steps of {pairs} pairs"])
 
 
 def main() -> None:
@@ -96,10 +121,12 @@ def main() -> None:
         for side in sides:
             side.wait()
         rate = sides[0].ask("gemm")["gemm"]
-        for _ in range(settings["runs"]):
-            for side in sides:
-                side.results.append(side.ask("step"))
-        print(table(sides, options.pairs, options.warm_up, rate))
+        try:
+            rounds(sides, options)
+        finally:
+            done = [side for side in sides if len(side.results) > options.warm_up]
+            if sides[0] in done:
+                print(table(done, options.pairs, options.warm_up, rate), flush=True)
         for side in sides:
             side.close()
 

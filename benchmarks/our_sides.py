@@ -1,0 +1,92 @@
+"""The project's sides of the training benchmark, and plain torch on the same packed rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from measures import Step
+
+
+def ours(settings: dict[str, Any], model: Any, objective_of: Callable[[Any, int], Any], example_of: Callable[[Any], Any]) -> Step:
+    """The project's own loop body: `accumulate` and the engine, as `train` calls them."""
+    from alma_pipeline.ml.distributed import join
+    from alma_pipeline.ml.engine import Engine, adamw
+    from alma_pipeline.ml.training import accumulate
+    from alma_pipeline.schema import Hardware, Training
+
+    hardware = Hardware(name="benchmark", threads=settings["threads"], row_tokens=settings["row_tokens"])
+    config = Training(kind="benchmark", steps=1, clip=0.0, learning_rate=1e-6, seed=0)
+    world = join(hardware)
+    objective = objective_of(model, hardware.row_tokens)
+    engine = Engine(objective, adamw(objective, config), config, hardware, world.size)
+
+    def step(batch: list[Any]) -> float:
+        given = [example_of(pair) for pair in batch]
+        totals = accumulate(objective, engine, given, world, hardware, engine.backward)
+        engine.step(1e-6)
+        return objective.measures({name: float(value) for name, value in totals.items()})["loss"]
+
+    return step
+
+
+def ours_sft(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
+    from alma_pipeline.ml.objective import LanguageModel
+
+    return ours(settings, model, LanguageModel, tokens)
+
+
+def tokens(pair: Any) -> Any:
+    import numpy as np
+
+    from alma_pipeline.ml.examples import Tokens
+
+    return Tokens(np.array(pair[0].ids, np.int32), pair[0].prompt)
+
+
+def ours_preference(tau: Any) -> Callable[..., Step]:
+    def side(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
+        import numpy as np
+
+        from alma_pipeline.ml.pairs import Pair
+        from alma_pipeline.ml.preference import Terms
+        from alma_pipeline.ml.preference_objective import PreferenceModel
+
+        def pair_of(pair: Any) -> Pair:
+            chosen, rejected = pair
+            parts = (chosen.ids[: chosen.prompt], chosen.ids[chosen.prompt :], rejected.ids[rejected.prompt :])
+            return Pair(*(np.array(part, np.int32) for part in parts))
+
+        terms = Terms(beta=0.1, nll_weight=1.0, nll_norm="token", tau=tau() if tau else None)
+        return ours(settings, model, lambda model, row: PreferenceModel(model, row, terms), pair_of)
+
+    return side
+
+
+def plain_packed(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
+    """Plain torch on the very rows that ours packs: the model, its head at the labels, cross-entropy, AdamW."""
+    from alma_pipeline.ml.batches import packed_batches
+    from alma_pipeline.ml.objective import LanguageModel
+
+    objective = LanguageModel(model, settings["row_tokens"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+
+    def step(batch: list[Any]) -> float:
+        given = [tokens(pair) for pair in batch]
+        labels, total = objective.norms(given), 0.0
+        for places in packed_batches([len(example.ids) for example in given], settings["row_tokens"], 1)[0]:
+            rows = objective.collate([given[place] for place in places])
+            hidden = model.model(**rows["inputs"], use_cache=False).last_hidden_state[0, rows["positions"]]
+            loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), rows["labels"], reduction="sum") / labels
+            loss.backward()
+            total += loss.item()
+        optimizer.step()
+        optimizer.zero_grad()
+        return total
+
+    return step
+
+
+def released() -> Any:
+    from alma_pipeline.ml.preference import released_tau
+
+    return released_tau(gradient=True)
