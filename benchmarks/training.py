@@ -98,7 +98,8 @@ def table(sides: list[Side], pairs: int, skip: int, rate: float) -> str:
         )
     work = sides[0].median("flops", skip)
     share = f"{sides[0].name}: {work / first / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s of fp32 GEMM in the model's shapes"
-    return "\n".join([*lines, f"{share}, {work / first / rate:.0%}", f"medians of {len(sides[0].results) - skip} steps of {pairs} pairs"])
+    steps = f"medians of {len(sides[0].results) - skip} steps of {pairs} pairs"
+    return "\n".join([*lines, f"{share}, {work / first / rate:.0%}", steps])
 
 
 def main() -> None:
