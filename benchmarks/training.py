@@ -31,7 +31,9 @@ class Side:
         self.results: list[dict[str, float]] = []
         self.log = Path(settings["work"]) / f"{name}.log"
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+            # In a session of its own: Ctrl-C is for the parent, and the end of its standard input ends a side.
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, start_new_session=True)
         self.without_activations = 0.0
 
     def wait(self) -> None:

@@ -10,6 +10,7 @@ A changed key in that file means that every user's artifact of the kind is made 
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -108,8 +109,10 @@ def test_what_has_no_stable_text_is_refused_with_its_place(value: Any, named: st
 
 def test_equal_in_every_process() -> None:
     """String hashing differs from process to process; a key must not."""
+    under_test = os.pathsep.join(sys.path)  # this checkout, which need not be the one that is installed
     for seed in ("1", "2"):
-        done = subprocess.run([sys.executable, __file__], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True)
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": under_test}
+        done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, check=True)
         assert json.loads(done.stdout) == golden()
 
 
