@@ -13,6 +13,8 @@ from alma_pipeline.errors import PipelineError
 Example = TypeVar("Example")
 SMALL = 2**20
 """Bytes of an array file below which it is read at once."""
+STRETCH = 2**16
+"""Examples that are looked at together when a corpus is opened."""
 
 
 class Tokens(NamedTuple):
@@ -67,8 +69,8 @@ def read_blocks(folder: Path, name: str) -> Split[Tokens]:
     examples = Sequences(
         ids=blocks.reshape(-1),
         offsets=np.arange(count + 1) * length,
-        prompts=np.ones(count, dtype=np.int32),
-        sizes=np.zeros(count, dtype=np.int64),
+        prompts=np.broadcast_to(np.int32(1), count),
+        sizes=np.broadcast_to(np.int64(0), count),
     )
     return Split(examples, blocks.size, length)
 
@@ -80,21 +82,30 @@ def read_sequences(folder: Path, name: str) -> Split[Tokens]:
     """
     offsets, prompts = _array(folder / f"{name}.offsets.npy"), _array(folder / f"{name}.prompt.npy")
     sizes = folder / f"{name}.bytes.npy"
-    lengths = np.diff(offsets)
-    wrong = np.flatnonzero((prompts < 1) | (prompts >= lengths))
-    if len(wrong):
-        first = wrong[0]
-        raise PipelineError(
-            f"{folder}/{name}: example {first} has {lengths[first]} tokens, {prompts[first]} of them prompt; "
-            "expected at least one of each, prompt and label"
-        )
+    tokens, longest = _checked(offsets, prompts, f"{folder}/{name}")
     examples = Sequences(
         ids=_array(folder / f"{name}.tokens.npy"),
         offsets=offsets,
         prompts=prompts,
-        sizes=_array(sizes) if sizes.is_file() else np.zeros(len(prompts), dtype=np.int64),
+        sizes=_array(sizes) if sizes.is_file() else np.broadcast_to(np.int64(0), len(prompts)),
     )
-    return Split(examples, int(lengths.sum()), int(lengths.max(initial=0)))
+    return Split(examples, tokens, longest)
+
+
+def _checked(offsets: NDArray[np.int64], prompts: NDArray[np.int32], name: str) -> tuple[int, int]:
+    """Tokens of all examples and of the longest, found a stretch at a time: memory does not grow with the corpus."""
+    tokens = longest = 0
+    for start in range(0, len(prompts), STRETCH):
+        ends, lengths = prompts[start : start + STRETCH], np.diff(offsets[start : start + STRETCH + 1])
+        wrong = np.flatnonzero((ends < 1) | (ends >= lengths))
+        if len(wrong):
+            first = wrong[0]
+            raise PipelineError(
+                f"{name}: example {start + first} has {lengths[first]} tokens, {ends[first]} of them prompt; "
+                "expected at least one of each, prompt and label"
+            )
+        tokens, longest = tokens + int(lengths.sum()), max(longest, int(lengths.max()))
+    return tokens, longest
 
 
 def _array(path: Path) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """Token arrays read back as examples."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from training_bed import make_documents, make_pairs
 
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.ml import examples
+from alma_pipeline.ml.batches import global_batch
 from alma_pipeline.ml.examples import read_blocks, read_sequences
 
 
@@ -55,6 +57,36 @@ def test_example_without_prompt_or_label_is_refused(tmp_path: Path, prompt: int)
         np.save(tmp_path / f"train.{name}.npy", np.array(array))
     with pytest.raises(PipelineError, match=f"example 1 has 4 tokens, {prompt} of them prompt"):
         read_sequences(tmp_path, "train")
+
+
+def test_a_wrong_example_is_named_by_its_place_in_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "STRETCH", 2)
+    for name, array in (("tokens", [0, 5] * 5), ("offsets", [0, 2, 4, 6, 8, 10]), ("prompt", [1, 1, 1, 2, 1])):
+        np.save(tmp_path / f"train.{name}.npy", np.array(array))
+    with pytest.raises(PipelineError, match="example 3 has 2 tokens, 2 of them prompt"):
+        read_sequences(tmp_path, "train")
+
+
+def test_a_large_corpus_is_opened_and_its_first_batch_taken_without_reading_it(tmp_path: Path) -> None:
+    """Of two million pairs, 160 MB of tokens: opening takes no memory that grows with them, the order 8 bytes a pair."""
+    count, length = 2_000_000, 20
+    shapes = {"tokens": (np.int32, count * length), "offsets": (np.int64, count + 1), "prompt": (np.int32, count)}
+    for name, (dtype, size) in shapes.items():
+        array = np.lib.format.open_memmap(tmp_path / f"train.{name}.npy", "w+", dtype, (size,))
+        if name != "tokens":  # holes in the file are zeros
+            array[:] = 8 if name == "prompt" else np.arange(count + 1) * length
+        del array
+    tracemalloc.start()
+    try:
+        split = read_sequences(tmp_path, "train")
+        opened = tracemalloc.get_traced_memory()[1]
+        batch = [split.examples[place] for place in global_batch(0, 64, len(split.examples), seed=1)]
+        begun = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (split.tokens, split.longest, len(batch), len(batch[0].ids)) == (count * length, length, 64, length)
+    assert opened < 3e6
+    assert begun < 8 * count + 3e6
 
 
 def test_pickled_arrays_are_not_read(tmp_path: Path) -> None:
