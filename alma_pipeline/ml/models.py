@@ -3,6 +3,7 @@
 Writes nothing; `checkpoints` does. A checkpoint is a full model and the adapters that stand on it, in order.
 """
 
+import gc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ def load_for_inference(checkpoint: Input, hardware: Hardware, precision: str) ->
     device = "cpu" if hardware.device == "cpu" else torch.device("cuda", torch.cuda.current_device())
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     return model.to(device).eval(), tokenizer
+
+
+def release() -> None:
+    """Hand the memory of models that are gone back to the device, for another process on it."""
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing where CUDA was not used
 
 
 def load_merged(checkpoint: Input, adapters: Sequence[str], precision: str) -> PreTrainedModel:

@@ -30,7 +30,8 @@ class Segment:
 
     source: str
     hypothesis: str
-    reference: str
+    reference: str | None
+    """None: there is none, and a metric that cannot do without is refused."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,10 @@ def score(metric: Neural, segments: Sequence[Segment], hardware: Hardware, cache
     """
     worker = Worker(metric, hardware)
     try:
+        if worker.reference and any(segment.reference is None for segment in segments):
+            raise UserError(
+                f"{metric.model} needs a reference, and there is none here; take a model without, as wmt22-cometkiwi-da"
+            )
         keys = [key(worker.signature, *_parts(segment, worker.reference)) for segment in segments]
         distinct = dict(zip(keys, segments, strict=True))
         known = cache.find(distinct)
@@ -143,7 +148,7 @@ def _batches(distinct: dict[str, Segment], size: int) -> list[list[str]]:
 
     def longest(name: str) -> tuple[int, str]:
         segment = distinct[name]
-        return -len(segment.source) - len(segment.hypothesis) - len(segment.reference), name
+        return -len(segment.source) - len(segment.hypothesis) - len(segment.reference or ""), name
 
     ordered = sorted(distinct, key=longest)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
@@ -151,7 +156,7 @@ def _batches(distinct: dict[str, Segment], size: int) -> list[list[str]]:
 
 def _row(name: str, segment: Segment, reference: bool) -> dict[str, Any]:
     row = {"id": name, "src": segment.source, "mt": segment.hypothesis}
-    return row | {"ref": segment.reference} if reference else row
+    return row | {"ref": segment.reference or ""} if reference else row
 
 
 def _grouped(lines: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

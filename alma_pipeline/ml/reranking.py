@@ -38,6 +38,11 @@ def minimum_bayes_risk(candidates: Sequence[Sequence[str]], score: Scorer) -> li
     return chosen
 
 
+def pair_sources(candidates: Sequence[Sequence[str]], sources: Sequence[str]) -> list[str]:
+    """The source of each pair that `minimum_bayes_risk` hands to its scorer, for one that wants to see it too."""
+    return [source for texts, source in zip(candidates, sources, strict=True) for _ in range(len(set(texts)) ** 2)]
+
+
 def best_quality(candidates: Sequence[Sequence[str]], sources: Sequence[str], score: Scorer) -> list[int]:
     """Of each source's candidates, the place of the one with the highest score against the source; of equals the first.
 

@@ -10,11 +10,13 @@ from transformers import PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import decoding, reranking, vllm_decoding
+from alma_pipeline.ml import decoding, vllm_decoding
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.models import load_for_inference
+from alma_pipeline.ml.judging import Judges
+from alma_pipeline.ml.models import load_for_inference, release
 from alma_pipeline.ml.prompts import Prompter
-from alma_pipeline.ml.search import Sampling
+from alma_pipeline.ml.search import Limits, Sampling
+from alma_pipeline.store import write_json
 from stages.translate.config import Config
 
 
@@ -32,18 +34,24 @@ def run(job: Job) -> dict[str, Any]:
     if config.decoding == "beam":
         outputs = decoding.beam_search(model, prompts, config.beams, limits, decoding.logged(job))
     else:
-        sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
-        outputs = _chosen(decoding.sample(model, prompts, sampling, limits, decoding.logged(job)), tokenizer)
+        samples = _samples(job, model, prompts, limits)
+        del model
+        release()  # neural scorers run on the same device
+    if job.rank != 0:
+        return {}  # ranking is one process's work, and its result is rank 0's
+    judges = Judges(job)
+    if config.decoding != "beam":
+        outputs = _chosen(judges, config, [row["source"] for row in rows], samples, tokenizer)
     seconds = time.perf_counter() - started
-    if job.rank == 0:
-        lines = [(decoding.text(tokenizer, output), len(output) == config.max_new_tokens) for output in outputs]
-        _write(job.out / "hypotheses.jsonl", rows, lines)
+    lines = [(decoding.text(tokenizer, output), len(output) == config.max_new_tokens) for output in outputs]
+    _write(job.out / "hypotheses.jsonl", rows, lines)
     return {
         "sentences": len(rows),
         "output_tokens": sum(map(len, outputs)),
         "seconds": seconds,
         "sources_cut": cut,
         "outputs_at_limit": sum(len(output) == config.max_new_tokens for output in outputs),
+        **({"ranked_by": judges.signatures} if judges.signatures else {}),
     }
 
 
@@ -61,11 +69,28 @@ def _rows(path: Path, config: Config) -> list[dict[str, str]]:
     return rows
 
 
-def _chosen(samples: list[list[list[int]]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Of each sentence's samples, the one of the least expected risk."""
+def _samples(job: Job, model: Any, prompts: list[list[int]], limits: Limits) -> list[list[list[int]]]:
+    """Token ids, drawn for each sentence; kept for a run that goes on after its scorers failed or were killed."""
+    kept = job.resume / "samples.json"
+    if kept.exists():
+        found: list[list[list[int]]] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+    config: Config = job.config
+    sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
+    made = decoding.sample(model, prompts, sampling, limits, decoding.logged(job))
+    if job.rank == 0:
+        job.resume.mkdir(exist_ok=True)
+        write_json(kept, made)
+    return made
+
+
+def _chosen(
+    judges: Judges, config: Config, sources: list[str], samples: list[list[list[int]]], tokenizer: PreTrainedTokenizerBase
+) -> list[list[int]]:
+    """Of each sentence's samples, the one of the least expected risk or of the highest quality."""
     texts = [[decoding.text(tokenizer, output) for output in outputs] for outputs in samples]
-    places = reranking.minimum_bayes_risk(texts, reranking.chrf)
-    return [outputs[place] for outputs, place in zip(samples, places, strict=True)]
+    choose = judges.by_quality if config.decoding == "quality" else judges.by_risk
+    return [outputs[place] for outputs, place in zip(samples, choose(sources, texts), strict=True)]
 
 
 def _write(path: Path, rows: list[dict[str, str]], outputs: list[tuple[str, bool]]) -> None:

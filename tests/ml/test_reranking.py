@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from sacrebleu.metrics import CHRF
 
-from alma_pipeline.ml.reranking import best_quality, chrf, minimum_bayes_risk
+from alma_pipeline.ml.reranking import best_quality, chrf, minimum_bayes_risk, pair_sources
 
 CANDIDATES = [
     ["the house is small", "the house is small", "a house is little", "completely different words"],
@@ -59,6 +59,18 @@ def test_quality_holds_candidates_against_their_own_source() -> None:
 def test_of_equals_the_first_is_taken() -> None:
     assert minimum_bayes_risk([["", ""], ["b a", "a b"]], Counting()) == [0, 0]
     assert best_quality([["p", "q"]], ["r"], Counting()) == [0]
+
+
+def test_a_scorer_may_see_the_source_of_each_pair() -> None:
+    scorer = Counting()
+    minimum_bayes_risk(CANDIDATES, scorer)
+    sources = pair_sources(CANDIDATES, ["s", "t", "u"])
+    assert [(text, source) for (text, _), source in zip(scorer.asked, sources, strict=True)] == [
+        (text, source)
+        for texts, source in zip(CANDIDATES, ["s", "t", "u"], strict=True)
+        for text in dict.fromkeys(texts)
+        for _ in dict.fromkeys(texts)
+    ]
 
 
 def test_no_candidates_at_all() -> None:
