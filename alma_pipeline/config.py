@@ -23,12 +23,13 @@ from alma_pipeline import fields, recipe
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.job import kind_config, thaw
 from alma_pipeline.redact import redact
-from alma_pipeline.schema import Config, GroupedLanguage, Neural, NodeConfig, Released
+from alma_pipeline.schema import Config, Data, GroupedLanguage, Neural, NodeConfig, Released, Source
 from alma_pipeline.values import Values, build
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 """Beside this package in a checkout and in an installed wheel alike."""
+SOURCES = [item.name for item in dataclasses.fields(Data) if item.type is Source]
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
 """What Hydra raises for overrides and files that do not compose; a file that is no mapping is an OSError."""
 
@@ -56,6 +57,11 @@ class LateSchema:
         node: DictConfig = thaw(OmegaConf.structured(kind_config(self.kind) if self.kind else Config))
         if not self.kind:
             OmegaConf.set_struct(node.groups, False)  # its names are checked by the plan, which knows the groups of the run
+            # Names of systems and columns are the user's.
+            for names in (node.evaluation.outputs, *(node.data[source].columns for source in SOURCES)):
+                OmegaConf.set_struct(names, False)
+        elif "outputs" in node:
+            OmegaConf.set_struct(node.outputs, False)
         return node
 
 

@@ -94,16 +94,16 @@ def _below(record: Record) -> list[str]:
 
 
 def _belongs(record: Record, needed: set[str]) -> bool:
-    """Evaluations of kept checkpoints, and aliases of them: small, and lost to whoever looks for them later."""
+    """Evaluations of kept checkpoints and on kept test sets, and aliases: small, and lost to whoever looks for them later."""
     if record.alias_of:
         return record.alias_of in needed
     inputs = set(record.payload["inputs"].values())
-    return record.name.rpartition(".")[2] in TEMPLATES and bool(inputs & needed) and _evaluates(record, needed)
+    return record.name.rpartition(".")[2] in (*TEMPLATES, "outputs") and bool(inputs & needed) and _evaluates(record, needed)
 
 
 def _evaluates(record: Record, needed: set[str]) -> bool:
     inputs = record.payload["inputs"]
-    return inputs.get("checkpoint", inputs.get("hypotheses")) in needed
+    return inputs.get("checkpoint", inputs.get("hypotheses", inputs.get("test"))) in needed
 
 
 def _unfinished(store: Store) -> Iterator[str]:

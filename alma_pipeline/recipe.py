@@ -4,9 +4,9 @@ Knows the graph's rules, nothing of what is stored or how a node runs.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -14,9 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alma_pipeline import adapters, directions, fields, rounds
 from alma_pipeline.errors import ConfigError
+from alma_pipeline.filled import filled
 from alma_pipeline.job import kind_config, thaw
-from alma_pipeline.schema import Config, Language, Neural, NodeConfig
-from alma_pipeline.store import digest
+from alma_pipeline.schema import Config, NodeConfig, Source
 
 TEMPLATES = ("translate", "score")
 """Nodes that are copied for every evaluated checkpoint."""
@@ -58,6 +58,7 @@ def build(config: Config) -> list[Node]:
     wanted = [*config.targets, *_controls(config)]
     names = [name for name in instances if _base_name(name) in wanted]
     nodes = _evaluated(config, _ancestors(instances, names), instances)
+    nodes = list({node.name: node for node in (*nodes, *_outputs(config, instances))}.values())
     problems = [*_idle_overrides(config, nodes, groups), *adapters.problems(nodes, set(config.model.released))]
     if problems:
         raise ConfigError(problems)
@@ -74,12 +75,21 @@ def _check_targets(config: Config) -> None:
     if not config.targets:
         wrong = [f"targets is empty; known: {', '.join(sorted(known))}"]
     lacking = [name for name in (*TEMPLATES, TEST) if name not in config.stages]
-    if config.evaluation.checkpoints and lacking:
+    wrong += list(_wrong_systems(config))
+    needing = "checkpoints" if config.evaluation.checkpoints else "outputs" if config.evaluation.outputs else ""
+    if needing and lacking:
         wrong.append(
-            f"stages has no {', '.join(lacking)}, which evaluation.checkpoints needs; compose it, or set the latter to []"
+            f"stages has no {', '.join(lacking)}, which evaluation.{needing} needs; compose it, or leave the latter empty"
         )
     if wrong:
         raise ConfigError(wrong)
+
+
+def _wrong_systems(config: Config) -> Iterator[str]:
+    """Names of other systems head columns and folders, beside those of the recipe's nodes."""
+    for name in config.evaluation.outputs:
+        if not re.fullmatch(r"[\w+-]+", name) or name in config.stages:
+            yield f"evaluation.outputs.{name}: expected a name of letters, digits, -, + and _ that is no node's"
 
 
 def chosen_groups(config: Config) -> list[int]:
@@ -119,11 +129,11 @@ def _instances(config: Config, groups: list[int]) -> Iterator[Node]:
             continue
         target, setting = name in config.targets, _setting(config, name)
         if not node.per_group:
-            yield Node(name, _filled(config, node, None), _inputs(config, node, None), setting, None, target)
+            yield Node(name, filled(config, node, None), _inputs(config, node, None), setting, None, target)
             continue
         for group in groups:
             own = _overridden(config, name, group)
-            yield Node(f"g{group}.{name}", _filled(config, own, group), _inputs(config, own, group), setting, group, target)
+            yield Node(f"g{group}.{name}", filled(config, own, group), _inputs(config, own, group), setting, group, target)
 
 
 def _setting(config: Config, name: str) -> str:
@@ -169,44 +179,6 @@ def _settings(value: Any, where: str) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise ConfigError([f"{where}={value}: expected settings under it, as in groups.g5.arpo.beta=0.4"])
     return value or {}
-
-
-def _filled(config: Config, node: NodeConfig, group: int | None) -> NodeConfig:
-    """The node with the languages of the run or of its group, its directions, and the neural scorers it names."""
-    names = {item.name for item in dataclasses.fields(node)}
-    if "scorers" in names:
-        node = dataclasses.replace(node, scorers=scorer_table(config, node.neural()))  # type: ignore[call-arg, attr-defined]
-    if "languages" not in names:
-        return node
-    codes = [code for code in directions.languages(config) if group is None or config.languages[code].group == group]
-    changes: dict[str, Any] = {"languages": language_table(config, codes)}
-    if "directions" in names:
-        chosen = [direction for direction in directions.chosen(config) if set(direction.split("-")) <= {"en", *codes}]
-        changes["directions"] = [] if set(chosen) == set(directions.every(codes)) else chosen
-    return dataclasses.replace(node, **changes)
-
-
-def language_table(config: Config, codes: list[str]) -> dict[str, Language]:
-    """English and `codes`, without their groups: moving a language to another group changes no key."""
-    names = [item.name for item in dataclasses.fields(Language)]
-    return {code: Language(**{name: getattr(config.languages[code], name) for name in names}) for code in ("en", *sorted(codes))}
-
-
-def scorer_table(config: Config, names: list[str]) -> dict[str, Neural]:
-    """The lines of the table of scorers that a node names; a file stands there with its content's SHA-256. Raises ConfigError."""
-    unknown = [name for name in names if name not in config.scorers]
-    if unknown:
-        raise ConfigError([f"scorers: no scorer '{name}'; {fields.nearest(name, list(config.scorers))}" for name in unknown])
-    return {name: _by_content(name, config.scorers[name]) for name in names}
-
-
-def _by_content(name: str, scorer: Neural) -> Neural:
-    if not scorer.model.endswith(".ckpt"):
-        return scorer
-    path = Path(scorer.model).expanduser().absolute()
-    if not path.is_file():
-        raise ConfigError([f"scorers.{name}.model={scorer.model}: no such file"])
-    return dataclasses.replace(scorer, model=str(path), revision=f"sha256:{digest(path)}")
 
 
 def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
@@ -256,7 +228,7 @@ def _evaluated(config: Config, nodes: list[Node], instances: dict[str, Node]) ->
 def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
     everything = node.group is None or _base_name(node.name) in config.evaluation.every_direction
     group = None if everything else node.group
-    translate, score = (_filled(config, config.stages[name], group) for name in TEMPLATES)
+    translate, score = (filled(config, config.stages[name], group) for name in TEMPLATES)
     hypotheses = Node(
         f"{node.name}.translate",
         translate,
@@ -266,6 +238,19 @@ def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
     )
     scores = Node(f"{node.name}.score", score, {"hypotheses": hypotheses.name}, "stages.score", node.group)
     return hypotheses, scores
+
+
+def _outputs(config: Config, instances: dict[str, Node]) -> Iterator[Node]:
+    """Other systems' outputs of the test, each followed by its scores, and what they need before them."""
+    for system, path in config.evaluation.outputs.items():
+        kind: Any = kind_config("outputs")
+        given = kind(given={system: Source(reader="files", path=path)})
+        outputs = Node(f"{system}.outputs", filled(config, given, None), {"test": TEST}, "evaluation")
+        score = Node(
+            f"{system}.score", filled(config, config.stages["score"], None), {"hypotheses": outputs.name}, "stages.score"
+        )
+        yield from _ancestors(instances, [TEST])
+        yield from (outputs, score)
 
 
 def _idle_overrides(config: Config, nodes: list[Node], groups: list[int]) -> Iterator[str]:

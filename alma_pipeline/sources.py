@@ -79,9 +79,34 @@ def located(node: NodeConfig, setting: str, config: Config, digests: Digests) ->
             changes[item.name] = dataclasses.replace(
                 source, reader="files", repo=None, revision=None, config=None, path=None, files=named
             )
+    try:
+        if given := getattr(node, "given", {}):
+            changes["given"] = _given(given, _parts(node, "given"), setting, digests, places)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(problems)
     return (dataclasses.replace(node, **changes), places) if changes else (node, places)
+
+
+def _given(
+    given: dict[str, Source], directions: list[str], setting: str, digests: Digests, places: dict[str, str]
+) -> dict[str, Source]:
+    """Other systems' outputs by content; a system need not have all directions. Adds to `places`. Raises ConfigError."""
+    result = {}
+    for system, source in given.items():
+        key, pattern = f"{setting}.outputs.{system}", source.path or ""
+        if "{side}" in pattern or "{lang}" in pattern:
+            raise ConfigError(
+                [f"{key}={pattern}: expected {{direction}} in it, or one file whose rows say theirs in a column 'direction'"]
+            )
+        found = _matching([pattern], directions, ("",), Path(), "txt")
+        if not found.files:
+            raise ConfigError([_lacks(f"{key}={pattern}", found, directions)])
+        named = {name: digests.of(path) for name, path in found.files.items()}
+        places |= {named[name]: str(path) for name, path in found.files.items()}
+        result[system] = dataclasses.replace(source, path=None, files=named)
+    return result
 
 
 def _read(node: Any, role: str) -> bool:
@@ -154,14 +179,15 @@ def _lacks(what: str, found: Found, parts: list[str]) -> str:
     return f"{what} has no text for {', '.join(found.missing)}{tried}{choice}"
 
 
-def _matching(patterns: list[str], parts: list[str], splits: tuple[str, ...], folder: Path) -> Found:
+def _matching(patterns: list[str], parts: list[str], splits: tuple[str, ...], folder: Path, otherwise: str = "") -> Found:
+    """`otherwise`: the format of a file whose name tells none."""
     files: dict[str, Path] = {}
     missing: list[str] = []
     looked: list[str] = []
     for part in parts:
         tried = [(pattern, filled) for split in splits for pattern in patterns for filled in [_filled(pattern, part, split)]]
         for pattern, filled in tried:
-            names = dict(_named(pattern, filled, part, folder))
+            names = dict(_named(pattern, filled, part, folder, otherwise))
             if names:
                 files |= names
                 break
@@ -178,7 +204,7 @@ def _filled(pattern: str, part: str, split: str) -> str:
     return pattern
 
 
-def _named(pattern: str, filled: str, part: str, folder: Path) -> Iterator[tuple[str, Path]]:
+def _named(pattern: str, filled: str, part: str, folder: Path, otherwise: str) -> Iterator[tuple[str, Path]]:
     """Files of one part under the name that says what they hold: `de.0.jsonl.gz`, `de-en.parquet`, `de-en/de.txt`, `all.tmx`."""
     holds = part if "{direction}" in pattern else _filled("{lang}", part, "") if "{lang}" in pattern else "all"
     if "{side}" in pattern:
@@ -189,11 +215,12 @@ def _named(pattern: str, filled: str, part: str, folder: Path) -> Iterator[tuple
     paths = _glob(folder, filled)
     for number, path in enumerate(paths):
         suffix = SUFFIX.search(path.name)
-        if not suffix or not suffix["format"]:
+        form = (suffix and suffix["format"]) or otherwise
+        if not suffix or not form:
             raise ConfigError(
                 [f"{path}: what is in it? Its name should end in .jsonl, .json, .tsv, .csv, .parquet, .tmx or .txt"]
             )
-        yield f"{holds}{f'.{number}' if len(paths) > 1 else ''}.{suffix['format']}{suffix['packing'] or ''}", path
+        yield f"{holds}{f'.{number}' if len(paths) > 1 else ''}.{form}{suffix['packing'] or ''}", path
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline import aside, recipe, segments
+from alma_pipeline import aside, filled, segments
 from alma_pipeline import config as configuration
 from alma_pipeline.arguments import Command
 from alma_pipeline.cli import store_root
@@ -94,7 +94,7 @@ def translate(config: Config, store: Store, found: list[Segment], checkpoints: d
     settings: Any = config.stages["translate"]
     routes = {code: f"g{config.languages[code].group}" for code in config.data.languages}
     job = kind_config("interpret")(
-        languages=recipe.language_table(config, config.data.languages),
+        languages=filled.language_table(config, config.data.languages),
         routes={code: name for code, name in routes.items() if name in checkpoints},
         **{name: getattr(settings, name) for name in ("prompt", "precision", "beams", "max_source", "max_new_tokens")},
     )  # type: ignore[call-arg]

@@ -24,7 +24,7 @@ from alma_pipeline import config as configuration
 from alma_pipeline.identity import ABSENT, canonical_json, differences, flatten, key_of, payload, settings
 from alma_pipeline.job import kind_config
 from alma_pipeline.recipe import build
-from alma_pipeline.schema import Architecture, Hardware, Language, Lora, NodeConfig, Tracking
+from alma_pipeline.schema import Architecture, Hardware, Language, Lora, NodeConfig, Source, Tracking
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
 LANGUAGES = {
@@ -43,6 +43,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "cpo": TRAINED | {"languages": LANGUAGES},
     "arpo": TRAINED | {"languages": LANGUAGES},
     "translate": {"languages": LANGUAGES},
+    "outputs": {"languages": LANGUAGES, "given": {"gpt4": Source(reader="files", files={"de-en.txt": "3" * 64})}},
     "score": {"languages": LANGUAGES},
     "interpret": {"languages": LANGUAGES},
     "merge": {},

@@ -120,3 +120,8 @@ def test_patterns_need_no_quotes_of_hydras() -> None:
     assert parse(["data.parallel.path='my/{lang}.tsv'"]).overrides == ["data.parallel.path='my/{lang}.tsv'"]
     loaded = config.load(parse(["data.mono.config={lang}_meta"]).overrides)
     assert loaded.data.mono.config == "{lang}_meta"
+
+
+def test_columns_are_named_on_the_command_line() -> None:
+    data = config.load(["data.parallel.columns={source: src, target: tgt}", "data.test.columns.source=1"]).data
+    assert data.parallel.columns == {"source": "src", "target": "tgt"} and data.test.columns == {"source": "1"}

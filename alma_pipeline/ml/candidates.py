@@ -49,6 +49,8 @@ class Triples:
     """Rows of a preference data set, and what became of the other sources."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    left: list[dict[str, Any]] = field(default_factory=list)
+    """The other sources with all their candidates, and under `dropped` the reason."""
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
     """Direction to reason to number."""
     chosen_is_reference: Counter[str] = field(default_factory=Counter)
@@ -110,12 +112,14 @@ def _bare(text: str) -> str:
 def triples(
     sources: Sequence[Sentence], candidates: Sequence[Sequence[Candidate]], min_margin: float, rule: str = "best_worst"
 ) -> Triples:
-    """A row for each source whose candidates make a pair; all candidates are kept in it."""
+    """A row for each source whose candidates make a pair, and one for each other; all candidates are kept in both."""
     result = Triples()
     for source, found in zip(sources, candidates, strict=True):
         made = pair(found, min_margin, rule)
         if made.dropped or made.chosen is None or made.rejected is None:
             result.dropped.setdefault(source.direction, Counter())[made.dropped] += 1
+            kept = {"id": source.id, "source": source.source, "direction": source.direction, "dropped": made.dropped}
+            result.left.append(kept | {"candidates": [_kept(candidate) for candidate in found]})
             continue
         result.rows.append(_row(source, made.chosen, made.rejected, found))
         result.chosen_is_reference[source.direction] += made.chosen.origin == REFERENCE

@@ -11,7 +11,7 @@ from alma_pipeline.ml import hubrows, rowfiles, rowshapes
 from alma_pipeline.ml.corpora import Line, SentencePair
 from alma_pipeline.ml.rowfiles import Row
 from alma_pipeline.ml.rowshapes import Shape, Triple
-from alma_pipeline.ml.textfiles import BadRow, Rejects
+from alma_pipeline.ml.textfiles import BadRow
 from alma_pipeline.schema import Language, Source
 
 Item = TypeVar("Item")
@@ -23,7 +23,11 @@ class Stream(Generic[Item]):
     """Items in the order of their rows; `position` is how many rows have been read, rejected ones among them."""
 
     def __init__(
-        self, rows: Iterator[Row], convert: Callable[[Mapping[str, Any], int], Item | None], rejects: Rejects, skip: int
+        self,
+        rows: Iterator[Row],
+        convert: Callable[[Mapping[str, Any], int], Item | None],
+        rejects: Callable[[str, str, Any], None],
+        skip: int,
     ):
         self.position = skip
         self._rows, self._convert, self._rejects = rows, convert, rejects
@@ -48,7 +52,8 @@ class Text:
     languages: dict[str, Language]
     places: Mapping[str, str]
     """SHA-256 to path."""
-    rejects: Rejects
+    rejects: Callable[[str, str, Any], None]
+    """Hears of a row that cannot be read: where, what is wrong, and the row."""
 
     def pairs(self, direction: str, skip: int = 0) -> Stream[SentencePair]:
         """Sentence pairs of one direction, without the first `skip` rows."""
@@ -76,6 +81,15 @@ class Text:
         def convert(row: Mapping[str, Any], number: int) -> tuple[int, Triple] | None:
             found = rowshapes.triple(row, direction, shape, scorer)
             return (number, found) if found else None
+
+        return Stream(self._rows(direction, 0), convert, self.rejects, 0)
+
+    def outputs(self, direction: str) -> Stream[tuple[str | None, str]]:
+        """What a system made of sentences in one direction: (source, output), None for the source where a line is just text."""
+        shape, part = self._shape, self._part(direction)
+
+        def convert(row: Mapping[str, Any], number: int) -> tuple[str | None, str] | None:
+            return rowshapes.output(row, direction, part, shape)
 
         return Stream(self._rows(direction, 0), convert, self.rejects, 0)
 

@@ -9,6 +9,7 @@ one's own pairs                             {"de": ..., "en": ...} or {"source":
 OSCAR, one's own documents                  {"text": ...}, or "content" as in OSCAR's own files
 ALMA-R-Preference                           {"translation": {"de", "en", "gpt4_de", "alma_de", "ref_de_xcomet", "Delta", ...}}
 X-ALMA-Preference, one's own triples        {"source", "chosen", "reject" or "rejected", "directions" or "direction"}
+outputs of a system                         {"source", "hypothesis" or "translation" or "output"}, pairs as above, or plain lines
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from alma_pipeline.schema import Language
 
 REJECTED = ("rejected", "reject")
 DIRECTION = ("direction", "directions")
+OUTPUT = ("hypothesis", "translation", "output")
 SYSTEMS = ("ref", "gpt4", "alma")
 
 
@@ -72,6 +74,19 @@ def pair(row: Mapping[str, Any], direction: str, part: str, shape: Shape) -> tup
     backwards = stated is None and part in (target, f"{target}-{source}")
     first, second = ("target", "source") if backwards else ("source", "target")
     return shape.text_of(row, first), shape.text_of(row, second)
+
+
+def output(row: Mapping[str, Any], direction: str, part: str, shape: Shape) -> tuple[str | None, str] | None:
+    """(source, what a system made of it); None for the source of a plain line, and for a row of another direction. Raises BadRow.
+
+    A pair of any shape, its target the output; beside `source` the output may also be called by a name of `OUTPUT`.
+    """
+    if list(row) == ["text"]:
+        return None, shape.text_of(row, "text")
+    named = next((name for name in OUTPUT if "source" in row and isinstance(row.get(name), str)), None)
+    if named:
+        row = {name: value for name, value in row.items() if name in ("source", *DIRECTION)} | {"target": row[named]}
+    return pair(row, direction, part, shape)
 
 
 def _no_language(row: Mapping[str, Any], source: str, target: str) -> BadRow:

@@ -57,6 +57,8 @@ class Evaluation:
     """Group checkpoints that also translate the other groups' directions."""
     controls: dict[str, str] = field(default_factory=dict)
     """Extra node to the node it is a control of: it takes part when that one does."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Further systems by name: where their outputs of the test sentences lie, as `out/gpt4.{direction}.txt`."""
     beams: int = number(5, at_least=1)
     max_new_tokens: int = number(256, at_least=1)
     metrics: list[str] = field(default_factory=lambda: ["chrf++", "bleu", "ter"])

@@ -1,7 +1,7 @@
 """Settings of `preferences`: (source, chosen, rejected) triples, built from checkpoints or read from a release.
 
 Inputs: `init` is sampled, and so is every further checkpoint whose role begins with `also_`: `also_base: base`. What a role
-is called after that is the origin of its candidates.
+is called after that is the origin of its candidates. `outputs` names files of other systems' translations, which join them.
 """
 
 from collections.abc import Iterator
@@ -35,6 +35,11 @@ class Config(NodeConfig):
     temperature: float = number(1.0, above=0)
     top_p: float = number(0.95, above=0, at_most=1)
     max_new_tokens: int = number(256, at_least=1)
+    outputs: dict[str, str] = field(default_factory=dict, metadata={"as_before": {}})
+    """Other systems by name, the origin of their candidates: where their outputs lie, as `out/gpt4.{direction}.jsonl`, rows with
+    `source` and `hypothesis`. The plan puts `given` in its place."""
+    given: dict[str, Source] = field(default_factory=dict, metadata={"as_before": {}})
+    """Filled in by the plan: the same systems, their files by content."""
     scorer: str = choice("chrf", "mean")
     """chrf: sentence chrF of sacrebleu against the reference; mean: the mean of `mean_of`."""
     mean_of: list[str] = field(default_factory=list, metadata={"as_before": []})
@@ -68,5 +73,11 @@ class Config(NodeConfig):
             yield f"mean_of: {', '.join(self.mean_of)} names one twice"
         if self.pairs.reader != "candidates" and self.mean_of:
             yield f"mean_of scores candidates, and pairs.reader={self.pairs.reader} brings none; expected pairs.reader=candidates"
+        taken = {"sample", "reference", *(role.removeprefix("also_") for role in self.inputs if role.startswith("also_"))}
+        for name in self.outputs:
+            if name in taken or not name.isprintable() or not name.strip():
+                yield f"outputs: '{name}' is the name of other candidates; taken are {', '.join(sorted(taken))}"
+        if self.outputs and self.pairs.reader != "candidates":
+            yield f"outputs are candidates, and pairs.reader={self.pairs.reader} takes none; expected pairs.reader=candidates"
         if self.pairs.reader == "cldr":
             yield "pairs.reader=cldr holds no preferences; expected candidates, hub or files"

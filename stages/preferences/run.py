@@ -13,7 +13,8 @@ from alma_pipeline.ml import candidate_scores, candidates, corpora, decoding, hu
 from alma_pipeline.ml.candidate_scores import Draft
 from alma_pipeline.ml.candidates import Candidate, Sentence, Triples
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.models import load_for_inference
+from alma_pipeline.ml.models import load_for_inference, release
+from alma_pipeline.ml.outputs import Outputs
 from alma_pipeline.ml.prompts import Prompter, one_line
 from alma_pipeline.ml.reading import Text
 from alma_pipeline.ml.search import Sampling
@@ -27,7 +28,7 @@ ALSO = "also_"
 
 def run(job: Job) -> dict[str, Any]:
     """Inputs: `init` and `also_...`, checkpoints that are sampled; `corpus`, sentence pairs; in a later round `before`, the
-    preferences of the round before. Leaves train.jsonl and dev.jsonl.
+    preferences of the round before. Leaves train.jsonl and dev.jsonl, and dropped.jsonl with the sources that made no pair.
 
     Training sources come from the corpus's train part, held-out ones from its dev part; no source is in both.
     """
@@ -40,6 +41,7 @@ def run(job: Job) -> dict[str, Any]:
     drafts, sampled = _drafts(job, config, sources["train"] + sources["dev"])
     if job.rank != 0:
         return {}  # scoring is one process's work, and its result is rank 0's
+    release()  # neural scorers run on the same device
     names = config.mean_of if config.scorer == "mean" else [config.scorer]
     found, signatures = candidate_scores.scored(job, names, sources["train"] + sources["dev"], drafts)
     seconds = time.perf_counter() - started
@@ -51,6 +53,8 @@ def run(job: Job) -> dict[str, Any]:
     _check(made, sources)
     for name, triples in made.items():
         _write(job.out / f"{name}.jsonl", triples.rows)
+    if left := [row for triples in made.values() for row in triples.left]:
+        _write(job.out / "dropped.jsonl", left)
     dev_score = _dev_score(found[split:])
     rounds = _compared(job.inputs["before"], dev_score) if "before" in job.inputs else {}
     told = {"counts": _counts(made, dropped), "scorers": signatures, "seconds": seconds, "dev_score": dev_score}
@@ -94,10 +98,11 @@ def _read(path: Path, config: Config) -> dict[str, list[Sentence]]:
     return found
 
 
-def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[list[Draft]], dict[str, int]]:
-    """Each source's samples from every checkpoint, and its reference; and how much was sampled."""
+def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[list[Draft]], dict[str, Any]]:
+    """Each source's samples from every checkpoint, what other systems made of it, and its reference; and how much there is."""
     drafts: list[list[Draft]] = [[] for _ in sources]
     counts: Counter[str] = Counter(sentences=len(sources))
+    given = {system: _given(job, system, config, sources) for system in sorted(config.given)}  # mistakes in files show first
     for role in ["init", *sorted(name for name in job.inputs if name.startswith(ALSO))]:
         samples = _sampled(job, role, config, sources)
         origin = candidates.SAMPLE if role == "init" else role.removeprefix(ALSO)
@@ -106,9 +111,35 @@ def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[lis
         counts["samples"] += sum(map(len, samples))
         counts["output_tokens"] += sum(tokens for drawn in samples for _, tokens in drawn)
         counts["newlines"] += sum(one_line(text)[1] for drawn in samples for text, _ in drawn)
+    for system, outputs in given.items():
+        for found, texts in zip(drafts, outputs, strict=True):
+            found += [Draft(one_line(text)[0], system) for text in texts]
+        counts["newlines"] += sum(one_line(text)[1] for texts in outputs for text in texts)
     for found, source in zip(drafts, sources, strict=True):
         found.append(Draft(source.reference, candidates.REFERENCE))
-    return drafts, dict(counts)
+    told = {
+        system: {"outputs": sum(map(len, outputs)), "sentences_without": sum(not texts for texts in outputs)}
+        for system, outputs in given.items()
+    }
+    return drafts, dict(counts) | ({"given": told} if told else {})
+
+
+def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> list[list[str]]:
+    """The outputs of another system for each source, none for one that it did not translate."""
+    outputs = Outputs(system, config.given[system], config.languages, job.files)
+    result: list[list[str]] = [[] for _ in sources]
+    for direction in dict.fromkeys(item.direction for item in sources):
+        places = [place for place, item in enumerate(sources) if item.direction == direction]
+        if outputs.has(direction):
+            found = outputs.candidates(direction, [sources[place].source for place in places])
+            for place, texts in zip(places, found, strict=True):
+                result[place] = texts
+    if not any(result):
+        raise UserError(
+            f"outputs.{system}: its files hold none of the {len(sources)} sources that were drawn, the first is "
+            f"{sources[0].source!r}; expected rows with these under 'source'"
+        )
+    return result
 
 
 def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> list[list[tuple[str, int]]]:

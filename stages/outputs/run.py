@@ -1,0 +1,51 @@
+"""Another system's outputs for the sentences of a test corpus."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml.corpora import directions
+from alma_pipeline.ml.outputs import Outputs
+from stages.outputs.config import Config
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Input: `test`, a corpus of sentence pairs. Leaves `hypotheses.jsonl` in the test's order, of the directions there are."""
+    config: Config = job.config
+    ((system, source),) = config.given.items()
+    outputs = Outputs(system, source, config.languages, job.files)
+    rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config.directions or directions(config.languages))
+    found: dict[str, list[str]] = {}
+    for direction, own in rows.items():
+        if outputs.has(direction):
+            found[direction] = outputs.aligned(direction, [row["source"] for row in own])
+    if not any(found.values()):
+        raise UserError(f"evaluation.outputs.{system}: its files hold no output in {', '.join(rows)}, the directions of the test")
+    _write(job.out / "hypotheses.jsonl", {direction: rows[direction] for direction in found}, found)
+    return {
+        "sentences": sum(map(len, found.values())),
+        "missing": [direction for direction in rows if direction not in found],
+        "unused": dict(outputs.unused),
+    }
+
+
+def _rows(path: Path, wanted: list[str]) -> dict[str, list[dict[str, str]]]:
+    """The test's sentences by direction."""
+    found: dict[str, list[dict[str, str]]] = {}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            if row["direction"] in wanted:
+                found.setdefault(row["direction"], []).append(row)
+    return found
+
+
+def _write(path: Path, rows: dict[str, list[dict[str, str]]], found: dict[str, list[str]]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for direction, own in rows.items():
+            for row, hypothesis in zip(own, found[direction], strict=True):
+                kept = {name: row[name] for name in ("id", "direction", "source")}
+                line = kept | {"reference": row["target"], "hypothesis": hypothesis}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,0 +1,88 @@
+"""The `outputs` stage: other systems' translations of a test set, from files as they come."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from decoding_bed import LANGUAGES, files, make_corpus, make_job, pairs, read
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Input, Job
+from alma_pipeline.schema import Source
+from stages.outputs.run import run
+from stages.score.run import run as run_score
+
+TEST = [row for turn in zip(pairs("en-de", range(1, 3)), pairs("de-en", range(1, 3)), strict=True) for row in turn]
+GERMAN = [row["target"] for row in TEST if row["direction"] == "en-de"]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Input:
+    return make_corpus(tmp_path / "test", test=TEST)
+
+
+def prepared(tmp_path: Path, corpus: Input, texts: dict[str, str]) -> Job:
+    """A job with these files, named as the plan names them."""
+    places, named = {}, {}
+    for name, text in texts.items():
+        path = tmp_path / f"given-{name}"
+        path.write_text(text, encoding="utf-8")
+        named[name] = f"sha of {name}"
+        places[named[name]] = str(path)
+    given = {"gpt4": Source(reader="files", files=named)}
+    languages = {code: LANGUAGES[code] for code in ("en", "de")}
+    job = make_job(tmp_path / "work", "outputs", {"test": corpus}, given=given, languages=languages)
+    return Job(job.name, job.key, job.work, job.config, job.hardware, job.inputs, places)
+
+
+def json_lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def test_plain_lines_stand_in_the_order_of_the_test_and_are_scored_as_any_hypotheses(tmp_path: Path, corpus: Input) -> None:
+    """And a system that did not translate every direction has those that it did."""
+    job = prepared(tmp_path, corpus, {"en-de.txt": "\n".join([*GERMAN[:-1], ""]) + "\n"})
+    result = run(job)
+    assert result == {"sentences": 8, "missing": ["de-en"], "unused": {}} and files(job.out) == {"hypotheses.jsonl"}
+    found = read(job.out / "hypotheses.jsonl")
+    assert [row["hypothesis"] for row in found] == [*GERMAN[:-1], ""]
+    assert [row["reference"] for row in found] == GERMAN
+    scores = run_score(make_job(tmp_path / "score", "score", {"hypotheses": Input("h", "outputs", str(job.out), {})}))
+    assert list(scores["directions"]) == ["en-de"] and scores["directions"]["en-de"]["exact"] == 87.5
+
+
+@pytest.mark.parametrize("column", ["hypothesis", "translation", "output", "target"])
+def test_rows_are_found_by_their_source_in_any_order(tmp_path: Path, corpus: Input, column: str) -> None:
+    rows = [{"direction": row["direction"], "source": f" {row['source']} ", column: f"made of {row['id']}"} for row in TEST]
+    more = {"direction": "en-de", "source": "of another test", column: "unused"}
+    job = prepared(tmp_path, corpus, {"all.jsonl": json_lines([more, *reversed(rows)])})
+    assert run(job) == {"sentences": 16, "missing": [], "unused": {"en-de": 1, "de-en": 0}}
+    assert all(row["hypothesis"] == f"made of {row['id']}" for row in read(job.out / "hypotheses.jsonl"))
+
+
+def test_a_source_that_stands_twice_has_two_outputs(tmp_path: Path) -> None:
+    twice = [{"id": str(i), "direction": "en-de", "source": "May 1", "target": "1. Mai"} for i in range(3)]
+    corpus = make_corpus(tmp_path / "twice", test=twice)
+    rows = [{"source": "May 1", "hypothesis": text} for text in ("first", "second")]
+    job = prepared(tmp_path, corpus, {"en-de.jsonl": json_lines(rows)})
+    run(job)
+    assert [row["hypothesis"] for row in read(job.out / "hypotheses.jsonl")] == ["first", "second", "second"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"en-de.txt": "one\ntwo\n"}, r"gpt4, en-de: 2 lines, and the test set has 8 sentences.*budget\.text\.test=null"),
+        (
+            {"en-de.jsonl": '{"source": "May 1", "hypothesis": "1. Mai"}\n'},
+            "7 of 8 sentences have no output, the first is 'June 1'",
+        ),
+        ({"en-de.jsonl": '{"source": "May 1"}\n'}, "given-en-de.jsonl:1: no column 'target'"),
+        ({"all.jsonl": '{"source": "May 1", "hypothesis": "1. Mai"}\n'}, "no column 'direction'"),
+        ({"cs-en.txt": "x\n"}, r"gpt4: its files hold no output in en-de, de-en"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, corpus: Input, texts: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(prepared(tmp_path, corpus, texts))

@@ -1,0 +1,74 @@
+"""Other systems' outputs in the plan: as nodes beside the recipe's, as candidates of its preferences, known by content."""
+
+from pathlib import Path
+
+import pytest
+
+from alma_pipeline import config
+from alma_pipeline.arguments import parse
+from alma_pipeline.errors import ConfigError
+from alma_pipeline.plan import Plan, make_plan
+from alma_pipeline.store import Store
+
+TWO = ["data.languages=[de,nl]"]
+
+
+def planned(tmp_path: Path, *overrides: str) -> Plan:
+    return make_plan(config.load(parse([*TWO, *overrides]).overrides), Store(tmp_path / "store"))
+
+
+def given(folder: Path, *directions: str, text: str = "x\n") -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    for direction in directions:
+        (folder / f"test-{direction}").write_text(text)
+    return f"{folder}/test-{{direction}}"
+
+
+def test_a_table_of_released_outputs_needs_no_model(tmp_path: Path) -> None:
+    one, other = given(tmp_path / "one", "de-en", "en-nl"), given(tmp_path / "other", "de-en")
+    plan = planned(tmp_path, "stage=score", f"evaluation.outputs.ALMA-13B-R={one}", f"evaluation.outputs.gpt4={other}")
+    names = [step.node.name for step in plan.steps]
+    assert names == ["test_corpus", "ALMA-13B-R.outputs", "ALMA-13B-R.score", "gpt4.outputs", "gpt4.score"]
+    assert all(step.verdict == "run" for step in plan.steps)
+    source = plan["ALMA-13B-R.outputs"].node.config.given["ALMA-13B-R"]  # type: ignore[attr-defined]
+    assert sorted(source.files) == ["de-en.txt", "en-nl.txt"] and source.path is None
+    assert plan["gpt4.score"].node.inputs == {"hypotheses": "gpt4.outputs"}
+
+
+def test_they_stand_beside_the_recipe_s_own_checkpoints_on_one_test_set(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "stage=parallel", f"evaluation.outputs.gpt4={given(tmp_path / 'gpt4', 'de-en')}")
+    assert plan["gpt4.outputs"].node.inputs["test"] == plan["parallel.translate"].node.inputs["test"]
+    assert [step.node.name for step in plan.steps].count("test_corpus") == 1
+
+
+def test_a_key_follows_content_and_not_place(tmp_path: Path) -> None:
+    def keys(folder: str, text: str = "x\n") -> list[str]:
+        pattern = given(tmp_path / folder, "de-en", text=text)
+        evaluated = planned(tmp_path, "stage=score", f"evaluation.outputs.gpt4={pattern}")
+        chosen = planned(tmp_path, "stage=cpo", f"stages.preferences.outputs.gpt4={pattern}")
+        return [evaluated["gpt4.score"].key, chosen["preferences"].key, chosen["cpo"].key]
+
+    first = keys("here")
+    assert keys("there") == first
+    assert not set(keys("there", "y\n")) & set(first)
+    assert not set(first) & {step.key for step in planned(tmp_path, "stage=cpo").steps}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["evaluation.outputs.gpt4={}/none.{direction}"], r"evaluation\.outputs\.gpt4=.*has no text for de-en, en-de"),
+        (["evaluation.outputs.gpt4={}/x.{direction}.{side}"], r"expected {direction} in it"),
+        (["evaluation.outputs.cpo={}/x.{direction}"], r"evaluation\.outputs\.cpo: expected a name .* that is no node's"),
+        (["evaluation.outputs={a/b: x}"], r"evaluation\.outputs\.a/b: expected a name of letters"),
+        (["stages.preferences.outputs.gpt4={}/none.{direction}"], r"stages\.preferences\.outputs\.gpt4=.*has no text"),
+    ],
+)
+def test_what_is_missing_is_told_in_the_plan(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(tmp_path, "stage=cpo", *(text.replace("{}", str(tmp_path)) for text in overrides))
+
+
+def test_a_model_as_it_is_can_be_evaluated(tmp_path: Path) -> None:
+    names = [step.node.name for step in planned(tmp_path, "stage=base").steps]
+    assert names == ["base", "test_corpus", "base.translate", "base.score"]
