@@ -17,8 +17,17 @@ from alma_pipeline.store import Store
 LANGUAGES = {"de": ("der", "Hund", "sieht", "die", "Katze"), "zh": ("我", "们", "看", "见", "猫")}
 ENGLISH = ("the", "dog", "sees", "a", "cat")
 SEGMENTS = 12
-SKILL = {"base": 0.1, "parallel_scratch": 0.4, "parallel": 0.6, "cpo": 0.9, "group_parallel": 0.6, "arpo": 0.7}
-"""Share of words that a checkpoint gets right."""
+SKILL = {
+    "good": 0.8,
+    "bad": 0.2,
+    "base": 0.1,
+    "parallel_scratch": 0.4,
+    "parallel": 0.6,
+    "cpo": 0.9,
+    "group_parallel": 0.6,
+    "arpo": 0.7,
+}
+"""Share of words that a checkpoint, or another system, gets right."""
 PREFERENCES = {"rewards/margins": 0.2, "rewards/accuracies": 0.6, "logps/margins": 2.0}
 PROVENANCE = {
     "argv": ["/somewhere/__main__.py", "stage=all"],
@@ -50,7 +59,7 @@ def _put(store: Store, step: Step, plan: Plan) -> None:
         result = {"counts": {"train_examples": 640, "dev_examples": 10}}
     elif is_training(step.node):
         result, files = _trained(step)
-    elif step.node.kind == "translate":
+    elif step.node.kind in ("translate", "outputs"):
         rows = list(_hypotheses(step, plan))
         files = {"hypotheses.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)}
         result = {"output_tokens": 500, "seconds": 2.0}
@@ -99,7 +108,7 @@ def _trained(step: Step) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _hypotheses(step: Step, plan: Plan) -> Any:
-    checkpoint = plan[step.node.inputs["checkpoint"]]
+    checkpoint = plan[step.node.inputs.get("checkpoint", step.node.name)]
     codes = [code for code in step.node.config.languages if code != "en"]
     for direction in [pair for code in codes for pair in (f"{code}-en", f"en-{code}")]:
         source, target = (ENGLISH if code == "en" else LANGUAGES[code] for code in direction.split("-"))
@@ -108,7 +117,7 @@ def _hypotheses(step: Step, plan: Plan) -> Any:
             draw = random.Random(f"{direction}{number}")
             words = [draw.randrange(5) for _ in range(8)]
             luck = random.Random(f"{checkpoint.key}{direction}{number}")
-            skill = SKILL[checkpoint.node.name.rpartition(".")[2]]
+            skill = SKILL[checkpoint.node.name.removesuffix(".outputs").rpartition(".")[2]]
             kept = [word if luck.random() < skill else luck.randrange(5) for word in words]
             yield {
                 "id": f"{direction}:{number}",

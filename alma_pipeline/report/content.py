@@ -8,15 +8,18 @@ from dataclasses import dataclass
 
 from alma_pipeline import findings
 from alma_pipeline.errors import UserError
+from alma_pipeline.report.contamination import marked, notes
 from alma_pipeline.report.cost import Cost, Sum, costs, sums
 from alma_pipeline.report.curves import Curve, curves
-from alma_pipeline.report.guards import Confusion, Rate, confusions, rates
+from alma_pipeline.report.guards import Confusion, Rate, confusions, group_confusions, rates
+from alma_pipeline.report.lengths import Lengths, lengths
 from alma_pipeline.report.origins import Origin, Source, origins, packages, sources
 from alma_pipeline.report.picture import Picture, picture
 from alma_pipeline.report.request import Job
 from alma_pipeline.report.samples import Sample, samples
 from alma_pipeline.report.scoreboard import Board, boards
 from alma_pipeline.report.significance import METHOD, PairedTests
+from alma_pipeline.report.stops import stops
 from alma_pipeline.report.systems import Evaluation, System, evaluations, group_of, other_groups, systems
 from alma_pipeline.store import Store
 
@@ -55,6 +58,10 @@ class Content:
     guards: list[str]
     rates: list[tuple[System, list[Rate | None]]]
     confusions: list[Confusion]
+    lengths: list[Lengths]
+    notes: list[str]
+    """What the marks at names of systems stand for."""
+    stops: list[str]
     findings: list[str]
     curves: list[Curve]
     samples: list[Sample]
@@ -67,7 +74,7 @@ class Content:
 
 def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
     """Everything there is to say. Raises UserError where the store has no score of what was asked."""
-    found = systems(jobs)
+    found = marked(systems(jobs), jobs)
     if not found:
         words = shlex.join(["alma-pipeline", *overrides])
         raise UserError(f"{store.root} holds no scores of this recipe, so there is nothing to report; make them first: {words}")
@@ -94,7 +101,10 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         groups=_groups(job),
         guards=guards,
         rates=found_rates,
-        confusions=confusions(found),
+        confusions=[*confusions(found), *group_confusions(found, job)],
+        lengths=lengths(found),
+        notes=notes(found),
+        stops=stops(jobs, store),
         findings=findings.sentences(job.plan, job.records),
         curves=curves(jobs),
         samples=[sample for test in dict.fromkeys(system.test for system in found) for sample in samples(found, test)],

@@ -63,7 +63,9 @@ def sums(found: list[Cost]) -> Iterator[Sum]:
 def _part(kind: str, trains: bool) -> str:
     if trains:
         return "training"
-    return {"preferences": "preferences", "translate": "evaluation", "score": "evaluation"}.get(kind, "preparation")
+    return {"preferences": "preferences", "translate": "evaluation", "outputs": "evaluation", "score": "evaluation"}.get(
+        kind, "preparation"
+    )
 
 
 def _cost(node: str, part: str, record: Record) -> Cost:

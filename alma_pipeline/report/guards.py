@@ -3,7 +3,8 @@
 import statistics
 from dataclasses import dataclass
 
-from alma_pipeline.report.systems import System
+from alma_pipeline.report.request import Job
+from alma_pipeline.report.systems import System, group_of
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,26 @@ class Confusion:
 
 def confusions(systems: list[System]) -> list[Confusion]:
     """Of every system whose scores counted languages."""
-    return [told for system in systems if (told := _confusion(system))]
+    return [told for system in systems if (told := _confusion(system, system.label, set(system.directions)))]
 
 
-def _confusion(system: System) -> Confusion | None:
+def group_confusions(systems: list[System], job: Job) -> list[Confusion]:
+    """The same for each language group of a system that translates several."""
+    found = []
+    for system in systems:
+        groups = {direction: group_of(job, direction) for direction in system.directions}
+        several = sorted({group for group in groups.values() if group is not None})
+        for group in several if len(several) > 1 else []:
+            own = {direction for direction, other in groups.items() if other == group}
+            told = _confusion(system, f"{system.label}, group {group}", own)
+            found += [told] if told else []
+    return found
+
+
+def _confusion(system: System, label: str, directions: set[str]) -> Confusion | None:
     counts: dict[str, dict[str, int]] = {}
     for seed in system.seeds:
-        for direction, evaluation in seed.items():
+        for direction, evaluation in ((name, seed[name]) for name in seed if name in directions):
             row = counts.setdefault(direction.rpartition("-")[2], {})
             for language, count in evaluation.result.get("languages", {}).get(direction, {}).items():
                 if language != UNTOLD:
@@ -91,4 +105,4 @@ def _confusion(system: System) -> Confusion | None:
         (language, [100 * counts[language].get(other, 0) / sum(counts[language].values()) for other in found])
         for language in asked
     ]
-    return Confusion(system.label, found, shares)
+    return Confusion(label, found, shares)

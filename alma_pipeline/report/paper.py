@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from alma_pipeline.report.content import Content
 from alma_pipeline.report.scoreboard import PARTS, Board, Cell, Row, part_of
+from alma_pipeline.report.systems import MARK
 from alma_pipeline.report.wording import metric_name
 
 MARKDOWN = {"better": " ▲", "worse": " ▼", "tie": " ≈"}
 LATEX = {"better": r"$^{\uparrow}$", "worse": r"$^{\downarrow}$", "tie": r"$^{\approx}$"}
 ESCAPED = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
-    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    | {"†": r"\textdagger{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 )
 
 
@@ -39,9 +40,11 @@ def _table(board: Board, part: str, rows: list[Row], content: Content) -> PaperT
     systems = [(system.label, [row.cells[place] for row in rows]) for place, system in enumerate(board.systems)]
     pick = max if board.higher_is_better else min
     values = [[cell.value for cell in row.cells if cell] for row in rows]
+    seen = " ".join(note for note in content.notes if any(note.startswith(f"{MARK} {system.name} ") for system in board.systems))
     caption = (
         f"{metric_name(board.metric)}, {part}, {board.test} (signature {board.signature}). Marks compare each system with the "
-        f"one it was trained from: better, worse, or a difference that may be chance (p ≥ 0.05, {content.method})."
+        f"one it was trained from or is held against: better, worse, or a difference that may be chance (p ≥ 0.05, "
+        f"{content.method})." + (f" {seen}." if seen else "")
     )
     return PaperTable(
         caption, columns, [row for row in systems if any(row[1])], [pick(found) if found else None for found in values]

@@ -79,7 +79,12 @@ def picture(job: Job, scores: dict[str, str]) -> Picture:
         for name, before in sources.items()
         for source in before
     ]
-    return Picture(list(boxes.values()), lines, max(depth.values()) * ACROSS + WIDTH, max(lanes.values()) * DOWN + HEIGHT)
+    return Picture(
+        list(boxes.values()),
+        lines,
+        max(depth.values(), default=0) * ACROSS + WIDTH,
+        max(lanes.values(), default=0) * DOWN + HEIGHT,
+    )
 
 
 def _shown(step: Step) -> bool:

@@ -41,22 +41,27 @@ class Sample:
 
 
 def samples(systems: list[System], test: str) -> list[Sample]:
-    """Worst first by the mean over the targets; of every direction that a target translates."""
+    """Worst first by the mean over the targets; of every direction that a target translates. Without targets, by all."""
     shown = _chosen([system for system in systems if system.test == test])
-    directions = list(dict.fromkeys(direction for system in shown if system.target for direction in system.directions))
+    directions = list(dict.fromkeys(direction for system in _judged(shown) for direction in system.directions))
     each = max(FEWEST, min(MOST, AT_MOST // max(1, len(directions))))
     return [sample for direction in directions for sample in _worst(shown, direction, each)]
 
 
 def _chosen(systems: list[System]) -> list[System]:
-    """The targets and what each was trained from."""
+    """The targets, what each was trained from, and other systems whose outputs were given."""
     parents = {system.parent for system in systems if system.target}
-    return [system for system in systems if system.target or system.name in parents]
+    return [system for system in systems if system.target or system.given or system.name in parents]
+
+
+def _judged(systems: list[System]) -> list[System]:
+    return [system for system in systems if system.target] or systems
 
 
 def _worst(systems: list[System], direction: str, many: int) -> Iterator[Sample]:
     having = [(system, rows) for system in systems if (rows := _rows(system, direction))]
-    targets = [rows for system, rows in having if system.target]
+    judged = _judged([system for system, _ in having])
+    targets = [rows for system, rows in having if system in judged]
     if not targets:
         return
     judges = [_scores(rows) for rows in targets]

@@ -13,11 +13,11 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.report.request import gather
-from alma_pipeline.report.systems import Evaluation, System, base_name, systems
+from alma_pipeline.report.systems import OUTPUTS, Evaluation, System, base_name, systems
 from alma_pipeline.show import find
 from alma_pipeline.store import Record, Store
 
-EVALUATING = ("translate", "score")
+EVALUATING = ("translate", "outputs", "score")
 FROM_HERE = "itself"
 """Name of a checkpoint that was pointed at: two of them are compared whatever their nodes are called."""
 
@@ -96,10 +96,12 @@ def _evaluations(records: list[Record], checkpoints: dict[str, str]) -> Iterator
         translations = by_key.get(scores.payload["inputs"].get("hypotheses", ""))
         if translations is None or scores.kind != "score":
             continue
-        name = checkpoints.get(translations.payload["inputs"].get("checkpoint", ""))
+        given = translations.kind == OUTPUTS
+        name = checkpoints.get(translations.key if given else translations.payload["inputs"].get("checkpoint", ""))
         test = by_key.get(translations.payload["inputs"].get("test", ""))
         if name:
-            yield Evaluation(name, None, test.name if test else "test", scores, translations)
+            label = name.removesuffix(f".{OUTPUTS}") if given else name
+            yield Evaluation(label, None, test.name if test else "test", scores, translations, given)
 
 
 def _as_systems(runs: list[list[tuple[str, Evaluation]]], shown: str) -> list[System]:

@@ -5,7 +5,7 @@ From plans and records to hypotheses and scores by direction. Compares nothing.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,10 @@ from alma_pipeline.recipe import Node
 from alma_pipeline.report.request import Job
 from alma_pipeline.store import Record
 
+MARK = "†"
+"""Behind the name of a system that was trained on the test set."""
+OUTPUTS = "outputs"
+"""The kind of node that reads another system's outputs."""
 LOWER_IS_BETTER = ("ter",)
 """Where the scores do not say so themselves."""
 
@@ -23,12 +27,14 @@ class Evaluation:
     """One checkpoint on one test set: a `score` node, and the `translate` node it is about."""
 
     checkpoint: str
-    """The node that made it."""
+    """The node that made it; the name of a system whose outputs were given."""
     group: int | None
     test: str
     """The test set's node."""
     scores: Record
     translations: Record | None
+    given: bool = False
+    """Whether the outputs came from files and not from a checkpoint."""
 
     @property
     def result(self) -> dict[str, Any]:
@@ -77,14 +83,25 @@ class System:
     variant: str = ""
     """The overrides that tell it from a system of the same name."""
     parent: str = ""
-    """The system it was trained from, the nearest that is evaluated."""
+    """What it is compared with: the system it was trained from, the nearest that is evaluated; for one of given outputs the
+    recipe's target, else the first of their kind."""
     target: bool = False
+    given: bool = False
+    """Whether its outputs came from files."""
     seeds: list[dict[str, Evaluation]] = field(default_factory=list)
     """Evaluation by direction, for each seed."""
+    seen: list[str] = field(default_factory=list)
+    """Test sets that it was trained on and that stand in this one."""
 
     @property
     def label(self) -> str:
-        return f"{self.name} ({self.variant})" if self.variant else self.name
+        name = f"{self.name} ({self.variant})" if self.variant else self.name
+        return f"{name} {MARK}" if self.seen else name
+
+    @property
+    def stands(self) -> str:
+        """`from parallel` or `against cpo`: to what, and how; empty where it is compared with nothing."""
+        return f"{'against' if self.given else 'from'} {self.parent}" if self.parent else ""
 
     @property
     def directions(self) -> list[str]:
@@ -103,16 +120,17 @@ def evaluations(job: Job) -> Iterator[Evaluation]:
     """Of every scored checkpoint, in the recipe's order."""
     for step in job.plan.steps:
         record = job.records.get(step.node.name)
-        if step.node.kind == "score" and record and (told := _about(job, step.node)):
-            yield Evaluation(told[0].name, told[0].group, told[1], record, job.records.get(step.node.inputs["hypotheses"]))
+        if step.node.kind == "score" and record:
+            yield _evaluation(job, step.node, record)
 
 
-def _about(job: Job, score: Node) -> tuple[Node, str] | None:
-    """The checkpoint and the test set; None for scores of outputs that no checkpoint of this recipe made."""
-    translate = job.plan[score.inputs["hypotheses"]].node if "hypotheses" in score.inputs else None
-    if translate is None or "checkpoint" not in translate.inputs:
-        return None
-    return job.plan[translate.inputs["checkpoint"]].node, translate.inputs.get("test", "")
+def _evaluation(job: Job, score: Node, scores: Record) -> Evaluation:
+    hypotheses = job.plan[score.inputs["hypotheses"]].node
+    test, translations = hypotheses.inputs.get("test", ""), job.records.get(hypotheses.name)
+    if hypotheses.kind == OUTPUTS:
+        return Evaluation(hypotheses.name.removesuffix(f".{OUTPUTS}"), None, test, scores, translations, given=True)
+    checkpoint = job.plan[hypotheses.inputs["checkpoint"]].node
+    return Evaluation(checkpoint.name, checkpoint.group, test, scores, translations)
 
 
 def systems(jobs: list[Job]) -> list[System]:
@@ -122,7 +140,9 @@ def systems(jobs: list[Job]) -> list[System]:
     for job in jobs:
         for (test, name), routed in _routed(job).items():
             variant = job.variant if many else ""
-            new = System(name, test, variant, _parent(job, name), _is_target(job, name), [])
+            given = next(iter(routed.values())).given
+            parent = _rival(job, name) if given else _parent(job, name)
+            new = System(name, test, variant, parent, _is_target(job, name), given)
             system = found.setdefault((test, name, variant), new)
             keys = _keys(routed)
             if all(_keys(seed) != keys for seed in system.seeds):
@@ -135,12 +155,7 @@ def _shared_once(found: list[System]) -> list[System]:
     by_keys: dict[tuple[Any, ...], list[System]] = {}
     for system in found:
         by_keys.setdefault((system.test, system.name, *(_keys(seed) for seed in system.seeds)), []).append(system)
-    return [
-        group[0]
-        if len(group) == 1
-        else System(group[0].name, group[0].test, "", group[0].parent, group[0].target, group[0].seeds)
-        for group in by_keys.values()
-    ]
+    return [group[0] if len(group) == 1 else replace(group[0], variant="") for group in by_keys.values()]
 
 
 def _keys(routed: dict[str, Evaluation]) -> tuple[str, ...]:
@@ -188,6 +203,15 @@ def _parent(job: Job, name: str) -> str:
             return base_name(source)
         node = job.plan[source].node
     return ""
+
+
+def _rival(job: Job, name: str) -> str:
+    """What given outputs are compared with: the target where there is one, else the first given outputs."""
+    found = list(evaluations(job))
+    targets = {base_name(step.node.name) for step in job.plan.steps if step.node.target}
+    ours = [base_name(evaluation.checkpoint) for evaluation in found if not evaluation.given]
+    first = [each for each in ours if each in targets] or [evaluation.checkpoint for evaluation in found if evaluation.given]
+    return first[0] if first[0] != name else ""
 
 
 def other_groups(job: Job) -> Iterator[tuple[Evaluation, int]]:

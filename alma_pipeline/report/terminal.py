@@ -14,8 +14,8 @@ STYLES = {"better": "green", "worse": "red", "tie": "dim", "": "dim"}
 GAP = 2
 
 
-def show(screen: Screen, board: Board, relation: str = "from") -> None:
-    """A heading and tables; `relation` says how a system stands to the one that its differences are from."""
+def show(screen: Screen, board: Board, relation: str = "") -> None:
+    """A heading and tables; `relation` says how a system stands to the one that its differences are from, where it does not."""
     screen.say(f"\n{metric_name(board.metric)} on {board.test}  {board.signature}", style="bold")
     for table in score_tables(board, screen.width, relation):
         screen.print(table)
@@ -45,7 +45,8 @@ def _column(board: Board, place: int, relation: str) -> tuple[str, list[Text]]:
         cells.append(cell_text(cell, cell.value == best(other.value for other in row.cells if other)) if cell else Text())
     system = board.systems[place]
     width = max(map(len, cells))
-    lines = [*_broken(system.label, width), *(_broken(f"{relation} {system.parent}", width) if system.parent else [])]
+    stands = f"{relation} {system.parent}" if relation and system.parent else system.stands
+    lines = [*_broken(system.label, width), *(_broken(stands, width) if stands else [])]
     return "\n".join(lines), cells
 
 

@@ -44,8 +44,12 @@ def _show(told: Content) -> None:
     for board in told.boards:
         terminal.show(screen, board)
     screen.say(
-        f"\n▲ better and ▼ worse than the system it was trained from, beyond chance; ≈ may be chance ({told.method})", "dim"
+        f"\n▲ better and ▼ worse than the system it was trained from or is held against, beyond chance; "
+        f"≈ may be chance ({told.method})",
+        "dim",
     )
+    for sentence in (*told.notes, *told.stops):
+        screen.say(sentence, "yellow")
     for sentence in told.findings:
         screen.say(f"  {sentence}")
 

@@ -1,0 +1,47 @@
+"""Scores by the length of the source: who is good at short sentences only."""
+
+import statistics
+from dataclasses import dataclass
+from itertools import pairwise
+
+from alma_pipeline.report.systems import System
+
+QUARTERS = 4
+FEWEST = 8
+"""Segments of a direction below which quarters of it say nothing (our choice)."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """One metric on one test set: a system's mean segment score in each quarter, the shortest sources first."""
+
+    test: str
+    metric: str
+    rows: list[tuple[str, list[float]]]
+
+
+def lengths(systems: list[System]) -> list[Lengths]:
+    """Of every metric that has segment scores. A direction's sentences are cut into quarters of equal size by the length of
+    their source in characters, and the quarters' means are averaged over directions, so that scripts do not mix."""
+    found: dict[tuple[str, str], list[tuple[str, list[float]]]] = {}
+    for system in systems:
+        for metric, values in _by_metric(system).items():
+            row = [statistics.fmean(quarter) for quarter in zip(*values, strict=True)]
+            found.setdefault((system.test, metric), []).append((system.label, row))
+    return [Lengths(test, metric, rows) for (test, metric), rows in found.items()]
+
+
+def _by_metric(system: System) -> dict[str, list[list[float]]]:
+    """For each metric the quarters' means of every direction; of the first seed."""
+    found: dict[str, list[list[float]]] = {}
+    for direction in system.directions:
+        evaluation = system.first(direction)
+        rows = evaluation.segments.get(direction, []) if evaluation else []
+        if len(rows) < FEWEST:
+            continue
+        ordered = sorted(rows, key=lambda row: len(row["source"]))
+        edges = [len(ordered) * part // QUARTERS for part in range(QUARTERS + 1)]
+        for metric in ordered[0].get("scores", {}):
+            means = [statistics.fmean(row["scores"][metric] for row in ordered[start:end]) for start, end in pairwise(edges)]
+            found.setdefault(metric, []).append(means)
+    return found

@@ -1,0 +1,108 @@
+"""Other systems' outputs in the report, and what else is told beside the scores: lengths, seen test data, where it stopped."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from report_bed import SEGMENTS, composed, finish
+
+from alma_pipeline.report import page, paper
+from alma_pipeline.report.contamination import marked, notes
+from alma_pipeline.report.content import Content, content
+from alma_pipeline.report.request import Job, planned
+from alma_pipeline.report.stops import stops
+from alma_pipeline.report.systems import systems
+from alma_pipeline.store import Store
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, tuple[str, ...]]:
+    """A store with the scores of two systems' outputs, and of no model."""
+    folder = tmp_path_factory.mktemp("given")
+    for name in ("good", "bad"):
+        (folder / f"{name}.de-en").write_text(f"{name}\n")
+    words = ("stage=score", *(f"evaluation.outputs.{name}='{folder}/{name}.{{direction}}'" for name in ("good", "bad")))
+    store = Store(folder / "store")
+    finish(store, *words)
+    return Store(store.root), words
+
+
+def test_systems_without_a_recipe_are_compared_with_the_first(given: tuple[Store, tuple[str, ...]]) -> None:
+    store, words = given
+    told = content([*words], [planned([*words], composed(*words), store)], store)
+    assert {system.name: (system.parent, system.given) for system in told.systems} == {"good": ("", True), "bad": ("good", True)}
+    row = next(row for row in told.boards[0].rows if row.name == "de-en")
+    good, bad = row.cells
+    assert good and bad and bad.delta == pytest.approx(bad.value - good.value) and bad.verdict == "worse" and bad.p is not None
+    assert told.samples and {output.system for output in told.samples[0].outputs} == {"good", "bad"}
+    html = page.render(told)
+    assert "against good" in html and "bad" in paper.markdown(told)
+
+
+def test_beside_a_recipe_they_are_compared_with_its_target(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "x.de-en").write_text("x\n")
+    words = ("stage=cpo", f"evaluation.outputs.good='{tmp_path}/x.{{direction}}'")
+    store = Store(tmp_path / "store")
+    finish(store, *words)
+    found = systems([planned([*words], composed(*words), Store(store.root))])
+    assert {system.name: system.parent for system in found if system.given} == {"good": "cpo"}
+    assert next(system for system in found if system.given).stands == "against cpo"
+
+
+def test_scores_by_length_are_means_of_quarters(told: Content) -> None:
+    table = next(table for table in told.lengths if table.metric == "quality")
+    labels = [label for label, _ in table.rows]
+    assert labels == [system.label for system in told.systems] and all(len(means) == 4 for _, means in table.rows)
+    cpo = next(system for system in told.systems if system.name == "cpo")
+    values = []
+    for direction in cpo.directions:
+        rows = sorted(cpo.seeds[0][direction].segments[direction], key=lambda row: len(row["source"]))
+        values.append(sum(row["scores"]["quality"] for row in rows[: SEGMENTS // 4]) / (SEGMENTS // 4))
+    assert dict(table.rows)["cpo"][0] == pytest.approx(sum(values) / len(values))
+
+
+def test_language_confusion_by_group(told: Content) -> None:
+    matrix = next(matrix for matrix in told.confusions if matrix.system == "cpo, group 1")
+    assert dict(matrix.rows) == {"de": [90.0, 0.0, 10.0], "en": [0.0, 90.0, 10.0]} and matrix.found == ["de", "en", "fr"]
+
+
+def test_scores_on_data_that_was_trained_on_are_marked(job: Job, told: Content) -> None:
+    """The parallel text says that it holds the test's repository; what never read it bears no mark."""
+    config = job.config
+    test = replace(config.data.test, trained_on=["someone/test"])
+    plan = replace(job.plan, steps=[_telling(step, "someone/test") for step in job.plan.steps])
+    changed = replace(job, config=replace(config, data=replace(config.data, test=test)), plan=plan)
+    found = marked(systems([changed]), [changed])
+    assert {system.name for system in found if system.seen} == {"parallel", "parallel_scratch", "cpo"}
+    cpo = next(system for system in found if system.name == "cpo")
+    assert cpo.label == "cpo †" and notes([cpo])[0].startswith("† cpo was trained on someone/test")
+    assert not any(system.seen for system in told.systems)
+    latex = paper.latex(replace(told, boards=[replace(told.boards[0], systems=found)], notes=notes(found)))
+    assert r"cpo \textdagger{}" in latex and "was trained on someone/test" in latex
+
+
+def _telling(step, name: str):  # type: ignore[no-untyped-def]
+    """The parallel corpus with a confession in its settings, and a test set of that name."""
+    if step.node.name == "test_corpus":
+        pairs = replace(step.node.config.pairs, trained_on=[name])
+        return replace(step, node=replace(step.node, config=replace(step.node.config, pairs=pairs)))
+    if step.node.name != "parallel_corpus":
+        return step
+    settings = step.payload["config"]
+    return replace(step, payload=step.payload | {"config": settings | {"pairs": settings["pairs"] | {"trained_on": [name]}}})
+
+
+def test_where_training_diverged_and_was_stopped(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    plan = finish(store, but="cpo")
+    step = plan["cpo"]
+    work = store.work_path("cpo", step.key)
+    work.mkdir(parents=True)
+    trace = "Traceback\n  ...\nalma_pipeline.ml.steplog.Diverged: the dev loss is 9 after step 4 of 20, above 4.5\n"
+    for rank in (0, 1):
+        (work / f"failed-{rank}.txt").write_text(trace)
+    store = Store(store.root)
+    job = planned([], composed(), store)
+    assert stops([job], store) == ["cpo diverged and was stopped: the dev loss is 9 after step 4 of 20, above 4.5"]
+    assert "diverged and was stopped" in re.sub(r"\s+", " ", page.render(content([], [job], store)))
