@@ -22,6 +22,8 @@ TEMPLATES = ("translate", "score")
 """Nodes that are copied for every evaluated checkpoint."""
 TEST = "test_corpus"
 """What their copies are about."""
+EXAMPLES = "parallel_corpus"
+"""What few-shot prompts show sentences of."""
 SHARED = ("kind", "per_group")
 """What a node is cannot differ from group to group."""
 
@@ -229,13 +231,14 @@ def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
     everything = node.group is None or _base_name(node.name) in config.evaluation.every_direction
     group = None if everything else node.group
     translate, score = (filled(config, config.stages[name], group) for name in TEMPLATES)
-    hypotheses = Node(
-        f"{node.name}.translate",
-        translate,
-        {"checkpoint": node.name, "test": TEST},
-        "stages.translate",
-        node.group,
-    )
+    inputs = {"checkpoint": node.name, "test": TEST}
+    if shots := getattr(translate, "shots", 0):
+        if EXAMPLES not in config.stages:
+            raise ConfigError(
+                [f"stages.translate.shots={shots} shows pairs of {EXAMPLES}, which this stage lacks; take base, parallel or cpo"]
+            )
+        inputs["examples"] = EXAMPLES
+    hypotheses = Node(f"{node.name}.translate", translate, inputs, "stages.translate", node.group)
     scores = Node(f"{node.name}.score", score, {"hypotheses": hypotheses.name}, "stages.score", node.group)
     return hypotheses, scores
 

@@ -34,24 +34,32 @@ def one_line(text: str) -> tuple[str, bool]:
     return " ".join(line for line in lines if line), len(lines) > 1
 
 
-def alma_prompt(languages: Mapping[str, Language], direction: str, source: str) -> str:
-    """ALMA's wording, ending in a colon with no space after it."""
+def alma_prompt(languages: Mapping[str, Language], direction: str, source: str, shots: Sequence[tuple[str, str]] = ()) -> str:
+    """ALMA's wording, ending in a colon with no space after it. `shots`: translated sentences, shown in the same words before."""
     from_name, to_name = (languages[code].name for code in direction.split("-"))
-    return f"Translate this from {from_name} to {to_name}:\n{from_name}: {source}\n{to_name}:"
+    shown = "".join(f"{from_name}: {one}\n{to_name}: {other}\n" for one, other in shots)
+    return f"Translate this from {from_name} to {to_name}:\n{shown}{from_name}: {source}\n{to_name}:"
 
 
 class Prompter:
     """Renders and tokenises the prompts of one format for a set of languages."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: str, languages: Mapping[str, Language]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        form: str,
+        languages: Mapping[str, Language],
+        shots: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    ) -> None:
+        """`shots`: by direction, (source, target) examples that every prompt shows."""
         if form not in ("alma", "x_alma"):
             raise UserError(f"prompt={form}: expected alma or x_alma")
-        self.tokenizer, self.form, self.languages = tokenizer, form, languages
+        self.tokenizer, self.form, self.languages, self.shots = tokenizer, form, languages, shots or {}
         self.bos, self.eos = _special(tokenizer)
 
     def text(self, direction: str, source: str) -> str:
         """The prompt as text, without BOS. `direction` is `de-en`; the sentence must be one line."""
-        prompt = alma_prompt(self.languages, direction, source)
+        prompt = alma_prompt(self.languages, direction, source, self.shots.get(direction, ()))
         return prompt if self.form == "alma" else f"[INST] {prompt} [/INST]"
 
     def answer(self, target: str) -> str:

@@ -1,4 +1,4 @@
-"""Settings of `translate`: a checkpoint's hypotheses for a test corpus."""
+"""Settings of `translate`: a checkpoint's hypotheses for a test corpus, zero-shot or after examples (`shots`)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,6 +34,9 @@ class Config(NodeConfig):
     """What samples are ranked by, the mean of several: names in the table of scorers, and for mbr chrf."""
     scorers: dict[str, Neural] = field(default_factory=dict, metadata={"as_before": {}})
     """Filled in by the plan: what those names stand for."""
+    shots: int = added_later(number(0, at_least=0))
+    """Few-shot: as many training pairs of the direction are shown before each sentence, and a translation is one line. They count
+    against max_source."""
     max_source: int = number(256, at_least=1)
     max_new_tokens: int = number(256, at_least=1)
 

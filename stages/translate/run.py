@@ -21,13 +21,16 @@ from stages.translate.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Inputs: `checkpoint`; `test`, a corpus of sentence pairs. Leaves `hypotheses.jsonl` in the test's order."""
+    """Inputs: `checkpoint`; `test`, a corpus of sentence pairs; for few-shot prompts `examples`, another.
+
+    Leaves `hypotheses.jsonl` in the test's order.
+    """
     config: Config = job.config
     join(job.hardware)
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config)
     load = vllm_decoding.load if config.engine == "vllm" else load_for_inference
     model, tokenizer = load(job.inputs["checkpoint"], job.hardware, config.precision)
-    prompter = Prompter(tokenizer, config.prompt, config.languages)
+    prompter = Prompter(tokenizer, config.prompt, config.languages, _shots(job, {row["direction"] for row in rows}))
     prompts, cut = prompter.within([(row["direction"], row["source"]) for row in rows], config.max_source)
     limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
     started = time.perf_counter()
@@ -43,14 +46,14 @@ def run(job: Job) -> dict[str, Any]:
     if config.decoding != "beam":
         outputs = _chosen(judges, config, [row["source"] for row in rows], samples, tokenizer)
     seconds = time.perf_counter() - started
-    lines = [(decoding.text(tokenizer, output), len(output) == config.max_new_tokens) for output in outputs]
+    lines = [_hypothesis(tokenizer, output, config) for output in outputs]
     _write(job.out / "hypotheses.jsonl", rows, lines)
     return {
         "sentences": len(rows),
         "output_tokens": sum(map(len, outputs)),
         "seconds": seconds,
         "sources_cut": cut,
-        "outputs_at_limit": sum(len(output) == config.max_new_tokens for output in outputs),
+        "outputs_at_limit": sum(truncated for _, truncated in lines),
         **({"ranked_by": judges.signatures} if judges.signatures else {}),
     }
 
@@ -67,6 +70,29 @@ def _rows(path: Path, config: Config) -> list[dict[str, str]]:
             "Take languages the corpus holds, or a corpus that holds these."
         )
     return rows
+
+
+def _shots(job: Job, wanted: set[str]) -> dict[str, list[tuple[str, str]]]:
+    """The first training pairs of each wanted direction, for every prompt. Raises UserError where a direction has too few."""
+    count: int = job.config.shots
+    found: dict[str, list[tuple[str, str]]] = {direction: [] for direction in wanted if count}
+    if not count:
+        return found
+    with open(Path(job.inputs["examples"].path) / "train.jsonl", encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            if len(found.get(row["direction"], range(count))) < count:
+                found[row["direction"]].append((row["source"], row["target"]))
+                if all(len(own) == count for own in found.values()):
+                    return found
+    few = ", ".join(f"{len(own)} in {direction}" for direction, own in found.items() if len(own) < count)
+    raise UserError(f"shots={count}, and the training pairs to show are fewer: {few}; lower stages.translate.shots")
+
+
+def _hypothesis(tokenizer: PreTrainedTokenizerBase, output: list[int], config: Config) -> tuple[str, bool]:
+    """The text, and whether the limit of new tokens ended it. After examples a model goes on with more: the first line counts."""
+    text, *more = decoding.text(tokenizer, output).split("\n") if config.shots else [decoding.text(tokenizer, output)]
+    return text.strip(), not more and len(output) == config.max_new_tokens
 
 
 def _samples(job: Job, model: Any, prompts: list[list[int]], limits: Limits) -> list[list[list[int]]]:
@@ -88,7 +114,7 @@ def _chosen(
     judges: Judges, config: Config, sources: list[str], samples: list[list[list[int]]], tokenizer: PreTrainedTokenizerBase
 ) -> list[list[int]]:
     """Of each sentence's samples, the one of the least expected risk or of the highest quality."""
-    texts = [[decoding.text(tokenizer, output) for output in outputs] for outputs in samples]
+    texts = [[_hypothesis(tokenizer, output, config)[0] for output in outputs] for outputs in samples]
     choose = judges.by_quality if config.decoding == "quality" else judges.by_risk
     return [outputs[place] for outputs, place in zip(samples, choose(sources, texts), strict=True)]
 
