@@ -151,7 +151,9 @@ def training_memory(config: Training, model: Model, hardware: Hardware, batch_to
         states["gradients"] *= hardware.zero_stage < 2
         buffers -= 4 * trained / hardware.world
     row = min(hardware.row_tokens, batch_tokens / hardware.world or hardware.row_tokens)
-    kept = row * sizes.activation_bytes(shape, precision, _lora(config), hardware.gradient_checkpointing)
+    kept = row * sizes.activation_bytes(
+        shape, precision, _lora(config), hardware.gradient_checkpointing, zero_stage=hardware.zero_stage
+    )
     passing = row * max(
         sizes.logit_bytes(shape, precision) / _pieces(hardware.row_tokens, shape.vocab_size),
         sizes.gradient_bytes(shape, precision),

@@ -87,17 +87,20 @@ def nf4_bytes(shape: Architecture, precision: str) -> float:
     return matrices * 4.127 / 8 + (parameters(shape) - matrices) * PRECISION_BYTES[precision]
 
 
-def activation_bytes(shape: Architecture, precision: str, lora: Lora | None = None, recompute: bool = False) -> float:
+def activation_bytes(
+    shape: Architecture, precision: str, lora: Lora | None = None, recompute: bool = False, zero_stage: int = 0
+) -> float:
     """Of one token: what the layers keep for the backward pass, as Megatron counts it, for today's kernels.
 
-    The attention kernel keeps no scores. Norms work in fp32. A frozen matrix does not keep its input, a LoRA on it does,
-    a second time after dropout. With `recompute` only the input of every layer is kept, and one layer in full.
+    The attention kernel keeps no scores. Norms work in fp32. A frozen matrix keeps its input under ZeRO-3 only (the linear of
+    DeepSpeed 0.19, `runtime/zero/linear.py`), a LoRA on it always, a second time after dropout. With `recompute` only the
+    input of every layer is kept, and one layer in full.
     """
-    layer = _layer_bytes(shape, PRECISION_BYTES[precision], lora)
+    layer = _layer_bytes(shape, PRECISION_BYTES[precision], lora, zero_stage)
     return shape.layers * shape.hidden_size * PRECISION_BYTES[precision] + layer if recompute else shape.layers * layer
 
 
-def _layer_bytes(shape: Architecture, width: int, lora: Lora | None) -> float:
+def _layer_bytes(shape: Architecture, width: int, lora: Lora | None, zero_stage: int) -> float:
     hidden, inner, narrow = shape.hidden_size, shape.intermediate_size, shape.kv_heads * head_size(shape)
     norms = 2 * (4 * hidden + 4)
     attention = width * (2 * hidden + 2 * narrow) + 4 * shape.heads
@@ -105,20 +108,21 @@ def _layer_bytes(shape: Architecture, width: int, lora: Lora | None) -> float:
     if lora is None:
         # The norms' outputs before and after their weight, and the input of down_proj.
         return norms + attention + gate + width * (4 * hidden + inner)
-    return norms + attention + gate + width * _lora_inputs(shape, lora)
+    return norms + attention + gate + width * _frozen_inputs(shape, lora, zero_stage)
 
 
-def _lora_inputs(shape: Architecture, lora: Lora) -> int:
-    """Elements of one token in one layer that a LoRA keeps."""
-    targets = {name: linears(shape)[name][0] for name in lora.targets if name in linears(shape)}
-    if lora.dropout:
-        # The dropped input and its mask, for each matrix. The mask is counted in full width, as on a CPU.
-        kept = 2 * sum(targets.values())
-    else:
-        shared = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "mlp", "up_proj": "mlp"}
-        kept = sum({shared[name]: size for name, size in targets.items() if name in shared}.values())
-        kept += targets.get("down_proj", 0)
-    return kept + lora.rank * len(targets)
+def _frozen_inputs(shape: Architecture, lora: Lora, zero_stage: int) -> int:
+    """Elements of one token in one layer that frozen matrices and the LoRA on them keep."""
+    known = linears(shape)
+    targets = [name for name in lora.targets if name in known]
+    # What a LoRA reads itself; with dropout that is a copy, beside which only ZeRO-3 keeps what was copied.
+    read = known if zero_stage == 3 else [] if lora.dropout else targets
+    # Matrices that share an input; o_proj reads what the attention kernel keeps.
+    shared = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "down_proj"}
+    kept = sum({shared[name]: known[name][0] for name in read if name in shared}.values())
+    # The dropped input and its mask, for each matrix. The mask is counted in full width, as on a CPU.
+    dropped = 2 * sum(known[name][0] for name in targets) if lora.dropout else 0
+    return kept + dropped + lora.rank * len(targets)
 
 
 def logit_bytes(shape: Architecture, precision: str) -> float:

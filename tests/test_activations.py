@@ -29,6 +29,20 @@ def test_a_layer_keeps_what_autograd_keeps(adapter: str, precision: str, kv_head
     assert (four - two) / 2 == sizes.activation_bytes(shape, precision, lora)
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_zero_3_keeps_the_inputs_of_frozen_matrices_too(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It puts a linear of its own in the place of torch's."""
+    import torch
+    from deepspeed.runtime.zero.linear import zero3_linear_wrap
+
+    monkeypatch.setattr(torch.nn.functional, "linear", zero3_linear_wrap)
+    lora, one = ADAPTERS[adapter], dataclasses.replace(TINY, layers=1)
+    two, four = (saved_bytes(dataclasses.replace(TINY, layers=layers), "fp32", lora) for layers in (2, 4))
+    found = sizes.activation_bytes(one, "fp32", lora, zero_stage=3)
+    assert (four - two) / 2 == found
+    assert (found > sizes.activation_bytes(one, "fp32", lora, zero_stage=2)) == (adapter not in ("full", "all matrices"))
+
+
 def test_recomputing_keeps_the_inputs_of_the_layers_and_one_layer_in_full() -> None:
     two, four = (saved_bytes(dataclasses.replace(TINY, layers=layers), "fp32", None, recompute=True) for layers in (2, 4))
     assert (four - two) / 2 == 4 * TINY.hidden_size

@@ -185,6 +185,16 @@ def test_gradient_checkpointing_trades_memory_for_a_forward_pass() -> None:
     assert ratio == pytest.approx(4 / 3, abs=0.01)
 
 
+def test_a_lora_keeps_the_inputs_of_frozen_matrices_under_zero_3_alone() -> None:
+    """Of down_proj those are 11,008 numbers a token and layer; ZeRO-3 adds two of 4,096: of the heads and of the MLP."""
+    config = training(precision="bf16", adapter="new", lora=Lora(rank=16, targets=["down_proj"]))
+    two, three = (
+        of(config, LLAMA_7B, dataclasses.replace(A100, zero_stage=stage), counted(1000, 512_000)).memory_parts["activations"]
+        for stage in (2, 3)
+    )
+    assert three - two == 4096 * 32 * 2 * (2 * 4096)
+
+
 def test_offload_takes_the_optimiser_off_the_device() -> None:
     config, counts = training(precision="bf16"), counted(1000, 512_000)
     here, away = (
