@@ -25,6 +25,7 @@ EXPECTED = {
     "OPT": ("packed", SHAPE | {"ffn_dim": 24, "word_embed_proj_dim": 16, "dropout": 0.0}),
     "Bloom": ("padded", SHAPE),
 }
+PACKED = [name for name, (layout, _) in EXPECTED.items() if layout == "packed"]
 
 
 def make(name: str) -> PreTrainedModel:
@@ -64,7 +65,7 @@ def test_layout_is_found_by_trying(name: str) -> None:
     assert model.config._attn_implementation == (NAME if EXPECTED[name][0] == "packed" else before)
 
 
-@pytest.mark.parametrize("name", [name for name, (layout, _) in EXPECTED.items() if layout == "packed"])
+@pytest.mark.parametrize("name", PACKED)
 def test_packed_is_separate_in_loss_and_gradient(name: str) -> None:
     """In float64; the sliding window is kept, the prompt of two answers stands once."""
     model, items = make(name), make_items()
@@ -91,19 +92,30 @@ def test_blocks_of_one_length_are_not_copied_and_do_not_see_each_other() -> None
     assert "places" in packed(shorter).inputs
 
 
-def test_no_example_sees_another() -> None:
-    """Changing one item, or one answer of it, moves the log-probabilities of nothing else, bit for bit."""
-    model, items = make("Llama"), make_items()
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize(("part", "moves"), [("prompt", [1, 2]), ("chosen", [1]), ("rejected", [2])])
+def test_no_example_sees_another(name: str, part: str, moves: list[int]) -> None:
+    """Changing the prompt of an item, or one of its answers, moves the log-probabilities of nothing else, bit for bit."""
+    model, items = make(name), make_items()
     choose(model)
-    sizes = [[len(answer) for answer in item.answers] for item in items]
-    ends = np.cumsum([size for found in sizes for size in found])
-    before = scores(model, items).split([size for found in sizes for size in found])
-    changed = [*items]
-    prompt, (chosen, rejected) = items[1]
-    changed[1] = Item(prompt, ((chosen + 7) % VOCABULARY, rejected))
-    after = scores(model, changed).split([size for found in sizes for size in found])
-    moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
-    assert moved == [False, True, *[False] * (len(ends) - 2)]
+    prompt, answers = items[1]
+    parts = {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+    parts[part] = (parts[part] + 7) % VOCABULARY
+    changed = [items[0], Item(parts["prompt"], (parts["chosen"], parts["rejected"])), *items[2:]]
+    sizes = [len(answer) for item in items for answer in item.answers]
+    before, after = (scores(model, found).split(sizes) for found in (items, changed))
+    assert [place for place, size in enumerate(sizes) if not torch.equal(before[place], after[place])] == moves
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_no_block_sees_another(name: str) -> None:
+    model, random = make(name), np.random.default_rng(1)
+    choose(model)
+    ids = random.integers(0, VOCABULARY, (3, 7), np.int32)
+    before = scores(model, [Item(row[:1], (row[1:],)) for row in ids]).split([6, 6, 6])
+    ids[1] = (ids[1] + 7) % VOCABULARY
+    after = scores(model, [Item(row[:1], (row[1:],)) for row in ids]).split([6, 6, 6])
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True]
 
 
 def test_gradient_checkpointing_recomputes_packed_attention() -> None:
