@@ -10,33 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import deepspeed
-import torch
-from safetensors.torch import save_file
 from training_bed import LORA, make_job
 
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml import resume
-from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.engine import Engine
-from alma_pipeline.ml.examples import read_sequences
-from alma_pipeline.ml.models import open_for_training
-from alma_pipeline.ml.objective import LanguageModel
-from alma_pipeline.ml.training import accumulate
 from stages.group_adapter.run import run as run_group_adapter
 from stages.parallel.run import run as run_parallel
 
 PROCESSES = {"devices": int(os.environ.get("WORLD_SIZE", "1")), "launcher": "torchrun"}
-BUDGETS = (24, 64, 4096)
-"""Row budgets that cut 16 pairs into many micro-batches, a few, and one."""
 RESUMED_AT = 3
 
 
 def main(folder: Path) -> None:
     for zero_stage in range(4):
-        for adapter in ("none", "new"):
-            for budget in BUDGETS:
-                gradient(folder, zero_stage, adapter, budget)
         trained(folder, f"parallel-{zero_stage}", run_parallel, "pairs", zero_stage, adapter="none")
     trained(folder, "adapter-3", run_group_adapter, "documents", 3)
     uninterrupted_and_resumed(folder)
@@ -52,35 +38,6 @@ def inputs(folder: Path, corpus: str) -> dict[str, Input]:
 
 def fresh(folder: Path, case: str, kind: str, corpus: str, hardware: dict[str, Any], **settings: Any) -> Job:
     return make_job(folder / case, kind, inputs(folder, corpus), PROCESSES | hardware, **settings)
-
-
-def gradient(folder: Path, zero_stage: int, adapter: str, budget: int) -> None:
-    """The gradient of one global batch, as the difference that a step of plain SGD at rate 1 makes."""
-    case = f"gradient-{zero_stage}-{adapter}-{budget}"
-    job = fresh(folder, case, "parallel", "pairs", {"zero_stage": zero_stage, "row_tokens": budget}, adapter=adapter, clip=0.0)
-    world = join(job.hardware)
-    trainee = open_for_training(job.inputs["init"], job.config, job.hardware, dropout=0.0)
-    start = {name: p.detach().clone() for name, p in trainee.model.named_parameters() if p.requires_grad}
-    objective = LanguageModel(trainee.model, budget)
-    optimizer = torch.optim.SGD([p for p in trainee.model.parameters() if p.requires_grad], lr=1.0)
-    engine = Engine(objective, optimizer, job.config, job.hardware, world.size)
-    examples = read_sequences(Path(job.inputs["corpus"].path), "train").examples[:16]
-    accumulate(objective, engine, examples, world, job.hardware, engine.backward)
-    engine.step(1.0)
-    moved = whole(trainee.model, start)
-    if world.is_first:
-        gradients = {name: (start[name] - moved[name]).contiguous() for name in start}
-        save_file(gradients | {"grad_norm": torch.tensor(float(engine.grad_norm))}, folder / f"{case}.safetensors")
-    engine.close()
-
-
-def whole(model: torch.nn.Module, names: dict[str, Any]) -> dict[str, torch.Tensor]:
-    found = {}
-    for name, parameter in model.named_parameters():
-        if name in names:
-            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-                found[name] = parameter.detach().clone()
-    return found
 
 
 def trained(folder: Path, case: str, run: Any, corpus: str, zero_stage: int, **settings: Any) -> None:

@@ -1,0 +1,101 @@
+"""The gradient of one global batch, for each way to split it: `torchrun --nproc-per-node 2 gradients_bed.py FOLDER`.
+
+FOLDER holds `base` and `pairs`; each case leaves FOLDER/<case>.safetensors.
+"""
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from training_bed import make_job
+
+from alma_pipeline.job import Input, Job
+from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.engine import Engine
+from alma_pipeline.ml.examples import read_sequences
+from alma_pipeline.ml.models import open_for_training
+from alma_pipeline.ml.objective import LanguageModel
+from alma_pipeline.ml.pairs import Pair
+from alma_pipeline.ml.preference import Terms
+from alma_pipeline.ml.preference_objective import PreferenceModel
+from alma_pipeline.ml.training import accumulate
+
+BUDGETS = {"parallel": (24, 64, 4096), "cpo": (28, 64, 4096)}
+"""Row budgets of each loss that cut 16 examples into many micro-batches, a few, and one."""
+
+
+def cases() -> Iterator[tuple[str, str, int, int]]:
+    """Loss, adapter, ZeRO stage, budget."""
+    for loss, adapter, zero_stage in itertools.product(BUDGETS, ("none", "new"), range(4)):
+        for budget in BUDGETS[loss]:
+            yield loss, adapter, zero_stage, budget
+
+
+def main(folder: Path) -> None:
+    for case in cases():
+        found = gradient(folder, *case)
+        if int(os.environ["RANK"]) == 0:
+            save_file(found, folder / f"{'-'.join(map(str, case))}.safetensors")
+
+
+def objective_of(loss: str, model: torch.nn.Module, budget: int) -> Any:
+    if loss == "parallel":
+        return LanguageModel(model, budget)
+    return PreferenceModel(model, budget, Terms(beta=0.3, nll_weight=0.8, nll_norm="token"))
+
+
+def examples_of(loss: str, corpus: Path) -> list[Any]:
+    """Unequal label counts; the rejected answer is that of the pair before."""
+    examples = read_sequences(corpus, "train").examples[:16]
+    if loss == "parallel":
+        return examples
+    answers = [example.ids[example.prompt :] for example in examples]
+    return [Pair(e.ids[: e.prompt], answers[place], answers[place - 1]) for place, e in enumerate(examples)]
+
+
+def job_of(folder: Path, name: str, adapter: str, **hardware: Any) -> Job:
+    base = str(folder / "base")
+    inputs = {
+        "init": Input("b" * 64, "base", base, {}, base=base, base_key="b" * 64),
+        "corpus": Input("c" * 64, "corpus", str(folder / "pairs"), {}),
+    }
+    return make_job(folder / name, "parallel", inputs, hardware, adapter=adapter, clip=0.0)
+
+
+def gradient(folder: Path, loss: str, adapter: str, zero_stage: int, budget: int) -> dict[str, Tensor]:
+    """The difference that a step of plain SGD at rate 1 makes, and `grad_norm`; the same on every rank."""
+    processes = {"devices": int(os.environ["WORLD_SIZE"]), "launcher": "torchrun"} if "WORLD_SIZE" in os.environ else {}
+    job = job_of(folder, "work", adapter, zero_stage=zero_stage, row_tokens=budget, **processes)
+    world = join(job.hardware)
+    trainee = open_for_training(job.inputs["init"], job.config, job.hardware, dropout=0.0)
+    start = {name: p.detach().clone() for name, p in trainee.model.named_parameters() if p.requires_grad}
+    objective = objective_of(loss, trainee.model, budget)
+    optimizer = torch.optim.SGD([p for p in trainee.model.parameters() if p.requires_grad], lr=1.0)
+    engine = Engine(objective, optimizer, job.config, job.hardware, world.size)
+    examples = examples_of(loss, Path(job.inputs["corpus"].path))
+    accumulate(objective, engine, examples, world, job.hardware, engine.backward)
+    engine.step(1.0)
+    moved = whole(trainee.model, start)
+    norm = torch.tensor(float(engine.grad_norm))
+    engine.close()
+    return {name: (start[name] - moved[name]).contiguous() for name in start} | {"grad_norm": norm}
+
+
+def whole(model: torch.nn.Module, names: dict[str, Any]) -> dict[str, Tensor]:
+    found = {}
+    for name, parameter in model.named_parameters():
+        if name in names:
+            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                found[name] = parameter.detach().clone()
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
