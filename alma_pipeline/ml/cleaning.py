@@ -14,8 +14,9 @@ from typing import TypeVar
 import numpy as np
 
 from alma_pipeline.ml.corpora import Line, SentencePair
-from alma_pipeline.ml.languages import Identifier, in_script
+from alma_pipeline.ml.language_id import is_other
 from alma_pipeline.ml.prompts import one_line
+from alma_pipeline.ml.scripts import in_script
 from alma_pipeline.ml.seen import Seen
 from alma_pipeline.schema import Cleaning, Language
 
@@ -46,7 +47,6 @@ class Cleaner:
         """Rows that a step changed: nfc, newlines."""
         self.read = 0
         self._seen = {name: Seen() for name in ("exact", "near") if name in settings.steps}
-        self._identifier = Identifier(settings.confidence) if "language" in settings.steps else None
 
     def pairs(self, rows: Sequence[SentencePair]) -> list[SentencePair]:
         """Those that stay, in order: one line each, both sides there."""
@@ -92,7 +92,7 @@ class Cleaner:
             "length": lambda row: max(len(row.source), len(row.target)) > settings.max_characters,
             "ratio": lambda row: _ratio(row.source, row.target) > settings.max_ratio,
             "script": lambda row: any(self._other_script(text, code) for text, code in _sides(row)),
-            "language": lambda row: any(self._other_language(text, code) for text, code in _sides(row)),
+            "language": lambda row: any(is_other(text, code, settings.confidence) for text, code in _sides(row)),
             "held_out": self._is_apart,
             "test": self._in_test,
         }
@@ -104,7 +104,7 @@ class Cleaner:
             "empty": lambda row: not row.text,
             "length": lambda row: len(row.text) > settings.max_document,
             "script": lambda row: self._other_script(row.text, row.language),
-            "language": lambda row: self._other_language(row.text, row.language),
+            "language": lambda row: is_other(row.text, row.language, settings.confidence),
             "held_out": self._is_apart,
             "test": self._in_test,
         }
@@ -112,10 +112,6 @@ class Cleaner:
 
     def _other_script(self, text: str, code: str) -> bool:
         return not in_script(text, self.languages[code].nllb[-4:])
-
-    def _other_language(self, text: str, code: str) -> bool:
-        assert self._identifier
-        return self._identifier.is_other(text, code)
 
     def _is_apart(self, row: SentencePair | Line) -> bool:
         return any(text in self.apart for text in _texts(row))

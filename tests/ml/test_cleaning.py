@@ -7,7 +7,7 @@ from text_bed import LANGUAGES
 from alma_pipeline.ml.arrangement import by_size, drawn, in_turn, mixed
 from alma_pipeline.ml.cleaning import Cleaner, bare, bare_sentences
 from alma_pipeline.ml.corpora import Line, SentencePair
-from alma_pipeline.ml.languages import in_script
+from alma_pipeline.ml.scripts import in_script
 from alma_pipeline.ml.seen import Seen
 from alma_pipeline.schema import Cleaning
 
