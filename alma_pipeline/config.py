@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alma_pipeline import fields, recipe
+from alma_pipeline import fields, horizon, recipe
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.job import kind_config, thaw
 from alma_pipeline.redact import redact
@@ -112,9 +112,12 @@ def resolve(overrides: list[str], hydra: bool = False) -> tuple[DictConfig, Conf
     if failure:  # outside of the handler, or every error met in looking for the reason would carry this one as its context
         raise ConfigError(diagnosis.problems(overrides, failure)) from failure
     try:
-        return tree, from_tree(tree)
+        config = from_tree(tree)
     except ConfigError as error:
         raise ConfigError(origin.located(error.problems, tree, overrides)) from error
+    if twice := horizon.asked_twice(config, overrides):
+        raise ConfigError(twice)
+    return tree, config
 
 
 def check_credentials(overrides: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alma_pipeline import adapters, directions, fields, rounds
+from alma_pipeline import adapters, directions, fields, horizon, rounds
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.filled import filled
 from alma_pipeline.job import kind_config, thaw
@@ -54,7 +54,7 @@ def build(config: Config) -> list[Node]:
     Raises ConfigError for targets, groups and overrides that take no part.
     """
     _check_targets(config)
-    config = rounds.unrolled(config)
+    config = rounds.unrolled(horizon.budgeted(config))
     groups = chosen_groups(config)
     instances = {node.name: node for node in _instances(config, groups)}
     wanted = [*config.targets, *_controls(config)]

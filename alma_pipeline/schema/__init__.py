@@ -88,6 +88,8 @@ class Config:
     group: Any = "all"
     rounds: int = number(1, at_least=1)
     """How often preferences are built from the newest checkpoint and learnt from; in no key, each round is nodes."""
+    tokens: float | None = number(None, at_least=1)
+    """How long the targets train, in tokens, in place of the steps, epochs or tokens of their own; null: their own."""
     directions: Any = "all"
     """all, or some of: directions (`de-en`), groups (`g5`: its languages into English and out of it)."""
     seed: int = number(42, at_least=0)
