@@ -149,6 +149,11 @@ def test_tracking_claims_no_training_for_it(store: Store, mirror: Path) -> None:
     assert "learning_rate" not in told and datasets == []
 
 
+def cut(file: Path) -> None:
+    """As a download that broke leaves it."""
+    file.write_bytes(file.read_bytes()[:-50])
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -156,6 +161,7 @@ def test_tracking_claims_no_training_for_it(store: Store, mirror: Path) -> None:
         (lambda folder: (folder / "model.safetensors.index.json").unlink(), r"pytorch_model\.bin, pickles.*refs/pr/N"),
         (lambda folder: (folder / "model.safetensors.index.json").write_text("{"), "index.json is damaged"),
         (lambda folder: (folder / "config.json").unlink(), "holds no model that can be used here"),
+        (lambda folder: cut(next(iter(sorted(folder.glob("model-*"))))), r"model-00001-of-.* is damaged.*downloaded in part"),
     ],
 )
 def test_a_repository_that_is_not_whole(store: Store, mirror: Path, damage: Any, said: str) -> None:
@@ -163,6 +169,13 @@ def test_a_repository_that_is_not_whole(store: Store, mirror: Path, damage: Any,
     with pytest.raises(UserError, match=said):
         run(store, planned(store, "model=13b", "stage=mono", "target=adopt"))
     assert not store.folders()
+
+
+def test_an_adapter_that_is_not_whole(store: Store, mirror: Path) -> None:
+    make_full(mirror, "haoranxu/ALMA-13B-Pretrain")
+    cut(make_lora(mirror, "haoranxu/ALMA-13B-Pretrain-LoRA", "haoranxu/ALMA-13B-Pretrain") / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors is damaged.*fetch it again"):
+        run(store, planned(store, "model=13b", "stage=parallel", "target=adopt"))
 
 
 def test_what_cannot_be_reached_is_one_paragraph(store: Store, mirror: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 from peft import get_peft_model, get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PretrainedConfig
 
 from alma_pipeline.errors import UserError
@@ -38,7 +38,9 @@ def take_full(source: Snapshot, out: Path) -> dict[str, Any]:
         raise UserError(
             f"{source.repo} holds quantised weights, which cannot be trained on; take the repository it was made from"
         )
-    _bring(_weights(source), out, link=bool(source.commit))
+    weights = _weights(source)
+    _check_whole(weights)
+    _bring(weights, out, link=bool(source.commit))
     tokenizer = made_sound(tokenizer, config)
     _special(config, tokenizer)
     config.save_pretrained(out)
@@ -62,6 +64,7 @@ def take_adapter(source: Snapshot, base: Input, merged: list[str], out: Path) ->
     if not (source.folder / "adapter_config.json").is_file() or not (source.folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{source.repo} holds no adapter; expected adapter_config.json and {ADAPTER_WEIGHTS}. {_pickles(source)}")
     shape = peft_config(source.folder, dropout=json.loads((source.folder / "adapter_config.json").read_text())["lora_dropout"])
+    _check_whole([source.folder / ADAPTER_WEIGHTS])
     _check_named(source, base)
     _check_fits(source, Path(base.base), shape)
     shape.base_model_name_or_path, shape.inference_mode = Path(base.base).name, True
@@ -104,6 +107,17 @@ def _weights(source: Snapshot) -> list[Path]:
     if missing:
         raise UserError(f"{source.repo}: its index names {', '.join(missing[:3])}, which {source.folder} has not; fetch it again")
     return [index, *(source.folder / name for name in names)]
+
+
+def _check_whole(files: Iterable[Path]) -> None:
+    """Raises UserError for safetensors that end before their header says; reads headers alone."""
+    for path in files:
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, framework="pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{path} is damaged ({error}): it may have been downloaded in part; fetch it again") from error
 
 
 def _pickles(source: Snapshot) -> str:
