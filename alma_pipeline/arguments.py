@@ -25,7 +25,7 @@ REQUESTING = (*COMPOSING, "report")
 """Verbs that take settings and nothing else."""
 CONFIGURED = (*REQUESTING, "translate", "adopt")
 """Verbs that take settings, so that they know which checkpoint is meant."""
-PATTERN = re.compile(r"\{(lang|direction|side|nllb)\}")
+PATTERN = re.compile(r"\{(lang|direction|pair|side|nllb)\}")
 """What stands for a part of the text in `data.<source>.path` and `config`."""
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

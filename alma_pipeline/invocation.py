@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alma_pipeline import config as configuration
+from alma_pipeline import pins
 from alma_pipeline.arguments import Command
 from alma_pipeline.cli import store_root
 from alma_pipeline.errors import ConfigError, UserError
@@ -130,12 +131,12 @@ def carry_out(session: Session, config: Config, tree: DictConfig, overrides: lis
     from alma_pipeline import tables
 
     store = Store(store_root())
-    plan = make_plan(config, store, session.forced)
     if session.verb == "plan":
-        _print_plan(session, plan, config)
+        _print_plan(session, make_plan(config, store, session.forced), config)
         return {}
     if session.verb == "data":
-        return _preview(session, config, tree, plan, store, overrides)
+        return _preview(session, config, tree, store, overrides)
+    plan = _pinned_plan(config, store, session.forced)
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         store.check_writable()
@@ -148,13 +149,20 @@ def carry_out(session: Session, config: Config, tree: DictConfig, overrides: lis
     return records
 
 
-def _preview(
-    session: Session, config: Config, tree: DictConfig, plan: Plan, store: Store, overrides: list[str]
-) -> dict[str, Record]:
+def _pinned_plan(config: Config, store: Store, forced: Forced) -> Plan:
+    """The plan of what is about to run, with commits for the branches that its work reads; the hub is asked for new ones."""
+    plan = make_plan(config, store, forced)
+    while pins.ask(plan.work, store):  # a new commit is a new key, and there may be more to do
+        plan = make_plan(config, store, forced)
+    return plan
+
+
+def _preview(session: Session, config: Config, tree: DictConfig, store: Store, overrides: list[str]) -> dict[str, Record]:
     """Make the text that is missing and nothing else, then show some of it."""
     from alma_pipeline import preview
 
-    plan = make_plan(config, store, Forced(only=tuple(preview.text_nodes(plan))))
+    names = preview.text_nodes(make_plan(config, store, session.forced))
+    plan = _pinned_plan(config, store, Forced(only=tuple(names)))
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         store.check_writable()

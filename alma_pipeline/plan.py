@@ -11,6 +11,7 @@ from alma_pipeline.digests import Digests
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.estimate import Estimate, estimate
 from alma_pipeline.identity import differences, key_of, payload, settings
+from alma_pipeline.pins import pinned
 from alma_pipeline.recipe import Node, build, is_training
 from alma_pipeline.schema import Config
 from alma_pipeline.sources import with_files
@@ -33,7 +34,7 @@ class Plan:
 
 def make_plan(config: Config, store: Store, forced: Forced | None = None) -> Plan:
     """Resolve the targets of a configuration against a store. Raises ConfigError."""
-    nodes = with_files(build(config), config, Digests(store.root / "digests.json"))
+    nodes = pinned(with_files(build(config), config, Digests(store.root / "digests.json")), store)
     forced = forced or Forced()
     _check_names(nodes, forced)
     draft: dict[str, Step] = {}

@@ -26,7 +26,7 @@ def why_not(node: Node, draft: dict[str, Step], config: Config, released: Releas
         theirs = released.config.get(name.rpartition(".")[2])
         if theirs is None:
             return f"because {released.repo} states no settings for {name}"
-        changed = differences(_comparable(theirs), ours)
+        changed = [change for change in differences(_comparable(theirs), ours) if not _is_unknown_commit(*change[:2])]
         if changed:
             where = (draft[name].node if name in draft else node).setting
             texts = ", ".join(f"{where}.{key} {short(a)} → {short(b)}" for key, a, b in changed[:3])
@@ -42,6 +42,11 @@ def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Null counts as left out: a model option states only what a release sets."""
     flat = flatten(values)
     return {name: value for name, value in flat.items() if value is not None and name.split(".")[0] not in NOT_COMPARED}
+
+
+def _is_unknown_commit(name: str, theirs: Any) -> bool:
+    """Where a release states a branch, nobody knows which commit of the text it was trained on: ours is as good as any."""
+    return name.endswith(".revision") and theirs == "main"
 
 
 def _deciding(node: Node, draft: dict[str, Step], config: Config) -> list[str]:

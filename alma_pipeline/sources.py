@@ -65,7 +65,7 @@ def located(node: NodeConfig, setting: str, config: Config, digests: Digests) ->
     problems: list[str] = []
     for item in dataclasses.fields(node):
         source = getattr(node, item.name)
-        if not isinstance(source, Source) or not _read(node, item.name):
+        if not isinstance(source, Source) or not is_read(node, item.name):
             continue
         try:
             found = _found(source, _parts(node, item.name), f"{setting}.{item.name}", config)
@@ -96,7 +96,7 @@ def _given(
     result = {}
     for system, source in given.items():
         key, pattern = f"{setting}.outputs.{system}", source.path or ""
-        if "{side}" in pattern or "{lang}" in pattern:
+        if any(name in pattern for name in ("{side}", "{lang}", "{pair}")):
             raise ConfigError(
                 [f"{key}={pattern}: expected {{direction}} in it, or one file whose rows say theirs in a column 'direction'"]
             )
@@ -109,7 +109,7 @@ def _given(
     return result
 
 
-def _read(node: Any, role: str) -> bool:
+def is_read(node: Any, role: str) -> bool:
     """Whether a node's settings make use of this source."""
     form = getattr(node, "form", "")
     if role == "text":
@@ -199,14 +199,16 @@ def _matching(patterns: list[str], parts: list[str], splits: tuple[str, ...], fo
 
 def _filled(pattern: str, part: str, split: str) -> str:
     lang = next((code for code in part.split("-") if code != "en"), "en") if "-" in part else part
-    for name, value in (("lang", lang), ("direction", part), ("split", split)):
+    pair = "-".join(sorted(part.split("-")))
+    for name, value in (("lang", lang), ("direction", part), ("pair", pair), ("split", split)):
         pattern = pattern.replace(f"{{{name}}}", value)
     return pattern
 
 
 def _named(pattern: str, filled: str, part: str, folder: Path, otherwise: str) -> Iterator[tuple[str, Path]]:
     """Files of one part under the name that says what they hold: `de.0.jsonl.gz`, `de-en.parquet`, `de-en/de.txt`, `all.tmx`."""
-    holds = part if "{direction}" in pattern else _filled("{lang}", part, "") if "{lang}" in pattern else "all"
+    one_language = "{lang}" in pattern or "{pair}" in pattern
+    holds = part if "{direction}" in pattern else _filled("{lang}", part, "") if one_language else "all"
     if "{side}" in pattern:
         for side in part.split("-"):
             for path in _glob(folder, filled.replace("{side}", side)):

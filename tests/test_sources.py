@@ -70,6 +70,38 @@ def test_copies_of_hub_repositories(tmp_path: Path) -> None:
     assert sorted(pairs(found["test_corpus"]).files) == ["de-en.jsonl", "en-de.jsonl"]
 
 
+SETS = [
+    ("parallel", "haoranxu/X-ALMA-Parallel-Data", "de-en/train-00000-of-00001.parquet", "parallel_corpus", "de-en.parquet"),
+    ("pseudo", "Helsinki-NLP/opus-100", "de-en/train-0.parquet", "g1.group_pseudo_corpus", "de-en.parquet"),
+    ("test", "haoranxu/FLORES-200", "de-en/test-00000-of-00001.parquet", "test_corpus", "de-en.parquet"),
+    ("test", "haoranxu/WMT23-Test", "de-en/de-en-test.parquet", "test_corpus", "de-en.parquet"),
+    ("preferences", "haoranxu/ALMA-R-Preference", "de-en/train-0.parquet", "preferences", "de-en.parquet"),
+    ("preferences", "haoranxu/X-ALMA-Preference", "data/train-00000-of-00001.parquet", "preferences", "all.parquet"),
+    ("mono", "oscar-corpus/OSCAR-2301", "{lang}_meta/{lang}_meta_part_1.jsonl.zst", "mono_corpus", "de.jsonl.zst"),
+    ("mono", "uonlp/CulturaX", "{lang}/train-0.parquet", "mono_corpus", "de.parquet"),
+]
+
+
+@pytest.mark.parametrize(("source", "repo", "file", "node", "holds"), SETS, ids=[repo for _, repo, *_ in SETS])
+def test_a_copy_of_every_set_in_its_layout(tmp_path: Path, source: str, repo: str, file: str, node: str, holds: str) -> None:
+    for code in ("de", "en"):
+        json_lines(tmp_path / repo / file.replace("{lang}", code), [code])
+    words = ["stage=all", "data=alma", "directions=[de-en]", f"data.root={tmp_path}", f"data.{source}.repo={repo}"]
+    step = make_plan(config.load(words), Store(tmp_path / "store"))[node]
+    found = step.node.config.text if source == "mono" else pairs(step)  # type: ignore[attr-defined]
+    assert found.reader == "files" and holds in found.files
+    if "{" in file:
+        assert len(found.files) == 2, "English too"
+
+
+def test_a_pair_of_plain_texts_as_opus_names_them(tmp_path: Path) -> None:
+    for side in ("en", "zh"):
+        (tmp_path / f"NLLB.en-zh.{side}.gz").write_text("x\n")
+    own = ["data.parallel.reader=files", f"data.parallel.path='{tmp_path}/NLLB.{{pair}}.{{side}}.gz'", "directions=[zh-en,en-zh]"]
+    found = pairs(steps(tmp_path, *own)["parallel_corpus"])
+    assert sorted(found.files) == ["en-zh/en.txt.gz", "en-zh/zh.txt.gz"]
+
+
 def test_a_pair_of_plain_texts(tmp_path: Path) -> None:
     for side in ("de", "en"):
         (tmp_path / f"train.de-en.{side}").write_text("x\n")

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import blocks, hubrows
+from alma_pipeline.ml import blocks
 from alma_pipeline.ml.cleaning import Cleaner, bare_sentences
 from alma_pipeline.ml.corpora import Line, SentencePair
 from alma_pipeline.ml.filling import Tokenise
@@ -94,8 +94,8 @@ class Workplace:
         }
 
     def origin(self, sources: Sequence[Source]) -> dict[str, Any]:
-        """The commit that each hub set was read at."""
-        found = {source.repo or "": hubrows.commit(source) for source in sources if source.reader == "hub"}
+        """The commit that each hub set was read at: the plan has put it in place of a branch."""
+        found = {source.repo or "": source.revision or "" for source in sources if source.reader == "hub"}
         return {"commits": found} if found else {}
 
 

@@ -38,15 +38,15 @@ class Source:
     """`candidates` (preferences only): built from the recipe's own checkpoint; `files`: one's own, or copies of a hub set."""
     repo: str | None = None
     revision: str | None = None
-    """Hub commit, or the release of the package that generates the text."""
+    """Hub commit, or the release of the package that generates the text. A branch becomes its commit at first use (`pins`)."""
     split: str = "train"
     trained_on: list[str] = field(default_factory=list)
     """Test sets this text overlaps with; scores on them are marked."""
     config: str | None = field(default=None, metadata={"as_before": None})
-    """Hub configuration, with {lang} (`de`), {direction} (`de-en`) or {nllb} (`deu_Latn`) in it; null: the one known for the
-    repository."""
+    """Hub configuration, with {lang} (`de`), {direction}, {pair} (`de-en`) or {nllb} (`deu_Latn`) in it; null: the one known for
+    the repository."""
     path: str | None = field(default=None, metadata={"as_before": None})
-    """For `files`: where they are, with {lang}, {direction}, {side} and * in it. The plan puts `files` in its place."""
+    """For `files`: where they are, with {lang}, {direction}, {pair}, {side} and * in it. The plan puts `files` in its place."""
     files: dict[str, str] = field(default_factory=dict, metadata={"as_before": {}})
     """Filled in by the plan: what a file holds (`de.jsonl`, `de-en/de.txt.gz`) to its SHA-256."""
     columns: dict[str, str] = field(default_factory=dict, metadata={"as_before": {}})
