@@ -15,8 +15,10 @@ from rich.text import Text
 from alma_pipeline.plan import Plan, Step
 from alma_pipeline.screen import UNBOUNDED, Screen
 from alma_pipeline.store import Record
-from alma_pipeline.units import count, seconds
+from alma_pipeline.units import count, seconds, size
 
+RATE = "download/bytes_per_second"
+"""In a line of a node that fetches something: its steps are bytes."""
 PLAIN_EVERY = 10.0
 """Seconds between two plain lines of one node."""
 WIDE = 110
@@ -39,7 +41,16 @@ def summary(line: dict[str, Any]) -> str:
             parts.append(f"{label} {metrics[name]:.3f}")
     if metrics.get("train/tokens_per_second"):
         parts.append(f"{count(metrics['train/tokens_per_second'])} tokens/s")
+    if metrics.get(RATE):
+        parts.append(f"{size(metrics[RATE])}/s")
     return SEPARATOR.join(parts)
+
+
+def _far(line: dict[str, Any]) -> str:
+    """`120/900`, of a download `1.2 GB of 26 GB`, and where nobody knows how much there is `12,000 rows`."""
+    if RATE in line["metrics"]:
+        return f"{size(line['step'])} of {size(line['total'])}"
+    return f"{line['step']:,}/{line['total']:,}" if line["total"] else f"{line['step']:,} rows"
 
 
 class Pace:
@@ -51,6 +62,8 @@ class Pace:
 
     def add(self, lines: list[dict[str, Any]]) -> None:
         for line in lines:
+            if self.last and line["step"] < self.last["step"]:
+                self.first = self.last = None  # it counts something else from here on
             self.first = self.first or line
             # A dev line follows the training line it belongs to: the numbers of both are wanted.
             self.last = line | {"metrics": (self.last or line)["metrics"] | line["metrics"]}
@@ -82,9 +95,10 @@ class Progress:
         line = self.pace.last
         if not line:
             return f"starting · {seconds(time.monotonic() - self.began)}"
+        far = _far(line)
         said = summary(line).split(SEPARATOR)
         for middle in (said, [part for part in said if "tokens/s" not in part], said[:0]):
-            parts = [f"{line['step']:,}/{line['total']:,}", *middle, self.pace.left()]
+            parts = [far, *middle, self.pace.left()]
             text = SEPARATOR.join(part for part in parts if part)
             if len(text) <= room:
                 break
@@ -189,8 +203,9 @@ class LiveView:
             return "", Text(name, style="dim"), "", ""
         progress = self.running[name]
         line = progress.pace.last or {"step": 0, "total": 1}
-        total = max(1, line["total"])
-        bar = ProgressBar(total=total, completed=min(line["step"], total))
+        total = line["total"]
+        # Without a total the bar has no end to go to, and moves to and fro.
+        bar = ProgressBar(total=total, completed=min(line["step"], total)) if total else ProgressBar(total=None)
         return self._spinner, Text(name, style="bold"), bar, progress.text(room)
 
 

@@ -57,6 +57,22 @@ def test_the_plan_of_an_experiment_is_its_golden_one(experiment: str, tmp_path: 
     assert found == json.loads((GOLDEN / f"{experiment}.json").read_text())
 
 
+@pytest.mark.parametrize("model", ["7b", "13b", "x_alma"])
+@pytest.mark.parametrize("stage", ["mono", "parallel", "group_adapter", "cpo", "arpo"])
+def test_every_stage_of_every_published_model_plans_without_a_network(
+    model: str, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*words: object) -> None:
+        raise AssertionError(f"the plan wanted the network: {words}")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    plan = make_plan(config.load([f"model={model}", f"stage={stage}"]), Store(tmp_path))
+    targets = [step for step in plan.steps if step.node.target]
+    assert targets and all(step.estimate is not None and step.estimate.steps > 0 for step in targets)
+    assert {step.verdict for step in targets} == {"run"} and plan.work
+
+
 @pytest.mark.parametrize("model", ["7b", "13b"])
 def test_published_checkpoints_are_adopted_on_the_way_and_the_target_is_trained(model: str, tmp_path: Path) -> None:
     plan = make_plan(config.load([f"model={model}", "stage=cpo"]), Store(tmp_path))

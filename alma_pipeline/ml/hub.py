@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.ml.downloads import Download, Log
 
 MIRROR = "ALMA_PIPELINE_MIRROR"
 """Names a folder that holds repositories as OWNER/NAME: for machines without a network, and for tests."""
@@ -32,8 +33,8 @@ class Snapshot:
     """On the hub; empty for a local folder."""
 
 
-def snapshot(repo: str, revision: str, adapter: bool) -> Snapshot:
-    """The files of a full model, or of an adapter. `repo` may be an absolute path. Raises UserError."""
+def snapshot(repo: str, revision: str, adapter: bool, log: Log) -> Snapshot:
+    """The files of a full model, or of an adapter. `repo` may be an absolute path; `log` hears of bytes. Raises UserError."""
     local = Path(repo) if os.path.isabs(repo) else Path(os.environ.get(MIRROR) or os.devnull) / repo
     if local.is_dir():
         return Snapshot(repo, local, "")
@@ -45,6 +46,7 @@ def snapshot(repo: str, revision: str, adapter: bool) -> Snapshot:
             revision=revision,
             allow_patterns=list(ADAPTER if adapter else FULL),
             ignore_patterns=["*/*"] if adapter else list(OTHER_WEIGHTS),
+            tqdm_class=Download(log).bar(),
         )
     except (OSError, ValueError) as error:
         raise UserError(_paragraph(repo, revision, error)) from error

@@ -20,7 +20,7 @@ CONFIGS = {
 }
 """Configuration of a part, as the authors' code asks for it (fe1ixxu/ALMA, run_llmmt.py and utils.py)."""
 FILES = {"oscar-corpus/OSCAR-2301": "{lang}_meta/*.jsonl.zst"}
-"""Sets whose repository holds a loading script, which `datasets` no longer runs, beside plain files."""
+"""Sets whose repository holds a loading script, which nobody runs, beside JSON lines."""
 
 
 def rows(source: Source, part: str, languages: dict[str, Language], skip: int = 0) -> Iterator[Row]:
@@ -28,10 +28,10 @@ def rows(source: Source, part: str, languages: dict[str, Language], skip: int = 
 
     Raises UserError where the set cannot be reached or has no such part.
     """
-    name = config_name(source, part, languages)
-    what = f"{source.repo}{f' ({name})' if name else ''}"
+    name, files = config_name(source, part, languages), FILES.get(source.repo or "", "").replace("{lang}", part)
+    what = f"{source.repo}{f' ({name or files})' if name or files else ''}"
     try:
-        stream = _open(source, name, part)
+        stream = _open(source, name, files)
         if skip:
             stream = stream.skip(skip)
         for number, item in enumerate(stream, start=skip + 1):
@@ -48,32 +48,20 @@ def config_name(source: Source, part: str, languages: dict[str, Language]) -> st
     codes = part.split("-")
     lang = next((code for code in codes if code != "en"), "en")
     nllb = "-".join(sorted(languages[code].nllb for code in codes))
-    return pattern.replace("{lang}", lang).replace("{direction}", part).replace("{nllb}", nllb)
+    for name, value in (("lang", lang), ("direction", part), ("pair", "-".join(sorted(codes))), ("nllb", nllb)):
+        pattern = pattern.replace(f"{{{name}}}", value)
+    return pattern
 
 
-def _open(source: Source, name: str | None, part: str) -> Any:
+def _open(source: Source, name: str | None, files: str) -> Any:
     import datasets
 
-    files = FILES.get(source.repo or "")
-    return datasets.load_dataset(
-        source.repo,
-        name,
-        split=source.split,
-        revision=source.revision,
-        streaming=True,
-        **({"data_files": {source.split: files.replace("{lang}", part)}} if files else {}),
-    )
-
-
-def commit(source: Source) -> str:
-    """The commit that a revision names now; the revision itself where the hub cannot say, or the set is a local folder."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return HfApi().dataset_info(source.repo or "", revision=source.revision, timeout=10).sha or source.revision or ""
-    except (HfHubHTTPError, HFValidationError, OSError):
-        return source.revision or ""
+    if files:
+        # By the names of the files: `datasets` refuses a repository that has a script, whatever else it holds.
+        place = source.repo if os.path.isdir(source.repo or "") else f"hf://datasets/{source.repo}@{source.revision or 'main'}"
+        named = {source.split: f"{place}/{files}"}
+        return datasets.load_dataset("json", data_files=named, split=source.split, streaming=True)
+    return datasets.load_dataset(source.repo, name, split=source.split, revision=source.revision, streaming=True)
 
 
 def _plain(value: Any) -> Any:
@@ -85,15 +73,17 @@ def _errors() -> tuple[type[Exception], ...]:
     import httpx2 as httpx
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (datasets.exceptions.DatasetsError, HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError)
+    found = (datasets.exceptions.DatasetsError, HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError)
+    return (*found, StopIteration)  # the last is what `datasets` raises where no file of such a name is there
 
 
 def _refusal(source: Source, what: str, error: Exception) -> str:
-    cache = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    from huggingface_hub import constants
+
     said = " ".join(str(error).split())[:300] or type(error).__name__
     return (
         f"the data set {what}, split {source.split}, revision {source.revision or 'main'}, could not be read from the Hugging "
-        f"Face hub or its cache ({cache}). Check the connection and HF_HUB_OFFLINE; a gated set needs its licence accepted at "
-        f"https://huggingface.co/datasets/{source.repo} and a token in HF_TOKEN. Copies of the sets are read with "
+        f"Face hub or its cache ({constants.HF_HOME}). Check the connection and HF_HUB_OFFLINE; a gated set needs its licence "
+        f"accepted at https://huggingface.co/datasets/{source.repo} and a token in HF_TOKEN. Copies of the sets are read with "
         f"data.root=FOLDER, text of your own with reader=files and path. datasets says: {said}"
     )

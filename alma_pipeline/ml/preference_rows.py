@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml.preparation import UNKNOWN
 from alma_pipeline.ml.reading import Text
 
+TELL_SECONDS = 10.0
 HELD_OUT_OF = 8
 """One source in so many may be held out, by its own text: all triples of a source stay on one side."""
 
@@ -23,14 +26,16 @@ class Settings(Protocol):
     def released_scorer(self) -> str: ...
 
 
-def write(text: Text, directions: Sequence[str], settings: Settings, out: Path) -> dict[str, Any]:
-    """Every usable triple of the directions, `held_out` sources of each in dev. Returns counts.
+def write(text: Text, directions: Sequence[str], settings: Settings, job: Job) -> dict[str, Any]:
+    """Every usable triple of the directions in `job.out`, `held_out` sources of each in dev. Returns counts.
 
     Raises UserError for a direction without a triple, or with too few to hold out.
     """
     named: dict[str, dict[str, int]] = {}
     dropped: Counter[str] = Counter()
-    with open(out / "train.jsonl", "w", encoding="utf-8") as train, open(out / "dev.jsonl", "w", encoding="utf-8") as dev:
+    train_file, dev_file = job.out / "train.jsonl", job.out / "dev.jsonl"
+    told, written = time.monotonic(), 0
+    with open(train_file, "w", encoding="utf-8") as train, open(dev_file, "w", encoding="utf-8") as dev:
         for direction in directions:
             held_out: set[str] = set()
             count = Counter[str]()
@@ -41,6 +46,10 @@ def write(text: Text, directions: Sequence[str], settings: Settings, out: Path) 
                 else:
                     split, file = "train", train
                 count[split] += 1
+                written += 1
+                if time.monotonic() - told >= TELL_SECONDS:
+                    told = time.monotonic()
+                    job.log(written, UNKNOWN, {"data/kept": float(written)})
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if not count["train"] or len(held_out) < settings.held_out:
                 raise UserError(

@@ -26,6 +26,8 @@ from alma_pipeline.ml.reading import Stream
 Row = TypeVar("Row", SentencePair, Line)
 Item = TypeVar("Item")
 SAVE_SECONDS = 10.0
+UNKNOWN = 0
+"""The total of a line while nobody knows how much text there is, as in a hub set that is streamed."""
 ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 """Made once: `json.dumps` makes an encoder for every row."""
 HELD_OUT_OF = 8
@@ -78,17 +80,21 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def hold_out(parts: Sequence[Part[Any]], count: int | None) -> HeldOut:
+def hold_out(job: Job, parts: Sequence[Part[Any]], count: int | None) -> HeldOut:
     """The first `count` rows of each part whose English side falls to the held-out eighth; null: of its first 100,000 rows.
 
     Raises UserError where a part has fewer.
     """
     rows: dict[str, list[Any]] = {}
+    told, seen = time.monotonic(), 0
     for part in parts:
         cleaner, found = part.cleaner(), dict[tuple[str, ...], Any]()
         read = 0
         for batch in batched(part.open(0), BATCH):
-            read += len(batch)
+            read, seen = read + len(batch), seen + len(batch)
+            if time.monotonic() - told >= SAVE_SECONDS:
+                told = time.monotonic()
+                job.log(seen, UNKNOWN, {"data/looked_through": float(seen)})
             for row in _clean(cleaner, batch):
                 if _decides(row) and (count is None or len(found) < count):
                     found.setdefault(texts_of(row), row)
@@ -191,7 +197,7 @@ class Preparation:
         progress.size = file.tell()
         progress.counts[part.name] = _counts(cleaner)
         self.save()
-        expected = round(progress.rows * max(1.0, total / max(1, progress.bytes)))
+        expected = round(progress.rows * max(1.0, total / max(1, progress.bytes))) if total else UNKNOWN
         self.job.log(progress.rows, expected, {"kept": sum(progress.kept.values()) + kept})
 
     def save(self) -> None:

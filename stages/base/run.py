@@ -51,7 +51,7 @@ def _from_hub(config: Config, job: Job) -> dict[str, Any]:
             f"model.source=hub with repo={config.repo or 'null'} and revision={config.revision or 'null'}: both are needed, the "
             "revision as a commit hash, so that the name always means the same weights"
         )
-    return take_full(snapshot(config.repo, config.revision, adapter=False), job.out)
+    return take_full(snapshot(config.repo, config.revision, adapter=False, log=job.log), job.out)
 
 
 def fresh(config: Config, files: Mapping[str, str]) -> Pretrained:

@@ -61,7 +61,7 @@ def _directions(config: Config) -> list[str]:
 
 def _read_pairs(work: Workplace, job: Job, config: Config) -> dict[str, Any]:
     parts = work.pairs(config.pairs, _directions(config))
-    held_out = hold_out(parts, config.held_out)
+    held_out = hold_out(job, parts, config.held_out)
     preparation = Preparation(job, work.folder, config.train)
     sizes = preparation.run(parts, held_out, config.cleaning.most_contaminated).kept
     schedule, planned = in_turn(sizes), sum(sizes.values())
@@ -91,7 +91,7 @@ def _read_documents(work: Workplace, job: Job, config: Config) -> dict[str, Any]
     parts: list[Any] = work.documents(config.text, wanted)
     joined = work.pairs(config.pairs, [f"{code}-en" for code in config.languages if code != "en"])
     parts += joined if config.form == "pseudo_mono" else []
-    held_out = hold_out(parts, config.held_out)
+    held_out = hold_out(job, parts, config.held_out)
     preparation = Preparation(job, work.folder, config.train)
     sizes = preparation.run(parts, held_out, config.cleaning.most_contaminated).kept
     tokenise = prepared.document_tokens(AutoTokenizer.from_pretrained(job.inputs["base"].path), str(config.seed))

@@ -9,7 +9,7 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import candidate_scores, candidates, corpora, decoding, hubrows, preference_rows
+from alma_pipeline.ml import candidate_scores, candidates, corpora, decoding, preference_rows
 from alma_pipeline.ml.candidate_scores import Draft
 from alma_pipeline.ml.candidates import Candidate, Sentence, Triples
 from alma_pipeline.ml.distributed import join
@@ -68,8 +68,8 @@ def _released(job: Job, config: Config) -> dict[str, Any]:
     rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
     text = Text(config.pairs, config.languages, job.files, rejects)
     wanted = config.directions or corpora.directions(config.languages)
-    counts = preference_rows.write(text, wanted, config, job.out)
-    commits = {"commits": {config.pairs.repo: hubrows.commit(config.pairs)}} if config.pairs.reader == "hub" else {}
+    counts = preference_rows.write(text, wanted, config, job)
+    commits = {"commits": {config.pairs.repo: config.pairs.revision}} if config.pairs.reader == "hub" else {}
     return {"counts": counts | {"rejected": rejects.count}, **commits}
 
 

@@ -11,7 +11,7 @@ from stages.released.config import Config
 def run(job: Job) -> dict[str, Any]:
     """Input, for an adapter: `init`, what it stands on. Leaves a checkpoint; returns what is known of where it comes from."""
     config: Config = job.config
-    source = snapshot(config.repo, config.revision, adapter=config.form == "adapter")
+    source = snapshot(config.repo, config.revision, adapter=config.form == "adapter", log=job.log)
     if config.form == "full":
         return take_full(source, job.out) | {"trained_on": config.trained_on}
     init = job.inputs["init"]

@@ -279,3 +279,5 @@ def test_names_of_hub_configurations() -> None:
     assert name("haoranxu/FLORES-200", "en-de") == "en-de"
     assert name("allenai/nllb", "de-en") == "deu_Latn-eng_Latn"
     assert name("haoranxu/X-ALMA-Preference", "en-de") is None
+    own = Source(reader="hub", repo="Helsinki-NLP/opus-100", config="{pair}")
+    assert hubrows.config_name(own, "en-cs", LANGUAGES) == "cs-en"

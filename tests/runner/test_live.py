@@ -158,3 +158,20 @@ def test_a_line_says_loss_dev_loss_and_speed() -> None:
     pace.add([line(1, 0.1, **{"dev/loss": 2.5})])
     assert pace.last and summary(pace.last) == "loss 2.346 · dev loss 2.500 · 5.9k tokens/s"
     assert summary(line(1, 0.0, **{"decode/sentences_per_second": 3.0})) == ""
+
+
+def test_where_nobody_knows_how_much_there_is_the_rows_are_counted() -> None:
+    """A hub set that is streamed; then the count of something else begins anew."""
+    progress = Progress()
+    progress.pace.add([line(800, 1000.0) | {"total": 0}, line(12_000, 1020.0) | {"total": 0}])
+    assert progress.text() == "12,000 rows"
+    progress.pace.add([line(10, 1030.0), line(20, 1040.0)])
+    assert progress.text() == "20/100 · 1 min 20 s left"
+
+
+def test_a_bar_without_an_end(world: World) -> None:
+    shown = LiveView(Screen(), planned(chain(), world.store))
+    shown.running = {"a": Progress()}
+    shown.running["a"].pace.add([line(800, 1000.0) | {"total": 0}])
+    _, _, bar, text = shown._row("a", 80)
+    assert bar.total is None and text == "800 rows"

@@ -1,0 +1,127 @@
+"""Data sets of the hub in their published layouts, as folders that `datasets` streams like repositories."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+from text_bed import LANGUAGES, english, german, make_job, text
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.live import Progress
+from alma_pipeline.ml import hubrows, preparation
+from alma_pipeline.ml.cleaning import Cleaner
+from alma_pipeline.ml.corpora import Line
+from alma_pipeline.ml.preparation import Part, Preparation, hold_out
+from alma_pipeline.ml.reading import Text
+from alma_pipeline.ml.rowshapes import Triple
+from alma_pipeline.ml.textfiles import Rejects
+from alma_pipeline.schema import Cleaning, Source
+
+
+def streamed(tmp_path: Path, repo: Path, config: str | None = None, split: str = "train") -> Text:
+    source = Source(reader="hub", repo=str(repo), config=config, split=split)
+    return Text(source, LANGUAGES, {}, Rejects("stop", tmp_path / "rejected.jsonl"))
+
+
+def parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def zstd(path: Path, lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pyarrow.CompressedOutputStream(str(path), "zstd") as file:
+        file.write(lines.encode())
+
+
+def test_oscar_by_its_folders_of_packed_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its repository holds a loading script, which nobody runs, beside plain files in folders named by language."""
+    repo = tmp_path / "OSCAR-2301"
+    zstd(
+        repo / "de_meta" / "de_meta_part_1.jsonl.zst", '{"content": "Ein Text.", "metadata": {}}\n{"content": "Zwei\\nZeilen."}\n'
+    )
+    zstd(repo / "en_meta" / "en_meta_part_1.jsonl.zst", '{"content": "A text.", "metadata": {}}\n')
+    (repo / "OSCAR-2301.py").write_text("raise SystemExit('code of a repository was run')\n")
+    monkeypatch.setitem(hubrows.FILES, str(repo), hubrows.FILES["oscar-corpus/OSCAR-2301"])
+    found = streamed(tmp_path, repo)
+    assert [row.text for row in found.documents("de")] == ["Ein Text.", "Zwei\nZeilen."]
+    with pytest.raises(
+        UserError, match=r"OSCAR-2301 \(cs_meta/\*\.jsonl\.zst\), split train.*could not be read.*data\.root=FOLDER"
+    ):
+        list(found.documents("cs"))
+    assert [row.id for row in found.documents("de", skip=1)] == ["de:2"]
+    assert [row.text for row in found.documents("en")] == ["A text."]
+
+
+def test_on_the_hub_they_are_named_with_their_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *words, **more: asked.append({"words": words, **more}))
+    source = Source(reader="hub", repo="oscar-corpus/OSCAR-2301", revision="1" * 40)
+    hubrows._open(source, None, "de_meta/*.jsonl.zst")
+    files = {"train": f"hf://datasets/oscar-corpus/OSCAR-2301@{'1' * 40}/de_meta/*.jsonl.zst"}
+    assert asked == [{"words": ("json",), "data_files": files, "split": "train", "streaming": True}]
+
+
+def test_any_set_of_documents_by_a_configuration_for_each_language(tmp_path: Path) -> None:
+    repo = tmp_path / "web"
+    parquet(repo / "de" / "train-0.parquet", [{"url": "x", "text": german(1)}])
+    (repo / "README.md").write_text("---\nconfigs:\n- {config_name: de, data_files: de/train-*}\n---\n")
+    assert [row.text for row in streamed(tmp_path, repo, "{lang}").documents("de")] == [german(1)]
+
+
+def test_a_test_set_with_a_configuration_and_a_column_for_each_direction(tmp_path: Path) -> None:
+    """WMT22-Test, WMT23-Test and FLORES-200."""
+    repo = tmp_path / "WMT22-Test"
+    for direction in ("de-en", "en-de"):
+        parquet(
+            repo / direction / "test-0.parquet", [{direction: {"de": f"{direction} {n}", "en": english(n)}} for n in range(2)]
+        )
+    configs = "".join(
+        f"- {{config_name: {name}, data_files: [{{split: test, path: {name}/test-*}}]}}\n" for name in ("de-en", "en-de")
+    )
+    (repo / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    rows = list(streamed(tmp_path, repo, "{direction}", "test").pairs("en-de"))
+    assert [(row.source, row.target) for row in rows] == [(english(0), "en-de 0"), (english(1), "en-de 1")]
+
+
+def test_preferences_in_one_table(tmp_path: Path) -> None:
+    """X-ALMA-Preference: no configuration, the direction in a column."""
+    repo = tmp_path / "X-ALMA-Preference"
+    rows = [{"source": "Hi", "chosen": "Hallo", "reject": "Halo", "directions": name} for name in ("en-mk", "en-de")]
+    parquet(repo / "data" / "train-0.parquet", rows)
+    assert list(streamed(tmp_path, repo).triples("en-de", "")) == [(2, Triple("Hi", "Hallo", "Halo"))]
+
+
+def test_a_pair_of_texts_may_be_packed(tmp_path: Path) -> None:
+    for side, line in (("de", german(1)), ("en", english(1))):
+        with gzip.open(tmp_path / f"x.{side}.gz", "wt", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+    files = {"de-en/de.txt.gz": tmp_path / "x.de.gz", "de-en/en.txt.gz": tmp_path / "x.en.gz"}
+    assert [(row.source, row.target) for row in text(files, tmp_path).pairs("de-en")] == [(german(1), english(1))]
+
+
+def test_a_streamed_set_is_seen_to_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much there is nobody knows: what has been read is told, while rows are held out and after."""
+    monkeypatch.setattr(preparation, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(preparation, "BATCH", 50)
+    repo = tmp_path / "web"
+    parquet(repo / "train-0.parquet", [{"text": german(n)} for n in range(200)])
+    found = streamed(tmp_path, repo)
+    part: Part[Line] = Part(
+        "de", lambda skip: found.documents("de", skip), lambda: Cleaner(Cleaning(), LANGUAGES, frozenset()), found.bytes("de")
+    )
+    told: list[tuple[int, int]] = []
+    job = make_job(tmp_path / "work", None, {})
+    monkeypatch.setattr(type(job), "log", lambda job, step, total, metrics: told.append((step, total)))
+    held_out = hold_out(job, [part], 5)
+    assert told and told[0] == (50, 0)
+    told.clear()
+    Preparation(job, tmp_path / "resume", None).run([part], held_out, 0.05)
+    assert told == [(50, 0), (100, 0), (150, 0), (200, 0)]
+    progress = Progress()
+    progress.pace.add([{"step": step, "total": total, "time": float(step), "metrics": {}} for step, total in told])
+    assert progress.text() == "200 rows"
