@@ -3,8 +3,9 @@
 import gzip
 import importlib
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,9 @@ class Here:
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """`command(PATTERN, more words)` in a store of its own; the exit code."""
+    before = signal.getsignal(signal.SIGTERM)  # the command takes it for an interruption
     monkeypatch.setenv("ALMA_PIPELINE_STORE", str(tmp_path / "store"))
     monkeypatch.setattr("alma_pipeline.launch.Launcher", Here)
 
@@ -61,7 +63,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         monkeypatch.setattr(sys, "argv", ["alma-pipeline", *WORDS, f"data.test.path={tmp_path}/{pattern}", *words])
         return cli.main()
 
-    return run
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 def write_cut_gzip(path: Path) -> None:
