@@ -24,6 +24,7 @@ SETTINGS = """\
   groups.g<N>.<node>.<field>=VALUE    the same for one language group: groups.g5.arpo.beta=0.4
   group=all | group=5 | 'group=[1,5]' which language groups take part
   directions=de-en,en-de              all, some of them, or a group's as g5
+  tokens=20e9                         how long the target trains, in place of its steps or epochs
   data.root=FOLDER                    copies of the hub data sets, or ALMA's folders
   'data.languages=[de,nl]'            which languages, beside English
   seed=42                             with -m: seed=1,2,3 or 'seed=range(1,4)'
