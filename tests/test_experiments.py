@@ -28,7 +28,7 @@ def rows(experiment: str, store: Path) -> list[list[object]]:
 
 
 def test_every_option_is_found() -> None:
-    assert len(OPTIONS) == 37, OPTIONS
+    assert len(OPTIONS) == 39, OPTIONS
     assert EXPERIMENTS == ["alma_13b", "alma_13b_r", "alma_7b", "demo", "smollm2_de_en", "x_alma_13b"]
     nodes = {path.stem for path in (config.CONF / "node").glob("*.yaml")}
     listed = {
