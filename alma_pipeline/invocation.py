@@ -235,6 +235,8 @@ def _plain(tree: DictConfig) -> dict[str, Any]:
 
 def _print_results(session: Session, plan: Plan, records: dict[str, Record], config: Config) -> None:
     from alma_pipeline import findings, tables
+    from alma_pipeline.report import contamination
+    from alma_pipeline.report.request import Job
 
     console = session.console
     training = tables.training_table(plan, records, console.width)
@@ -243,6 +245,8 @@ def _print_results(session: Session, plan: Plan, records: dict[str, Record], con
         console.print(table)
     for line in findings.lines(plan, records):
         console.say(line)
+    for note in contamination.told(Job([], config, plan, records)):
+        console.say(note, "yellow")
     console.say("")
     for step, record in tables.targets(plan, records):
         console.say(f"{step.node.name}: {record.path}")

@@ -15,7 +15,7 @@ from typing import Any
 from alma_pipeline.digests import Digests
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.recipe import Node
-from alma_pipeline.schema import Config, NodeConfig, Source
+from alma_pipeline.schema import Config, Neural, NodeConfig, Source
 
 SUFFIX = re.compile(r"(?:\.(?P<format>jsonl|json|tsv|csv|parquet|tmx|txt))?(?P<packing>\.(?:gz|bz2|xz|zst))?$")
 """What a file's name says of its inside."""
@@ -79,6 +79,8 @@ def located(node: NodeConfig, setting: str, config: Config, digests: Digests) ->
             changes[item.name] = dataclasses.replace(
                 source, reader="files", repo=None, revision=None, config=None, path=None, files=named
             )
+    if scorers := getattr(node, "scorers", {}):
+        changes["scorers"] = {name: _scorer(scorer, places) for name, scorer in scorers.items()}
     try:
         if given := getattr(node, "given", {}):
             changes["given"] = _given(given, _parts(node, "given"), setting, digests, places)
@@ -87,6 +89,14 @@ def located(node: NodeConfig, setting: str, config: Config, digests: Digests) ->
     if problems:
         raise ConfigError(problems)
     return (dataclasses.replace(node, **changes), places) if changes else (node, places)
+
+
+def _scorer(scorer: Neural, places: dict[str, str]) -> Neural:
+    """A scorer that is a file by its content, which stands as its revision; adds to `places`."""
+    if not scorer.model.endswith(".ckpt"):
+        return scorer
+    places[scorer.revision] = scorer.model
+    return dataclasses.replace(scorer, model=f"{scorer.revision}.ckpt")
 
 
 def _given(

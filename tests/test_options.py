@@ -132,6 +132,20 @@ def test_a_checkpoint_of_one_s_own_is_known_by_its_content(tmp_path: Path) -> No
     assert found[0] == f"sha256:{hashlib.sha256(b'one').hexdigest()}" and found[0] != found[1]
 
 
+def test_a_checkpoint_that_was_moved_is_the_same_scorer(tmp_path: Path) -> None:
+    """B62: never paths."""
+    keys = []
+    for folder in ("here", "there"):
+        path = tmp_path / folder / "model.ckpt"
+        path.parent.mkdir()
+        path.write_text("one")
+        words = ["stage=base", "evaluation.comet.models=[mine]", f"+scorers.mine={{model: {path}}}"]
+        step = make_plan(config.load(words), Store(tmp_path / "store"))["base.score"]
+        assert step.node.files == {step.node.config.scorers["mine"].revision: str(path)}  # type: ignore[attr-defined]
+        keys.append(step.key)
+    assert keys[0] == keys[1]
+
+
 def test_a_test_option_takes_the_place_of_the_data_option_s() -> None:
     picked = config.load(["model=13b", "test=wmt23"])
     assert (picked.data.name, picked.data.test.repo) == ("alma", "haoranxu/WMT23-Test")

@@ -46,7 +46,8 @@ def _column(job: Job, name: str, pairs: list[tuple[Sentence, Draft]]) -> tuple[l
         return [sentence_chrf(draft.text, source.reference) for source, draft in pairs], "sentence chrF2, sacrebleu"
     segments = [Segment(source.source, draft.text, source.reference) for source, draft in pairs]
     cache = SegmentCache(job.cache / "segment_scores.db")
-    made = neural.score(job.config.scorers[name], segments, job.hardware, cache, lambda done, total: job.log(done, total, {}))
+    scorer = neural.placed(job.config.scorers[name], job.files)
+    made = neural.score(scorer, segments, job.hardware, cache, lambda done, total: job.log(done, total, {}))
     return made.scores, made.signature
 
 

@@ -46,7 +46,7 @@ class Judges:
         if name == CHRF:
             self.signatures[name] = "sentence chrF2, sacrebleu"
             return reranking.chrf([segment.hypothesis for segment in segments], [segment.reference or "" for segment in segments])
-        scorer = self.job.config.scorers[name]
+        scorer = neural.placed(self.job.config.scorers[name], self.job.files)
         if self.job.config.decoding == "quality":  # one that could use a reference is asked to do without
             scorer = dataclasses.replace(scorer, reference=False)
         cache = SegmentCache(self.job.cache / "segment_scores.db")

@@ -7,8 +7,8 @@ it arrives. It computes nothing itself and imports neither torch nor comet.
 import contextlib
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -174,6 +174,11 @@ def _grouped(lines: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[s
         raise
     if group:
         yield group
+
+
+def placed(metric: Neural, places: Mapping[str, str]) -> Neural:
+    """A metric that is a file with the file's path, where `places` (digest to path) knows it."""
+    return replace(metric, model=places.get(metric.revision, metric.model))
 
 
 def interpreter(given: str | None) -> Path:

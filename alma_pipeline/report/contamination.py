@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from alma_pipeline.report.request import Job
-from alma_pipeline.report.systems import MARK, System, base_name, evaluations
+from alma_pipeline.report.systems import MARK, System, base_name, evaluations, systems
 
 TOLD = "trained_on"
 
@@ -63,11 +63,16 @@ def marked(found: list[System], jobs: list[Job]) -> list[System]:
     return [replace(system, seen=sorted(names.get((system.test, system.name), ()))) for system in found]
 
 
-def notes(systems: list[System]) -> list[str]:
+def notes(found: list[System]) -> list[str]:
     """What the mark at a name stands for, a sentence for each system that has one."""
     return [
         f"{MARK} {system.label.removesuffix(MARK).rstrip()} was trained on {', '.join(system.seen)}, which this test set is or "
         "overlaps: its scores say nothing of new text"
-        for system in systems
+        for system in found
         if system.seen
     ]
+
+
+def told(job: Job) -> list[str]:
+    """The notes on a recipe's own checkpoints, for who sees the scores elsewhere than in a report."""
+    return notes(marked(systems([job]), [job]))

@@ -82,7 +82,7 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
     found_boards = boards(found, tests)
     tests.keep()
     job = jobs[0]
-    title = f"{' and '.join(job.config.targets)}, model {job.config.model.name}"
+    title = _title(job, found)
     guards, found_rates = rates(found)
     found_costs = costs(jobs)
     return Content(
@@ -114,6 +114,12 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         origins=origins(job),
         packages=packages(job),
     )
+
+
+def _title(job: Job, found: list[System]) -> str:
+    if all(system.given for system in found):
+        return "Outputs that were given"
+    return f"{' and '.join(job.config.targets)}, model {job.config.model.name}"
 
 
 def _digest(jobs: list[Job]) -> str:

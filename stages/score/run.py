@@ -66,7 +66,8 @@ def _add_neural(job: Job, name: str, rows: list[dict[str, Any]], scores: dict[st
     """Score all directions by one model, loaded once, and add it to `scores`; the cut segments of each direction."""
     found = [Segment(row["source"], one_line(row["hypothesis"])[0], row["reference"]) for row in rows]
     cache = SegmentCache(job.cache / "segment_scores.db")
-    made = neural.score(job.config.scorers[name], found, job.hardware, cache, lambda done, total: job.log(done, total, {}))
+    scorer = neural.placed(job.config.scorers[name], job.files)
+    made = neural.score(scorer, found, job.hardware, cache, lambda done, total: job.log(done, total, {}))
     cut: dict[str, int] = {}
     for direction, value in scores.items():
         places = [place for place, row in enumerate(rows) if row["direction"] == direction]

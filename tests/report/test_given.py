@@ -9,6 +9,7 @@ from report_bed import SEGMENTS, composed, finish
 
 from alma_pipeline.report import page, paper
 from alma_pipeline.report.contamination import marked, notes
+from alma_pipeline.report.contamination import told as told_of
 from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.request import Job, planned
 from alma_pipeline.report.stops import stops
@@ -37,6 +38,7 @@ def test_systems_without_a_recipe_are_compared_with_the_first(given: tuple[Store
     assert good and bad and bad.delta == pytest.approx(bad.value - good.value) and bad.verdict == "worse" and bad.p is not None
     assert told.samples and {output.system for output in told.samples[0].outputs} == {"good", "bad"}
     html = page.render(told)
+    assert told.title == "Outputs that were given" and "No model takes part" in html and "<svg viewBox" not in html
     assert "against good" in html and "bad" in paper.markdown(told)
 
 
@@ -76,6 +78,7 @@ def test_scores_on_data_that_was_trained_on_are_marked(job: Job, told: Content) 
     found = marked(systems([changed]), [changed])
     assert {system.name for system in found if system.seen} == {"parallel", "parallel_scratch", "cpo"}
     cpo = next(system for system in found if system.name == "cpo")
+    assert len(told_of(changed)) == 3 and not told_of(job)
     assert cpo.label == "cpo †" and notes([cpo])[0].startswith("† cpo was trained on someone/test")
     assert not any(system.seen for system in told.systems)
     latex = paper.latex(replace(told, boards=[replace(told.boards[0], systems=found)], notes=notes(found)))
