@@ -49,6 +49,8 @@ class Job:
     inputs: dict[str, Input]
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 to path, of the text that `config` names by digest."""
+    codes: list[str] = field(default_factory=list)
+    """Of every language of the table, those of the run or not."""
 
     @property
     def out(self) -> Path:
@@ -124,4 +126,5 @@ def read_job(path: Path) -> Job:
         hardware=typed(Hardware, raw["hardware"]),
         inputs={role: Input(**value) for role, value in raw["inputs"].items()},
         files=raw.get("files", {}),
+        codes=raw.get("codes", []),
     )

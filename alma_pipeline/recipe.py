@@ -42,6 +42,8 @@ class Node:
     target: bool = False
     files: dict[str, str] = field(default_factory=dict)
     """Where text that its settings name by digest lies; no part of what it is."""
+    codes: list[str] = field(default_factory=list)
+    """Of the table of languages, which the rows of its text may name; no part of what it is."""
 
     @property
     def kind(self) -> str:

@@ -116,7 +116,8 @@ class Runner:
         point = None if step.fresh else self.store.resume_point(step.node.name, step.key)
         clear(work.path, all_of_it=step.fresh)
         forget(work.path / "metrics.jsonl", after=int(point["step"]) if point else 0)
-        job = Job(step.node.name, step.key, str(work.path), step.config, self.hardware, self._inputs(step), step.node.files)
+        node, inputs = step.node, self._inputs(step)
+        job = Job(node.name, step.key, str(work.path), step.config, self.hardware, inputs, node.files, node.codes)
         job.write()
         return job
 

@@ -45,12 +45,15 @@ class Found:
 
 
 def with_files(nodes: list[Node], config: Config, digests: Digests) -> list[Node]:
-    """The nodes with their local text found and known by content. Raises ConfigError with everything that is missing."""
+    """The nodes with their local text found and known by content, and the codes that its rows may name.
+
+    Raises ConfigError with everything that is missing.
+    """
     result, problems = [], []
     for node in nodes:
         try:
             settled, files = located(node.config, node.setting, config, digests)
-            result.append(dataclasses.replace(node, config=settled, files=files))
+            result.append(dataclasses.replace(node, config=settled, files=files, codes=list(config.languages)))
         except ConfigError as error:
             problems += error.problems
     if problems:

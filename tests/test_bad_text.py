@@ -137,6 +137,19 @@ def test_what_the_plan_finds_out(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_row_in_an_unknown_language(tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """The worker hears of every language of the table: French is none of this run's, and passed over."""
+    json_lines(
+        tmp_path / "all.jsonl", [{"source": "a", "target": "b", "direction": name} for name in ("de-en", "fr-en", "xq-en")]
+    )
+    assert command("all.jsonl", "budget.text.test=null") == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/all.jsonl:3: direction 'xq-en': 'xq' is not in the language table" in said and "Traceback" not in said
+    assert command("all.jsonl", "data.on_error=skip", "budget.text.test=1") == 0
+    [folder] = (tmp_path / "store" / "artifacts").iterdir()
+    assert json.loads((folder / "record.json").read_text())["result"]["counts"]["rejected"] == 1
+
+
 def test_rows_that_are_skipped_are_counted_and_kept(tmp_path: Path, command: Callable[..., int]) -> None:
     lines(GOOD, b'{"translation": {', b'{"de": "\xff", "en": "x"}', GOOD)(tmp_path / "de.jsonl")
     assert command("{lang}.jsonl", "data.on_error=skip", "budget.text.test=2") == 0

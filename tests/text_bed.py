@@ -16,6 +16,8 @@ LANGUAGES = {
     "de": Language(name="German", locale="de", nllb="deu_Latn"),
     "cs": Language(name="Czech", locale="cs", nllb="ces_Latn"),
 }
+ALL_CODES = (*LANGUAGES, "mk")
+"""Of the whole table, with one that is none of the run's."""
 
 
 def german(n: int) -> str:
@@ -31,6 +33,16 @@ def nested(count: int, start: int = 0) -> list[dict[str, Any]]:
     return [{"translation": {"de": german(n), "en": english(n)}} for n in range(start, start + count)]
 
 
+def alma_r(delta: float, required: str = "", **scores: float) -> dict[str, Any]:
+    """A row with every column of ALMA-R-Preference."""
+    row: dict[str, Any] = {"de": "Ref", "en": "Ref en", "language_pair": "en-de", "required_directions": required, "Delta": delta}
+    row |= {"alma_de": "Alma", "alma_en": "Alma en", "gpt4_de": "Gpt", "gpt4_en": "Gpt en"}
+    for scorer in ("kiwi", "xcomet", "kiwi_xcomet"):
+        for side in ("de", "en"):
+            row |= {f"{name}_{side}_{scorer}": scores.get(name, 0.5) for name in ("alma", "gpt4", "ref")}
+    return {"translation": row | {"alma_de_xcomet": 0.99}}
+
+
 def json_lines(path: Path, rows: Iterable[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -40,9 +52,8 @@ def json_lines(path: Path, rows: Iterable[Any]) -> Path:
 def text(files: Mapping[str, Path], folder: Path, columns: Mapping[str, str] | None = None, on_error: str = "stop") -> Text:
     """A source of these files, by what they hold."""
     source = Source(reader="files", files={name: name for name in files}, columns=dict(columns or {}), on_error=on_error)
-    return Text(
-        source, LANGUAGES, {name: str(path) for name, path in files.items()}, Rejects(on_error, folder / "rejected.jsonl")
-    )
+    places = {name: str(path) for name, path in files.items()}
+    return Text(source, LANGUAGES, places, Rejects(on_error, folder / "rejected.jsonl"), ALL_CODES)
 
 
 def make_base(folder: Path) -> Input:

@@ -1,10 +1,11 @@
 """What another system made of sentences, from its files: one plain line for each, or rows that hold the source too."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
 from alma_pipeline.ml.reading import Text
 from alma_pipeline.schema import Language, Source
 
@@ -12,12 +13,11 @@ from alma_pipeline.schema import Language, Source
 class Outputs:
     """The outputs of one system. A row that cannot be read raises UserError, with file and line."""
 
-    def __init__(self, system: str, source: Source, languages: dict[str, Language], places: Mapping[str, str]) -> None:
-        """`places`: SHA-256 to path."""
+    def __init__(self, system: str, source: Source, languages: dict[str, Language], job: Job) -> None:
         self.system = system
         self.unused: Counter[str] = Counter()
         """By direction: outputs for sentences that nobody asked for."""
-        self._text = Text(source, languages, places, _refuse)
+        self._text = Text(source, languages, job.files, _refuse, job.codes)
 
     def has(self, direction: str) -> bool:
         """Whether there is a file that may hold the direction."""

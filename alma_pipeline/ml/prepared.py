@@ -42,7 +42,7 @@ class Workplace:
     def text(self, source: Source) -> Text:
         if not self.rejects:
             self.rejects.append(Rejects(source.on_error, self.folder / REJECTED))
-        return Text(source, self.languages, self.job.files, self.rejects[0])
+        return Text(source, self.languages, self.job.files, self.rejects[0], self.job.codes)
 
     def cleaner(self) -> Cleaner:
         return Cleaner(self.cleaning, self.languages, self.test)

@@ -1,7 +1,7 @@
 """A source's text as streams of sentences, documents and preferences, that can go on from any row. Cleans nothing."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -54,6 +54,8 @@ class Text:
     """SHA-256 to path."""
     rejects: Callable[[str, str, Any], None]
     """Hears of a row that cannot be read: where, what is wrong, and the row."""
+    codes: Sequence[str] = ()
+    """Of languages beside these that there are: a row in one of them is passed over, in another it is an error."""
 
     def pairs(self, direction: str, skip: int = 0) -> Stream[SentencePair]:
         """Sentence pairs of one direction, without the first `skip` rows."""
@@ -102,7 +104,7 @@ class Text:
 
     @property
     def _shape(self) -> Shape:
-        return Shape(self.source.columns, self.languages)
+        return Shape(self.source.columns, self.languages, frozenset((*self.languages, *self.codes)))
 
     def _rows(self, part: str, skip: int) -> Iterator[Row]:
         if self.source.reader == "hub":

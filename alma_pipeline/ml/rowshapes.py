@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alma_pipeline import fields
 from alma_pipeline.ml.textfiles import BadRow
 from alma_pipeline.schema import Language
 
@@ -31,6 +32,9 @@ class Shape:
 
     columns: Mapping[str, str]
     languages: Mapping[str, Language]
+    """Of the run."""
+    codes: frozenset[str]
+    """Of all languages that a row may name."""
 
     def text_of(self, row: Mapping[str, Any], *names: str) -> str:
         """The first of these columns that is there. Raises BadRow."""
@@ -48,6 +52,18 @@ class Shape:
         language = self.languages.get(code)
         return (code, language.nllb) if language else (code,)
 
+    def check_direction(self, direction: str) -> None:
+        """Raises BadRow for what is no direction between two languages of the table."""
+        codes = direction.split("-")
+        if len(codes) != 2:
+            raise BadRow(f"direction '{direction}': expected two languages, as in de-en")
+        for code in codes:
+            if code not in self.codes:
+                raise BadRow(
+                    f"direction '{direction}': '{code}' is not in the language table; {fields.nearest(code, list(self.codes))}. "
+                    "A new language is a line in conf/languages"
+                )
+
 
 def pair(row: Mapping[str, Any], direction: str, part: str, shape: Shape) -> tuple[str, str] | None:
     """(source, target) in `direction`; None for a row of another direction. Raises BadRow.
@@ -60,7 +76,7 @@ def pair(row: Mapping[str, Any], direction: str, part: str, shape: Shape) -> tup
         return shape.text_of(inner, *shape.names_of(source)), shape.text_of(inner, *shape.names_of(target))
     stated = next((row[name] for name in DIRECTION if isinstance(row.get(name), str)), None)
     if stated is not None and stated != direction:
-        _check_direction(stated)
+        shape.check_direction(stated)
         return None
     if any(shape.columns.get(name, name) in row for name in shape.names_of(source)):
         return shape.text_of(row, *shape.names_of(source)), shape.text_of(row, *shape.names_of(target))
@@ -106,11 +122,6 @@ def _inner(row: Mapping[str, Any], source: str, target: str) -> Mapping[str, Any
     return None
 
 
-def _check_direction(direction: str) -> None:
-    if len(direction.split("-")) != 2:
-        raise BadRow(f"direction '{direction}': expected two languages, as in de-en")
-
-
 def document(row: Mapping[str, Any], shape: Shape) -> str:
     """The text of a document. Raises BadRow."""
     return shape.text_of(row, "text", "content")
@@ -130,7 +141,7 @@ def triple(row: Mapping[str, Any], direction: str, shape: Shape, scorer: str) ->
         return ranked(nested, direction, shape, scorer)
     stated = shape.text_of(row, *DIRECTION)
     if stated != direction:
-        _check_direction(stated)
+        shape.check_direction(stated)
         return None
     return Triple(shape.text_of(row, "source"), shape.text_of(row, "chosen"), shape.text_of(row, *REJECTED))
 
@@ -143,8 +154,10 @@ def ranked(row: Mapping[str, Any], direction: str, shape: Shape, scorer: str) ->
     only direction the row is for. None where best and worst are the same text.
     """
     source, target = direction.split("-")
-    required = row.get("required_directions") or ""
-    if required and direction not in required.split(","):
+    required = [name.strip() for name in (row.get("required_directions") or "").split(",") if name]
+    for name in required:
+        shape.check_direction(name)
+    if required and direction not in required:
         return None
     texts = {name: shape.text_of(row, target if name == "ref" else f"{name}_{target}") for name in SYSTEMS}
     delta = row.get("Delta") or 0

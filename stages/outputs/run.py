@@ -15,7 +15,7 @@ def run(job: Job) -> dict[str, Any]:
     """Input: `test`, a corpus of sentence pairs. Leaves `hypotheses.jsonl` in the test's order, of the directions there are."""
     config: Config = job.config
     ((system, source),) = config.given.items()
-    outputs = Outputs(system, source, config.languages, job.files)
+    outputs = Outputs(system, source, config.languages, job)
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config.directions or directions(config.languages))
     found: dict[str, list[str]] = {}
     for direction, own in rows.items():

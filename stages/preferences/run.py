@@ -66,7 +66,7 @@ def _released(job: Job, config: Config) -> dict[str, Any]:
     if job.rank:
         return {}
     rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
-    text = Text(config.pairs, config.languages, job.files, rejects)
+    text = Text(config.pairs, config.languages, job.files, rejects, job.codes)
     wanted = config.directions or corpora.directions(config.languages)
     counts = preference_rows.write(text, wanted, config, job)
     commits = {"commits": {config.pairs.repo: config.pairs.revision}} if config.pairs.reader == "hub" else {}
@@ -126,7 +126,7 @@ def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[lis
 
 def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> list[list[str]]:
     """The outputs of another system for each source, none for one that it did not translate."""
-    outputs = Outputs(system, config.given[system], config.languages, job.files)
+    outputs = Outputs(system, config.given[system], config.languages, job)
     result: list[list[str]] = [[] for _ in sources]
     for direction in dict.fromkeys(item.direction for item in sources):
         places = [place for place, item in enumerate(sources) if item.direction == direction]

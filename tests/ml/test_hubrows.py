@@ -8,7 +8,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from text_bed import LANGUAGES, english, german, make_job, text
+from text_bed import ALL_CODES, LANGUAGES, english, german, make_job, text
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.live import Progress
@@ -24,7 +24,7 @@ from alma_pipeline.schema import Cleaning, Source
 
 def streamed(tmp_path: Path, repo: Path, config: str | None = None, split: str = "train") -> Text:
     source = Source(reader="hub", repo=str(repo), config=config, split=split)
-    return Text(source, LANGUAGES, {}, Rejects("stop", tmp_path / "rejected.jsonl"))
+    return Text(source, LANGUAGES, {}, Rejects("stop", tmp_path / "rejected.jsonl"), ALL_CODES)
 
 
 def parquet(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from text_bed import LANGUAGES, english, german, json_lines, nested, text
+from text_bed import LANGUAGES, alma_r, english, german, json_lines, nested, text
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml import hubrows
@@ -156,16 +156,6 @@ def test_a_table_without_header_by_numbers(tmp_path: Path) -> None:
 def test_documents(tmp_path: Path, file: str, found: list[Any]) -> None:
     rows = list(text({file: json_lines(tmp_path / "x", found)}, tmp_path).documents("de"))
     assert [(row.id, row.language, row.text) for row in rows] == [("de:1", "de", "Ein Text."), ("de:2", "de", "Zwei\nZeilen.")]
-
-
-def alma_r(delta: float, required: str = "", **scores: float) -> dict[str, Any]:
-    """A row with every column of ALMA-R-Preference."""
-    row: dict[str, Any] = {"de": "Ref", "en": "Ref en", "language_pair": "en-de", "required_directions": required, "Delta": delta}
-    row |= {"alma_de": "Alma", "alma_en": "Alma en", "gpt4_de": "Gpt", "gpt4_en": "Gpt en"}
-    for scorer in ("kiwi", "xcomet", "kiwi_xcomet"):
-        for side in ("de", "en"):
-            row |= {f"{name}_{side}_{scorer}": scores.get(name, 0.5) for name in ("alma", "gpt4", "ref")}
-    return {"translation": row | {"alma_de_xcomet": 0.99}}
 
 
 @pytest.mark.parametrize(
