@@ -12,6 +12,7 @@ from alma_pipeline.errors import ConfigError
 from alma_pipeline.estimate import Estimate, estimate
 from alma_pipeline.identity import differences, key_of, payload, settings
 from alma_pipeline.pins import pinned
+from alma_pipeline.reasons import because
 from alma_pipeline.recipe import Node, build, is_training
 from alma_pipeline.schema import Config
 from alma_pipeline.sources import with_files
@@ -144,22 +145,6 @@ def _distance(old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
     return len(differences(old["config"], new["config"])) + len(differences(old["inputs"], new["inputs"]))
 
 
-def because(node: Node, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs from an earlier artifact of the same name: `because stages.cpo.beta 0.1 → 0.2`."""
-    if old["kind"] != new["kind"]:
-        return f"because its earlier artifact is of kind {old['kind']}, now {new['kind']}"
-    texts = [
-        f"{node.setting}.{name} {released.short(a)} → {released.short(b)}"
-        for name, a, b in differences(old["config"], new["config"])
-    ]
-    changed = [role for role, _, _ in differences(old["inputs"], new["inputs"])]
-    texts += [f"its {role} ({node.inputs.get(role, 'none')}) is another" for role in changed]
-    if old["version"] != new["version"]:
-        texts.append(f"version of {node.kind} {old['version']} → {new['version']}")
-    shown = texts[:3] + ([f"{len(texts) - 3} more"] if len(texts) > 3 else [])
-    return f"because {', '.join(shown)}" if texts else "its earlier artifact is not whole"
-
-
 def _needed(draft: dict[str, Step], forced: Forced) -> set[str]:
     """Nodes that must be there: asked for themselves, or read by one that runs."""
     if forced.only:
@@ -207,4 +192,4 @@ def to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-__all__ = ["Forced", "Plan", "Step", "because", "is_training", "make_plan", "to_json"]
+__all__ = ["Forced", "Plan", "Step", "is_training", "make_plan", "to_json"]
