@@ -42,7 +42,7 @@ class Runner:
     watchers: list[Watcher]
     provenance: dict[str, Any]
     done: dict[str, Record] = field(default_factory=dict)
-    """Node name to artifact, reused ones included."""
+    """Node name to artifact, reused ones included; of a whole run in the plan's order, which tables follow."""
     _attempts: list[Attempt] = field(default_factory=list)
     _left_out: set[str] = field(default_factory=set)
 
@@ -59,6 +59,7 @@ class Runner:
         finally:
             for attempt in [*self._attempts]:  # interrupted, or beside one that failed
                 self._end(attempt, "KILLED")
+        self.done = {step.node.name: self.done[step.node.name] for step in plan.steps if step.node.name in self.done}
 
     def _leave_out(self, step: Step) -> bool:
         """Whether the step belongs to a further round of preferences that is not run, and then says so."""

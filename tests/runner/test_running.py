@@ -40,6 +40,11 @@ def test_what_is_there_is_not_made_again(world: World) -> None:
     assert done["c"].result["text"] == "aBc"
 
 
+def test_what_is_made_again_keeps_its_place_among_what_is_reused(world: World) -> None:
+    world.run(chain())
+    assert list(world.run(chain(), Forced(only=("a",), force=("a",)))) == ["a", "b", "c"]
+
+
 def test_the_record_holds_what_a_worker_was_told_and_said(world: World) -> None:
     """B18, B21: one folder, chosen by the parent; a plain job file is all that travels."""
     record = world.run(chain())["a"]
