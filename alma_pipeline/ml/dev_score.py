@@ -1,4 +1,5 @@
-"""A score for choosing checkpoints: chrF++ of greedy translations of a few dev examples. Not a figure to report."""
+"""A score for choosing checkpoints: chrF++ of greedy translations of a few dev examples, and how many of these say the same
+over and over. Not figures to report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from alma_pipeline.ml import decoding
+from alma_pipeline.ml.guards import loops
 from alma_pipeline.ml.logprobs import causal_model
 
 LONGEST = 2
@@ -32,15 +34,20 @@ def spread(examples: Sequence[Any], count: int, split: Callable[[Any], tuple[NDA
     return Sample([prompt.tolist() for prompt, _ in pairs], [reference.tolist() for _, reference in pairs])
 
 
-def dev_score(sample: Sample, tokenizer: PreTrainedTokenizerBase, decode_tokens: int) -> Callable[[nn.Module], float]:
-    """A function of the model: corpus chrF++ (0 to 100) of its greedy translations. Every rank must call it."""
+def dev_score(sample: Sample, tokenizer: PreTrainedTokenizerBase, decode_tokens: int) -> Callable[[nn.Module], dict[str, float]]:
+    """A function of the model: `score`, corpus chrF++ (0 to 100) of its greedy translations, and `loops`, the share of them
+    (0 to 1) that hold a loop which their reference does not. Every rank must call it."""
     longest = LONGEST * max(map(len, sample.references))
     limits = decoding.limits(tokenizer, longest, decode_tokens)
     references = [decoding.text(tokenizer, ids) for ids in sample.references]
 
-    def score(model: nn.Module) -> float:
+    def score(model: nn.Module) -> dict[str, float]:
         outputs = decoding.greedy(causal_model(model), sample.prompts, limits)
         hypotheses = [decoding.text(tokenizer, output) for output in outputs]
-        return float(CHRF(word_order=2).corpus_score(hypotheses, [references]).score)
+        looping = sum(loops(ours) and not loops(theirs) for ours, theirs in zip(hypotheses, references, strict=True))
+        return {
+            "score": float(CHRF(word_order=2).corpus_score(hypotheses, [references]).score),
+            "loops": looping / len(references),
+        }
 
     return score

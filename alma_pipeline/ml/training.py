@@ -21,6 +21,7 @@ from alma_pipeline.ml import randomness, resume
 from alma_pipeline.ml.attention import own_attention
 from alma_pipeline.ml.batches import check_budget, global_batch
 from alma_pipeline.ml.distributed import World, everyone, total
+from alma_pipeline.ml.divergence import divergence
 from alma_pipeline.ml.engine import Engine, adamw
 from alma_pipeline.ml.examples import Split
 from alma_pipeline.ml.feeding import on_device
@@ -34,8 +35,9 @@ from alma_pipeline.schema import Hardware
 
 Example = TypeVar("Example")
 Norms = TypeVar("Norms")
-Score = Callable[[nn.Module], float]
-"""A score of the model on the dev set, higher is better; called by every rank, with the same result."""
+Score = Callable[[nn.Module], dict[str, float]]
+"""Measures of the model's translations of the dev set: `score`, higher is better, and `loops`, the share of repetition loops.
+Called by every rank, with the same result."""
 
 
 @dataclass
@@ -159,7 +161,7 @@ class _Loop(Generic[Example, Norms]):
         measures = evaluate(self.objective, self.engine, self.dev, self.world, self.job.hardware)
         if self.score:
             with own_attention(causal_model(self.trainee.model), self.objective.attention):
-                measures["score"] = self.score(self.trainee.model)
+                measures |= self.score(self.trainee.model)
         self.job.log(self.progress.step, self.steps, {f"dev/{name}": value for name, value in measures.items()})
         return measures
 
@@ -168,21 +170,19 @@ class _Loop(Generic[Example, Norms]):
         step, progress = self.progress.step, self.progress
         measures = self._measure()
         progress.evaluations.append({"step": step} | measures)
-        self._check_divergence(measures["loss"])
+        self._check_divergence(measures)
         if self.selection.is_better(step, measures):
             # The first step of a warm-up has rate 0 and moves nothing.
             self.selection.keep(step, measures, self.trainee, self.world, moved=self.engine.updates > 1)
         progress.kept = self.selection.state
         self.log.restart_clock()
 
-    def _check_divergence(self, loss: float) -> None:
-        limit = self.job.config.diverged_above * self.progress.before["loss"]
-        if not loss <= limit:
+    def _check_divergence(self, measures: dict[str, float]) -> None:
+        wrong = divergence(self.job.config, self.progress.before, measures, f"after step {self.progress.step} of {self.steps}")
+        if wrong:
             kept = self.selection.state
             raise Diverged(
-                f"the dev loss is {loss:.4g} after step {self.progress.step} of {self.steps}, above "
-                f"{limit:.4g} = diverged_above x {self.progress.before['loss']:.4g}, the parent's. "
-                f"Log: {self.job.work}/metrics.jsonl. Last good checkpoint: "
+                f"{wrong}. Log: {self.job.work}/metrics.jsonl. Last good checkpoint: "
                 + (f"{self.job.work}/best-{kept['step']}" if kept else "the parent")
             )
 

@@ -56,6 +56,10 @@ class Training(NodeConfig):
     """Dev sentences decoded per evaluation when `choose_by=dev_score`."""
     diverged_above: float = number(1.5, above=1)
     """Stop when the dev loss exceeds the parent's by this factor (our choice)."""
+    diverged_below: float = number(0.5, at_least=0, at_most=1, as_before=0.5)
+    """Stop when the dev score falls below this share of the parent's, where `choose_by=dev_score` (our choice)."""
+    diverged_loops: float = number(0.5, at_least=0, at_most=1, as_before=0.5)
+    """Stop when more than this share of the dev translations, and of the parent's, are repetition loops (our choice)."""
 
     def conflicts(self) -> Iterator[str]:
         given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]

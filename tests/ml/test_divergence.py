@@ -1,0 +1,97 @@
+"""When a run counts as lost beside its parent, and that the loop stops there."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from training_bed import make_base, make_job, make_pairs
+from transformers import AutoTokenizer
+
+from alma_pipeline.ml import decoding
+from alma_pipeline.ml.dev_score import Sample, dev_score
+from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.divergence import divergence
+from alma_pipeline.ml.examples import read_sequences
+from alma_pipeline.ml.models import open_for_training
+from alma_pipeline.ml.objective import LanguageModel
+from alma_pipeline.ml.steplog import Diverged
+from alma_pipeline.ml.training import train
+from alma_pipeline.schema import Training
+
+PARENT = {"loss": 2.0, "score": 40.0, "loops": 0.1}
+
+
+def found(parent: dict[str, float] = PARENT, settings: dict[str, Any] | None = None, **now: float) -> str | None:
+    return divergence(Training(kind="test", steps=1, **(settings or {})), parent, PARENT | now, "now")
+
+
+@pytest.mark.parametrize("now", [{}, {"loss": 3.0}, {"score": 20.0}, {"loops": 0.5}, {"loss": 0.1, "score": 90.0, "loops": 0.0}])
+def test_a_run_within_its_limits_goes_on(now: dict[str, float]) -> None:
+    assert found(**now) is None
+
+
+@pytest.mark.parametrize("loss", [3.01, float("nan"), float("inf")])
+def test_dev_loss_above_the_parents(loss: float) -> None:
+    assert found(loss=loss) == f"the dev loss is {loss:.4g} now, above 3 = diverged_above x 2, the parent's"
+
+
+def test_dev_score_below_the_parents() -> None:
+    assert found(score=19.9) == "the dev score is 19.9 now, below 20 = diverged_below x 40, the parent's"
+    assert found(score=19.9, settings={"diverged_below": 0.4}) is None
+    assert found(score=0.0, settings={"diverged_below": 0.0}) is None
+
+
+def test_repetition_loops_beyond_the_limit_and_the_parents() -> None:
+    told = "60% of the dev translations are repetition loops now, above 50% = diverged_loops and above the parent's 10%"
+    assert found(loops=0.6) == told
+    assert found(loops=0.6, settings={"diverged_loops": 0.6}) is None
+    assert found(PARENT | {"loops": 0.7}, loops=0.6) is None
+    assert found(PARENT | {"loops": 0.7}, loops=0.8) is not None
+
+
+def test_an_untrained_parent_has_nothing_to_lose() -> None:
+    assert found({"loss": 9.0, "score": 3.0, "loops": 0.0}, score=1.0, loops=1.0) is None
+
+
+def test_without_a_dev_score_only_the_loss_tells() -> None:
+    assert divergence(Training(kind="test", steps=1), {"loss": 2.0}, {"loss": 2.5}, "now") is None
+
+
+def test_a_run_begun_before_loops_were_counted() -> None:
+    assert found({"loss": 2.0, "score": 40.0}, loops=0.6) is not None
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ({"score": 3.0}, r"the dev score is 3 after step 4 of 6, below 15 = diverged_below x 30, the parent's"),
+        ({"loops": 0.75}, r"75% of the dev translations are repetition loops after step 4 of 6, above 50% = diverged_loops"),
+    ],
+)
+def test_the_loop_stops_and_says_where_the_last_good_checkpoint_is(tmp_path: Path, lost: dict[str, float], message: str) -> None:
+    corpus = make_pairs(tmp_path / "pairs")
+    job = make_job(
+        tmp_path / "work",
+        "parallel",
+        {"init": make_base(tmp_path / "base"), "corpus": corpus},
+        choose_by="dev_score",
+        evaluations=3,
+    )
+    trainee = open_for_training(job.inputs["init"], job.config, job.hardware, 0.0)
+    told = iter([{"score": 30.0, "loops": 0.0}, {"score": 31.0, "loops": 0.0}, {"score": 31.0, "loops": 0.0} | lost])
+    data, dev = (read_sequences(Path(corpus.path), name) for name in ("train", "dev"))
+    objective = LanguageModel(trainee.model, job.hardware.row_tokens)
+    with pytest.raises(Diverged, match=message) as error:
+        train(job, join(job.hardware), trainee, objective, data, dev, lambda model: next(told))
+    assert str(error.value).endswith(f"Log: {job.work}/metrics.jsonl. Last good checkpoint: {job.work}/best-2")
+    assert "dev/loops" in (Path(job.work) / "metrics.jsonl").read_text()
+
+
+def test_loops_of_the_references_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(make_base(tmp_path / "base").path)
+    loop, plain = [10] * 8, [10, 11, 12]
+    monkeypatch.setattr(decoding, "greedy", lambda model, prompts, limits: [loop, loop, plain, plain])
+    sample = Sample([[3]] * 4, [plain, loop, plain, plain])
+    measures = dev_score(sample, tokenizer, 64)(nn.Module())
+    assert measures["loops"] == 0.25 and 0 < measures["score"] < 100
