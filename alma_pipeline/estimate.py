@@ -155,7 +155,7 @@ def training_memory(config: Training, model: Model, hardware: Hardware, batch_to
         shape, precision, _lora(config), hardware.gradient_checkpointing, zero_stage=hardware.zero_stage
     )
     passing = row * max(
-        sizes.logit_bytes(shape, precision) / _pieces(hardware.row_tokens, shape.vocab_size),
+        sizes.logit_bytes(shape, precision) / _pieces(hardware.row_tokens, shape.vocab_size, hardware.zero_stage),
         sizes.gradient_bytes(shape, precision),
     )
     parts = states | {"buffers": buffers, "activations": kept, "temporary": passing}
@@ -164,9 +164,12 @@ def training_memory(config: Training, model: Model, hardware: Hardware, batch_to
     return {name: round(size) for name, size in parts.items()}
 
 
-def _pieces(row_tokens: int, vocabulary: int) -> int:
-    """In how many pieces logits are computed: `ml.logprobs.chunks_for`, which imports torch."""
-    return 1 if row_tokens * vocabulary <= 2**25 else 8
+def _pieces(row_tokens: int, vocabulary: int, zero_stage: int) -> float:
+    """In how many pieces logits are computed, every token having a label: `ml.logprobs`, which imports torch."""
+    whole = row_tokens * vocabulary / 2**25
+    if zero_stage == 3:
+        return 1 if whole <= 1 else 8
+    return max(1.0, whole)
 
 
 def _buffers(trained: int, frozen: int, precision: str, hardware: Hardware) -> float:

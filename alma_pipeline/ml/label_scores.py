@@ -2,9 +2,9 @@
 
     score_i = h_i . W[y_i] - log sum_v exp(h_i . W[v])          d score_i / d (h_i . W[v]) = [v = y_i] - p_i[v]
 
-A piece of logits is turned into probabilities and then into gradients in place. The backward pass computes the pieces
-again; where the head is frozen, as under LoRA, the forward pass leaves the states' gradient behind instead and the
-backward pass only scales it.
+A piece of logits is turned into probabilities and then into gradients in place. Where all fit into one piece, it is kept
+for the backward pass; several are computed again there. Where the head is frozen, as under LoRA, the forward pass leaves
+the states' gradient behind instead and the backward pass only scales it.
 """
 
 from collections.abc import Callable
@@ -15,29 +15,32 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def label_scores(hidden: Tensor, weight: Tensor, labels: Tensor, chunks: int) -> Tensor:
+def label_scores(hidden: Tensor, weight: Tensor, labels: Tensor, held: int) -> Tensor:
     """[n] log-probabilities (nats, float32 or wider) of `labels` [n] from `hidden` [n, d] and `weight` [vocabulary, d].
 
-    The logits are computed in `chunks` pieces; n may be 0.
+    At most `held` logits are in memory at once, or those of one label; n may be 0.
     """
     apply: Callable[..., Tensor] = _LabelScores.apply
-    scores = apply(hidden, weight, labels, chunks, torch.is_grad_enabled())
+    scores = apply(hidden, weight, labels, held, torch.is_grad_enabled())
     return scores
 
 
 class _LabelScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunks: int, differentiable: bool) -> Tensor:
-        ctx.chunks = chunks
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, held: int, differentiable: bool) -> Tensor:
+        ctx.pieces = _pieces(len(labels), max(1, held // len(weight)))
         ctx.head_is_frozen = differentiable and not weight.requires_grad
         slope = torch.empty_like(hidden) if ctx.head_is_frozen else None
         scores = []
-        for piece in _pieces(len(labels), chunks):
+        for piece in ctx.pieces:
             found, gradient = _scores(hidden[piece], weight, labels[piece])
             scores.append(found)
             if slope is not None:
                 slope[piece] = gradient.to(weight.dtype) @ weight
-        ctx.save_for_backward(*((slope,) if slope is not None else (hidden, weight, labels)))
+        if slope is not None:
+            ctx.save_for_backward(slope)
+        else:
+            ctx.save_for_backward(hidden, weight, labels, gradient if differentiable and len(ctx.pieces) == 1 else None)
         return torch.cat(scores)
 
     @staticmethod
@@ -46,9 +49,12 @@ class _LabelScores(torch.autograd.Function):
         if ctx.head_is_frozen:
             (slope,) = ctx.saved_tensors
             return (slope * outer[:, None]).to(slope.dtype), None, None, None, None
-        hidden, weight, labels = ctx.saved_tensors
+        hidden, weight, labels, kept = ctx.saved_tensors
+        if kept is not None:
+            gradient = kept.mul_(outer[:, None]).to(weight.dtype)  # in place: a backward pass goes through it once
+            return gradient @ weight, gradient.t() @ hidden, None, None, None
         to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        for piece in _pieces(len(labels), ctx.chunks):
+        for piece in ctx.pieces:
             _, gradient = _scores(hidden[piece], weight, labels[piece])
             gradient = gradient.mul_(outer[piece, None]).to(weight.dtype)
             to_hidden[piece] = gradient @ weight
@@ -56,9 +62,10 @@ class _LabelScores(torch.autograd.Function):
         return to_hidden, to_weight, None, None, None
 
 
-def _pieces(count: int, chunks: int) -> list[slice]:
-    """Equal spans of `count` places; as many for every count, some of them empty."""
-    return [slice(count * i // chunks, count * (i + 1) // chunks) for i in range(chunks)]
+def _pieces(count: int, most: int) -> list[slice]:
+    """Equal spans of `count` places, none longer than `most`; at least one, which may be empty."""
+    pieces = max(1, -(-count // most))
+    return [slice(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
 
 
 def _scores(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

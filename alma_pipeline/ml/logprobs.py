@@ -15,13 +15,14 @@ PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose logits are exactly `lm_head(model(...))`: no scaling, no soft cap."""
 
 WHOLE_LOGITS = 2**25
-"""Logits (tokens times vocabulary) up to which one piece is kept; beyond, pieces are recomputed in the backward pass."""
+"""Logits (labels times vocabulary) that are held at once and kept; beyond, pieces are recomputed in the backward pass."""
 
 
 def chunks_for(row_tokens: int, vocabulary: int) -> int:
-    """In how many pieces a micro-batch's logits are computed: 1 or 8, the same for every micro-batch of a run.
+    """In how many pieces the head is called for a micro-batch: 1 or 8, the same for every micro-batch of a run.
 
-    The number must not depend on the data: ZeRO-3 gathers the head once per piece, on all ranks in step.
+    The number must not depend on the data: ZeRO-3 gathers the head once per piece, on all ranks in step. Where the
+    head's weights are there whole, its pieces are of `WHOLE_LOGITS` instead.
     """
     return 1 if row_tokens * vocabulary <= WHOLE_LOGITS else 8
 
@@ -40,7 +41,7 @@ def label_logprobs(model: nn.Module, inputs: dict[str, Any], positions: Tensor, 
         return _score_hidden(causal.lm_head, hidden, labels)
     head = causal.lm_head
     if type(head) is nn.Linear and head.bias is None and not hasattr(head.weight, "ds_id"):
-        return label_scores(hidden, head.weight, labels, chunks)
+        return label_scores(hidden, head.weight, labels, WHOLE_LOGITS)
     # ZeRO-3 holds a slice of the head, and an adapter changes it: both want the module itself to be called.
     pieces = zip(hidden.tensor_split(chunks), labels.tensor_split(chunks), strict=True)
     return torch.cat([checkpoint(_score_hidden, head, *piece, use_reentrant=False) for piece in pieces])

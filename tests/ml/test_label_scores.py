@@ -14,15 +14,16 @@ def case(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor
 
 
 @pytest.mark.parametrize("trains_head", [True, False])
+@pytest.mark.parametrize("held", [1, 3 * 30, 23 * 30])
 @pytest.mark.parametrize("count", [0, 1, 5, 23])
-def test_scores_and_gradients_are_those_of_log_softmax(count: int, trains_head: bool) -> None:
+def test_scores_and_gradients_are_those_of_log_softmax(count: int, held: int, trains_head: bool) -> None:
     hidden, weight, labels = case(count)
     hidden.requires_grad_(), weight.requires_grad_(trains_head)
     outer = torch.randn(count, dtype=torch.float64)
     inputs = [hidden, weight] if trains_head else [hidden]
     expected = torch.log_softmax(hidden @ weight.t(), 1).gather(1, labels[:, None])[:, 0]
     slopes = torch.autograd.grad((expected * outer).sum(), inputs)
-    found = label_scores(hidden, weight, labels, chunks=8)
+    found = label_scores(hidden, weight, labels, held)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     for slope, other in zip(slopes, torch.autograd.grad((found * outer).sum(), inputs), strict=True):
         torch.testing.assert_close(other, slope, rtol=1e-11, atol=1e-12)
@@ -30,14 +31,14 @@ def test_scores_and_gradients_are_those_of_log_softmax(count: int, trains_head: 
 
 def test_large_logits_do_not_overflow() -> None:
     hidden, weight, labels = case(6, torch.float32)
-    found = label_scores(hidden * 1e4, weight, labels, chunks=2)
+    found = label_scores(hidden * 1e4, weight, labels, held=3 * 30)
     expected = torch.log_softmax((hidden * 1e4).double() @ weight.double().t(), 1).gather(1, labels[:, None])[:, 0]
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-2)
 
 
 def test_half_precision_is_summed_in_single() -> None:
     hidden, weight, labels = case(40, torch.bfloat16)
-    assert label_scores(hidden, weight, labels, chunks=8).dtype == torch.float32
+    assert label_scores(hidden, weight, labels, held=5 * 30).dtype == torch.float32
 
 
 def test_never_are_all_logits_held() -> None:
@@ -45,7 +46,7 @@ def test_never_are_all_logits_held() -> None:
     hidden, labels = torch.randn(64, 4, requires_grad=True), torch.zeros(64, dtype=torch.int64)
     weight = torch.randn(5000, 4, requires_grad=True)
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        label_scores(hidden, weight, labels, chunks=8).sum().backward()
+        label_scores(hidden, weight, labels, held=8 * 5000).sum().backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
     piece, gradient = 64 * 5000 * 4 // 8, weight.numel() * 4
     assert piece <= largest < 4 * max(piece, gradient) < 64 * 5000 * 4
