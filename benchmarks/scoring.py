@@ -1,14 +1,16 @@
 """How fast scoring is beside the commands that people use: sacrebleu and comet-score on the same 10,000 segments.
 
-    python benchmarks/scoring.py sacrebleu|comet [SEGMENTS]        needs `make comet` for the latter
+    python benchmarks/scoring.py sacrebleu|comet        needs `make comet` for the latter; --segments, --runs, --layers, --width
 
 Both sides do everything from start to numbers, on as many threads as they are given, in turn: ours, theirs, ours, theirs.
-COMET is a random BERT of 6 layers, 128 wide: its speed is real, its scores are not.
+COMET is a random BERT: its speed is real, its scores are not. Each run's time and scores are printed, then the
+medians and their ratio.
 """
 
-import json
+import argparse
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -76,32 +78,35 @@ def timed(words: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def main(what: str, count: int) -> None:
+def make_model(folder: Path, layers: int, width: int) -> None:
+    """A COMET checkpoint of a random BERT, as the tests make it."""
+    script = [str(ROOT / ".venv-comet/bin/python"), "-I", str(ROOT / "tests/comet_model.py")]
+    subprocess.run([*script, str(folder / "models"), str(layers), str(width), "512"], check=True, capture_output=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["sacrebleu", "comet"])
+    parser.add_argument("--segments", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=6, help="of the COMET model's encoder")
+    parser.add_argument("--width", type=int, default=128, help="of its hidden states")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_segments(folder, count)
-        if what == "comet":
-            script = [
-                str(ROOT / ".venv-comet/bin/python"),
-                "-I",
-                str(ROOT / "tests/comet_model.py"),
-                str(folder / "models"),
-                "6",
-                "128",
-                "512",
-            ]
-            subprocess.run(script, check=True, capture_output=True)
+        write_segments(folder, options.segments)
+        if options.what == "comet":
+            make_model(folder, options.layers, options.width)
         sides: list[Callable[[int], float]] = [
-            lambda turn: timed([sys.executable, "-c", OURS[what], name, str(turn)]),
-            lambda turn: timed(theirs(what, folder)),
+            lambda turn: timed([sys.executable, "-c", OURS[options.what], name, str(turn)]),
+            lambda turn: timed(theirs(options.what, folder)),
         ]
-        took = [min(times) for times in zip(*[[side(turn) for side in sides] for turn in range(2)], strict=True)]
+        times = zip(*[[side(i) for side in sides] for i in range(options.runs)], strict=True)
+        ours, peer = map(statistics.median, times)
     print(
-        json.dumps(
-            {"segments": count, "ours": round(took[0], 1), "theirs": round(took[1], 1), "ratio": round(took[1] / took[0], 2)}
-        )
+        f"{options.segments} segments, medians of {options.runs}: ours {ours:.1f} s, theirs {peer:.1f} s, ratio {peer / ours:.2f}"
     )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10_000)
+    main()

@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--text", required=True, help="train.de-en.json of ALMA-Human-Parallel")
     parser.add_argument("--model", required=True, help="a Hugging Face folder, see make_model.py")
     parser.add_argument("--pairs", type=int, default=16, help="per optimiser step")
-    parser.add_argument("--micro-batch", type=int, default=8, help="rows (pairs for cpo) a micro-batch of the padding sides")
+    parser.add_argument("--micro-batch", type=int, default=4, help="rows (pairs for cpo) a micro-batch of the padding sides")
     parser.add_argument("--row-tokens", type=int, default=1024, help="our token budget of a micro-batch")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1, help="runs before those that count")
