@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from peft import LoraConfig, get_peft_model
 from search_bed import CONFIGS, DECODERS, EOS, LIMITS, PROMPTS, VOCABULARY, alone, make, run
 from tokenizers import Tokenizer, models
@@ -12,15 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from alma_pipeline.ml import decoding, plain_decoding, tree_decoding
 from alma_pipeline.ml.search import Beams, Limits
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def model() -> PreTrainedModel:
-    return make()
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("beams", [1, 2, 5])

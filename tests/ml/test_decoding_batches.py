@@ -4,22 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from search_bed import DECODERS, EOS, LIMITS, PAD, PROMPTS, make, run
+from search_bed import DECODERS, EOS, LIMITS, PAD, PROMPTS, run
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from alma_pipeline.ml import plain_decoding, tree_decoding
 from alma_pipeline.ml.search import Beams, Limits
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def model() -> PreTrainedModel:
-    return make()
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @DECODERS

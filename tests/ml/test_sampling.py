@@ -4,21 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from search_bed import DECODERS, LIMITS, PROMPTS, SAMPLING, make, run
+from search_bed import DECODERS, LIMITS, PROMPTS, SAMPLING, run
 from transformers import PreTrainedModel
 
 from alma_pipeline.ml import decoding, plain_decoding, tree_decoding
 from alma_pipeline.ml.search import Sampling, invert, noise
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def model() -> PreTrainedModel:
-    return make()
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @DECODERS
