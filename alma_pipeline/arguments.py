@@ -57,6 +57,12 @@ FLAGS = {
     "--format": Flag(
         "html writes a page; the others print tables for a paper", "KIND", ("report",), ("html", "markdown", "latex")
     ),
+    "--significance": Flag(
+        "the paired test of sacrebleu's metrics; a report takes evaluation.significance",
+        "TEST",
+        ("compare",),
+        ("bootstrap", "randomisation"),
+    ),
     "--verify": Flag("compare every file with its recorded digest", verbs=("doctor",)),
 }
 HYDRA_FLAGS = {

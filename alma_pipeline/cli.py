@@ -90,7 +90,7 @@ def _carry_out(command: Command) -> int:
     if command.verb == "compare":
         from alma_pipeline.report import compare
 
-        return compare.main(store_root(), command.names)
+        return compare.main(store_root(), command.names, command.flags.get("--significance", [""])[-1])
     if command.verb == "report":
         from alma_pipeline.report import verb
 

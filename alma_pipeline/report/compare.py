@@ -15,7 +15,7 @@ from alma_pipeline.identity import differences
 from alma_pipeline.report.content import SIGNIFICANCE
 from alma_pipeline.report.scoreboard import boards
 from alma_pipeline.report.sides import Side, find_side
-from alma_pipeline.report.significance import METHOD, PairedTests
+from alma_pipeline.report.significance import BOOTSTRAP, PairedTests, method
 from alma_pipeline.report.systems import System
 from alma_pipeline.report.terminal import show
 from alma_pipeline.screen import Screen
@@ -34,8 +34,10 @@ class Difference:
     other: str
 
 
-def main(root: Path, names: list[str]) -> int:
-    """Print differences, then scores. Raises UserError for a side that is not there or has no scores in common with the other."""
+def main(root: Path, names: list[str], significance: str = "") -> int:
+    """Print differences, then scores. `significance`: the test; empty for the one that the sides ask for.
+
+    Raises UserError for a side that is not there or has no scores in common with the other."""
     if len(names) != 2:
         raise UserError(
             "compare takes two sides, each a checkpoint (node name, key or folder), a run in MLflow (name or id) or a request in "
@@ -48,13 +50,15 @@ def main(root: Path, names: list[str]) -> int:
     found = list(pairs(one, other))
     if not found:
         raise UserError(_why_none(one, other))
-    tests = PairedTests(root / "reports" / SIGNIFICANCE)
+    tests = PairedTests(root / "reports" / SIGNIFICANCE, significance or one.significance or other.significance or BOOTSTRAP)
     for pair in found:
         for board in boards(list(pair), tests):
             show(screen, board, AGAINST)
     tests.keep()
     screen.say(
-        f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({METHOD}; Welch's t-test across seeds)", "dim"
+        f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; "
+        f"≈ may be chance ({method(tests.test)}; Welch's t-test across seeds)",
+        "dim",
     )
     return 0
 

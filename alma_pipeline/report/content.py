@@ -18,7 +18,7 @@ from alma_pipeline.report.picture import Picture, picture
 from alma_pipeline.report.request import Job
 from alma_pipeline.report.samples import Sample, samples
 from alma_pipeline.report.scoreboard import Board, boards
-from alma_pipeline.report.significance import METHOD, PairedTests
+from alma_pipeline.report.significance import PairedTests, method
 from alma_pipeline.report.stops import stops
 from alma_pipeline.report.systems import Evaluation, System, evaluations, group_of, other_groups, systems
 from alma_pipeline.store import Store
@@ -78,10 +78,10 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
     if not found:
         words = shlex.join(["alma-pipeline", *overrides])
         raise UserError(f"{store.root} holds no scores of this recipe, so there is nothing to report; make them first: {words}")
-    tests = PairedTests(store.root / "reports" / SIGNIFICANCE)
+    job = jobs[0]
+    tests = PairedTests(store.root / "reports" / SIGNIFICANCE, job.config.evaluation.significance)
     found_boards = boards(found, tests)
     tests.keep()
-    job = jobs[0]
     title = _title(job, found)
     guards, found_rates = rates(found)
     found_costs = costs(jobs)
@@ -94,7 +94,7 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         done=len(job.records),
         nodes=len(job.plan.steps),
         seeds=max(len(system.seeds) for system in found),
-        method=METHOD,
+        method=method(tests.test),
         picture=picture(job, _mean_scores(job)),
         systems=found,
         boards=found_boards,

@@ -28,6 +28,8 @@ class Side:
     payloads: dict[str, dict[str, Any]]
     """Kind, settings and inputs by node name; without the evaluations."""
     systems: list[System]
+    significance: str = ""
+    """The test that a request asks for."""
 
 
 def find_side(root: Path, text: str) -> Side:
@@ -48,7 +50,7 @@ def find_side(root: Path, text: str) -> Side:
 def _request(store: Store, text: str) -> Side:
     jobs = gather(shlex.split(text), store)
     payloads = {step.node.name: step.payload for step in jobs[0].plan.steps if step.node.kind not in EVALUATING}
-    return Side(text, payloads, systems(jobs))
+    return Side(text, payloads, systems(jobs), jobs[0].config.evaluation.significance)
 
 
 def _checkpoint(store: Store, record: Record) -> Side:

@@ -10,20 +10,28 @@ from pathlib import Path
 
 from alma_pipeline.store import write_json
 
-SAMPLES = 1000
-"""Bootstrap resamples (Koehn 2004; sacrebleu's default). Its seed is sacrebleu's own, 12345."""
+BOOTSTRAP, RANDOMISATION = "bootstrap", "randomisation"
+SAMPLES = {BOOTSTRAP: 1000, RANDOMISATION: 10000}
+"""Resamples (Koehn 2004) or trials (Riezler and Maxwell 2005): sacrebleu's defaults. The seed is sacrebleu's own, 12345."""
 LEVEL = 0.05
 SACREBLEU = ("chrf++", "bleu", "spbleu", "ter")
-METHOD = (
-    f"paired bootstrap resampling with {SAMPLES} samples, as sacrebleu does it; paired t-test over segments for neural metrics"
-)
+
+
+def method(test: str) -> str:
+    """What a table says of how its differences were tested."""
+    names = {
+        BOOTSTRAP: "paired bootstrap resampling with {} samples",
+        RANDOMISATION: "paired approximate randomisation with {} trials",
+    }
+    return f"{names[test].format(SAMPLES[test])}, as sacrebleu does it; paired t-test over segments for neural metrics"
 
 
 class PairedTests:
     """Paired tests with a memory."""
 
-    def __init__(self, memory: Path) -> None:
-        self.memory = memory
+    def __init__(self, memory: Path, test: str = BOOTSTRAP) -> None:
+        """`test`: bootstrap or randomisation, of the metrics in `SACREBLEU`."""
+        self.memory, self.test = memory, test
         try:
             self._known: dict[str, float] = json.loads(memory.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -32,10 +40,14 @@ class PairedTests:
 
     def p_value(self, metric: str, signature: str, one: Sequence[str], other: Sequence[str], references: Sequence[str]) -> float:
         """Of the difference between two systems' outputs for the same segments, by a metric in `SACREBLEU`."""
-        asked = json.dumps([metric, signature, SAMPLES, list(one), list(other), list(references)], ensure_ascii=False)
+        # The bootstrap came first, and what stores remember of it has no name of a test.
+        test = [] if self.test == BOOTSTRAP else [self.test]
+        asked = json.dumps(
+            [metric, signature, SAMPLES[self.test], *test, list(one), list(other), list(references)], ensure_ascii=False
+        )
         key = hashlib.sha256(asked.encode()).hexdigest()
         if key not in self._known:
-            self._known[key] = bootstrap(metric, signature, one, other, references)
+            self._known[key] = resampled(self.test, metric, signature, one, other, references)
             self._new = True
         return self._known[key]
 
@@ -49,11 +61,14 @@ class PairedTests:
                 return  # a store that is only read still has a report; the next one resamples again
 
 
-def bootstrap(metric: str, signature: str, one: Sequence[str], other: Sequence[str], references: Sequence[str]) -> float:
-    """sacrebleu's `--paired-bs` p-value of `other` against the baseline `one`."""
+def resampled(
+    test: str, metric: str, signature: str, one: Sequence[str], other: Sequence[str], references: Sequence[str]
+) -> float:
+    """sacrebleu's `--paired-bs` or `--paired-ar` p-value of `other` against the baseline `one`."""
     from alma_pipeline.ml.significance import paired
 
-    found = paired("bs", [metric], _tokenizer(metric, signature), references, one, other, SAMPLES)
+    short = {BOOTSTRAP: "bs", RANDOMISATION: "ar"}[test]
+    found = paired(short, [metric], _tokenizer(metric, signature), references, one, other, SAMPLES[test])
     return found[metric].p_value
 
 

@@ -63,6 +63,8 @@ class Evaluation:
     max_new_tokens: int = number(256, at_least=1)
     metrics: list[str] = field(default_factory=lambda: ["chrf++", "bleu", "ter"])
     """sacrebleu's: chrf++, bleu, ter, spbleu."""
+    significance: str = choice("bootstrap", "randomisation")
+    """Which of sacrebleu's paired tests the report makes: bootstrap resampling or approximate randomisation; in no key."""
     comet: Comet = field(default_factory=Comet)
 
 

@@ -22,36 +22,36 @@ from alma_pipeline.schema import Training
 PARENT = {"loss": 2.0, "score": 40.0, "loops": 0.1}
 
 
-def found(parent: dict[str, float] = PARENT, settings: dict[str, Any] | None = None, **now: float) -> str | None:
-    return divergence(Training(kind="test", steps=1, **(settings or {})), parent, PARENT | now, "now")
+def found(now: dict[str, float], parent: dict[str, float] = PARENT, **settings: Any) -> str | None:
+    return divergence(Training(kind="test", steps=1, **settings), parent, PARENT | now, "now")
 
 
 @pytest.mark.parametrize("now", [{}, {"loss": 3.0}, {"score": 20.0}, {"loops": 0.5}, {"loss": 0.1, "score": 90.0, "loops": 0.0}])
 def test_a_run_within_its_limits_goes_on(now: dict[str, float]) -> None:
-    assert found(**now) is None
+    assert found(now) is None
 
 
 @pytest.mark.parametrize("loss", [3.01, float("nan"), float("inf")])
 def test_dev_loss_above_the_parents(loss: float) -> None:
-    assert found(loss=loss) == f"the dev loss is {loss:.4g} now, above 3 = diverged_above x 2, the parent's"
+    assert found({"loss": loss}) == f"the dev loss is {loss:.4g} now, above 3 = diverged_above x 2, the parent's"
 
 
 def test_dev_score_below_the_parents() -> None:
-    assert found(score=19.9) == "the dev score is 19.9 now, below 20 = diverged_below x 40, the parent's"
-    assert found(score=19.9, settings={"diverged_below": 0.4}) is None
-    assert found(score=0.0, settings={"diverged_below": 0.0}) is None
+    assert found({"score": 19.9}) == "the dev score is 19.9 now, below 20 = diverged_below x 40, the parent's"
+    assert found({"score": 19.9}, diverged_below=0.4) is None
+    assert found({"score": 0.0}, diverged_below=0.0) is None
 
 
 def test_repetition_loops_beyond_the_limit_and_the_parents() -> None:
     told = "60% of the dev translations are repetition loops now, above 50% = diverged_loops and above the parent's 10%"
-    assert found(loops=0.6) == told
-    assert found(loops=0.6, settings={"diverged_loops": 0.6}) is None
-    assert found(PARENT | {"loops": 0.7}, loops=0.6) is None
-    assert found(PARENT | {"loops": 0.7}, loops=0.8) is not None
+    assert found({"loops": 0.6}) == told
+    assert found({"loops": 0.6}, diverged_loops=0.6) is None
+    assert found({"loops": 0.6}, PARENT | {"loops": 0.7}) is None
+    assert found({"loops": 0.8}, PARENT | {"loops": 0.7}) is not None
 
 
 def test_an_untrained_parent_has_nothing_to_lose() -> None:
-    assert found({"loss": 9.0, "score": 3.0, "loops": 0.0}, score=1.0, loops=1.0) is None
+    assert found({"score": 1.0, "loops": 1.0}, {"loss": 9.0, "score": 3.0, "loops": 0.0}) is None
 
 
 def test_without_a_dev_score_only_the_loss_tells() -> None:
@@ -59,7 +59,7 @@ def test_without_a_dev_score_only_the_loss_tells() -> None:
 
 
 def test_a_run_begun_before_loops_were_counted() -> None:
-    assert found({"loss": 2.0, "score": 40.0}, loops=0.6) is not None
+    assert found({"loops": 0.6}, {"loss": 2.0, "score": 40.0}) is not None
 
 
 @pytest.mark.parametrize(

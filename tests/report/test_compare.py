@@ -7,7 +7,7 @@ import pytest
 from report_bed import finish
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.report import compare
+from alma_pipeline.report import compare, significance
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.store import Store
 
@@ -45,6 +45,21 @@ def test_two_checkpoints(two: Store, capsys: pytest.CaptureFixture[str]) -> None
     sides = [find_side(two.root, name).systems[0].seeds[0]["en-de"].score("en-de", "chrf++") for name in ("parallel", "cpo")]
     assert [float(row[1]), float(row[2])] == [pytest.approx(score, abs=0.05) for score in sides]
     assert re.fullmatch(r"[▲▼≈][+−]?\d+\.\d", row[3])
+
+
+def test_the_paired_test_is_chosen_by_a_flag_or_by_a_request(
+    two: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(significance, "resampled", lambda test, *texts: 0.2)
+    request = [f"stage=cpo evaluation.significance=randomisation {WORDS}", BETA]
+    for names, flag, told in (
+        (["parallel", "cpo"], "", "bootstrap resampling with 1000 samples"),
+        (["parallel", "cpo"], "randomisation", "approximate randomisation with 10000 trials"),
+        (request, "", "approximate randomisation with 10000 trials"),
+        (request, "bootstrap", "bootstrap resampling with 1000 samples"),
+    ):
+        assert compare.main(two.root, names, flag) == 0
+        assert told in " ".join(capsys.readouterr().out.split())
 
 
 def test_two_keys_of_one_node(two: Store, capsys: pytest.CaptureFixture[str]) -> None:

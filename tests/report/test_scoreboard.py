@@ -5,19 +5,21 @@ import re
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_bed import SEGMENTS
+from report_bed import SEGMENTS, composed
 from scipy import stats
 
-from alma_pipeline.report.content import Content
+from alma_pipeline.report import paper, significance
+from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.guards import rates
-from alma_pipeline.report.request import Job
-from alma_pipeline.report.scoreboard import boards
+from alma_pipeline.report.request import Job, planned
+from alma_pipeline.report.scoreboard import boards, paired
 from alma_pipeline.report.significance import PairedTests, across_seeds
 from alma_pipeline.report.systems import Evaluation, System, systems
-from alma_pipeline.store import Record
+from alma_pipeline.store import Record, Store
 
 
 def test_systems_know_what_they_were_trained_from(job: Job) -> None:
@@ -71,13 +73,13 @@ def test_a_mean_is_that_of_its_rows_and_counts_their_verdicts(told: Content) -> 
             assert sum(cell.tally.values()) == (0 if board.systems[place].name == "base" else len(own))
 
 
-def command_p_value(folder: Path, one: Evaluation, other: Evaluation, direction: str, *words: str) -> float:
-    """Of sacrebleu's own command on the same segments."""
+def command_p_value(folder: Path, one: Evaluation, other: Evaluation, direction: str, test: str, *words: str) -> float:
+    """`test`: --paired-bs or --paired-ar. Of sacrebleu's own command on the same segments."""
     texts = {"ref": [row["reference"] for row in one.segments[direction]]}
     texts |= {name: [row["hypothesis"] for row in side.segments[direction]] for name, side in (("a", one), ("b", other))}
     for name, lines in texts.items():
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "a", "b", "--paired-bs", "-f", "text", *words]
+    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "a", "b", test, "-f", "text", *words]
     environment = {name: value for name, value in os.environ.items() if name != "SACREBLEU_SEED"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return float(re.findall(r"\(p = (\d\.\d+)\)", done.stdout)[0])
@@ -97,7 +99,37 @@ def test_p_values_are_those_of_the_sacrebleu_command(
     names = [system.name for system in board.systems]
     one, other = (board.systems[names.index(name)].seeds[0][direction] for name in ("group_parallel", "arpo"))
     cell = next(row for row in board.rows if row.name == direction).cells[names.index("arpo")]
-    assert cell and cell.p == pytest.approx(command_p_value(tmp_path, one, other, direction, *words), abs=1e-4)
+    assert cell and cell.p == pytest.approx(command_p_value(tmp_path, one, other, direction, "--paired-bs", *words), abs=1e-4)
+
+
+def test_p_values_by_approximate_randomisation(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(significance.SAMPLES, "randomisation", 200)
+    found = {system.name: system.seeds[0]["en-de"] for system in systems([job])}
+    one, other = found["group_parallel"], found["arpo"]
+    p = paired(one, other, "en-de", "chrf++", PairedTests(tmp_path / "memory", "randomisation"))
+    words = ["--paired-ar-n", "200", "-m", "chrf", "--chrf-word-order", "2"]
+    assert p == pytest.approx(command_p_value(tmp_path, one, other, "en-de", "--paired-ar", *words), abs=1e-4)
+
+
+def test_the_paired_test_is_a_setting_and_named(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+
+    def answer(test: str, *texts: object) -> float:
+        asked.add(test)
+        return 0.2
+
+    monkeypatch.setattr(significance, "resampled", answer)
+    chosen = replace(job, config=composed("evaluation.significance=randomisation"))
+    found = content(["stage=all"], [chosen], Store(tmp_path / "empty"))
+    assert asked == {"randomisation"}
+    assert "approximate randomisation with 10000 trials" in found.method and "bootstrap" not in found.method
+    assert "approximate randomisation with 10000 trials" in paper.markdown(found)
+    assert "bootstrap resampling with 1000 samples" in significance.method("bootstrap")
+
+
+def test_the_paired_test_is_in_no_key(job: Job, finished: Store) -> None:
+    plan = planned([], composed("evaluation.significance=randomisation"), finished).plan
+    assert [step.key for step in plan.steps] == [step.key for step in job.plan.steps]
 
 
 def test_a_metric_with_segment_scores_has_a_paired_t_test(told: Content) -> None:
@@ -156,15 +188,14 @@ def test_nothing_is_tested_where_the_segments_are_not_the_same(told: Content, tm
 
 
 def test_what_was_computed_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alma_pipeline.report import significance
-
     asked = ("chrf++", "nw:2", ["a b", "c d"], ["a c", "c d"], ["a b", "c d"])
     tests = PairedTests(tmp_path / "deep" / "memory.json")
     first = tests.p_value(*asked)
     tests.keep()
-    monkeypatch.setattr(significance, "SAMPLES", 1000)
-    monkeypatch.setattr(significance, "bootstrap", None)
+    monkeypatch.setattr(significance, "resampled", None)
     assert PairedTests(tmp_path / "deep" / "memory.json").p_value(*asked) == first
+    with pytest.raises(TypeError):
+        PairedTests(tmp_path / "deep" / "memory.json", "randomisation").p_value(*asked)
     with pytest.raises(TypeError):
         PairedTests(tmp_path / "deep" / "memory.json").p_value("bleu", *asked[1:])
 
