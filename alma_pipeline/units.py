@@ -33,6 +33,14 @@ def size(value: float) -> str:
     return f"{value:.1f} TB"
 
 
+def energy(joules: float) -> str:
+    """`0.42 Wh`, `12 Wh`, `1.3 kWh`."""
+    hours = joules / 3600
+    if hours < 9.95:
+        return f"{hours:.2g} Wh"
+    return f"{hours:.0f} Wh" if hours < 999.5 else f"{hours / 1000:.1f} kWh"
+
+
 def count(value: float) -> str:
     """`640`, `12.4k`, `1.3M`, `20.0B`."""
     for unit in ("", "k", "M"):

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from alma_pipeline import energy
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import read_job
 from alma_pipeline.store import lock_file, sync, write_json
@@ -37,10 +38,11 @@ def main(work: Path, token: str) -> int:
     try:
         job = read_job(work / "job.json")
         job.out.mkdir(exist_ok=True)
+        meter = energy.begin(job)
         result = importlib.import_module(f"stages.{job.config.kind}.run").run(job)
         if rank == 0:
             sync(job.out)  # a result says that the files are there, after a power cut too
-            write_json(work / "result.json", result)
+            write_json(work / "result.json", result | meter.stop())
         return 0
     except UserError as error:
         if rank == 0:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from alma_pipeline import findings
 from alma_pipeline.errors import UserError
 from alma_pipeline.report.contamination import marked, notes
-from alma_pipeline.report.cost import Cost, Sum, costs, sums
+from alma_pipeline.report.cost import Cost, Sum, costs, energy, sums
 from alma_pipeline.report.curves import Curve, curves
 from alma_pipeline.report.guards import Confusion, Rate, confusions, group_confusions, rates
 from alma_pipeline.report.lengths import Lengths, lengths
@@ -67,6 +67,8 @@ class Content:
     samples: list[Sample]
     costs: list[Cost]
     sums: list[Sum]
+    energy: str
+    """What the figures of energy are; empty where there are none."""
     sources: list[Source]
     origins: list[Origin]
     packages: dict[str, str]
@@ -110,6 +112,7 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         samples=[sample for test in dict.fromkeys(system.test for system in found) for sample in samples(found, test)],
         costs=found_costs,
         sums=list(sums(found_costs)),
+        energy=energy(found_costs),
         sources=sources(found),
         origins=origins(job),
         packages=packages(job),

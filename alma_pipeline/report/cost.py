@@ -1,4 +1,4 @@
-"""What the recipe cost: time, tokens, memory and disk, by node and in all. Energy is not measured by any stage."""
+"""What the recipe cost: time, tokens, memory, disk and, where the machine counts it, energy; by node and in all."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +24,10 @@ class Cost:
     """Bytes at the peak, of one device; 0: not measured."""
     disk: int
     hardware: str
+    joules: float | None = None
+    """None: no counter could be read."""
+    energy_of: str = ""
+    """What the counters belong to: `GPUs and CPU packages`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Sum:
     device_seconds: float
     tokens: int
     disk: int
+    joules: float | None = None
+    """Of the nodes where it is known; None where it is of none."""
 
 
 def costs(jobs: list[Job]) -> list[Cost]:
@@ -57,7 +63,18 @@ def sums(found: list[Cost]) -> Iterator[Sum]:
                 sum(row.device_seconds for row in rows),
                 sum(row.tokens for row in rows),
                 sum(row.disk for row in rows),
+                sum(known) if (known := [row.joules for row in rows if row.joules is not None]) else None,
             )
+
+
+def energy(found: list[Cost]) -> str:
+    """What the energy's figures are, in a sentence; empty where there are none."""
+    known = [row for row in found if row.joules is not None]
+    if not known:
+        return ""
+    what = "; ".join(dict.fromkeys(row.energy_of for row in known))
+    where = f"known of {len(known)} of {len(found)} nodes"
+    return f"Energy by the machine's own counters ({what}), whoever else used it meanwhile; {where}."
 
 
 def _part(kind: str, trains: bool) -> str:
@@ -83,4 +100,6 @@ def _cost(node: str, part: str, record: Record) -> Cost:
         int(result.get("peak_memory_bytes", 0)),
         sum(record.files.values()),
         f"{devices} × {hardware.get('device', '')}" if hardware else "",
+        result.get("energy_joules"),
+        result.get("energy_of", ""),
     )

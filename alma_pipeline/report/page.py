@@ -10,7 +10,7 @@ from alma_pipeline.report.guards import GUARDS
 from alma_pipeline.report.picture import HEIGHT, WIDTH
 from alma_pipeline.report.significance import LEVEL
 from alma_pipeline.report.wording import arrow, chance, metric_name, signed
-from alma_pipeline.units import count, seconds, size
+from alma_pipeline.units import count, energy, seconds, size
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 RECOMPUTE = {
@@ -37,6 +37,7 @@ def render(content: Content) -> str:
         "count": count,
         "seconds": seconds,
         "size": size,
+        "energy": energy,
         "chance": chance,
     }
     environment.filters |= filters
