@@ -1,4 +1,4 @@
-"""Where tracking writes: the database that is made once, addresses that cannot work, runs of dead processes."""
+"""Where tracking writes: the database that is made once, its models, addresses that cannot work, runs of dead processes."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking_help import invocation, line, one_run, runs, script, start_node
+from tracking_help import KEY, SCORES, invocation, line, one_run, runs, script, start_node
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Tracking
@@ -66,6 +66,33 @@ def test_a_file_store_is_refused_early(uri: str, monkeypatch: pytest.MonkeyPatch
 def test_other_addresses_pass(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     check_uri()
+
+
+def test_a_checkpoint_is_a_model_with_lineage_and_scores(
+    root: Path, make: Make, client: Any, settings: Tracking, tmp_path: Path
+) -> None:
+    """Only of a node that ended well and made one, and once, also when its event is applied again."""
+    tracker, log = make(), tmp_path / "log.txt"
+    start_node(tracker, tmp_path, "g1.cpo")
+    tracker.node_ended("g1.cpo", "FINISHED", {"checkpoint": {"form": "full"}}, log, [])
+    start_node(tracker, tmp_path / "b", "broken", key="b" * 64)
+    tracker.node_ended("broken", "FAILED", {"checkpoint": {"form": "full"}}, log, [])
+    start_node(tracker, tmp_path / "s", "g1.cpo.score", key="5" * 64, checkpoint=KEY)
+    tracker.node_ended("g1.cpo.score", "FINISHED", SCORES, log, [])
+    tracker.close(limit=300)
+    maker = runs(client, settings)["g1.cpo"].info
+    [model] = client.search_logged_models([maker.experiment_id])
+    assert (model.name, model.model_type, model.source_run_id, str(model.status)) == ("g1_cpo", "cpo", maker.run_id, "READY")
+    assert model.params == {"beta": "0.1"}
+    assert {name: value for name, value in model.tags.items() if name.startswith("alma.")} == {
+        "alma.node": "g1.cpo", "alma.key": KEY, "alma.parent_key": "f" * 64, "alma.input.init": "f" * 64
+    }  # fmt: skip
+    assert {metric.key: metric.value for metric in model.metrics}["eval/de-en/chrf_pp"] == 70.5
+    [output] = client.get_run(maker.run_id).outputs.model_outputs
+    assert output.model_id == model.model_id
+    recorder = Recorder(connect(root, tracking_uri(root), settings.experiment), {"g1.cpo": maker.run_id}, False)
+    recorder.apply({"do": "model", "node": "g1.cpo", "again": True})
+    assert len(client.search_logged_models([maker.experiment_id])) == 1
 
 
 @pytest.mark.slow

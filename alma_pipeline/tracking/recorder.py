@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.redact import redact
+from alma_pipeline.tracking.models import logged_model
 from alma_pipeline.tracking.outbox import Event
 from alma_pipeline.tracking.repair import settle_sweep, sweep_run
 from alma_pipeline.tracking.server import Server
@@ -30,6 +31,8 @@ class Recorder:
         self._system_metrics = system_metrics
         self._monitors: dict[str, Any] = {}
         self._sweep = ""
+        self._models: dict[str, str] = {}
+        """Run → the model it made."""
         self._known: dict[str, set[tuple[str, int]]] = {}
         """Node → name and step of the points that its run had when it was taken up."""
 
@@ -52,6 +55,9 @@ class Recorder:
                     self.server.client.log_text(self.runs[event["node"]], content, path)
             case "files":
                 self._files(event)
+            case "model":
+                run_id = self.runs[event["node"]]
+                self._models[run_id] = logged_model(self.server, run_id, event["again"])
             case "end":
                 self._end(event)
 
@@ -100,7 +106,7 @@ class Recorder:
         line = {"time": event["time"], "step": 0, "metrics": event["metrics"]}
         self.server.log_lines(run_id, [line])
         if maker := self.runs.get(event["repeat_on"]):
-            self.server.log_lines(maker, [line])
+            self.server.log_lines(maker, [line], model=self._models.get(maker))
         self.server.log_tags(run_id, event["tags"])
         self.server.client.set_terminated(run_id, event["status"], end_time=int(event["time"] * 1000))
         if name == INVOCATION and self._sweep:

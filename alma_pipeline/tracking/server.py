@@ -150,15 +150,17 @@ class Server:
         names = [name for name in self.client.get_run(run_id).data.metrics if not name.startswith("system/")]
         return {(name, point.step) for name in names for point in self.client.get_metric_history(run_id, name)}
 
-    def log_lines(self, run_id: str, lines: Sequence[Mapping[str, Any]], known: Set[tuple[str, int]] = frozenset()) -> None:
-        """Lines of metrics.jsonl with their own times, less the points that are `known`.
+    def log_lines(
+        self, run_id: str, lines: Sequence[Mapping[str, Any]], known: Set[tuple[str, int]] = frozenset(), model: str | None = None
+    ) -> None:
+        """Lines of metrics.jsonl with their own times, less the points that are `known`; also on a `model` of the run.
 
         A node that was killed measures again what it had measured after its last resume point: a step is one point.
         """
         from mlflow.entities import Metric
 
         given = {(point[0], point[3]): point for point in points(lines)}
-        new = [Metric(*point) for place, point in given.items() if place not in known]
+        new = [Metric(*point, model_id=model, run_id=run_id) for place, point in given.items() if place not in known]
         for part in _parts(new, METRICS_PER_CALL):
             self.client.log_batch(run_id, metrics=part)
 

@@ -115,6 +115,8 @@ class Tracker:
             repeat_on=self._evaluated.get(node) if scored else None,
             paths={"metrics": str(log.with_name("metrics.jsonl"))} if node in self._outbox.gaps else {},
         )
+        if "checkpoint" in result and status == "FINISHED":
+            self._put(do="model", node=node)
         if self._settings.artifacts != "none":
             if tail := _tail(log):
                 self._put(do="texts", node=node, texts={f"logs/{node}.log": tail})
