@@ -6,7 +6,7 @@ from typing import Any
 from measures import Step
 
 
-def trl_steps(trainer: Any, batch: list[Any], dataset: Any) -> float:
+def trl_steps(trainer: Any, dataset: Any) -> float:
     """One optimiser step of a TRL trainer over its own data loader, collator and loss."""
     trainer.train_dataset = dataset
     found = list(trainer.get_train_dataloader())
@@ -20,6 +20,27 @@ def trl_steps(trainer: Any, batch: list[Any], dataset: Any) -> float:
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
     return total
+
+
+def trl_side(make: Callable[[list[Any]], Any]) -> Step:
+    """Steps of the trainer that `make` makes of the first batch; the data of each batch are those of a trainer made of it."""
+    trainers: list[Any] = []
+
+    def prepared(batch: list[Any]) -> Any:
+        """Its own packing and labels: done before the clock starts."""
+        made = make(batch)
+        if not trainers:
+            trainers.append(made)
+        return made.train_dataset
+
+    def step(dataset: Any) -> float:
+        [trainer] = trainers
+        if trainer.optimizer is None:
+            trainer.create_optimizer()
+        return trl_steps(trainer, dataset)
+
+    step.prepare = prepared  # type: ignore[attr-defined]
+    return step
 
 
 def trl_arguments(settings: dict[str, Any]) -> dict[str, Any]:
@@ -54,22 +75,11 @@ def trl_sft(packing: bool) -> Callable[..., Step]:
             masks = [[0] * example.prompt + [1] * (len(example.ids) - example.prompt) for example in found]
             return Dataset.from_dict({"input_ids": [list(example.ids) for example in found], "completion_mask": masks})
 
-        trainers: dict[int, Any] = {}
-
-        def prepared(batch: list[Any]) -> Any:
-            """Its own packing and labels: done before the clock starts."""
-            made = SFTTrainer(model=model, args=SFTConfig(**arguments), train_dataset=rows(batch), processing_class=tokenizer)
-            trainers.setdefault(0, made)
-            return made.train_dataset
-
-        def step(dataset: Any) -> float:
-            trainer = trainers[0]
-            if trainer.optimizer is None:
-                trainer.create_optimizer()
-            return trl_steps(trainer, [], dataset)
-
-        step.prepare = prepared  # type: ignore[attr-defined]
-        return step
+        return trl_side(
+            lambda batch: SFTTrainer(
+                model=model, args=SFTConfig(**arguments), train_dataset=rows(batch), processing_class=tokenizer
+            )
+        )
 
     return side
 
@@ -79,26 +89,16 @@ def trl_cpo(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
     arguments = trl_arguments(settings) | {"max_length": 1024, "beta": 0.1, "cpo_alpha": 1.0, "remove_unused_columns": False}
-    trainers: dict[int, Any] = {}
 
-    def prepared(batch: list[Any]) -> Any:
+    def made(batch: list[Any]) -> Any:
         rows = {
             "prompt": [tokenizer.decode(c.ids[1 : c.prompt]) for c, _ in batch],
             "chosen": [tokenizer.decode(c.ids[c.prompt : -1]) for c, _ in batch],
             "rejected": [tokenizer.decode(r.ids[r.prompt : -1]) for _, r in batch],
         }
-        made = CPOTrainer(
+        return CPOTrainer(
             model=model, args=CPOConfig(**arguments), train_dataset=Dataset.from_dict(rows), processing_class=tokenizer
         )
-        trainers.setdefault(0, made)
-        return made.train_dataset
 
-    def step(dataset: Any) -> float:
-        trainer = trainers[0]
-        if trainer.optimizer is None:
-            trainer.create_optimizer()
-        # Its loss is a mean over a micro-batch; equal micro-batches make their mean the batch's (but for the NLL).
-        return trl_steps(trainer, [], dataset)
-
-    step.prepare = prepared  # type: ignore[attr-defined]
-    return step
+    # Its loss is a mean over a micro-batch; equal micro-batches make their mean the batch's (but for the NLL).
+    return trl_side(made)
