@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from command_bed import SMALL, artifact, digest, kill_worker, next_metrics, plan
 pytestmark = pytest.mark.slow
 
 PAIRS = ["stages.preferences.min_margin=0"]
+MONO = [*SMALL, "stage=mono", "budget.mono.steps=50", "evaluation=paper", "evaluation.checkpoints=[]", "tracking=none"]
+MONO.append("hardware.checkpoint_seconds=0.01")
 ALL = [*SMALL, *PAIRS, "stages.group_preferences.min_margin=0"]
 
 
@@ -91,17 +94,24 @@ def test_mlflow_has_a_run_for_every_node_with_its_curve_and_the_parents_scores(
     assert runs["mono"].data.tags["mlflow.parentRunId"] == runs[""].info.run_id
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a `mono` that was trained without a break."""
+    store = tmp_path_factory.mktemp("whole")
+    assert run(store, *MONO).returncode == 0
+    return store
+
+
 @pytest.mark.parametrize("victim", ["worker", "orchestrator"])
-def test_killed_anywhere_it_goes_on_and_ends_with_the_same_weights(victim: str, tmp_path: Path) -> None:
+def test_killed_anywhere_it_goes_on_and_ends_with_the_same_weights(whole: Path, victim: str, tmp_path: Path) -> None:
     """kill -9 at random moments, checkpoint writing included, then the same command at once (B8, B10); and SIGTERM."""
-    words = [*SMALL, "stage=mono", "budget.mono.steps=50", "evaluation=paper", "evaluation.checkpoints=[]", "tracking=none"]
-    words.append("hardware.checkpoint_seconds=0.01")
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert run(whole, *words).returncode == 0
+    broken = tmp_path / "broken"
+    for made in (artifact(whole, "base"), artifact(whole, "mono_corpus")):
+        shutil.copytree(made, broken / "artifacts" / made.name)
     environment = os.environ | {"ALMA_PIPELINE_STORE": str(broken)}
     seed = random.Random(victim)
     for number in (signal.SIGKILL, signal.SIGTERM):
-        process = subprocess.Popen([sys.executable, "-m", "alma_pipeline", *words], env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([sys.executable, "-m", "alma_pipeline", *MONO], env=environment, stderr=subprocess.DEVNULL)
         metrics = next_metrics(broken, process, "mono")
         if victim == "worker" or number == signal.SIGKILL:
             time.sleep(seed.uniform(0.0, 1.0))
@@ -111,6 +121,6 @@ def test_killed_anywhere_it_goes_on_and_ends_with_the_same_weights(victim: str, 
             kill_worker(broken)
         code = process.wait(60)
         assert (victim, number) != ("orchestrator", signal.SIGTERM) or code == 130
-    done = run(broken, *words)
+    done = run(broken, *MONO)
     assert done.returncode == 0, done.stderr[-3000:]
     assert digest(artifact(whole, "mono") / "model.safetensors") == digest(artifact(broken, "mono") / "model.safetensors")

@@ -14,7 +14,7 @@ from fakes.bed import wait_for
 pytestmark = pytest.mark.slow
 
 LORA = [*SMALL, "stage=parallel", "evaluation=paper", "evaluation.checkpoints=[]", "stages.parallel.adapter=new"]
-LORA += ["budget.parallel.steps=16", "tracking=none"]
+LORA += ["stages.parallel.inputs.init=base", "budget.parallel.steps=16", "tracking=none"]
 ZERO_3 = ["hardware=cpu2", "hardware.zero_stage=3"]
 WEIGHTS = "adapter_model.safetensors"
 Two = tuple[Path, dict[str, Any]]
@@ -43,7 +43,7 @@ def test_two_processes_at_zero_3_make_the_artifact_of_one(two: Two) -> None:
 def test_two_processes_killed_at_zero_3_end_with_the_same_weights(two: Two, tmp_path: Path) -> None:
     """kill -9 of the first rank; torchrun ends the other, and both go on from the last resume point, bit for bit."""
     store, together = two
-    for name in ("base", "mono", "parallel_corpus"):
+    for name in ("base", "parallel_corpus"):
         made = artifact(store, name)
         shutil.copytree(made, tmp_path / "artifacts" / made.name)
     words = [*LORA, *ZERO_3, "hardware.checkpoint_seconds=0.01"]
