@@ -32,8 +32,8 @@ demo: setup ## the whole recipe, five stages, on this machine's CPU (about 6 min
 report: setup ## what the store's recipe has to show, here and as a page
 	$(BIN)/python -m alma_pipeline report
 
-test: setup comet ## all tests, a file at a time on each core
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+test: setup comet ## all tests, a file at a time on each core, long files first
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: setup ## formatting, lint and types
 	$(BIN)/ruff format --check .
