@@ -8,8 +8,6 @@ from alma_pipeline.plan import Plan, make_plan
 from alma_pipeline.schema import Config
 from alma_pipeline.store import Record, Store
 
-SEED = "seed="
-
 
 @dataclass(frozen=True)
 class Job:
@@ -20,11 +18,6 @@ class Job:
     plan: Plan
     records: dict[str, Record]
     """By node name, of the nodes whose artifact is there."""
-
-    @property
-    def variant(self) -> str:
-        """What tells it from other jobs, but for the seed."""
-        return " ".join(text for text in self.overrides if not text.startswith(SEED))
 
 
 def gather(overrides: list[str], store: Store) -> list[Job]:

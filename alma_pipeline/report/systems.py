@@ -14,6 +14,7 @@ from alma_pipeline.recipe import Node
 from alma_pipeline.report.request import Job
 from alma_pipeline.store import Record
 
+SEED = "seed="
 MARK = "†"
 """Behind the name of a system that was trained on the test set."""
 OUTPUTS = "outputs"
@@ -136,10 +137,8 @@ def _evaluation(job: Job, score: Node, scores: Record) -> Evaluation:
 def systems(jobs: list[Job]) -> list[System]:
     """Of all jobs: jobs that differ in the seed alone are one system with several seeds, what jobs share stands once."""
     found: dict[tuple[str, str, str], System] = {}
-    many = len({job.variant for job in jobs}) > 1
-    for job in jobs:
+    for job, variant in zip(jobs, _variants(jobs), strict=True):
         for (test, name), routed in _routed(job).items():
-            variant = job.variant if many else ""
             given = next(iter(routed.values())).given
             parent = _rival(job, name) if given else _parent(job, name)
             new = System(name, test, variant, parent, _is_target(job, name), given)
@@ -148,6 +147,12 @@ def systems(jobs: list[Job]) -> list[System]:
             if all(_keys(seed) != keys for seed in system.seeds):
                 system.seeds.append(routed)
     return _shared_once(list(found.values()))
+
+
+def _variants(jobs: list[Job]) -> list[str]:
+    """For each job the settings that tell it from the others, but for the seed; what all were given would only make it long."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if jobs else set()
+    return [" ".join(text for text in job.overrides if text not in shared and not text.startswith(SEED)) for job in jobs]
 
 
 def _shared_once(found: list[System]) -> list[System]:

@@ -8,7 +8,9 @@ from report_bed import finish
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.report import compare, significance
+from alma_pipeline.report.request import gather
 from alma_pipeline.report.sides import find_side
+from alma_pipeline.report.systems import systems
 from alma_pipeline.store import Store
 
 WORDS = "data.languages=[de,zh] tracking=none"
@@ -75,6 +77,12 @@ def test_what_cannot_be_compared(two: Store) -> None:
         compare.main(two.root, [f"stage=cpo {WORDS}", f"stage=cpo stages.cpo.beta=0.7 {WORDS}"])
     with pytest.raises(UserError, match="have the same scores"):
         compare.main(two.root, ["cpo", "cpo"])
+
+
+def test_variants_of_a_sweep_are_told_apart_by_what_differs(two: Store) -> None:
+    found = systems(gather(["stage=cpo", *WORDS.split(), "stages.cpo.beta=0.1,0.2", "seed=42"], two))
+    own = ["cpo (stages.cpo.beta=0.1)", "cpo (stages.cpo.beta=0.2)"]
+    assert [system.label for system in found] == ["base", "parallel_scratch", "parallel", *own]
 
 
 def test_a_sweep_over_seeds_is_one_side(two: Store, capsys: pytest.CaptureFixture[str]) -> None:
