@@ -27,6 +27,7 @@ def main(command: Command) -> int:
     direction = given[-1].removeprefix("direction=") if given else ""
     overrides = [*searchpath(command), *(text for text in command.overrides if text not in given)]
     config = configuration.load(overrides)
+    _check_decoding(config.stages["translate"])
     store = Store(store_root())
     plan = make_plan(config, store)
     targets = _targets(config, plan)
@@ -42,6 +43,17 @@ def main(command: Command) -> int:
     else:
         sys.stdout.writelines(lines)
     return 0
+
+
+def _check_decoding(settings: Any) -> None:
+    """Raises UserError for what only the evaluation's translations have, rather than leave it out in silence."""
+    found = [f"decoding={settings.decoding}"] if settings.decoding != "beam" else []
+    found += [f"shots={settings.shots}"] if settings.shots else []
+    if found:
+        raise UserError(
+            f"stages.translate.{' and '.join(found)}: the verb translate searches with beams and shows no examples; expected "
+            "decoding=beam and shots=0. Test sets are translated in the other ways, by the verb run"
+        )
 
 
 def _targets(config: Config, plan: Plan) -> dict[str, str]:

@@ -63,6 +63,11 @@ def test_lines_in_lines_out(filled: Store, monkeypatch: pytest.MonkeyPatch, caps
         (["direction=de-en", "seed=7"], "x", r"no checkpoint to translate with: mono \(run: because stages.mono.seed 42 → 7"),
         (["direction=de-en", "stage=all"], "x", "has the targets cpo, arpo; say which one"),
         (["direction=de-en", "nothing.txt"], "", r"nothing\.txt: cannot be read"),
+        (
+            ["direction=de-en", "stages.translate.decoding=mbr", "stages.translate.shots=2"],
+            "x",
+            "stages.translate.decoding=mbr and shots=2: the verb translate searches with beams and shows no examples",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_starts(
