@@ -1,5 +1,8 @@
 """The `preferences` stage with neural scorers, several checkpoints and other rules, on tiny real models."""
 
+import json
+import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,12 @@ from comet_bed import hardware, neural
 from decoding_bed import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
 from safetensors.torch import load_file, save_file
 
+from alma_pipeline.attempt import clear
 from alma_pipeline.job import Input, Job
+from alma_pipeline.launch import start_alone
 from alma_pipeline.ml.metrics import sentence_chrf
 from alma_pipeline.schema import Source
+from alma_pipeline.store import Store
 from stages.preferences.config import Config
 from stages.preferences.run import run
 
@@ -105,6 +111,42 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     result = run(again)
     assert rows(again) == rows(made[0]), "the first checkpoint was not needed any more"
     assert {**result, "seconds": 0} == {**made[1], "seconds": 0}
+
+
+def test_workers_killed_while_sampling_and_while_scoring_leave_the_same_bytes(
+    tmp_path: Path, inputs: dict[str, Input], scorers: dict[str, Any], made: tuple[Job, dict[str, Any]]
+) -> None:
+    """A real worker, ended by SIGKILL as soon as the first checkpoint's samples are kept, and again after the second's."""
+    store = Store(tmp_path / "store")
+    job = prepared(store.work_path("test.preferences", f"{'preferences':k<64}"), inputs, **scorers)
+    for kept in ("samples-init.json", "samples-also_second.json"):
+        assert attempt(store, job, job.resume / kept) == -signal.SIGKILL
+        assert not (Path(job.work) / "result.json").exists() and not list(job.out.iterdir())
+    drawn = {path.name: path.stat().st_mtime_ns for path in job.resume.iterdir()}
+    assert attempt(store, job, None) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in job.resume.iterdir()} == drawn, "what was kept is not drawn again"
+    result = json.loads((Path(job.work) / "result.json").read_text())
+    assert result | {"seconds": 0} == made[1] | {"seconds": 0}
+    whole = {path.name: path.read_bytes() for path in made[0].out.iterdir()}
+    assert {path.name: path.read_bytes() for path in job.out.iterdir()} == whole
+    left = read(job.out / "dropped.jsonl") if "dropped.jsonl" in whole else []
+    assert len(rows(job)) + len(left) == result["sentences"] and sum(result["counts"]["dropped"].values()) == len(left)
+    assert sum(len(row["candidates"]) for row in [*rows(job), *left]) == result["samples"] + result["sentences"]
+
+
+def attempt(store: Store, job: Job, until: Path | None) -> int:
+    """The exit code of a worker that is killed once there is a file `until`, begun as the runner begins it."""
+    work = store.begin(job.name, job.key)
+    try:
+        clear(work.path, all_of_it=False)
+        job.write()
+        running = start_alone(job.hardware, work.path, work.token, distributed=False)
+        while running.poll() is None and not (until and until.exists()):
+            time.sleep(0.002)
+        running.process.kill()
+        return running.process.wait()
+    finally:
+        work.close()
 
 
 def test_the_reference_rule_chooses_the_reference(tmp_path: Path, inputs: dict[str, Input]) -> None:
