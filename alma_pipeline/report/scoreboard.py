@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from alma_pipeline.report.significance import LEVEL, SACREBLEU, PairedTests, across_seeds, segmental
+from alma_pipeline.report.significance import LEVEL, SACREBLEU, Chance, PairedTests, across_seeds, segmental
 from alma_pipeline.report.systems import Evaluation, System, one_line
 
 VERDICTS = ("better", "worse", "tie")
@@ -25,6 +25,8 @@ class Cell:
     seeds: int = 1
     delta: float | None = None
     p: float | None = None
+    wins: float | None = None
+    """Of a neural metric: see `significance.Chance`."""
     verdict: str = ""
     """better | worse | tie; empty where nothing was compared."""
     tally: dict[str, int] = field(default_factory=dict)
@@ -107,22 +109,24 @@ def _cell(system: System, parent: System | None, direction: str, metric: str, te
     if not theirs or parent is None:
         return cell
     several = len(values) > 1 or len(theirs) > 1
-    p = across_seeds(values, theirs) if several else _paired(system, parent, direction, metric, tests)
+    chance = across_seeds(values, theirs) if several else _paired(system, parent, direction, metric, tests)
     delta = cell.value - statistics.fmean(theirs)
     ours = system.first(direction)
     better = delta < 0 if ours and ours.lower_is_better(metric) else delta > 0
     # Equal scores get the smallest p-value there is: sacrebleu asks how often chance makes a larger difference.
-    verdict = "" if p is None else "tie" if p >= LEVEL or delta == 0 else "better" if better else "worse"
-    return replace(cell, delta=delta, p=p, verdict=verdict)
+    if chance is None:
+        return replace(cell, delta=delta)
+    verdict = "tie" if chance.p >= LEVEL or delta == 0 else "better" if better else "worse"
+    return replace(cell, delta=delta, p=chance.p, wins=chance.wins, verdict=verdict)
 
 
-def _paired(system: System, parent: System, direction: str, metric: str, tests: PairedTests) -> float | None:
+def _paired(system: System, parent: System, direction: str, metric: str, tests: PairedTests) -> Chance | None:
     ours, theirs = system.first(direction), parent.first(direction)
     return paired(theirs, ours, direction, metric, tests) if ours and theirs else None
 
 
-def paired(one: Evaluation, other: Evaluation, direction: str, metric: str, tests: PairedTests) -> float | None:
-    """The p-value of `other` against `one`; None where they did not translate the same segments."""
+def paired(one: Evaluation, other: Evaluation, direction: str, metric: str, tests: PairedTests) -> Chance | None:
+    """Of `other` against `one`; None where they did not translate the same segments."""
     theirs, ours = one.segments.get(direction, []), other.segments.get(direction, [])
     references = [row["reference"] for row in ours]
     if not ours or [(row["source"], row["reference"]) for row in theirs] != [(row["source"], row["reference"]) for row in ours]:
@@ -131,7 +135,7 @@ def paired(one: Evaluation, other: Evaluation, direction: str, metric: str, test
         scores = [[row["scores"][metric] for row in rows if metric in row.get("scores", {})] for rows in (theirs, ours)]
         return segmental(*scores) if len(scores[0]) == len(scores[1]) == len(ours) else None
     baseline, hypotheses = ([one_line(row["hypothesis"]) for row in rows] for rows in (theirs, ours))
-    return tests.p_value(metric, other.signature(direction, metric), baseline, hypotheses, references)
+    return Chance(tests.p_value(metric, other.signature(direction, metric), baseline, hypotheses, references))
 
 
 def _means(rows: list[Row], columns: list[System], metric: str) -> Iterator[Row]:

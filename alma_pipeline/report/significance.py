@@ -6,6 +6,7 @@ Answers are kept in the store by what they were computed from: a page that is ma
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from alma_pipeline.store import write_json
@@ -17,13 +18,25 @@ LEVEL = 0.05
 SACREBLEU = ("chrf++", "bleu", "spbleu", "ter")
 
 
+@dataclass(frozen=True)
+class Chance:
+    """What was found of a difference between two systems."""
+
+    p: float
+    wins: float | None = None
+    """Of a neural metric: the share of comet-compare's resamples (0 to 1) in which the system's mean is the higher one."""
+
+
 def method(test: str) -> str:
     """What a table says of how its differences were tested."""
     names = {
         BOOTSTRAP: "paired bootstrap resampling with {} samples",
         RANDOMISATION: "paired approximate randomisation with {} trials",
     }
-    return f"{names[test].format(SAMPLES[test])}, as sacrebleu does it; paired t-test over segments for neural metrics"
+    neural = (
+        "paired t-test over segments for neural metrics, beside the share of 300 resamples that the system wins, as comet-compare"
+    )
+    return f"{names[test].format(SAMPLES[test])}, as sacrebleu does it; {neural}"
 
 
 class PairedTests:
@@ -85,19 +98,22 @@ def _told(signature: str, name: str, otherwise: str) -> str:
     return parts.get(name, otherwise)
 
 
-def segmental(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """The p-value of a paired t-test over segment scores, as comet-compare has it; None for fewer than two segments."""
+def segmental(one: Sequence[float], other: Sequence[float]) -> Chance | None:
+    """comet-compare's paired t-test and bootstrap of `other`'s segment scores against `one`'s; None for fewer than two."""
+    if len(one) < 2:
+        return None
     from alma_pipeline.ml.significance import segmental as test
 
-    return test(one, other).p_value if len(one) > 1 else None
+    found = test(one, other)
+    return Chance(found.p_value, found.wins)
 
 
-def across_seeds(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+def across_seeds(ours: Sequence[float], theirs: Sequence[float]) -> Chance | None:
     """Welch's t-test between the seeds of two systems, or a one-sample test where the other has one; None without two seeds."""
     from scipy import stats
 
     if len(ours) < 2 or not theirs or (len(set(ours)) == 1 and len(set(theirs)) == 1):
         return None
     if len(theirs) == 1:
-        return float(stats.ttest_1samp(ours, theirs[0]).pvalue)
-    return float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
+        return Chance(float(stats.ttest_1samp(ours, theirs[0]).pvalue))
+    return Chance(float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue))

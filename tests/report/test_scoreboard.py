@@ -12,6 +12,7 @@ import pytest
 from report_bed import SEGMENTS, composed
 from scipy import stats
 
+from alma_pipeline.ml.significance import segmental
 from alma_pipeline.report import paper, significance
 from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.guards import rates
@@ -106,9 +107,9 @@ def test_p_values_by_approximate_randomisation(job: Job, tmp_path: Path, monkeyp
     monkeypatch.setitem(significance.SAMPLES, "randomisation", 200)
     found = {system.name: system.seeds[0]["en-de"] for system in systems([job])}
     one, other = found["group_parallel"], found["arpo"]
-    p = paired(one, other, "en-de", "chrf++", PairedTests(tmp_path / "memory", "randomisation"))
+    chance = paired(one, other, "en-de", "chrf++", PairedTests(tmp_path / "memory", "randomisation"))
     words = ["--paired-ar-n", "200", "-m", "chrf", "--chrf-word-order", "2"]
-    assert p == pytest.approx(command_p_value(tmp_path, one, other, "en-de", "--paired-ar", *words), abs=1e-4)
+    assert chance and chance.p == pytest.approx(command_p_value(tmp_path, one, other, "en-de", "--paired-ar", *words), abs=1e-4)
 
 
 def test_the_paired_test_is_a_setting_and_named(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,13 +133,16 @@ def test_the_paired_test_is_in_no_key(job: Job, finished: Store) -> None:
     assert [step.key for step in plan.steps] == [step.key for step in job.plan.steps]
 
 
-def test_a_metric_with_segment_scores_has_a_paired_t_test(told: Content) -> None:
+def test_a_metric_with_segment_scores_has_a_paired_t_test_and_a_bootstrap(told: Content) -> None:
     board = next(board for board in told.boards if board.metric == "quality")
     names = [system.name for system in board.systems]
     one, other = (board.systems[names.index(name)].seeds[0]["en-de"].segments["en-de"] for name in ("parallel", "cpo"))
-    expected = stats.ttest_rel(*([row["scores"]["quality"] for row in rows] for rows in (other, one))).pvalue
+    scores = [[row["scores"]["quality"] for row in rows] for rows in (other, one)]
+    expected = stats.ttest_rel(*scores).pvalue
     cell = next(row for row in board.rows if row.name == "en-de").cells[names.index("cpo")]
     assert cell and cell.p == pytest.approx(expected) and cell.p < 1
+    assert cell.wins == segmental(*reversed(scores)).wins and 0.5 < cell.wins <= 1
+    assert [row.cells[0].wins for row in board.rows if row.cells[0]] == [None] * len(board.rows), "the base beats nobody"
 
 
 def test_languages_that_came_out(told: Content) -> None:
@@ -167,7 +171,8 @@ def test_seeds_give_mean_deviation_and_a_test_across_them(tmp_path: Path) -> Non
 
 
 def test_seeds_against_one_checkpoint_that_they_share() -> None:
-    assert across_seeds([55.0, 54.0, 56.5], [50.0]) == pytest.approx(stats.ttest_1samp([55.0, 54.0, 56.5], 50.0).pvalue)
+    found = across_seeds([55.0, 54.0, 56.5], [50.0])
+    assert found and found.p == pytest.approx(stats.ttest_1samp([55.0, 54.0, 56.5], 50.0).pvalue) and found.wins is None
     assert across_seeds([55.0], [50.0, 51.0]) is None, "one seed says nothing of seeds"
     assert across_seeds([55.0, 55.0], [55.0, 55.0]) is None, "no deviation, no test"
 
