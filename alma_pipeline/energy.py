@@ -6,7 +6,6 @@ may have run side by side, that were spread over several machines, or whose firs
 """
 
 import contextlib
-import importlib
 import os
 import threading
 from collections.abc import Callable
@@ -105,7 +104,7 @@ def packages(powercap: Path) -> list[Package]:
 def gpus(count: int) -> list[Counter]:
     """Of the first `count` GPUs that this process may use; none where NVML, its package or the counter is lacking."""
     try:
-        nvml = importlib.import_module("pynvml")
+        import pynvml as nvml  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         return []
     with contextlib.suppress(nvml.NVMLError, OSError):
