@@ -5,11 +5,12 @@ The last line of standard output is what was measured, as JSON: seconds of one t
 
 import dataclasses
 import json
-import resource
 import shutil
 import sys
 import time
 from pathlib import Path
+
+from measures import memory
 
 from alma_pipeline.job import Job, read_job
 
@@ -18,8 +19,8 @@ BATCH, ROW_TOKENS, EPOCH = 64, 1024, 100_000
 
 
 def peak() -> int:
-    """The most bytes that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most bytes that this process has had; `ru_maxrss` would count those of the process that started it."""
+    return memory("VmHWM")
 
 
 def prepare(job: Job, times: int) -> dict[str, float]:
@@ -64,7 +65,7 @@ def train(job: Job, times: int) -> dict[str, float]:
     from stages.parallel.run import run
 
     result = run(job)
-    return {"seconds": result["seconds"], "tokens": result["tokens"], "peak": result["peak_memory_bytes"]}
+    return {"seconds": result["seconds"], "tokens": result["tokens"], "peak": peak()}
 
 
 if __name__ == "__main__":

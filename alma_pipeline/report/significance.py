@@ -33,9 +33,7 @@ def method(test: str) -> str:
         BOOTSTRAP: "paired bootstrap resampling with {} samples",
         RANDOMISATION: "paired approximate randomisation with {} trials",
     }
-    neural = (
-        "paired t-test over segments for neural metrics, beside the share of 300 resamples that the system wins, as comet-compare"
-    )
+    neural = "paired t-test over segments for neural metrics, beside the share of comet-compare's resamples that the system wins"
     return f"{names[test].format(SAMPLES[test])}, as sacrebleu does it; {neural}"
 
 
