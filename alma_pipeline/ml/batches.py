@@ -17,9 +17,12 @@ from alma_pipeline.errors import UserError
 
 
 @lru_cache(maxsize=2)
-def order(examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """[examples] a permutation of the indices, another one in every epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(examples)
+def order(examples: int, seed: int, epoch: int) -> NDArray[np.unsignedinteger]:
+    """[examples] a permutation of the indices, another one in every epoch: the one thing that a large set takes memory for,
+    four bytes an example."""
+    indices = np.arange(examples, dtype=np.min_scalar_type(max(examples, 2**16)))
+    np.random.default_rng([seed, epoch]).shuffle(indices)
+    return indices
 
 
 def global_batch(step: int, size: int, examples: int, seed: int) -> list[int]:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alma_pipeline.errors import PipelineError
+from alma_pipeline.ml.stored import Stored
 
 Example = TypeVar("Example")
-SMALL = 2**20
-"""Bytes of an array file below which it is read at once."""
+Numbers = NDArray[Any] | Stored
 STRETCH = 2**16
 """Examples that are looked at together when a corpus is opened."""
 
@@ -42,9 +42,7 @@ class Split(Generic[Example]):
 class Sequences(Sequence[Tokens]):
     """Sequences of any lengths in one flat array, read from disk as they are asked for."""
 
-    def __init__(
-        self, ids: NDArray[np.int32], offsets: NDArray[np.int64], prompts: NDArray[np.int32], sizes: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, ids: Stored, offsets: Stored | range, prompts: Numbers, sizes: Numbers) -> None:
         """`ids` [tokens]; `offsets` [n + 1]; `prompts` [n] lengths of the prompts; `sizes` [n] bytes of text, or 0."""
         self.ids, self.offsets, self.prompts, self.sizes = ids, offsets, prompts, sizes
 
@@ -58,21 +56,21 @@ class Sequences(Sequence[Tokens]):
     def __getitem__(self, index: int | slice) -> Tokens | list[Tokens]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        ids = self.ids[self.offsets[index] : self.offsets[index + 1]]
+        ids = self.ids[int(self.offsets[index]) : int(self.offsets[index + 1])]
         return Tokens(ids, int(self.prompts[index]), int(self.sizes[index]))
 
 
 def read_blocks(folder: Path, name: str) -> Split[Tokens]:
     """The packed blocks `<name>.blocks.npy` [n, block]; every token but a block's first bears loss."""
-    blocks = _array(folder / f"{name}.blocks.npy")
+    blocks = Stored(folder / f"{name}.blocks.npy")
     count, length = blocks.shape
     examples = Sequences(
-        ids=blocks.reshape(-1),
-        offsets=np.arange(count + 1) * length,
+        ids=blocks,
+        offsets=range(0, len(blocks) + 1, length),
         prompts=np.broadcast_to(np.int32(1), count),
         sizes=np.broadcast_to(np.int64(0), count),
     )
-    return Split(examples, blocks.size, length)
+    return Split(examples, len(blocks), length)
 
 
 def read_sequences(folder: Path, name: str) -> Split[Tokens]:
@@ -80,19 +78,19 @@ def read_sequences(folder: Path, name: str) -> Split[Tokens]:
 
     Raises PipelineError for one without a prompt token to predict from, or without a label.
     """
-    offsets, prompts = _array(folder / f"{name}.offsets.npy"), _array(folder / f"{name}.prompt.npy")
+    offsets, prompts = Stored(folder / f"{name}.offsets.npy"), Stored(folder / f"{name}.prompt.npy")
     sizes = folder / f"{name}.bytes.npy"
     tokens, longest = _checked(offsets, prompts, f"{folder}/{name}")
     examples = Sequences(
-        ids=_array(folder / f"{name}.tokens.npy"),
+        ids=Stored(folder / f"{name}.tokens.npy"),
         offsets=offsets,
         prompts=prompts,
-        sizes=_array(sizes) if sizes.is_file() else np.broadcast_to(np.int64(0), len(prompts)),
+        sizes=Stored(sizes) if sizes.is_file() else np.broadcast_to(np.int64(0), len(prompts)),
     )
     return Split(examples, tokens, longest)
 
 
-def _checked(offsets: NDArray[np.int64], prompts: NDArray[np.int32], name: str) -> tuple[int, int]:
+def _checked(offsets: Numbers, prompts: Numbers, name: str) -> tuple[int, int]:
     """Tokens of all examples and of the longest, found a stretch at a time: memory does not grow with the corpus."""
     tokens = longest = 0
     for start in range(0, len(prompts), STRETCH):
@@ -106,9 +104,3 @@ def _checked(offsets: NDArray[np.int64], prompts: NDArray[np.int32], name: str) 
             )
         tokens, longest = tokens + int(lengths.sum()), max(longest, int(lengths.max()))
     return tokens, longest
-
-
-def _array(path: Path) -> NDArray[Any]:
-    """Mapped, not read, unless it is small: an empty array cannot be mapped."""
-    array: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size > SMALL else None, allow_pickle=False)
-    return array
