@@ -1,6 +1,7 @@
 """What a GPU reaches: `python benchmarks/gpu.py [CASE ...]` prints a line of JSON for each case.
 
-Cases: `correct` compares packed bf16-capable CUDA paths with the CPU in fp32; `full-1b`, `full-7b`, `lora-7b`, `cpo-7b`
+Cases: `correct` compares the padded groups of CUDA with the CPU in fp32, and the variable-length kernel with float32 attention in
+bf16; `full-1b`, `full-7b`, `lora-7b`, `cpo-7b`
 measure optimiser steps on random weights in the shape of Llamas. MFU counts 6 FLOPs a trained weight and token (4 where
 the weight is frozen) plus attention, against the device's own rate of a large bf16 matrix product.
 """
@@ -15,6 +16,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from alma_pipeline.ml import varlen
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.engine import Engine, adamw
 from alma_pipeline.ml.examples import Tokens
@@ -122,8 +124,13 @@ def flops(model: Any, tokens: int, labels: int) -> float:
 
 
 def correct() -> dict[str, Any]:
-    """Largest difference of loss and gradients between CUDA and CPU, both fp32, over the largest gradient."""
-    found: dict[str, Any] = {}
+    """Losses of CPU and CUDA, both fp32, and their gradients' difference as a share; the same share for the kernel in bf16."""
+    shape = torch.device("cuda", 0), torch.bfloat16
+    found: dict[str, Any] = {
+        f"varlen, {heads} heads to {key_heads}, window {window}": varlen.trial(*shape, heads, key_heads, 64, window)
+        for heads, key_heads in ((8, 8), (8, 2))
+        for window in (None, 4)
+    }
     for kind in ("sft", "cpo"):
         torch.manual_seed(0)
         on_cpu = objective_of(kind, make("tiny", "cpu", torch.float32), 4096)

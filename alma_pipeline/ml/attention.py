@@ -2,7 +2,8 @@
 
 Everything but attention works on a packed row as it is, without padding. Here the row is taken apart into its
 sequences, a few groups of similar lengths, and put together again. Causal attention on a right-padded group needs no
-mask: what a token may see lies before it. A token may stand in several sequences, as a pair's prompt does.
+mask: what a token may see lies before it. A token may stand in several sequences, as a pair's prompt does. On CUDA in
+16 bits one kernel takes them as they are, see `varlen`.
 """
 
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
+from alma_pipeline.ml import varlen
+from alma_pipeline.ml.layouts import Bounds
+
 NAME = "alma_packed"
 """Of the attention function, as transformers knows it."""
-NO_MASK = (1, 1, 1, 1)
-"""Shape of the stand-in for a mask: a model takes four dimensions for a finished mask and builds none of its own."""
 
 
 def packed_attention(
@@ -32,6 +34,8 @@ def packed_attention(
     *,
     sequences: tuple[Tensor, ...] | None = None,
     places: Tensor | None = None,
+    bounds: Bounds | None = None,
+    keys: Tensor | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -41,7 +45,8 @@ def packed_attention(
 
     `sequences` holds [n, length] groups of indices into the row, anything after a sequence's end; `places` [tokens]
     says where in the flattened groups each token's output stands. Without `places` the one group is the row itself, as
-    for blocks of one length, and nothing is copied. Without `sequences` this is transformers' own attention.
+    for blocks of one length, and nothing is copied. `bounds` and `keys` (see `layouts`) say the same to a kernel that
+    takes sequences of any lengths, where there is one (`varlen`). Without `sequences` this is transformers' own attention.
     Raises NotImplementedError for what changes attention and is not known here.
     """
     if sequences is None:
@@ -52,6 +57,8 @@ def packed_attention(
     if unknown or query.shape[0] != 1:
         raise NotImplementedError(f"packed attention knows one row at a time and no {unknown}")
     row = [states[0].transpose(0, 1) for states in (query, key, value)]
+    if bounds is not None and varlen.is_right(row[0], row[1], sliding_window, dropout):
+        return varlen.attend(row, bounds, keys, scaling, sliding_window)[None], None
     outputs = []
     for group in sequences:
         taken = row if places is None else [states.index_select(0, group.flatten()) for states in row]

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alma_pipeline.ml.objective import Batch
+Batch = dict[str, Any]
+"""Tensors, and dictionaries and tuples of them and of numbers."""
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -19,7 +20,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
         coming = ahead.submit(_next_pinned, batches)
         while (batch := coming.result()) is not None:
             coming = ahead.submit(_next_pinned, batches)
-            yield _moved(batch, device)
+            yield moved(batch, device)
 
 
 def _next_pinned(batches: Iterator[Batch]) -> Batch | None:
@@ -28,13 +29,16 @@ def _next_pinned(batches: Iterator[Batch]) -> Batch | None:
     return batch and _each(batch, Tensor.pin_memory)
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    moved: Batch = _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
-    return moved
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on `device`."""
+    found: Batch = _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    return found
 
 
 def _each(value: Any, change: Any) -> Any:
-    """`value` with every tensor in it changed."""
+    """`value` with every tensor in it changed; numbers stay."""
+    if isinstance(value, int):
+        return value
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):

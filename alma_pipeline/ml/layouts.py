@@ -16,11 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alma_pipeline.ml.attention import NO_MASK
 from alma_pipeline.ml.batches import cuts
 
 GROUP_TOKENS = 64
 """What one more group costs in attention, in tokens of padding (our choice: a call is some 0.1 ms)."""
+
+
+NO_MASK = (1, 1, 1, 1)
+"""Shape of the stand-in for a mask: a model takes four dimensions for a finished mask and builds none of its own."""
+Bounds = tuple[Tensor, Tensor, int]
+"""Of n sequences in a row: [n + 1] int32 where their queries begin and end, [n + 1] their keys, and the longest's keys."""
 
 
 class Item(NamedTuple):
@@ -34,7 +39,7 @@ class Item(NamedTuple):
 class Rows(NamedTuple):
     """The rows of a micro-batch on the CPU, and where their labels are predicted."""
 
-    inputs: dict[str, Tensor | tuple[Tensor, ...]]
+    inputs: dict[str, Tensor | tuple[Tensor, ...] | Bounds]
     """The model's own arguments."""
     positions: Tensor
     """[labels] indices of the flattened hidden states."""
@@ -44,13 +49,17 @@ class Rows(NamedTuple):
 
 def packed(items: Sequence[Item]) -> Rows:
     """All items in one row `input_ids` [1, tokens]; for no items one token that nothing is predicted from."""
-    ids, positions, sequences, predicted, start = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [], [np.zeros(0, np.int64)], 0
+    ids, positions, predicted = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    sequences: list[NDArray[np.int64]] = []
+    queries: list[int] = []
+    start = 0
     for prompt, answers in items:
         stem = np.arange(start, start + len(prompt))
         start += len(prompt)
         ids.append(prompt)
         positions.append(np.arange(len(prompt)))
-        for answer in answers:
+        for number, answer in enumerate(answers):
+            queries.append(len(answer) + (0 if number else len(prompt)))
             places = np.concatenate([stem, np.arange(start, start + len(answer))])
             start += len(answer)
             ids.append(answer)
@@ -58,15 +67,19 @@ def packed(items: Sequence[Item]) -> Rows:
             sequences.append(places)
             predicted.append(places[len(prompt) - 1 : -1])
     if not items:
-        ids, positions, sequences = [np.zeros(1, np.int32)], [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
+        ids, positions, sequences, queries = [np.zeros(1, np.int32)], [np.zeros(1, np.int64)], [np.zeros(1, np.int64)], [1]
     row, at = np.concatenate(ids)[None], np.concatenate(positions)[None]
     groups, places = _groups(sequences, row.size)
-    inputs: dict[str, Tensor | tuple[Tensor, ...]] = {
+    keys = np.concatenate(sequences)
+    inputs: dict[str, Tensor | tuple[Tensor, ...] | Bounds] = {
         "input_ids": _tensor(row),
         "position_ids": _tensor(at),
         "attention_mask": torch.zeros(NO_MASK),
         "sequences": tuple(map(_tensor, groups)),
+        "bounds": (_bounds(queries), _bounds(list(map(len, sequences))), max(map(len, sequences))),
     }
+    if len(keys) > row.size:
+        inputs["keys"] = _tensor(keys)
     # Sequences of one length in a row of their own order need no taking apart.
     if len(groups) > 1 or not np.array_equal(groups[0].ravel(), np.arange(row.size)):
         inputs["places"] = _tensor(places)
@@ -85,7 +98,7 @@ def padded(items: Sequence[Item]) -> Rows:
         ids[row, :end] = np.concatenate([prompt, answer])
         real[row, :end] = 1
         predicted.append(row * width + np.arange(len(prompt) - 1, end - 1))
-    inputs: dict[str, Tensor | tuple[Tensor, ...]] = {"input_ids": _tensor(ids)}
+    inputs: dict[str, Tensor | tuple[Tensor, ...] | Bounds] = {"input_ids": _tensor(ids)}
     if answers and not real.all():
         inputs["attention_mask"] = _tensor(real)
     return Rows(inputs, _tensor(np.concatenate(predicted)), _labels(items))
@@ -105,6 +118,10 @@ def _groups(sequences: Sequence[NDArray[np.int64]], tokens: int) -> tuple[list[N
         groups.append(group)
         start += group.size
     return groups, places
+
+
+def _bounds(sizes: list[int]) -> Tensor:
+    return torch.from_numpy(np.cumsum([0, *sizes], dtype=np.int32))
 
 
 def _labels(items: Sequence[Item]) -> Tensor:

@@ -8,21 +8,20 @@ split. The language-model objective below is the one of `mono`, `parallel` and `
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from alma_pipeline.ml.batches import packed_batches, padded_batches
 from alma_pipeline.ml.examples import Tokens
+from alma_pipeline.ml.feeding import Batch
 from alma_pipeline.ml.layouts import Item
 from alma_pipeline.ml.logprobs import causal_model, chunks_for, label_logprobs
 from alma_pipeline.ml.packing import LAYOUTS, choose
 
 Example = TypeVar("Example")
 Norms = TypeVar("Norms")
-Batch = dict[str, Any]
-"""Tensors on the CPU, and dictionaries and tuples of them."""
 
 
 class Objective(nn.Module, ABC, Generic[Example, Norms]):

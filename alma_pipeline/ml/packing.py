@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alma_pipeline.ml.attention import install
+from alma_pipeline.ml.feeding import moved
 from alma_pipeline.ml.layouts import Item, Rows, packed, padded
 from alma_pipeline.ml.logprobs import causal_model, hidden_states
 
@@ -60,8 +61,4 @@ def _is_right(model: nn.Module, items: list[Item]) -> bool:
 def _states(model: nn.Module, rows: Rows) -> Tensor:
     """[labels, hidden] states that predict the labels, wherever the model is."""
     device = next(model.parameters()).device
-    inputs = {
-        name: tuple(group.to(device) for group in value) if isinstance(value, tuple) else value.to(device)
-        for name, value in rows.inputs.items()
-    }
-    return hidden_states(model, inputs).flatten(0, 1).index_select(0, rows.positions.to(device)).float()
+    return hidden_states(model, moved(rows.inputs, device)).flatten(0, 1).index_select(0, rows.positions.to(device)).float()

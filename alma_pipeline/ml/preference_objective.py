@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from alma_pipeline.ml.examples import Split
+from alma_pipeline.ml.feeding import Batch
 from alma_pipeline.ml.layouts import Item
-from alma_pipeline.ml.objective import Batch, Objective
+from alma_pipeline.ml.objective import Objective
 from alma_pipeline.ml.pairs import Pair
 from alma_pipeline.ml.preference import WITH_REFERENCE, Norms, Sums, Terms, loss_share, means, statistics
 
