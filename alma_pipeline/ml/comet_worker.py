@@ -19,6 +19,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,24 @@ def scores(model: Any, segments: list[dict[str, Any]], batch: int, joint: bool) 
     """Scores of segments, batched as they come: whoever sends them puts like lengths together."""
     import torch
 
+    batches = [segments[start : start + batch] for start in range(0, len(segments), batch)]
     with torch.inference_mode():
-        for start in range(0, len(segments), batch):
-            rows = segments[start : start + batch]
-            inputs = model.prepare_for_inference([{part: row[part] for part in PARTS if part in row} for row in rows])
-            inputs = model.transfer_batch_to_device(inputs, model.device, 0)
-            found = model.predict_step(inputs)["scores"].float().tolist()
+        for rows, inputs in zip(batches, _ahead(model, batches), strict=True):
+            found = model.predict_step(model.transfer_batch_to_device(inputs, model.device, 0))["scores"].float().tolist()
+            full = _widest(inputs) >= model.encoder.max_positions - 2  # otherwise nothing was cut, and nothing is counted twice
             for row, score in zip(rows, found, strict=True):
-                yield {"id": row["id"], "score": score, "cut": cut(model.encoder, row, joint)}
+                yield {"id": row["id"], "score": score, "cut": full and cut(model.encoder, row, joint)}
+
+
+def _ahead(model: Any, batches: list[list[dict[str, Any]]]) -> Iterator[Any]:
+    """The model's inputs of each batch; those of the next are made while the model computes."""
+    parts = ([{part: row[part] for part in PARTS if part in row} for row in rows] for rows in batches)
+    with ThreadPoolExecutor(max_workers=1) as maker:
+        coming = maker.submit(model.prepare_for_inference, next(parts))
+        for rows in parts:
+            ready, coming = coming.result(), maker.submit(model.prepare_for_inference, rows)
+            yield ready
+        yield coming.result()
 
 
 def cut(encoder: Any, row: dict[str, Any], joint: bool) -> bool:
@@ -117,6 +128,13 @@ def cut(encoder: Any, row: dict[str, Any], joint: bool) -> bool:
         return True
     special = 1 + len(parts) * encoder.size_separator
     return joint and sum(length - 2 for length in lengths) > encoder.max_positions - special
+
+
+def _widest(inputs: Any) -> int:
+    """Pieces of the longest sequence among a model's inputs, which are tensors in dictionaries and sequences."""
+    if isinstance(inputs, (dict, list, tuple)):
+        return max(map(_widest, inputs.values() if isinstance(inputs, dict) else inputs), default=0)
+    return int(inputs.shape[1]) if getattr(inputs, "ndim", 0) == 2 else 0
 
 
 def _options() -> argparse.ArgumentParser:
