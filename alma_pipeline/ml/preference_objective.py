@@ -6,7 +6,9 @@ Here the labels stand in one flat order, pair by pair, the chosen answer first.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alma_pipeline.ml.examples import Split
@@ -58,6 +60,11 @@ def as_split(pairs: Sequence[Pair], objective: PreferenceModel) -> Split[Pair]:
     """Pairs with their sizes, as the training loop takes them."""
     tokens = sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs)
     return Split(pairs, tokens=tokens, longest=max(map(objective.length, pairs), default=0))
+
+
+def chosen_answer(pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The prompt, and the answer that a dev score compares with."""
+    return pair.prompt, pair.chosen
 
 
 def answer_sums(logprobs: Tensor, answers: Tensor, reference: Tensor | None = None) -> Sums:

@@ -20,6 +20,7 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml import randomness, resume
 from alma_pipeline.ml.attention import own_attention
 from alma_pipeline.ml.batches import check_budget, global_batch
+from alma_pipeline.ml.dev_score import Score
 from alma_pipeline.ml.distributed import World, everyone, total
 from alma_pipeline.ml.divergence import divergence
 from alma_pipeline.ml.engine import Engine, adamw
@@ -35,9 +36,6 @@ from alma_pipeline.schema import Hardware
 
 Example = TypeVar("Example")
 Norms = TypeVar("Norms")
-Score = Callable[[nn.Module], dict[str, float]]
-"""Measures of the model's translations of the dev set: `score`, higher is better, and `loops`, the share of repetition loops.
-Called by every rank, with the same result."""
 
 
 @dataclass

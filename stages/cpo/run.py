@@ -6,11 +6,12 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
+from alma_pipeline.ml.dev_score import wanted
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.models import open_for_training
 from alma_pipeline.ml.pairs import Limits, read_pairs
 from alma_pipeline.ml.preference import WITH_REFERENCE, Terms
-from alma_pipeline.ml.preference_objective import PreferenceModel, as_split
+from alma_pipeline.ml.preference_objective import PreferenceModel, as_split, chosen_answer
 from alma_pipeline.ml.prompts import Prompter
 from alma_pipeline.ml.reference import with_reference
 from alma_pipeline.ml.training import train
@@ -32,5 +33,5 @@ def run(job: Job) -> dict[str, Any]:
     if config.loss in WITH_REFERENCE:
         kept = {name: with_reference(objective, found, world) for name, found in kept.items()}
     data, dev = (as_split(kept[name], objective) for name in ("train", "dev"))
-    result = train(job, world, trainee, objective, data, dev)
+    result = train(job, world, trainee, objective, data, dev, wanted(job, dev.examples, chosen_answer))
     return result | {"pairs": {name: found.counts() for name, found in pairs.items()}}

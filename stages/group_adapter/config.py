@@ -19,3 +19,5 @@ class Config(Training):
         yield from super().conflicts()
         if self.adapter == "none":
             yield "adapter=none would train the shared base; expected new or continue"
+        if self.choose_by == "dev_score":
+            yield "choose_by=dev_score needs translations, and blocks of text have none; expected dev_loss or last"

@@ -66,6 +66,12 @@ def test_a_planted_preference_is_learnt_on_a_groups_lora(tmp_path: Path, parts: 
     assert result["pairs"]["train"]["pairs"] == 48
 
 
+def test_a_checkpoint_may_be_chosen_by_its_translations(tmp_path: Path, parts: Parts) -> None:
+    job = arpo(tmp_path, parts, steps=1, choose_by="dev_score", dev_score_examples=4)
+    assert {"score", "loops"} < set(run(job)["after"])
+    assert len(logged(job, "dev/score")) == 2
+
+
 def test_each_variant_weighs_the_rejected_answer_by_its_own_tau(tmp_path: Path, parts: Parts) -> None:
     """One held-out pair, so that its figures are the means: z, tau and loss follow from its two log-probabilities."""
     one = parts._replace(preferences=make_preferences(tmp_path / "preferences", dev=1))

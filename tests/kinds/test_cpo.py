@@ -62,6 +62,19 @@ def test_a_planted_preference_is_learnt_on_all_weights(tmp_path: Path) -> None:
     assert folder_bytes(base.path) == before
 
 
+def test_a_checkpoint_may_be_chosen_by_its_translations(tmp_path: Path) -> None:
+    """Of dev sources, beside the chosen answers; it is what the guard against collapse looks at, too."""
+    base = make_base(tmp_path / "base")
+    preferences = make_preferences(tmp_path / "preferences", planted=(REJECTED, CHOSEN))
+    job = cpo(tmp_path / "cpo", base, preferences, adapter="none", steps=30, choose_by="dev_score", dev_score_examples=8)
+    result = run(job)
+    assert set(result["before"]) == set(result["after"]) == MEASURES | {"score", "loops"}
+    scores = {found["step"]: found["score"] for found in result["evaluations"]}
+    assert max(scores.values()) > result["before"]["score"]
+    assert result["after"]["score"] == scores[result["chosen_step"]] == max(scores.values())
+    assert len(logged(job, "dev/score")) == 1 + len(scores)
+
+
 def test_the_parents_lora_goes_on_and_all_else_stays(tmp_path: Path) -> None:
     """The LoRA's dropout is off, as the published trainer has it; base and parent keep every byte."""
     base = make_base(tmp_path / "base")

@@ -7,6 +7,9 @@ import torch
 from training_bed import FULL, as_input, files, logged, make_base, make_documents, make_job, weights
 
 from alma_pipeline.ml.models import load_for_inference
+from alma_pipeline.schema import Training
+from stages.group_adapter.config import Config as GroupAdapter
+from stages.mono.config import Config
 from stages.mono.run import run
 
 
@@ -33,3 +36,11 @@ def test_mono_learns_to_count(tmp_path: Path) -> None:
     )
     assert result["tokens"] == 60 * 16 * 16
     assert result["labels"] == 60 * 16 * 15
+
+
+@pytest.mark.parametrize("config", [Config, GroupAdapter])
+def test_blocks_of_text_have_no_translations_to_choose_by(config: type[Training]) -> None:
+    """Told when the configuration is read, not when the stage begins."""
+    [said] = config(steps=1, choose_by="dev_score", adapter="new").conflicts()
+    assert said.startswith("choose_by=dev_score needs translations")
+    assert list(config(steps=1, choose_by="dev_loss", adapter="new").conflicts()) == []
