@@ -4,8 +4,8 @@
 
 MODEL_FOLDER is a Hugging Face folder, PAIRS.json one array (or JSON lines) of {"translation": {"de": ..., "en": ...}}.
 Every way has a process of its own with the same model, threads, sentences and settings; the parent lets them decode in
-turn. An untuned model does not stop after a translation, so that every way ends an output at a line break, where ALMA's
-script cuts it too (run_llmmt.py, clean_outputstring).
+turn. A trained model ends a translation by itself (`--end eos`). An untuned one does not, so that by default every way
+ends an output at a line break, where ALMA's script cuts it too (run_llmmt.py, clean_outputstring).
 """
 
 import argparse
@@ -83,20 +83,21 @@ def _generate(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, lim
 def work(way: str, arguments: argparse.Namespace, pipe: Connection) -> None:
     """One process: load, then decode at every call of the parent."""
     torch.set_num_threads(arguments.threads)
+    name, _, budget = way.partition("@")
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    end = tokenizer.encode("\n", add_special_tokens=False)[-1]
-    limits = Limits(max_new_tokens=arguments.max_new_tokens, decode_tokens=BUDGET, eos=end, pad=pad)
+    end = tokenizer.eos_token_id if arguments.end == "eos" else tokenizer.encode("\n", add_special_tokens=False)[-1]
+    limits = Limits(max_new_tokens=arguments.max_new_tokens, decode_tokens=int(budget or BUDGET), eos=end, pad=pad)
     prompts = read_prompts(arguments, tokenizer)
     held = psutil.Process().memory_info().rss
-    WAYS[way](model, prompts[:1], replace(limits, max_new_tokens=2))  # first-time costs
+    WAYS[name](model, prompts[:1], replace(limits, max_new_tokens=2))  # first-time costs
     while pipe.recv():
         peak, over = [0], threading.Event()
         watch = threading.Thread(target=_watch, args=(peak, over))
         watch.start()
         began = time.perf_counter()
-        outputs = WAYS[way](model, prompts, limits)
+        outputs = WAYS[name](model, prompts, limits)
         seconds = time.perf_counter() - began
         over.set()
         watch.join()
@@ -139,18 +140,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Report]]:
     return found
 
 
-def show(found: dict[str, list[Report]], sentences: int) -> None:
+def show(found: dict[str, list[Report]], arguments: argparse.Namespace) -> None:
     """The table: medians, ratio to the first way, peak memory, outputs equal to one sentence at a time."""
+    sentences = arguments.sentences
     medians = {way: statistics.median(report.seconds for report in reports) for way, reports in found.items()}
     first, reference = next(iter(medians)), found.get("single", next(iter(found.values())))[0].outputs
-    print(f"\n{'way':8} {'s':>8} {'range':>15} {'sentences/s':>12} {'ratio':>6} {'peak MB':>8} {'equal':>9}  output tokens")
+    print(
+        f"\n{'way':12} {'s':>8} {'range':>15} {'sentences/s':>12} {'ratio':>6} {'peak MB':>8} {'equal':>9} {'ended':>6}  tokens"
+    )
     for way, reports in found.items():
         seconds = [report.seconds for report in reports]
         memory = max(report.memory for report in reports) / 1e6
         equal = sum(ours == theirs for ours, theirs in zip(reports[0].outputs, reference, strict=True))
+        ended = sum(len(output) < arguments.max_new_tokens for output in reports[0].outputs)
         print(
-            f"{way:8} {medians[way]:8.1f} {min(seconds):7.1f}-{max(seconds):<7.1f} {sentences / medians[way]:12.3f} "
-            f"{medians[first] / medians[way]:6.2f} {memory:8.0f} {equal:4}/{sentences:<4}  "
+            f"{way:12} {medians[way]:8.1f} {min(seconds):7.1f}-{max(seconds):<7.1f} {sentences / medians[way]:12.3f} "
+            f"{medians[first] / medians[way]:6.2f} {memory:8.0f} {equal:4}/{sentences:<4} {ended:6}  "
             f"{sum(map(len, reports[0].outputs))}"
         )
 
@@ -163,9 +168,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--max-new-tokens", type=int, default=256, help="256 as in evals/*.sh")
-    parser.add_argument("--ways", default="alma,single,ours", help="which, and in which turn; ratios are to the first")
+    parser.add_argument("--end", choices=["line", "eos"], default="line", help="what ends an output")
+    parser.add_argument(
+        "--ways",
+        default="alma,single,ours",
+        help="which, and in which turn; ratios are to the first; ours@1024 has batches of 1,024 tokens",
+    )
     arguments = parser.parse_args()
-    show(measure(arguments), arguments.sentences)
+    show(measure(arguments), arguments)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def prepare(job: Job, times: int) -> dict[str, float]:
     seconds, tokens = 0.0, 0
     for number in range(times + 1):
         again = dataclasses.replace(job, work=f"{job.work}-{number}")
+        shutil.rmtree(again.work, ignore_errors=True)  # of a run that was broken off
         again.out.mkdir(parents=True)
         start = time.perf_counter()
         tokens = run(again)["counts"]["train_tokens"]

@@ -5,7 +5,7 @@
 It runs under the Python of COMET's own environment, which none of this project's packages share: it imports the standard
 library, torch and comet, nothing else. `neural` is the other end.
 
-Out: {"model", "revision", "reference", "comet"} once the model is found and before it is loaded.
+Out: {"model", "revision", "reference", "joint", "comet"} once the model is found and before it is loaded.
 In:  {"id", "src", "mt"} and, where `reference` says so, "ref", a line each; then {"end": how many}.
 Out: {"id", "score", "cut"} as each batch is done, batches being what came in a row; at last {"done": how many}.
 Anything that goes wrong is {"error": what, "kind": ...} and exit code 1. Without the end line nothing is scored: whoever
@@ -46,11 +46,12 @@ def serve(options: argparse.Namespace, say: Callable[[dict[str, Any]], None]) ->
     checkpoint, revision = located(options.model, options.revision)
     kind = _kind(checkpoint)
     reference = kind in REFERENCED or (kind in WHOLE and not options.without_reference)
-    say({"model": options.model, "revision": revision, "reference": reference, "comet": _version()})
+    joint = kind in WHOLE
+    say({"model": options.model, "revision": revision, "reference": reference, "joint": joint, "comet": _version()})
     segments = received()
     if segments:
         model = loaded(checkpoint, options.precision, options.device)
-        for line in scores(model, segments, options.batch, joint=kind in WHOLE):
+        for line in scores(model, segments, options.batch, joint):
             say(line)
     say({"done": len(segments)})
 

@@ -61,6 +61,7 @@ class Worker:
             self.close()
             raise
         self.reference: bool = greeting["reference"]
+        self.joint: bool = greeting["joint"]
         self.signature = "|".join(
             [
                 f"{metric.model}@{greeting['revision']}" if "sha256:" not in greeting["revision"] else greeting["revision"],
@@ -122,7 +123,7 @@ def score(metric: Neural, segments: Sequence[Segment], hardware: Hardware, cache
         keys = [key(worker.signature, *_parts(segment, worker.reference)) for segment in segments]
         distinct = dict(zip(keys, segments, strict=True))
         known = cache.find(distinct)
-        batches = [batch for batch in _batches(distinct, hardware.comet_batch) if not set(batch) <= set(known)]
+        batches = [batch for batch in _batches(distinct, hardware.comet_batch, worker.joint) if not set(batch) <= set(known)]
         rows = [_row(name, distinct[name], worker.reference) for batch in batches for name in batch]
         missing = {row["id"] for row in rows} - set(known)
         done = len(distinct) - len(missing)
@@ -143,12 +144,16 @@ def _parts(segment: Segment, reference: bool) -> tuple[str, str, str | None]:
     return segment.source, segment.hypothesis, segment.reference if reference else None
 
 
-def _batches(distinct: dict[str, Segment], size: int) -> list[list[str]]:
-    """Keys in batches of like lengths, the longest first: what does not fit into memory fails at once."""
+def _batches(distinct: dict[str, Segment], size: int, joint: bool) -> list[list[str]]:
+    """Keys in batches of like lengths, the longest first: what does not fit into memory fails at once.
 
-    def longest(name: str) -> tuple[int, str]:
+    A model that reads all parts as one sequence pads to the longest sum (`joint`), any other to the longest part.
+    """
+
+    def longest(name: str) -> tuple[int, int, str]:
         segment = distinct[name]
-        return -len(segment.source) - len(segment.hypothesis) - len(segment.reference or ""), name
+        sizes = [len(segment.source), len(segment.hypothesis), len(segment.reference or "")]
+        return -max(sizes) * (not joint), -sum(sizes), name
 
     ordered = sorted(distinct, key=longest)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]

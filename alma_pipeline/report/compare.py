@@ -55,9 +55,9 @@ def main(root: Path, names: list[str], significance: str = "") -> int:
         for board in boards(list(pair), tests):
             show(screen, board, AGAINST)
     tests.keep()
+    several = any(len(system.seeds) > 1 for pair in found for system in pair)
     screen.say(
-        f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; "
-        f"≈ may be chance ({method(tests.test)}; Welch's t-test across seeds)",
+        f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({method(tests.test, several)})",
         "dim",
     )
     return 0

@@ -96,7 +96,7 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         done=len(job.records),
         nodes=len(job.plan.steps),
         seeds=max(len(system.seeds) for system in found),
-        method=method(tests.test),
+        method=method(tests.test, several_seeds=any(len(system.seeds) > 1 for system in found)),
         picture=picture(job, _mean_scores(job)),
         systems=found,
         boards=found_boards,

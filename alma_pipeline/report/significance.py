@@ -27,14 +27,19 @@ class Chance:
     """Of a neural metric: the share of comet-compare's resamples (0 to 1) in which the system's mean is the higher one."""
 
 
-def method(test: str) -> str:
-    """What a table says of how its differences were tested."""
+def method(test: str, several_seeds: bool) -> str:
+    """What a table says of how its differences were tested; `several_seeds`: of any system in it."""
     names = {
         BOOTSTRAP: "paired bootstrap resampling with {} samples",
         RANDOMISATION: "paired approximate randomisation with {} trials",
     }
     neural = "paired t-test over segments for neural metrics, beside the share of comet-compare's resamples that the system wins"
-    return f"{names[test].format(SAMPLES[test])}, as sacrebleu does it; {neural}"
+    one_seed = f"{names[test].format(SAMPLES[test])}, as sacrebleu does it; {neural}"
+    return (
+        f"Welch's t-test across seeds where a system has several, ± their standard deviation; else {one_seed}"
+        if several_seeds
+        else one_seed
+    )
 
 
 class PairedTests:

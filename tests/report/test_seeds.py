@@ -1,0 +1,49 @@
+"""A report over seeds: every place that says how differences were tested names the test across seeds."""
+
+import re
+from pathlib import Path
+
+import pytest
+from report_bed import finish
+
+from alma_pipeline.report import compare, page, paper
+from alma_pipeline.report.content import content
+from alma_pipeline.report.request import gather
+from alma_pipeline.store import Store
+
+WORDS = ["stage=parallel", "data.languages=[de,zh]", "tracking=none"]
+WELCH = "Welch's t-test across seeds where a system has several, ± their standard deviation"
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("seeds") / "store")
+    for seed in (1, 2, 3):
+        finish(store, "stage=parallel", f"seed={seed}")
+    return Store(store.root)
+
+
+def test_page_and_papers_name_the_test_across_seeds(seeded: Store) -> None:
+    words = [*WORDS, "seed=1,2"]
+    told = content(words, gather(words, seeded), seeded)
+    assert told.seeds == 2
+    assert told.method.startswith(WELCH)
+    assert WELCH in paper.markdown(told)
+    assert "Welch" in paper.latex(told)
+    html = " ".join(re.sub(r"<[^>]+>", "", page.render(told)).replace("&#39;", "'").split())
+    assert html.count(WELCH) == 2, "above the scores, and at the foot"
+
+
+def test_one_seed_is_resampled(seeded: Store) -> None:
+    words = [*WORDS, "seed=1"]
+    told = content(words, gather(words, seeded), seeded)
+    assert told.method.startswith("paired bootstrap resampling")
+    assert "Welch" not in paper.markdown(told) + page.render(told)
+
+
+def test_compare_names_it_where_a_side_has_several(seeded: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    words = " ".join(WORDS[1:])
+    compare.main(seeded.root, [f"stage=parallel seed=3 {words}", f"stage=parallel seed=1,2 {words}"], "")
+    assert "Welch's t-test across seeds" in " ".join(capsys.readouterr().out.split())
+    compare.main(seeded.root, [f"stage=parallel seed=3 {words}", f"stage=parallel seed=1 {words}"], "")
+    assert "Welch" not in capsys.readouterr().out
