@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import deepspeed
 import torch
@@ -17,24 +18,28 @@ from torch import Tensor
 from training_bed import make_job
 
 from alma_pipeline.job import Input, Job
+from alma_pipeline.ml import logprobs
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.engine import Engine
 from alma_pipeline.ml.examples import read_sequences
 from alma_pipeline.ml.models import open_for_training
 from alma_pipeline.ml.objective import LanguageModel
 from alma_pipeline.ml.pairs import Pair
-from alma_pipeline.ml.preference import Terms
+from alma_pipeline.ml.preference import Terms, paper_tau
 from alma_pipeline.ml.preference_objective import PreferenceModel
 from alma_pipeline.ml.training import accumulate
 
-BUDGETS = {"parallel": (24, 64, 4096), "cpo": (28, 64, 4096)}
+BUDGETS = {"parallel": (24, 64, 4096), "cpo": (28, 64, 4096), "arpo": (28, 4096), "dpo": (28, 4096)}
 """Row budgets of each loss that cut 16 examples into many micro-batches, a few, and one."""
+ADAPTERS, ZERO_STAGES = ("none", "new"), range(4)
+HELD = 2000
+"""Logits at once: those of the smallest budget's rows, while larger budgets take them in pieces."""
 
 
 def cases() -> Iterator[tuple[str, str, int, int]]:
     """Loss, adapter, ZeRO stage, budget."""
-    for loss, adapter, zero_stage in itertools.product(BUDGETS, ("none", "new"), range(4)):
-        for budget in BUDGETS[loss]:
+    for (loss, budgets), adapter, zero_stage in itertools.product(BUDGETS.items(), ADAPTERS, ZERO_STAGES):
+        for budget in budgets:
             yield loss, adapter, zero_stage, budget
 
 
@@ -48,7 +53,8 @@ def main(folder: Path) -> None:
 def objective_of(loss: str, model: torch.nn.Module, budget: int) -> Any:
     if loss == "parallel":
         return LanguageModel(model, budget)
-    return PreferenceModel(model, budget, Terms(beta=0.3, nll_weight=0.8, nll_norm="token"))
+    tau, name = (paper_tau(1.5, gradient=True) if loss == "arpo" else None), ("dpo" if loss == "dpo" else "cpo")
+    return PreferenceModel(model, budget, Terms(beta=0.3, nll_weight=0.8, nll_norm="token", tau=tau, loss=name))
 
 
 def examples_of(loss: str, corpus: Path) -> list[Any]:
@@ -57,7 +63,8 @@ def examples_of(loss: str, corpus: Path) -> list[Any]:
     if loss == "parallel":
         return examples
     answers = [example.ids[example.prompt :] for example in examples]
-    return [Pair(e.ids[: e.prompt], answers[place], answers[place - 1]) for place, e in enumerate(examples)]
+    references = [(-9.0 - place, -11.0 + place) for place in range(len(examples))]  # dpo alone looks at them
+    return [Pair(e.ids[: e.prompt], answers[i], answers[i - 1], references[i]) for i, e in enumerate(examples)]
 
 
 def job_of(folder: Path, name: str, adapter: str, **hardware: Any) -> Job:
@@ -69,6 +76,7 @@ def job_of(folder: Path, name: str, adapter: str, **hardware: Any) -> Job:
     return make_job(folder / name, "parallel", inputs, hardware, adapter=adapter, clip=0.0)
 
 
+@mock.patch.object(logprobs, "WHOLE_LOGITS", HELD)
 def gradient(folder: Path, loss: str, adapter: str, zero_stage: int, budget: int) -> dict[str, Tensor]:
     """The difference that a step of plain SGD at rate 1 makes, and `grad_norm`; the same on every rank."""
     processes = {"devices": int(os.environ["WORLD_SIZE"]), "launcher": "torchrun"} if "WORLD_SIZE" in os.environ else {}

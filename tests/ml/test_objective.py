@@ -9,12 +9,19 @@ from torch import Tensor, nn
 from training_bed import VOCABULARY
 from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
+from alma_pipeline.ml import logprobs
 from alma_pipeline.ml.batches import packed_batches
 from alma_pipeline.ml.examples import Tokens
-from alma_pipeline.ml.logprobs import WHOLE_LOGITS, chunks_for
 from alma_pipeline.ml.objective import LanguageModel
 
-FEW, MANY = 64, WHOLE_LOGITS  # row budgets that ask for one piece of logits, and for eight
+FEW = 64
+
+
+@pytest.fixture(params=[logprobs.WHOLE_LOGITS, 8 * VOCABULARY], ids=["whole logits", "of eight labels at a time"])
+def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many logits are in memory at once."""
+    monkeypatch.setattr(logprobs, "WHOLE_LOGITS", request.param)
+    return int(request.param)
 
 
 def llama() -> LlamaForCausalLM:
@@ -83,16 +90,16 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("row_tokens", [FEW, MANY])
 @pytest.mark.parametrize("make", [llama, opt, bloom])
-def test_loss_and_gradient_are_hugging_faces(make: type[nn.Module], row_tokens: int) -> None:
+def test_loss_and_gradient_are_hugging_faces(make: type[nn.Module], held: int) -> None:
     """B57, B58: prompts and padding bear no loss, the end token does."""
     model, batch = make(), examples()
     their = their_loss(model, batch)
     their.backward()
     expected = gradients(model)
-    objective = LanguageModel(model, row_tokens)
+    objective = LanguageModel(model, FEW)
     assert objective.layout == ("padded" if make is bloom else "packed")
+    assert objective.chunks == (1 if held == 2**25 else 8)
     loss, sums = objective(objective.collate(batch), objective.norms(batch))
     loss.backward()
     assert loss.item() == pytest.approx(their.item(), rel=1e-6)
@@ -101,12 +108,11 @@ def test_loss_and_gradient_are_hugging_faces(make: type[nn.Module], row_tokens: 
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("row_tokens", [FEW, MANY])
 @pytest.mark.parametrize(("budget", "ranks"), [(24, 1), (24, 3), (48, 2), (64, 1), (4096, 1), (4096, 5)])
-def test_shares_of_any_split_add_up(budget: int, ranks: int, row_tokens: int) -> None:
+def test_shares_of_any_split_add_up(budget: int, ranks: int, held: int) -> None:
     """B53"""
     model, batch = llama(), examples()
-    objective = LanguageModel(model, row_tokens)
+    objective = LanguageModel(model, FEW)
     norms = objective.norms(batch)
     whole, _ = objective(objective.collate(batch), norms)
     whole.backward()
@@ -122,11 +128,10 @@ def test_shares_of_any_split_add_up(budget: int, ranks: int, row_tokens: int) ->
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("row_tokens", [FEW, MANY])
 @pytest.mark.parametrize("make", [llama, opt, bloom])
-def test_empty_micro_batch_touches_every_parameter_with_nothing(make: type[nn.Module], row_tokens: int) -> None:
+def test_empty_micro_batch_touches_every_parameter_with_nothing(make: type[nn.Module], held: int) -> None:
     model = make()
-    objective = LanguageModel(model, row_tokens)
+    objective = LanguageModel(model, FEW)
     loss, sums = objective(objective.collate([]), 7)
     loss.backward()
     assert loss.item() == 0
@@ -150,4 +155,4 @@ def test_measures() -> None:
 
 
 def test_number_of_pieces_depends_on_the_budget_alone() -> None:
-    assert [chunks_for(4096, 2000), chunks_for(4096, 32000)] == [1, 8]
+    assert [logprobs.chunks_for(4096, 2000), logprobs.chunks_for(4096, 32000)] == [1, 8]

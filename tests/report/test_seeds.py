@@ -1,7 +1,6 @@
 """A report over seeds: every place that says how differences were tested names the test across seeds."""
 
 import re
-from pathlib import Path
 
 import pytest
 from report_bed import finish
