@@ -99,6 +99,7 @@ def _trained(step: Step) -> tuple[dict[str, Any], dict[str, str]]:
         "tokens": 5_000,
         "seconds": 4.0,
         "tokens_per_second": 1_250.0,
+        "layout": "packed",
         "peak_memory_bytes": 10**8,
         "before": {"loss": 3.0} | more,
         "after": {"loss": 2.0} | more,

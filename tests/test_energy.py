@@ -116,6 +116,7 @@ def test_the_report_has_a_column_of_energy_where_it_is_known(tmp_path: Path, mon
     assert {total.part: total.joules for total in told.sums if total.joules} == {"training": 14_400.0, "in all": 14_400.0}
     section = cost_section(page.render(told))
     assert section.count("2 Wh") == 2 and "4 Wh" in section
+    assert section.count("training, packed rows") == sum(cost.part == "training" for cost in told.costs)
     assert "(CPU packages), whoever else used it meanwhile; known of 2 of" in section
 
 

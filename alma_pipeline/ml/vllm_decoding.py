@@ -2,8 +2,8 @@
 
 Optional, and not what results are compared with: vLLM rounds and draws in its own way, and its beam search ranks
 hypotheses by log-probability over the length of prompt and output together (B50). Its key says so: `engine` is a
-setting of `translate`. Untested beyond the error without vLLM: it needs a GPU that this code has not seen. Written
-against the interface of vLLM 0.10 (`LLM.generate`, `LLM.beam_search`).
+setting of `translate`. Written against the interface of vLLM 0.10 (`LLM.generate`, `LLM.beam_search`) and tested with a
+stand-in for it: vLLM itself needs a GPU that this code has not seen.
 """
 
 import tempfile
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
@@ -66,8 +67,8 @@ def decode(model: Vllm, prompts: Sequence[list[int]], settings: Beams | Sampling
     common = {"max_tokens": limits.max_new_tokens, "stop_token_ids": [limits.eos], "detokenize": False}
     if isinstance(settings, Sampling):
         drawn = {"n": settings.width, "temperature": settings.temperature, "top_p": settings.top_p}
-        # Each of a request's n outputs is drawn with the request's seed and its own number added.
-        seeds = [(settings.seed + index) * settings.width for index in range(len(prompts))]
+        # Each of a request's n outputs is drawn with the request's seed and its own number added, which must not meet another's.
+        seeds = [_seed(settings.seed, index) for index in range(len(prompts))]
         parameters = [SamplingParams(seed=seed, **drawn, **common) for seed in seeds]
     else:
         parameters = [SamplingParams(temperature=0.0, **common)] * len(prompts)
@@ -82,6 +83,11 @@ def _beams(model: Vllm, prompts: Sequence[list[int]], settings: Beams, limits: L
     found = model.engine.beam_search(_tokens(prompts), parameters)
     best = [list(each.sequences[0].tokens[len(prompt) :]) for prompt, each in zip(prompts, found, strict=True)]
     return [[trim(tokens, limits.eos)] for tokens in best]
+
+
+def _seed(seed: int, index: int) -> int:
+    """Of a prompt's request: 63 bits in which those of other seeds and places do not return."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _tokens(prompts: Sequence[list[int]]) -> list[dict[str, list[int]]]:

@@ -26,6 +26,8 @@ class Cost:
     hardware: str
     joules: float | None = None
     """None: no counter could be read."""
+    rows: str = ""
+    """Of a training, how examples lay in micro-batches: `packed`, or `padded` where the architecture is wrong on packed rows."""
     energy_of: str = ""
     """What the counters belong to: `GPUs and CPU packages`."""
 
@@ -101,5 +103,6 @@ def _cost(node: str, part: str, record: Record) -> Cost:
         sum(record.files.values()),
         f"{devices} × {hardware.get('device', '')}" if hardware else "",
         result.get("energy_joules"),
+        result.get("layout", ""),
         result.get("energy_of", ""),
     )

@@ -1,0 +1,67 @@
+"""What vLLM is asked, and what becomes of its answer. A stand-in answers: the package needs a GPU."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from alma_pipeline.ml import decoding
+from alma_pipeline.ml.search import Limits, Sampling
+from alma_pipeline.ml.vllm_decoding import Vllm
+
+END = 9
+LIMITS = Limits(max_new_tokens=4, decode_tokens=1, eos=END, pad=0)
+PROMPTS = [[1, 2, 3], [4], [5, 6]]
+
+
+class Engine:
+    """Repeats a prompt's last token, ends, and goes on; of several outputs each begins with its number."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def generate(self, prompts: list[dict[str, list[int]]], parameters: list[SimpleNamespace]) -> list[SimpleNamespace]:
+        self.asked = parameters
+        return [
+            SimpleNamespace(outputs=[SimpleNamespace(token_ids=(number, prompt["prompt_token_ids"][-1], END, 7)) for number in
+                                     range(getattr(own, "n", 1))])
+            for prompt, own in zip(prompts, parameters, strict=True)
+        ]  # fmt: skip
+
+    def beam_search(self, prompts: list[dict[str, list[int]]], parameters: SimpleNamespace) -> list[SimpleNamespace]:
+        self.asked = [parameters]
+        return [
+            SimpleNamespace(sequences=[SimpleNamespace(tokens=[*prompt["prompt_token_ids"], 8, END])] * 2) for prompt in prompts
+        ]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Vllm:
+    package, parameters = ModuleType("vllm"), ModuleType("vllm.sampling_params")
+    package.SamplingParams = parameters.BeamSearchParams = SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", package)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", parameters)
+    return Vllm(Engine())
+
+
+def test_greedy(model: Vllm) -> None:
+    assert decoding.beam_search(model, PROMPTS, 1, LIMITS) == [[0, 3], [0, 4], [0, 6]]
+    assert {(own.temperature, own.max_tokens, *own.stop_token_ids) for own in model.engine.asked} == {(0.0, 4, END)}
+
+
+def test_beams(model: Vllm) -> None:
+    """The best of each search, without its prompt and its end."""
+    assert decoding.beam_search(model, PROMPTS, 5, LIMITS) == [[8], [8], [8]]
+    assert [(own.beam_width, own.max_tokens) for own in model.engine.asked] == [(5, 4)]
+
+
+def test_samples_have_seeds_of_their_own(model: Vllm) -> None:
+    seeds = set()
+    for seed in range(50):
+        found = decoding.sample(model, PROMPTS, Sampling(width=2, temperature=0.7, top_p=0.9, seed=seed), LIMITS)
+        assert found == [[[0, 3], [1, 3]], [[0, 4], [1, 4]], [[0, 6], [1, 6]]]
+        assert {(own.n, own.temperature, own.top_p) for own in model.engine.asked} == {(2, 0.7, 0.9)}
+        seeds |= {own.seed + number for own in model.engine.asked for number in range(own.n)}
+    assert len(seeds) == 50 * len(PROMPTS) * 2, "no two draws of any seeds and sentences share one"
+    assert max(seeds) < 2**63
