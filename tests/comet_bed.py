@@ -1,10 +1,11 @@
 """Tiny real COMET checkpoints and a cache, for tests that run COMET's own Python. `make comet` makes its environment."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.ml.neural import Progress, Scored, Segment, interpreter, score
+from alma_pipeline.ml.neural import OWN, Progress, Scored, Segment, interpreter, score
 from alma_pipeline.ml.segment_cache import SegmentCache
 from alma_pipeline.schema import Hardware, Neural
 
@@ -12,7 +13,7 @@ WORDS = ["der", "Hund", "schläft", "am", "Morgen", "nicht", "明天", "早上",
 
 
 def models(folder: Path) -> Path:
-    """regression, referenceless and unified under it."""
+    """regression, referenceless, unified and xcomet under it."""
     script = Path(__file__).with_name("comet_model.py")
     done = subprocess.run([str(interpreter(None)), "-I", str(script), str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -40,3 +41,16 @@ def scored(
     metric: Neural, found: list[Segment], cache: Path, progress: Progress = lambda done, total: None, batch: int = 16
 ) -> Scored:
     return score(metric, found, hardware(batch=batch), SegmentCache(cache), progress)
+
+
+def comet_score(work: Path, metric: Neural, found: list[Segment], reference: bool, *flags: str) -> list[dict[str, Any]]:
+    """The rows that the command writes as JSON, in the order of the segments: "COMET", of 0 to 1, and XCOMET's "errors"."""
+    columns = {"s": "source", "t": "hypothesis"} | ({"r": "reference"} if reference else {})
+    words = [str(OWN.with_name("comet-score")), "--model", metric.model, "--gpus", "0", "--quiet", *flags]
+    words += ["--to_json", str(work / "scores.json")]
+    for flag, part in columns.items():
+        (work / part).write_text("".join(f"{getattr(segment, part)}\n" for segment in found), encoding="utf-8")
+        words += [f"-{flag}", str(work / part)]
+    subprocess.run(words, check=True, capture_output=True)
+    rows: list[dict[str, Any]] = json.loads((work / "scores.json").read_text(encoding="utf-8"))[str(work / "hypothesis")]
+    return rows

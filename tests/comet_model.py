@@ -2,9 +2,9 @@
 
 PYTHON tests/comet_model.py FOLDER [LAYERS WIDTH POSITIONS]
 
-leaves FOLDER/{regression,referenceless,unified}/checkpoints/model.ckpt: a BERT with a character vocabulary and a regressor on
-top, by default 2 layers, 32 wide and 64 positions long, so that texts are cut soon. Real models of real classes, whose scores
-mean nothing.
+leaves FOLDER/{regression,referenceless,unified,xcomet}/checkpoints/model.ckpt: a BERT with a character vocabulary and a
+regressor on top, by default 2 layers, 32 wide and 64 positions long, so that texts are cut soon. Real models of real classes,
+whose scores mean nothing.
 """
 
 import string
@@ -13,11 +13,16 @@ from pathlib import Path
 
 import torch
 import yaml
-from comet.models import ReferencelessRegression, RegressionMetric, UnifiedMetric
+from comet.models import ReferencelessRegression, RegressionMetric, UnifiedMetric, XCOMETMetric
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 LETTERS = string.ascii_letters + string.digits + string.punctuation + "äöüßé明天早上去北京。私たちは"
-CLASSES = {"regression": RegressionMetric, "referenceless": ReferencelessRegression, "unified": UnifiedMetric}
+CLASSES = {
+    "regression": RegressionMetric,
+    "referenceless": ReferencelessRegression,
+    "unified": UnifiedMetric,
+    "xcomet": XCOMETMetric,
+}
 
 
 def encoder(folder: Path, layers: int, width: int, positions: int) -> Path:
@@ -51,6 +56,8 @@ def checkpoint(folder: Path, name: str, bert: Path) -> None:
     }
     if name == "unified":
         settings |= {"input_segments": ["mt", "src", "ref"], "word_level_training": False, "sent_layer": "mix"}
+    if name == "xcomet":
+        settings |= {"sent_layer": "mix", "word_layer": 1}
     model = CLASSES[name](**settings)
     (folder / "checkpoints").mkdir(parents=True)
     hparams = dict(model.hparams)

@@ -132,10 +132,10 @@ def cut(encoder: Any, row: dict[str, Any], joint: bool) -> bool:
 
 
 def _widest(inputs: Any) -> int:
-    """Pieces of the longest sequence among a model's inputs, which are tensors in dictionaries and sequences."""
-    if isinstance(inputs, (dict, list, tuple)):
-        return max(map(_widest, inputs.values() if isinstance(inputs, dict) else inputs), default=0)
-    return int(inputs.shape[1]) if getattr(inputs, "ndim", 0) == 2 else 0
+    """Pieces of the longest sequence among a model's inputs: tensors by name, or several such dictionaries (unified, XCOMET)."""
+    several = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    tensors = (value for one in several for value in one.values() if getattr(value, "ndim", 0) == 2)  # not XCOMET's offsets
+    return max(int(tensor.shape[1]) for tensor in tensors)
 
 
 def _options() -> argparse.ArgumentParser:

@@ -1,17 +1,16 @@
 """COMET's worker on tiny real checkpoints, against `comet-score` on the same files (B43 to B48)."""
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from comet_bed import hardware, neural, scored, segments
+from comet_bed import comet_score, hardware, neural, scored, segments
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.ml import neural as library
-from alma_pipeline.ml.neural import OWN, Scored, Segment, explained, score
+from alma_pipeline.ml.neural import Scored, Segment, explained, score
 from alma_pipeline.ml.segment_cache import Found, SegmentCache, key
 from alma_pipeline.schema import Hardware, Neural
 
@@ -23,29 +22,12 @@ def thousand(tmp_path_factory: pytest.TempPathFactory, comet_models: Path) -> tu
     return scored(neural(comet_models, "regression"), segments(1000), cache), cache
 
 
-def comet_score(work: Path, model: str, found: list[Segment], reference: bool) -> list[float]:
-    """Segment scores by the command, in the order of the segments, times 100."""
-    columns = {"s": "source", "t": "hypothesis"} | ({"r": "reference"} if reference else {})
-    words = [
-        str(OWN.with_name("comet-score")),
-        "--model",
-        model,
-        "--gpus",
-        "0",
-        "--quiet",
-        "--to_json",
-        str(work / "scores.json"),
-    ]
-    for flag, part in columns.items():
-        (work / part).write_text("".join(f"{getattr(segment, part)}\n" for segment in found), encoding="utf-8")
-        words += [f"-{flag}", str(work / part)]
-    subprocess.run(words, check=True, capture_output=True)
-    told = json.loads((work / "scores.json").read_text(encoding="utf-8"))
-    return [100 * row["COMET"] for row in told[str(work / "hypothesis")]]
+def assert_equal(ours: list[float], rows: list[dict[str, Any]]) -> None:
+    """Both compute in half precision, and batch differently: a score differs by a rounding of it at most.
 
-
-def assert_equal(ours: list[float], theirs: list[float]) -> None:
-    """Both compute in half precision, and batch differently: a score differs by a rounding of it at most."""
+    Batched alike they are equal to the last bit, as `test_comet_score` shows.
+    """
+    theirs = [100 * row["COMET"] for row in rows]
     assert len(set(theirs)) > 100, "a model that tells segments apart"
     spread = max(theirs) - min(theirs)
     assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 0.01 * spread
@@ -56,14 +38,14 @@ def test_scores_and_order_of_a_thousand_segments_equal_comet_score_s(
 ) -> None:
     """B44."""
     ours = thousand[0]
-    assert_equal(ours.scores, comet_score(tmp_path, neural(comet_models, "regression").model, segments(1000), True))
+    assert_equal(ours.scores, comet_score(tmp_path, neural(comet_models, "regression"), segments(1000), True))
     assert ours.cut == [False] * 1000 and "reference:yes|precision:fp16|comet:2.2.7" in ours.signature
 
 
 def test_so_they_do_without_references(tmp_path: Path, comet_models: Path) -> None:
     model, found = neural(comet_models, "referenceless"), segments(300)
     ours = scored(model, found, tmp_path / "cache.db")
-    assert_equal(ours.scores, comet_score(tmp_path, model.model, found, False))
+    assert_equal(ours.scores, comet_score(tmp_path, model, found, False))
     assert "reference:no" in ours.signature
 
 

@@ -1,0 +1,33 @@
+"""COMET's worker and `comet-score`, both with batches of one segment: then their scores are the same to the last bit."""
+
+from pathlib import Path
+
+import pytest
+from comet_bed import comet_score, neural, scored, segments
+
+from alma_pipeline.ml.neural import Segment
+
+ALIKE = ("--batch_size", "1", "--disable_length_batching")
+LIMIT = 62
+"""Pieces that the tiny models read at once; a character is a piece."""
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"), [("regression", True), ("unified", True), ("xcomet", True), ("xcomet", False)]
+)
+def test_scores_are_comet_score_s_to_the_last_bit(tmp_path: Path, comet_models: Path, name: str, reference: bool) -> None:
+    """XCOMET's score is made of three inputs, or one without a reference, and of the errors that it finds."""
+    metric, found = neural(comet_models, name, reference=reference), segments(50)
+    ours = scored(metric, found, tmp_path / "cache.db", batch=1)
+    rows = comet_score(tmp_path, metric, found, reference, *ALIKE)
+    assert ours.scores == [100 * row["COMET"] for row in rows] and len(set(ours.scores)) > 25
+    assert name != "xcomet" or any("errors" in row for row in rows), "a part of the score that is not the same everywhere"
+    if name != "regression":
+        assert ours.cut == [pieces(segment, reference) > LIMIT for segment in found]
+        assert {True, False} == set(ours.cut)
+
+
+def pieces(segment: Segment, reference: bool) -> int:
+    """Of a segment whose parts are read as one sequence, with what stands before, between and after them."""
+    parts = [segment.source, segment.hypothesis, *([segment.reference] if reference and segment.reference else [])]
+    return sum(len(part.replace(" ", "")) for part in parts) + len(parts) + 1
