@@ -45,12 +45,25 @@ def scored(
 
 def comet_score(work: Path, metric: Neural, found: list[Segment], reference: bool, *flags: str) -> list[dict[str, Any]]:
     """The rows that the command writes as JSON, in the order of the segments: "COMET", of 0 to 1, and XCOMET's "errors"."""
-    columns = {"s": "source", "t": "hypothesis"} | ({"r": "reference"} if reference else {})
-    words = [str(OWN.with_name("comet-score")), "--model", metric.model, "--gpus", "0", "--quiet", *flags]
-    words += ["--to_json", str(work / "scores.json")]
-    for flag, part in columns.items():
-        (work / part).write_text("".join(f"{getattr(segment, part)}\n" for segment in found), encoding="utf-8")
-        words += [f"-{flag}", str(work / part)]
-    subprocess.run(words, check=True, capture_output=True)
+    flags = (*flags, "--to_json", str(work / "scores.json"))
+    _command("comet-score", work, metric, found, reference, "-t", _file(work, "hypothesis", found), *flags)
     rows: list[dict[str, Any]] = json.loads((work / "scores.json").read_text(encoding="utf-8"))[str(work / "hypothesis")]
     return rows
+
+
+def comet_compare(work: Path, metric: Neural, found: list[Segment], other: list[Segment], *flags: str) -> str:
+    """What the command prints of two systems' hypotheses for the same sources and references."""
+    (work / "other").mkdir()
+    both = _file(work, "hypothesis", found), _file(work / "other", "hypothesis", other)
+    return _command("comet-compare", work, metric, found, True, "-t", *both, *flags)
+
+
+def _command(name: str, work: Path, metric: Neural, found: list[Segment], reference: bool, *words: str) -> str:
+    files = ["-s", _file(work, "source", found), *(["-r", _file(work, "reference", found)] if reference else [])]
+    command = [str(OWN.with_name(name)), "--model", metric.model, "--gpus", "0", "--quiet", *files, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _file(work: Path, part: str, found: list[Segment]) -> str:
+    (work / part).write_text("".join(f"{getattr(segment, part)}\n" for segment in found), encoding="utf-8")
+    return str(work / part)

@@ -16,37 +16,43 @@ from alma_pipeline.ml.significance import paired, segmental
 WORDS = ["the", "of", "a", "in", "to", "and", "is", "was", "for", "on", "that", "by", "with", "as", "it", "from", "at", "his"]
 
 
-def systems(count: int = 60) -> tuple[list[str], list[str], list[str]]:
+JAPANESE = ["私", "たち", "は", "明日", "の", "朝", "東京", "へ", "行き", "ます", "雨", "が", "降る", "本", "を", "読む"]
+
+
+def systems(count: int = 60, words: list[str] = WORDS, space: str = " ") -> tuple[list[str], list[str], list[str]]:
     """References, a baseline that changes a fifth of the words, and a system that changes a little less."""
     random.seed(3)
-    references = [" ".join(random.choices(WORDS, k=random.randint(5, 14))) for _ in range(count)]
+    references = [random.choices(words, k=random.randint(5, 14)) for _ in range(count)]
 
     def noisy(rate: float) -> list[str]:
-        return [
-            " ".join(random.choice(WORDS) if random.random() < rate else word for word in line.split()) for line in references
-        ]
+        return [space.join(random.choice(words) if random.random() < rate else word for word in line) for line in references]
 
-    return references, noisy(0.2), noisy(0.17)
+    return [space.join(line) for line in references], noisy(0.2), noisy(0.17)
 
 
+@pytest.mark.parametrize("tokenizer", ["13a", "ja-mecab"])
 @pytest.mark.parametrize(("test", "flag"), [("bs", "--paired-bs"), ("ar", "--paired-ar")])
-def test_p_values_equal_the_command_s(tmp_path: Path, test: str, flag: str) -> None:
-    references, baseline, system = systems()
+def test_p_values_equal_the_command_s(tmp_path: Path, test: str, flag: str, tokenizer: str) -> None:
+    """Of Japanese TER takes the characters apart."""
+    japanese = tokenizer == "ja-mecab"
+    references, baseline, system = systems(words=JAPANESE, space="") if japanese else systems()
     for name, lines in (("references", references), ("baseline", baseline), ("system", system)):
-        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
-    words = ["-m", "bleu", "chrf", "--chrf-word-order", "2", flag, f"{flag}-n", "200", "-w", "8", "-f", "text"]
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    words = ["-m", "bleu", "chrf", "ter", "--chrf-word-order", "2", "--tokenize", tokenizer]
+    words += ["--ter-normalized", "--ter-asian-support"] if japanese else []
+    words += [flag, f"{flag}-n", "200", "-w", "8", "-f", "text"]
     done = subprocess.run(
         [sys.executable, "-m", "sacrebleu", "references", "-i", "baseline", "system", *words],
         cwd=tmp_path,
-        env=os.environ | {"SACREBLEU_SEED": "7"},
+        env=os.environ | {"SACREBLEU_SEED": "7", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
-    scores = re.search(r"│ +system │ +([\d.]+) .*?│ +([\d.]+) ", done.stdout)
+    scores = re.search(r"│ +system │ +([\d.]+) .*?│ +([\d.]+) .*?│ +([\d.]+) ", done.stdout)
     p_values = re.findall(r"\(p = ([\d.]+)\)", done.stdout)
-    assert scores and len(p_values) == 2 and "0" < p_values[0] < "0.9"
-    ours = paired(test, ["bleu", "chrf++"], "13a", references, baseline, system, samples=200, seed=7)
+    assert scores and len(p_values) == 3 and "0" < p_values[0] < "0.9"
+    ours = paired(test, ["bleu", "chrf++", "ter"], tokenizer, references, baseline, system, samples=200, seed=7)
     for found, score, p_value in zip(ours.values(), scores.groups(), p_values, strict=True):
         assert f"{found.score:.8f}" == score and f"{found.p_value:.4f}" == p_value, "200 samples: four digits tell all"
         assert found.signature in done.stdout and f"{test}:200|seed:7" in found.signature
