@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from alma_pipeline.report import charts
+from alma_pipeline.report import charts, recompute
 from alma_pipeline.report.content import Content
 from alma_pipeline.report.guards import GUARDS
 from alma_pipeline.report.picture import HEIGHT, WIDTH
@@ -13,13 +12,6 @@ from alma_pipeline.report.wording import arrow, chance, metric_name, signed
 from alma_pipeline.units import count, energy, seconds, size
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-RECOMPUTE = {
-    "chrf++": "sacrebleu.CHRF(word_order=2)",
-    "bleu": 'sacrebleu.BLEU(tokenize="{tok}")',
-    "spbleu": 'sacrebleu.BLEU(tokenize="flores200")',
-    "ter": "sacrebleu.TER(normalized={norm}, asian_support={asian})",
-}
-"""How sacrebleu computes a metric again, with the parts of its signature."""
 
 
 def render(content: Content) -> str:
@@ -47,15 +39,14 @@ def render(content: Content) -> str:
         guards=GUARDS,
         box_size={"width": WIDTH, "height": HEIGHT},
         level=LEVEL,
-        recompute=[(board, recompute(board.metric, board.signature)) for board in content.boards],
+        expressions=_again(content, recompute.expression),
+        commands=_again(content, lambda _, signature: recompute.comet_score(signature)),
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "script.js").read_text(encoding="utf-8"),
     )
 
 
-def recompute(metric: str, signature: str) -> str:
-    """The expression that computes a metric again; empty for one that sacrebleu does not have."""
-    parts: dict[str, Any] = {"tok": "13a", "norm": "no", "asian": "no"}
-    parts |= dict(part.split(":", 1) for part in signature.split("|") if ":" in part)
-    parts |= {name: parts[name] == "yes" for name in ("norm", "asian")}
-    return RECOMPUTE.get(metric, "").format(**parts)
+def _again(content: Content, how: Callable[[str, str], str]) -> list[tuple[str, str]]:
+    """Metrics with what computes them again, once each, whatever the test sets: where `how` knows it of the signature."""
+    found = dict.fromkeys((board.metric, how(board.metric, board.signature)) for board in content.boards)
+    return [(metric, text) for metric, text in found if text]
