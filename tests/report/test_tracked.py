@@ -1,14 +1,22 @@
 """The report in MLflow, and runs that MLflow remembers as sides of a comparison: a real database each time."""
 
+import re
+import statistics
 from pathlib import Path
 
 import pytest
+from report_bed import finish
 from tracking_help import invocation, one_run
 
+from alma_pipeline.plan import Plan, to_json
+from alma_pipeline.report import compare
+from alma_pipeline.report.sides import Side, find_side
 from alma_pipeline.schema import Tracking
+from alma_pipeline.store import Store
 from alma_pipeline.tracking import Tracker, report, runs, tracking_uri
 
 STEPS = [{"node": "cpo", "kind": "cpo", "key": "f" * 64, "inputs": {}, "settings": {"beta": 0.1}}]
+REQUESTS = ("stage=cpo", "stage=cpo stages.cpo.beta=0.2")
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +62,59 @@ def test_runs_are_found_by_name_id_and_sweep(tracked: tuple[Path, str]) -> None:
     for text in ("cpo-one", outer, "s1"):
         assert runs.plans(root, text) == [STEPS], text
     assert runs.plans(root, "cpo-two") == []
+
+
+@pytest.fixture(scope="module")
+def remembered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A store of three recipes, two of them jobs of the sweep s2, and the id of each one's run in its database."""
+    store = Store(tmp_path_factory.mktemp("remembered") / "store")
+    ids = {
+        "one": _track(store.root, "one", finish(store, "stage=cpo"), sweep="s2", job=0),
+        "two": _track(store.root, "two", finish(store, "stage=cpo", "seed=43"), sweep="s2", job=1),
+        "beta": _track(store.root, "beta", finish(store, "stage=cpo", "stages.cpo.beta=0.2")),
+    }
+    return store.root, ids
+
+
+def _track(root: Path, name: str, plan: Plan, **sweep: object) -> str:
+    from mlflow.tracking import MlflowClient
+
+    settings = Tracking(name="t", system_metrics=False)
+    tracker = Tracker(root, settings, invocation(name, plan=to_json(plan), **sweep))
+    one_run(tracker, root / "work" / name)
+    node = MlflowClient(tracking_uri=tracking_uri(root)).get_run(tracker.run_id("cpo", within=60))
+    return str(node.data.tags["mlflow.parentRunId"])
+
+
+def _scores(side: Side) -> list[float]:
+    """Of cpo into German, for each seed."""
+    system = next(system for system in side.systems if system.name == "cpo")
+    return [score for seed in system.seeds if (score := seed["en-de"].score("en-de", "chrf++")) is not None]
+
+
+def _lines(root: Path, names: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[list[list[str]], list[list[float]]]:
+    """All that `compare` prints, in words, and the numbers of its rows about translation into German."""
+    assert compare.main(root, names) == 0
+    found = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = [line[1:] for line in found if line[:1] == ["en→de"]]
+    return found, [[float(number) for number in re.findall(r"\d+\.\d", " ".join(row))] for row in rows]
+
+
+def test_two_runs_are_compared_by_what_they_left_in_the_store(
+    remembered: tuple[Path, dict[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, ids = remembered
+    found, rows = _lines(root, [ids["one"], ids["beta"]], capsys)
+    assert ["cpo.beta", "0.1", "0.2"] in found and not any("parallel" in line for line in found)
+    theirs, ours = (_scores(find_side(root, f"{words} data.languages=[de,zh] tracking=none")) for words in REQUESTS)
+    assert _scores(find_side(root, ids["one"])) == theirs and _scores(find_side(root, "beta")) == ours
+    assert rows[0][:2] == pytest.approx([*theirs, *ours], abs=0.05)
+
+
+def test_a_sweep_is_a_side_of_all_its_jobs(remembered: tuple[Path, dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
+    root, ids = remembered
+    sweep, beta = _scores(find_side(root, "s2")), _scores(find_side(root, "beta"))
+    assert len(sweep) == 2 and sorted(sweep) == sorted(_scores(find_side(root, "one")) + _scores(find_side(root, "two")))
+    _, rows = _lines(root, ["s2", ids["beta"]], capsys)
+    told = pytest.approx([statistics.mean(sweep), statistics.stdev(sweep), *beta], abs=0.051)
+    assert any(row[:3] == told for row in rows), "mean and deviation over the jobs, beside the one run"
