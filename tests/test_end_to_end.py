@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from browser_bed import PHONE, started, visiting
 from command_bed import SMALL, artifact, digest, kill_worker, next_metrics, plan, run
 
 pytestmark = pytest.mark.slow
@@ -92,6 +93,27 @@ def test_mlflow_has_a_run_for_every_node_with_its_curve_and_the_parents_scores(
     assert [point.step for point in curve][-1] == 4
     assert "eval/avg/all/chrf_pp" in runs[""].data.metrics
     assert runs["mono"].data.tags["mlflow.parentRunId"] == runs[""].info.run_id
+
+
+def test_its_report_opens_in_a_browser(recipe: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """No complaint, no request, no wider than a phone; tables sort."""
+    store, _ = recipe
+    file = tmp_path / "report.html"
+    done = run(store, "report", *ALL, "--output", str(file))
+    assert done.returncode == 0, done.stderr
+    with started() as browser, visiting(browser, file) as visit:
+        for width, theme in ((1280, "light"), (PHONE, "dark")):
+            assert visit(width, theme).evaluate("document.documentElement.scrollWidth") == width
+        page = visit()
+        assert page.locator(".board").count() >= 2
+        trained = [path for path in store.glob("artifacts/*/record.json") if "layout" in json.loads(path.read_text())["result"]]
+        assert page.get_by_text("training, packed rows").count() == len(trained) > 10
+        for table in (".board:visible", "table.cost", "table.guards"):
+            head = page.locator(f"{table} thead th").nth(2)
+            head.get_by_role("button").click()
+            cells = page.locator(f"{table} tbody:last-child tr td:nth-child(3)").all()
+            values = [float(cell.get_attribute("data-sort")) for cell in cells]
+            assert len(values) > 3 and values == sorted(values, reverse=True), table
 
 
 @pytest.fixture(scope="module")

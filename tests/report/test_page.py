@@ -3,7 +3,6 @@
 import html as entities
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,17 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_bed import PHONE, started, visiting
 
 from alma_pipeline.report import page as pages
 from alma_pipeline.report.content import Content
 from alma_pipeline.store import Store
-
-playwright = pytest.importorskip("playwright.sync_api")
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-FLAGS += " --disable-component-update --disable-sync"
-PHONE = 400
-"""Pixels across."""
 
 
 @pytest.fixture(scope="session")
@@ -137,30 +130,15 @@ def test_the_page_tells_how_to_compute_a_score_again(html: str, told: Content, f
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if BROWSER is None:
-        assert os.environ.get("CI") != "true", "CI has to have chromium"
-        pytest.skip("no chromium or google-chrome on the PATH")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=FLAGS.split())
+    with started() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture
 def visit(browser: Any, file: Path) -> Iterator[Any]:
     """Opens the page at a width and in a theme; complaints and requests fail the test at its end."""
-    heard: list[str] = []
-
-    def open_page(width: int = 1280, theme: str = "light") -> Any:
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        page.on("console", lambda message: heard.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-        page.on("request", lambda request: request.url.startswith("data:") or heard.append(f"request: {request.url}"))
-        page.goto(file.as_uri())
-        return page
-
-    yield open_page
-    assert [text for text in heard if text != f"request: {file.as_uri()}"] == []
+    with visiting(browser, file) as open_page:
+        yield open_page
 
 
 def shoot(page: Any, name: str) -> None:
