@@ -23,15 +23,20 @@ EXPECTED = {
     "Mistral": ("packed", ROTARY | {"sliding_window": 5}),
     "Qwen3": ("packed", ROTARY | {"head_dim": 8}),
     "OPT": ("packed", SHAPE | {"ffn_dim": 24, "word_embed_proj_dim": 16, "dropout": 0.0}),
+    "Gemma3": ("packed", ROTARY | {"head_dim": 8, "sliding_window": 5}),
     "Bloom": ("padded", SHAPE),
+    "Falcon": ("padded", SHAPE),
+    "Mpt": ("padded", {"vocab_size": VOCABULARY, "d_model": 16, "n_layers": 2, "n_heads": 4}),
 }
+CONFIGS = {"Gemma3": "Gemma3TextConfig"}
+"""Where the name is not the model's."""
 PACKED = [name for name, (layout, _) in EXPECTED.items() if layout == "packed"]
 
 
 def make(name: str) -> PreTrainedModel:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**EXPECTED[name][1], initializer_range=0.3, pad_token_id=0)
+    config = getattr(transformers, CONFIGS.get(name, f"{name}Config"))(**EXPECTED[name][1], initializer_range=0.3, pad_token_id=0)
     model: PreTrainedModel = getattr(transformers, f"{name}ForCausalLM")(config)
     return model.double()
 
