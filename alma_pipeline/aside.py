@@ -1,6 +1,8 @@
 """A job whose result is for now: the ordinary worker does it in a folder of its own, and no artifact comes of it.
 
 <root>/aside/<name>-XXXX/   a store of one work folder; gone when the job is done, and `gc` takes what a kill left
+
+What is worth keeping, scores that took a model, the job keeps in the cache of the store itself.
 """
 
 import json
@@ -44,7 +46,7 @@ def carried_out(
     work = store.begin(config.kind, KEY)
     failed = True
     try:
-        job = Job(config.kind, KEY, str(work.path), config, hardware, dict(inputs))
+        job = Job(config.kind, KEY, str(work.path), config, hardware, dict(inputs), store=str(root))
         job.out.mkdir()
         job.write()
         feed(work.path)

@@ -51,6 +51,8 @@ class Job:
     """SHA-256 to path, of the text that `config` names by digest."""
     codes: list[str] = field(default_factory=list)
     """Of every language of the table, those of the run or not."""
+    store: str = ""
+    """Root of the store whose cache it uses; empty: of the one that its work folder lies in."""
 
     @property
     def out(self) -> Path:
@@ -65,7 +67,7 @@ class Job:
     @property
     def cache(self) -> Path:
         """What any node of the store may reuse and anybody may delete; beside the store's work folders."""
-        return Path(self.work).parent.parent / "cache"
+        return (Path(self.store) if self.store else Path(self.work).parent.parent) / "cache"
 
     @property
     def rank(self) -> int:
@@ -127,4 +129,5 @@ def read_job(path: Path) -> Job:
         inputs={role: Input(**value) for role, value in raw["inputs"].items()},
         files=raw.get("files", {}),
         codes=raw.get("codes", []),
+        store=raw.get("store", ""),
     )

@@ -4,7 +4,7 @@ Looks at this machine only: whether the hub grants a model is known when it is a
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from alma_pipeline.errors import UserError
@@ -33,6 +33,11 @@ def check(plan: Plan, hardware: Hardware) -> None:
     wanted: dict[str, Neural] = {}
     for step in plan.work:
         wanted |= getattr(step.node.config, "scorers", {})
+    check_each(wanted, hardware)
+
+
+def check_each(wanted: Mapping[str, Neural], hardware: Hardware) -> None:
+    """Raises UserError, naming all that is missing, when one of these cannot be had."""
     if not wanted:
         return
     interpreter(hardware.comet_python)

@@ -1,22 +1,28 @@
-"""`translate`: a stage's checkpoint as a translator, each language by its group's adapter. Trains and downloads nothing."""
+"""`translate`: a stage's checkpoint as a translator, each language by its group's adapter. Trains nothing.
 
+Decodes as `stages.translate` says, as test sets are. Downloads nothing but a scorer that is asked for and not there.
+"""
+
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline import aside, filled, segments
+from alma_pipeline import aside, filled, scorers, segments
 from alma_pipeline import config as configuration
 from alma_pipeline.arguments import Command
 from alma_pipeline.cli import store_root
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.fields import nearest
+from alma_pipeline.identity import NODE_FIELDS
 from alma_pipeline.invocation import searchpath
 from alma_pipeline.job import Input, kind_config
 from alma_pipeline.plan import Plan, make_plan
+from alma_pipeline.recipe import EXAMPLES
 from alma_pipeline.runner import as_input
-from alma_pipeline.schema import Config
+from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.segments import Segment
 from alma_pipeline.store import Store
 
@@ -27,33 +33,24 @@ def main(command: Command) -> int:
     direction = given[-1].removeprefix("direction=") if given else ""
     overrides = [*searchpath(command), *(text for text in command.overrides if text not in given)]
     config = configuration.load(overrides)
-    _check_decoding(config.stages["translate"])
     store = Store(store_root())
     plan = make_plan(config, store)
     targets = _targets(config, plan)
+    settings = _settings(config, list(targets))
     _check_made(config, plan, list(targets.values()))
+    inputs = {name: as_input(store, record) for name, node in targets.items() if (record := plan[node].record)}
+    inputs |= _examples(settings.shots, plan, store)
     found = segments.read(command.names, direction, "--json" in command.flags)
     _check_directions(config, found, targets)
+    scorers.check_each(settings.scorers, config.hardware)
     output = command.flags.get("--output", [""])[-1]
-    checkpoints = {name: as_input(store, record) for name, node in targets.items() if (record := plan[node].record)}
-    texts = translate(config, store, found, checkpoints)
+    texts = translate(settings, config.hardware, store, found, inputs)
     lines = (segments.rendered(segment, text) + "\n" for segment, text in zip(found, texts, strict=True))
     if output:
         Path(output).write_text("".join(lines), encoding="utf-8")
     else:
         sys.stdout.writelines(lines)
     return 0
-
-
-def _check_decoding(settings: Any) -> None:
-    """Raises UserError for what only the evaluation's translations have, rather than leave it out in silence."""
-    found = [f"decoding={settings.decoding}"] if settings.decoding != "beam" else []
-    found += [f"shots={settings.shots}"] if settings.shots else []
-    if found:
-        raise UserError(
-            f"stages.translate.{' and '.join(found)}: the verb translate searches with beams and shows no examples; expected "
-            "decoding=beam and shots=0. Test sets are translated in the other ways, by the verb run"
-        )
 
 
 def _targets(config: Config, plan: Plan) -> dict[str, str]:
@@ -64,6 +61,25 @@ def _targets(config: Config, plan: Plan) -> dict[str, str]:
     return {f"g{node.group}" if node.group else "all": node.name for node in nodes}
 
 
+def _settings(config: Config, targets: list[str]) -> Any:
+    """What `stages.translate` says, for these adapters. Raises UserError for what they cannot do."""
+    given: Any = config.stages["translate"]
+    groups = {code: f"g{config.languages[code].group}" for code in config.data.languages}
+    routes = {code: name for code, name in groups.items() if name in targets}
+    if routes and given.engine != "own":
+        raise UserError(
+            f"stages.translate.engine={given.engine}: a group's sentences go through their adapter row by row, which only "
+            "engine=own does; expected that, or a stage with one checkpoint for every language"
+        )
+    shared = {item.name: getattr(given, item.name) for item in dataclasses.fields(given) if item.name not in NODE_FIELDS}
+    here = {
+        "languages": filled.language_table(config, config.data.languages),
+        "scorers": filled.scorer_table(config, given.neural()),
+        "routes": routes,
+    }
+    return kind_config("interpret")(**(shared | here))
+
+
 def _check_made(config: Config, plan: Plan, names: list[str]) -> None:
     missing = [f"{name} ({plan[name].verdict}: {plan[name].reason})" for name in names if plan[name].record is None]
     if missing:
@@ -71,6 +87,22 @@ def _check_made(config: Config, plan: Plan, names: list[str]) -> None:
             f"no checkpoint to translate with: {', '.join(missing)}; make it first with the same settings and the verb run"
             + (", and target=adopt where a published one will do" if config.model.released else "")
         )
+
+
+def _examples(shots: int, plan: Plan, store: Store) -> dict[str, Input]:
+    """The corpus whose pairs few-shot prompts show, as the input of that name. Raises UserError where it is not there."""
+    if not shots:
+        return {}
+    asked = f"stages.translate.shots={shots} shows pairs of {EXAMPLES}"
+    step = next((step for step in plan.steps if step.node.name == EXAMPLES), None)
+    if step is None:
+        raise UserError(f"{asked}, which this stage lacks; take base, parallel or cpo, or shots=0")
+    if step.record is None:
+        raise UserError(
+            f"{asked}, which is not there ({step.verdict}: {step.reason}); make it with --only {EXAMPLES} and the verb run, "
+            "or take shots=0"
+        )
+    return {"examples": as_input(store, step.record)}
 
 
 def _check_directions(config: Config, found: list[Segment], targets: dict[str, str]) -> None:
@@ -98,24 +130,17 @@ def _direction_problem(config: Config, direction: str, targets: dict[str, str]) 
     return ""
 
 
-def translate(config: Config, store: Store, found: list[Segment], checkpoints: dict[str, Input]) -> list[str]:
+def translate(settings: Any, hardware: Hardware, store: Store, found: list[Segment], inputs: dict[str, Input]) -> list[str]:
     """A text for each segment, in order."""
     units = [(segment.direction, line) for segment in found for line in segment.lines()]
     if not units:
         return [segment.text for segment in found]
-    settings: Any = config.stages["translate"]
-    routes = {code: f"g{config.languages[code].group}" for code in config.data.languages}
-    job = kind_config("interpret")(
-        languages=filled.language_table(config, config.data.languages),
-        routes={code: name for code, name in routes.items() if name in checkpoints},
-        **{name: getattr(settings, name) for name in ("prompt", "precision", "beams", "max_source", "max_new_tokens")},
-    )  # type: ignore[call-arg]
 
     def feed(work: Path) -> None:
         with open(work / "sources.jsonl", "w", encoding="utf-8") as file:
             file.writelines(json.dumps(unit, ensure_ascii=False) + "\n" for unit in units)
 
-    with aside.carried_out(store.root, job, config.hardware, checkpoints, feed, _progress) as (out, result):
+    with aside.carried_out(store.root, settings, hardware, inputs, feed, _progress) as (out, result):
         with open(out / "translations.jsonl", encoding="utf-8") as file:
             lines: Iterator[str] = iter([json.loads(line) for line in file])
     _warn(result, len(units), settings)
@@ -126,7 +151,8 @@ def _progress(lines: aside.Lines) -> None:
     if sys.stderr.isatty():
         last = lines[-1]
         end = "\n" if last["step"] == last["total"] else ""
-        print(f"\r{last['step']:,} of {last['total']:,} lines", end=end, file=sys.stderr, flush=True)
+        what = "lines" if last["metrics"] else "scores"  # a scorer says how far it is and nothing else
+        print(f"\r{last['step']:,} of {last['total']:,} {what}", end=end, file=sys.stderr, flush=True)
 
 
 def _warn(result: dict[str, Any], count: int, settings: Any) -> None:

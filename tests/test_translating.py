@@ -1,19 +1,38 @@
 """The verb `translate`, from its command line to its output: a worker of its own, checkpoints in the store."""
 
 import io
+import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
-from decoding_bed import make_checkpoint
+from decoding_bed import make_checkpoint, make_corpus, pairs, read, write
 from fakes.bed import loaded
 
-from alma_pipeline import cli
+from alma_pipeline import cli, config
+from alma_pipeline.job import Job
 from alma_pipeline.plan import Step, make_plan
+from alma_pipeline.runner import as_input
 from alma_pipeline.store import Store
+from stages.translate.run import run
 
 SETTINGS = ["stage=mono", "data.languages=[de,ru,sv,uk]", "evaluation.max_new_tokens=4", "evaluation.beams=2", "tracking=none"]
+SAMPLES = [f"stages.translate.{words}" for words in ("candidates=4", "temperature=1.5", "top_p=0.95", "seed=3")]
+SCORER = """#!{python}
+# In the place of COMET's Python: the same talk, and a score that only the hypothesis decides.
+import hashlib, json, sys
+given = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+assert open(given["--model"]).read() == "weights"
+greeting = {{"model": given["--model"], "revision": given["--revision"], "reference": False, "joint": False, "comet": "0"}}
+print(json.dumps(greeting), flush=True)
+rows = [json.loads(line) for line in sys.stdin][:-1]
+for row in rows:
+    score = hashlib.sha256(row["mt"].encode()).digest()[0] / 255
+    print(json.dumps({{"id": row["id"], "score": score, "cut": False}}), flush=True)
+print(json.dumps({{"done": len(rows)}}), flush=True)
+"""
 
 
 def command(root: Path, monkeypatch: pytest.MonkeyPatch, *words: str, given: str = "") -> int:
@@ -23,13 +42,14 @@ def command(root: Path, monkeypatch: pytest.MonkeyPatch, *words: str, given: str
     return cli.main()
 
 
-def put_checkpoint(store: Store, step: Step, model: Path) -> None:
-    """A full model as the artifact of a node, without training it."""
+def put(store: Store, step: Step, folder: Path, form: str = "") -> None:
+    """A folder as the artifact of a node, without making it; `form`: of a checkpoint."""
     name, key = step.node.name, step.key
     work = store.begin(name, key)
-    shutil.copytree(model, work.path / "out")
-    record = {"name": name, "key": key, "kind": step.node.kind, "payload": step.payload, "result": {}, "seconds": 1.0}
-    loading = {"form": "full", "base_key": key, "adapter_keys": []}
+    shutil.copytree(folder, work.path / "out")
+    record = {"name": name, "key": key, "kind": step.node.kind, "payload": step.payload, "seconds": 1.0}
+    record |= {"result": {} if form else {"counts": {"train_examples": 8}}}
+    loading = {"form": form, "base_key": key, "adapter_keys": []} if form else {}
     store.commit(work, record | {"created": "2026-01-01", "checkpoint": loading})
     work.close()
 
@@ -39,18 +59,90 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("translating") / "store")
     model = tmp_path_factory.mktemp("model")
     make_checkpoint(model)
-    put_checkpoint(store, make_plan(loaded("stage=mono"), store)["mono"], model)
+    put(store, make_plan(loaded("stage=mono"), store)["mono"], model, form="full")
+    put(store, make_plan(loaded("stage=parallel"), store)["parallel"], model, form="full")
     return store
 
 
+def files(store: Store) -> set[Path]:
+    return {path for path in store.root.rglob("*") if path.is_file()}
+
+
+def by_the_stage(store: Store, work: Path, words: list[str], rows: list[dict[str, str]]) -> Job:
+    """The same request's own node on a test corpus of these rows, which it has translated."""
+    settings = config.load([*SETTINGS, *words])
+    plan = make_plan(settings, store)
+    step = plan[f"{settings.targets[0]}.translate"]
+    inputs = {role: as_input(store, record) for role, name in step.inputs.items() if (record := plan[name].record)}
+    inputs["test"] = make_corpus(work / "corpus", test=rows)
+    job = Job(step.node.name, step.key, str(work), step.config, settings.hardware, inputs, step.node.files)
+    job.out.mkdir()
+    run(job)
+    return job
+
+
+def by_the_verb(
+    store: Store,
+    work: Path,
+    words: list[str],
+    rows: list[dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> list[str]:
+    """As JSON lines in and out: a hypothesis of a random model may have line breaks."""
+    write(work / "rows.jsonl", rows)
+    assert command(store.root, monkeypatch, *SETTINGS, *words, str(work / "rows.jsonl")) == 0
+    return [json.loads(line)["translation"] for line in capsys.readouterr().out.splitlines()]
+
+
 def test_lines_in_lines_out(filled: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path for path in filled.root.rglob("*") if path.is_file()}
+    before = files(filled)
     assert command(filled.root, monkeypatch, *SETTINGS, "direction=de-en", given="3. Mai\n\n4. Juni\n") == 0
     said = capsys.readouterr()
     lines = said.out.split("\n")
     assert len(lines) == 4 and lines[1] == lines[3] == ""
     assert "of 2 translations were ended at 4 tokens" in said.err
-    assert {path for path in filled.root.rglob("*") if path.is_file()} == before, "it leaves nothing in the store"
+    assert files(filled) == before, "it leaves nothing in the store"
+
+
+@pytest.mark.parametrize("decoding", ["mbr", "quality"])
+def test_it_chooses_among_samples_as_the_stage_does(
+    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], decoding: str
+) -> None:
+    """And leaves nothing in the store but scores, in the cache where the stage would find them."""
+    (tmp_path / "model.ckpt").write_text("weights")
+    (tmp_path / "python").write_text(SCORER.format(python=sys.executable))
+    (tmp_path / "python").chmod(0o755)
+    words = ["stage=parallel", f"stages.translate.decoding={decoding}", *SAMPLES]
+    if decoding == "quality":
+        words += ["stages.translate.rank_by=[mine]", f"+scorers.mine={{model: {tmp_path}/model.ckpt}}"]
+        words += [f"evaluation.comet.python={tmp_path}/python"]
+    rows = pairs("en-de", range(1, 2)) + pairs("de-en", range(2, 3))
+    before = files(filled)
+    found = by_the_verb(filled, tmp_path, words, rows, monkeypatch, capsys)
+    scores = {filled.root / "cache" / "segment_scores.db"} if decoding == "quality" else set()
+    assert files(filled) - before == scores
+    job = by_the_stage(filled, tmp_path, words, rows)
+    assert found == [row["hypothesis"] for row in read(job.out / "hypotheses.jsonl")]
+    assert len({*map(str, json.loads((job.resume / "samples.json").read_text())[0])}) > 1, "there must be a choice"
+    other = by_the_verb(filled, tmp_path, [*words, "stages.translate.seed=4"], rows, monkeypatch, capsys)
+    assert other != found
+
+
+def test_it_shows_the_examples_that_the_stage_shows(
+    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["stage=parallel", "stages.translate.shots=2", "stages.translate.max_source=400"]
+    assert command(filled.root, monkeypatch, *SETTINGS, *words, "direction=de-en", given="x") == 2
+    assert "shots=2 shows pairs of parallel_corpus, which is not there (" in capsys.readouterr().err
+    make_corpus(tmp_path / "pairs", train=pairs("de-en", range(5, 6)) + pairs("en-de", range(6, 7)))
+    put(filled, make_plan(loaded("stage=parallel"), filled)["parallel_corpus"], tmp_path / "pairs")
+    rows = pairs("de-en", range(1, 2)) + pairs("en-de", range(2, 3))
+    found = by_the_verb(filled, tmp_path, words, rows, monkeypatch, capsys)
+    job = by_the_stage(filled, tmp_path, words, rows)
+    assert found == [row["hypothesis"] for row in read(job.out / "hypotheses.jsonl")]
+    assert command(filled.root, monkeypatch, *SETTINGS, *words, "stages.translate.shots=9", "direction=de-en", given="x") == 2
+    assert "shots=9, and the training pairs to show are fewer: 4 in de-en" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -63,10 +155,32 @@ def test_lines_in_lines_out(filled: Store, monkeypatch: pytest.MonkeyPatch, caps
         (["direction=de-en", "seed=7"], "x", r"no checkpoint to translate with: mono \(run: because stages.mono.seed 42 → 7"),
         (["direction=de-en", "stage=all"], "x", "has the targets cpo, arpo; say which one"),
         (["direction=de-en", "nothing.txt"], "", r"nothing\.txt: cannot be read"),
+        (["direction=de-en", "stages.translate.decoding=quality"], "x", "decoding=quality with rank_by=chrf, which compares"),
         (
-            ["direction=de-en", "stages.translate.decoding=mbr", "stages.translate.shots=2"],
+            ["direction=de-en", "stages.translate.decoding=mbr", "stages.translate.rank_by=[comet-2]"],
             "x",
-            "stages.translate.decoding=mbr and shots=2: the verb translate searches with beams and shows no examples",
+            "no scorer 'comet-2'; did you mean 'comet-22'",
+        ),
+        (
+            [
+                "direction=de-en",
+                "stages.translate.decoding=mbr",
+                "stages.translate.rank_by=[comet-22]",
+                "evaluation.comet.python=/no",
+            ],
+            "x",
+            "COMET runs in an environment of its own, whose Python was expected at /no",
+        ),
+        (["direction=de-en", "stages.translate.shots=2"], "x", "shots=2 shows pairs of parallel_corpus, which this stage lacks"),
+        (
+            ["direction=de-en", "stages.translate.shots=2", "evaluation.checkpoints=[]"],
+            "x",
+            "shots=2 shows pairs of parallel_corpus, which this stage lacks",
+        ),
+        (
+            ["direction=de-en", "stage=group_adapter", "stages.translate.engine=vllm"],
+            "x",
+            "engine=vllm: a group's sentences go through their adapter row by row",
         ),
     ],
 )

@@ -72,12 +72,13 @@ def sample(
     sampling: Sampling,
     limits: Limits,
     progress: Progress | None = None,
+    announce: Announce | None = None,
 ) -> list[list[list[int]]]:
     """`sampling.width` outputs per prompt, each token from the nucleus of the tempered distribution.
 
     The noise depends on (seed, index of the prompt) alone, so a prompt's samples do not depend on its batch.
     """
-    return _decode(model, prompts, sampling, limits, progress)
+    return _decode(model, prompts, sampling, limits, progress, announce)
 
 
 def decoder(model: PreTrainedModel) -> Decoder:

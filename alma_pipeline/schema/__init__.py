@@ -18,6 +18,7 @@ from alma_pipeline.schema.model import PRECISION_BYTES, Architecture, Model, Rel
 from alma_pipeline.schema.neural import Comet, Neural
 from alma_pipeline.schema.node import NodeConfig
 from alma_pipeline.schema.training import Lora, Training
+from alma_pipeline.schema.translating import Translating
 
 __all__ = [
     "CLEANING",
@@ -44,6 +45,7 @@ __all__ = [
     "TextBudget",
     "Tracking",
     "Training",
+    "Translating",
 ]
 
 

@@ -7,41 +7,40 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml import decoding
+from alma_pipeline.ml import hypotheses
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.models import load_for_inference
-from alma_pipeline.ml.prompts import Prompter
+from alma_pipeline.ml.hypotheses import Loaded
 from alma_pipeline.ml.routing import Router, load_together
 from stages.interpret.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Inputs: checkpoints by name; `sources.jsonl` in the work folder, lines of [direction, one-line source].
+    """Inputs: checkpoints by name, `all` without routes; for few-shot prompts `examples`; `sources.jsonl` in the work
+    folder, lines of [direction, one-line source].
 
     Leaves `translations.jsonl`, a text for each line in the same order. With routes even a single language goes
     through its unmerged adapter, so that a mixed file and its languages one by one give the same.
     """
-    config: Config = job.config
     join(job.hardware)
     with open(Path(job.work) / "sources.jsonl", encoding="utf-8") as file:
         rows = [(direction, source) for direction, source in map(json.loads, file)]
-    adapters = [config.routes.get(_other(direction), "") for direction, _ in rows]
-    announce = None
-    if config.routes:
-        used = {name: job.inputs[name] for name in dict.fromkeys(adapters)}
-        model = load_together(used, job.hardware, config.precision)
-        tokenizer = AutoTokenizer.from_pretrained(next(iter(used.values())).path, local_files_only=True)
-        announce = Router(model, adapters)
-    else:
-        [checkpoint] = job.inputs.values()
-        model, tokenizer = load_for_inference(checkpoint, job.hardware, config.precision)
-    prompts, cut = Prompter(tokenizer, config.prompt, config.languages).within(rows, config.max_source)
-    limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
-    outputs = decoding.beam_search(model, prompts, config.beams, limits, decoding.logged(job), announce)
-    if job.rank == 0:
-        with open(job.out / "translations.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(decoding.text(tokenizer, output), ensure_ascii=False) + "\n" for output in outputs)
-    return {"sources_cut": cut, "outputs_at_limit": sum(len(output) == config.max_new_tokens for output in outputs)}
+    made = hypotheses.translated(job, rows, lambda: _loaded(job, [direction for direction, _ in rows]))
+    if made is None:
+        return {}
+    with open(job.out / "translations.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(hypothesis.text, ensure_ascii=False) + "\n" for hypothesis in made.found)
+    return {"sources_cut": made.cut, "outputs_at_limit": made.at_limit}
+
+
+def _loaded(job: Job, directions: list[str]) -> Loaded:
+    config: Config = job.config
+    if not config.routes:
+        return hypotheses.one_checkpoint(job, job.inputs["all"])
+    adapters = [config.routes[_other(direction)] for direction in directions]
+    used = {name: job.inputs[name] for name in dict.fromkeys(adapters)}
+    model = load_together(used, job.hardware, config.precision)
+    tokenizer = AutoTokenizer.from_pretrained(next(iter(used.values())).path, local_files_only=True)
+    return model, tokenizer, Router(model, adapters)
 
 
 def _other(direction: str) -> str:

@@ -7,10 +7,18 @@ import torch
 from adapter_bed import make_adapter
 from decoding_bed import LANGUAGES, make_checkpoint, make_job, read, write
 
-from alma_pipeline.job import Input
+from alma_pipeline.job import Input, Job
+from alma_pipeline.ml import decoding
+from alma_pipeline.ml.judging import Judges
+from alma_pipeline.ml.models import load_for_inference
+from alma_pipeline.ml.prompts import Prompter
+from alma_pipeline.ml.reranking import chrf, minimum_bayes_risk
+from alma_pipeline.ml.search import Sampling
+from alma_pipeline.schema import Hardware
 from stages.interpret.run import run
 
 ROUTES = {"de": "g1", "zh": "g6"}
+SAMPLES = {"candidates": 4, "temperature": 1.2, "top_p": 0.9, "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +56,35 @@ def test_one_checkpoint_serves_every_language(tmp_path: Path, base: Input) -> No
     rows = [("en-de", "May 3"), ("zh-en", "3月4日")]
     both = interpret(tmp_path / "both", {"all": base}, rows, languages=LANGUAGES)
     assert both == [interpret(tmp_path / str(i), {"all": base}, [row])[0] for i, row in enumerate(rows)]
+
+
+def test_each_sentence_is_chosen_among_samples_of_its_own_adapter(tmp_path: Path, modules: dict[str, Input], base: Input) -> None:
+    """Minimum Bayes risk, against the merged models: a sentence's noise goes by its place, so each draws the whole list."""
+    rows = [("en-de", "May 3"), ("zh-en", "3月4日"), ("de-en", "4. Mai"), ("en-zh", "June 9"), ("de-en", "9. Juni")]
+    found = interpret(tmp_path / "mixed", modules, rows, routes=ROUTES, decoding="mbr", **SAMPLES)
+    texts = {name: samples(checkpoint, rows) for name, checkpoint in modules.items()}
+    own = [texts["g1" if "de" in direction else "g6"][place] for place, (direction, _) in enumerate(rows)]
+    places = minimum_bayes_risk(own, chrf)
+    assert found == [each[place] for each, place in zip(own, places, strict=True)]
+    assert set(places) > {0}, "the case must hold sentences whose first sample is not the best"
+
+
+def samples(checkpoint: Input, rows: list[tuple[str, str]]) -> list[list[str]]:
+    model, tokenizer = load_for_inference(checkpoint, Hardware(name="test", threads=1), "fp32")
+    limits = decoding.limits(tokenizer, 6, 4000)
+    sampling = Sampling(width=SAMPLES["candidates"], temperature=1.2, top_p=0.9, seed=3)
+    outputs = decoding.sample(model, Prompter(tokenizer, "alma", LANGUAGES).prompts(rows), sampling, limits)
+    return [[decoding.text(tokenizer, ids) for ids in each] for each in outputs]
+
+
+def test_only_the_first_process_ranks(tmp_path: Path, base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others draw their share and have nothing to say."""
+    ranked: list[str] = []
+    monkeypatch.setattr(Judges, "by_risk", lambda self, sources, texts: ranked.extend(sources) or [0 for _ in texts])
+    how = {"prompt": "alma", "max_source": 200, "max_new_tokens": 3, "decoding": "mbr", **SAMPLES}
+    for rank, name in ((1, "second"), (0, "first")):
+        monkeypatch.setattr(Job, "rank", rank)
+        job = make_job(tmp_path / name, "interpret", {"all": base}, **how)
+        write(tmp_path / name / "sources.jsonl", [("en-de", "May 3")])
+        assert bool(run(job)) == (rank == 0) == (job.out / "translations.jsonl").exists()
+    assert ranked == ["May 3"]

@@ -12,7 +12,7 @@ from alma_pipeline.job import Input
 from alma_pipeline.ml import decoding, plain_decoding, tree_decoding
 from alma_pipeline.ml.models import load_merged
 from alma_pipeline.ml.routing import Router, load_together
-from alma_pipeline.ml.search import Beams, Limits
+from alma_pipeline.ml.search import Beams, Limits, Sampling
 from alma_pipeline.schema import Hardware
 
 LIMITS = Limits(max_new_tokens=8, decode_tokens=400, eos=1, pad=2)
@@ -48,6 +48,26 @@ def test_a_mixed_batch_gives_what_each_adapter_gives_alone(modules: dict[str, In
     assert [found[i][0] for i in range(len(PROMPTS))] == expected
     other = [decoding.beam_search(merged["g1"], [prompt], beams, LIMITS)[0] for prompt in PROMPTS]
     assert other != expected, "the adapters must differ, or the test shows nothing"
+
+
+@pytest.mark.parametrize("module", [plain_decoding, tree_decoding])
+def test_so_it_does_where_samples_are_drawn(modules: dict[str, Input], module: object) -> None:
+    """A prompt's noise goes by its place, so the merged model is asked for that place alone."""
+    names = ["g1", "g6", "g6", "g1", "g6"]
+    settings = Sampling(width=3, temperature=1.2, top_p=0.9, seed=5)
+    model = load_together(modules, HARDWARE, "fp32")
+    router = Router(model, names)
+    prompts = dict(enumerate(PROMPTS[: len(names)]))
+    with torch.no_grad():
+        found = module.decode(model, prompts, settings, LIMITS, lambda done: None, router)  # type: ignore[attr-defined]
+    merged = {name: load_merged(checkpoint, checkpoint.adapters, "fp32") for name, checkpoint in modules.items()}
+
+    def alone(name: str, place: int) -> list[list[int]]:
+        one = {place: prompts[place]}
+        return plain_decoding.decode(merged[name], one, settings, LIMITS, lambda done: None, lambda rows: None)[place]
+
+    assert [found[i] for i in prompts] == [alone(name, i) for i, name in enumerate(names)]
+    assert [found[i] for i in prompts] != [alone("g1", i) for i in prompts], "the adapters must differ"
 
 
 def test_adapters_on_different_bases_are_refused(base: Input, modules: dict[str, Input]) -> None:
