@@ -47,7 +47,7 @@ def end(tracker: Tracker, node: str, work: Path) -> None:
 
 
 def test_a_server_that_goes_away(server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """B9 of the conventions: the run goes on and ends in time; the next invocation delivers all the rest."""
+    """The run goes on and ends in time; the next invocation delivers all the rest."""
     store, work = tmp_path / "store", tmp_path / "work"
     tracker = Tracker(store, SETTINGS, invocation("cut off"))
     start_node(tracker, work)

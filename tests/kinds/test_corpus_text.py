@@ -99,7 +99,7 @@ def a_test_set(tmp_path: Path, numbers: range) -> Input:
 
 
 def test_sentences_of_the_test_set_go_and_too_many_stop(tmp_path: Path, base: Input) -> None:
-    """DESIGN, contamination: decontamination that would remove more than 5 % stops and says so."""
+    """Sentences of the test set leave the training text; where more than 5 % would go, it stops and says so."""
     few = {"test": a_test_set(tmp_path, range(15))}
     job = pairs_job(tmp_path, base, nested(SIZE), cleaning=Cleaning(steps=["test"]), inputs=few)
     assert run(job)["counts"]["cleaning"]["de-en"]["dropped"]["test"] == 15
