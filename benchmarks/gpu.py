@@ -21,6 +21,7 @@ from alma_pipeline.ml import varlen
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.engine import Engine, adamw
 from alma_pipeline.ml.examples import Tokens
+from alma_pipeline.ml.microbatches import stream
 from alma_pipeline.ml.objective import LanguageModel
 from alma_pipeline.ml.pairs import Pair
 from alma_pipeline.ml.preference import Terms
@@ -91,17 +92,17 @@ def measure(case: dict[str, Any], steps: int, batch: int, row_tokens: int) -> di
     objective = objective_of(case["kind"], model, row_tokens)
     engine = Engine(objective, adamw(objective, config), config, hardware, world.size)
     seconds, tokens, labels = [], 0, 0
+    batches = [texts(case["kind"], batch, seed=step) for step in range(steps + 2)]
+    micro_batches = stream(objective, batches, world, hardware)
     for step in range(steps + 2):
-        examples = texts(case["kind"], batch, seed=step)
         torch.cuda.synchronize()
         start = time.perf_counter()
-        accumulate(objective, engine, examples, world, hardware, engine.backward)
+        whole, _ = accumulate(engine, micro_batches, engine.backward)
         engine.step(1e-6)
         torch.cuda.synchronize()
         if step >= 2:
             seconds.append(time.perf_counter() - start)
-            tokens += sum(map(objective.length, examples))
-            labels += sum(map(objective.labels, examples))
+            tokens, labels = tokens + whole.tokens, labels + whole.labels
     work = flops(model, tokens, labels)
     rate = matmul_rate()
     result = {

@@ -11,6 +11,7 @@ def ours(settings: dict[str, Any], model: Any, objective_of: Callable[[Any, int]
     """The project's own loop body: `accumulate` and the engine, as `train` calls them."""
     from alma_pipeline.ml.distributed import join
     from alma_pipeline.ml.engine import Engine, adamw
+    from alma_pipeline.ml.microbatches import stream
     from alma_pipeline.ml.training import accumulate
     from alma_pipeline.schema import Hardware, Training
 
@@ -22,7 +23,7 @@ def ours(settings: dict[str, Any], model: Any, objective_of: Callable[[Any, int]
 
     def step(batch: list[Any]) -> float:
         given = [example_of(pair) for pair in batch]
-        totals = accumulate(objective, engine, given, world, hardware, engine.backward)
+        _, totals = accumulate(engine, stream(objective, [given], world, hardware), engine.backward)
         engine.step(1e-6)
         return objective.measures({name: float(value) for name, value in totals.items()})["loss"]
 

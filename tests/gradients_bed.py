@@ -22,6 +22,7 @@ from alma_pipeline.ml import logprobs
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.engine import Engine
 from alma_pipeline.ml.examples import read_sequences
+from alma_pipeline.ml.microbatches import stream
 from alma_pipeline.ml.models import open_for_training
 from alma_pipeline.ml.objective import LanguageModel
 from alma_pipeline.ml.pairs import Pair
@@ -88,7 +89,7 @@ def gradient(folder: Path, loss: str, adapter: str, zero_stage: int, budget: int
     optimizer = torch.optim.SGD([p for p in trainee.model.parameters() if p.requires_grad], lr=1.0)
     engine = Engine(objective, optimizer, job.config, job.hardware, world.size)
     examples = examples_of(loss, Path(job.inputs["corpus"].path))
-    accumulate(objective, engine, examples, world, job.hardware, engine.backward)
+    accumulate(engine, stream(objective, [examples], world, job.hardware), engine.backward)
     engine.step(1.0)
     moved = whole(trainee.model, start)
     norm = torch.tensor(float(engine.grad_norm))

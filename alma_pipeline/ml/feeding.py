@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 Batch = dict[str, Any]
 """Tensors, and dictionaries and tuples of them and of numbers."""
+Item = TypeVar("Item")
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """The same batches on `device`, in order. What raises while a batch is made raises here."""
+def on_device(batches: Iterator[Item], device: torch.device) -> Iterator[Item]:
+    """The same items, batches or tuples with one, in order and their tensors on `device`.
+
+    What raises while an item is made raises here.
+    """
     if device.type != "cuda":
         yield from batches
         return
@@ -23,24 +27,22 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
             yield moved(batch, device)
 
 
-def _next_pinned(batches: Iterator[Batch]) -> Batch | None:
-    """The next batch in pinned memory, from where a copy does not hold up the host; None after the last."""
-    batch = next(batches, None)
-    return batch and _each(batch, Tensor.pin_memory)
+def _next_pinned(batches: Iterator[Item]) -> Item | None:
+    """The next item in pinned memory, from where a copy does not hold up the host; None after the last."""
+    item = next(batches, None)
+    return None if item is None else _each(item, Tensor.pin_memory)
 
 
-def moved(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on `device`."""
-    found: Batch = _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
-    return found
+def moved(item: Item, device: torch.device) -> Item:
+    """The item with its tensors on `device`."""
+    there: Item = _each(item, lambda tensor: tensor.to(device, non_blocking=True))
+    return there
 
 
 def _each(value: Any, change: Any) -> Any:
-    """`value` with every tensor in it changed; numbers stay."""
-    if isinstance(value, int):
-        return value
+    """`value` with every tensor in it changed; what is neither a tensor nor holds one stays."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
         return {name: _each(part, change) for name, part in value.items()}
-    return tuple(_each(part, change) for part in value)
+    return tuple(_each(part, change) for part in value) if isinstance(value, tuple) else value

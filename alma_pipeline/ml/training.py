@@ -6,7 +6,7 @@ and its learning rate follow from the step's number, so that a run that was kill
 
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,8 +25,9 @@ from alma_pipeline.ml.distributed import World, everyone, total
 from alma_pipeline.ml.divergence import divergence
 from alma_pipeline.ml.engine import Engine, adamw
 from alma_pipeline.ml.examples import Split
-from alma_pipeline.ml.feeding import on_device
+from alma_pipeline.ml.feeding import Batch
 from alma_pipeline.ml.logprobs import causal_model
+from alma_pipeline.ml.microbatches import Whole, stream
 from alma_pipeline.ml.models import Trainee
 from alma_pipeline.ml.objective import Objective
 from alma_pipeline.ml.schedule import evaluation_steps, learning_rate, total_steps
@@ -131,9 +132,11 @@ class _Loop(Generic[Example, Norms]):
         evaluations = evaluation_steps(self.steps, self.job.config.evaluations)
         if not self.progress.before:
             self.progress.before = self._measure()
+        batches = map(self._batch, range(self.progress.step, self.steps))
+        micro_batches = stream(self.objective, batches, self.world, self.job.hardware)
         self.log.restart_clock()
         while self.progress.step < self.steps:
-            is_time = self.log.note(self._step())
+            is_time = self.log.note(self._step(micro_batches))
             if is_time or self.progress.step in evaluations:
                 self.progress.seconds += self.log.flush()
             if self.progress.step in evaluations:
@@ -141,18 +144,20 @@ class _Loop(Generic[Example, Norms]):
             if self.log.save_is_due and self.progress.step < self.steps:
                 self._save()
 
-    def _step(self) -> Step:
-        """One optimiser step on one global batch."""
-        config, progress = self.job.config, self.progress
-        places = global_batch(progress.step, config.global_batch, len(self.data), config.seed)
-        examples = [self.data[place] for place in places]
-        totals = accumulate(self.objective, self.engine, examples, self.world, self.job.hardware, self.engine.backward)
-        rate = learning_rate(config, progress.step, self.steps)
+    def _batch(self, step: int) -> list[Example]:
+        """What optimiser step `step`, counted from 0, trains on."""
+        config = self.job.config
+        return [self.data[place] for place in global_batch(step, config.global_batch, len(self.data), config.seed)]
+
+    def _step(self, micro_batches: Iterator[tuple[Whole[Norms], Batch]]) -> Step:
+        """One optimiser step on the next global batch."""
+        progress = self.progress
+        whole, totals = accumulate(self.engine, micro_batches, self.engine.backward)
+        rate = learning_rate(self.job.config, progress.step, self.steps)
         self.engine.step(rate)
-        tokens = sum(self.objective.length(example) for example in examples)
-        labels = sum(self.objective.labels(example) for example in examples)
-        progress.step, progress.tokens, progress.labels = progress.step + 1, progress.tokens + tokens, progress.labels + labels
-        return Step(progress.step, totals, self.engine.grad_norm, rate, tokens, labels)
+        progress.step, progress.tokens = progress.step + 1, progress.tokens + whole.tokens
+        progress.labels += whole.labels
+        return Step(progress.step, totals, self.engine.grad_norm, rate, whole.tokens, whole.labels)
 
     def _measure(self) -> dict[str, float]:
         """Measure and log the current weights on the dev set."""
@@ -193,22 +198,20 @@ class _Loop(Generic[Example, Norms]):
 
 
 def accumulate(
-    objective: Objective[Example, Norms],
-    engine: Engine,
-    examples: Sequence[Example],
-    world: World,
-    hardware: Hardware,
-    use_loss: Callable[[Tensor], None],
-) -> dict[str, Tensor]:
-    """Run a batch in micro-batches, this rank's share of them; the objective's sums over that share, on the device."""
-    norms = objective.norms(examples)
+    engine: Engine, micro_batches: Iterator[tuple[Whole[Any], Batch]], use_loss: Callable[[Tensor], None]
+) -> tuple[Whole[Any], dict[str, Tensor]]:
+    """Run the next global batch of a stream in its micro-batches, this rank's share; the objective's sums over that
+    share, on the device."""
     totals: dict[str, Tensor] = {}
-    pieces = objective.micro_batches(examples, world.size, _overhead(hardware))[world.rank]
-    for batch in on_device((objective.collate([examples[place] for place in piece]) for piece in pieces), world.device):
-        loss, sums = engine(batch, norms)
+    rounds = 0
+    for whole, batch in micro_batches:
+        loss, sums = engine(batch, whole.norms)
         use_loss(loss)
         totals = {name: totals[name] + value for name, value in sums.items()} if totals else sums
-    return totals
+        rounds += 1
+        if rounds == whole.rounds:
+            return whole, totals
+    raise ValueError(f"the stream ended after {rounds} micro-batches of a global batch")
 
 
 def evaluate(
@@ -217,7 +220,7 @@ def evaluate(
     """The objective's measures of the current weights on all of `dev`, the same on every rank."""
     objective.eval()
     with torch.no_grad():
-        totals = accumulate(objective, engine, dev, world, hardware, use_loss=lambda loss: None)
+        _, totals = accumulate(engine, stream(objective, [dev], world, hardware), use_loss=lambda loss: None)
     objective.train()
     summed = total(torch.stack(list(totals.values()))).tolist()
     return objective.measures(dict(zip(totals, summed, strict=True)))
@@ -236,11 +239,6 @@ def _check(data: Split[Any], dev: Split[Any], job: Job, score: Score | None) -> 
         raise UserError(f"choose_by=dev_score: {job.config.kind} has no dev score here; use dev_loss or last")
     check_budget(data.longest, job.hardware.row_tokens, "training")
     check_budget(dev.longest, job.hardware.row_tokens, "dev")
-
-
-def _overhead(hardware: Hardware) -> int:
-    """What a micro-batch costs beside its tokens, in tokens: under ZeRO-2 and 3 it also moves gradients and weights."""
-    return hardware.row_tokens // (64 if hardware.zero_stage < 2 else 16)
 
 
 def _peak_memory(device: torch.device) -> int:
