@@ -86,3 +86,11 @@ def make_job(work: Path, kind: str, inputs: dict[str, Input], decode_tokens: int
 
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def kept_outputs(job: Job, name: str = "outputs") -> list[list[list[int]]]:
+    """What one process left of its prompts to go on from, in their order; all of it is there."""
+    lines = (job.resume / f"{name}.0.jsonl").read_text(encoding="utf-8").splitlines()
+    found = dict(map(json.loads, lines))
+    assert len(found) == len(lines) and set(found) == set(range(len(found)))
+    return [found[place] for place in range(len(found))]

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from alma_pipeline.ml import plain_decoding, tree_decoding
-from alma_pipeline.ml.search import Beams, Limits, Sampling
+from alma_pipeline.ml.search import Beams, Limits, Results, Sampling
 
 EOS, PAD, VOCABULARY = 1, 2, 40
 LIMITS = Limits(max_new_tokens=12, decode_tokens=600, eos=EOS, pad=PAD)
@@ -73,6 +73,7 @@ def alone(model: PreTrainedModel, prompt: list[int], beams: int) -> list[int]:
 def run(
     module: object, model: PreTrainedModel, prompts: list[list[int]], settings: Beams | Sampling, limits: Limits = LIMITS
 ) -> list[list[list[int]]]:
+    found: Results = {}
     with torch.no_grad():
-        found = module.decode(model.eval(), dict(enumerate(prompts)), settings, limits, lambda done: None, lambda rows: None)  # type: ignore[attr-defined]
+        module.decode(model.eval(), dict(enumerate(prompts)), settings, limits, found.update, lambda rows: None)  # type: ignore[attr-defined]
     return [found[index] for index in range(len(prompts))]

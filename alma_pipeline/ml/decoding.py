@@ -6,7 +6,6 @@ order or on the number of processes, up to rounding in the model's own arithmeti
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,15 +13,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml import plain_decoding, tree_decoding, vllm_decoding
-from alma_pipeline.ml.search import Beams, Limits, Sampling
+from alma_pipeline.ml.kept_outputs import KeptOutputs
+from alma_pipeline.ml.search import Beams, Finish, Limits, Results, Sampling
 from alma_pipeline.ml.vllm_decoding import Vllm
 
 LOG_SECONDS = 1.0
-Results = dict[int, list[list[int]]]
-"""Prompt index to its outputs."""
 Announce = Callable[[list[int]], None]
 """Hears before each forward which prompt each row of its batch belongs to."""
-Decoder = Callable[[PreTrainedModel, dict[int, list[int]], Beams | Sampling, Limits, Callable[[int], None], Announce], Results]
+Decoder = Callable[[PreTrainedModel, dict[int, list[int]], Beams | Sampling, Limits, Finish, Announce], None]
 
 
 class Progress(Protocol):
@@ -58,12 +56,13 @@ def beam_search(
     limits: Limits,
     progress: Progress | None = None,
     announce: Announce | None = None,
+    kept: KeptOutputs | None = None,
 ) -> list[list[int]]:
     """The best hypothesis of a beam search by mean log-probability (length penalty 1, no early stopping).
 
     The same hypotheses as Hugging Face `generate(num_beams=beams)` finds for one prompt at a time.
     """
-    return [outputs[0] for outputs in _decode(model, prompts, Beams(width=beams), limits, progress, announce)]
+    return [outputs[0] for outputs in _decode(model, prompts, Beams(width=beams), limits, progress, announce, kept)]
 
 
 def sample(
@@ -73,12 +72,13 @@ def sample(
     limits: Limits,
     progress: Progress | None = None,
     announce: Announce | None = None,
+    kept: KeptOutputs | None = None,
 ) -> list[list[list[int]]]:
     """`sampling.width` outputs per prompt, each token from the nucleus of the tempered distribution.
 
     The noise depends on (seed, index of the prompt) alone, so a prompt's samples do not depend on its batch.
     """
-    return _decode(model, prompts, sampling, limits, progress, announce)
+    return _decode(model, prompts, sampling, limits, progress, announce, kept)
 
 
 def decoder(model: PreTrainedModel) -> Decoder:
@@ -94,28 +94,42 @@ def _decode(
     limits: Limits,
     progress: Progress | None,
     announce: Announce | None = None,
+    kept: KeptOutputs | None = None,
 ) -> list[list[list[int]]]:
     if not all(prompts):
         raise ValueError(f"prompt {next(i for i, ids in enumerate(prompts) if not ids)} is empty; expected token ids")
+    known = kept.found if kept else {}
+    left = {index: prompt for index, prompt in enumerate(prompts) if index not in known}
+    if not left:
+        return [known[index] for index in range(len(prompts))]
+    chosen = left if isinstance(model, Vllm) else _share(left, model)
+    results: Results = {}
+
+    def finish(finished: Results) -> None:
+        results.update(finished)
+        if kept:
+            kept.add(finished)
+        if progress:
+            progress(len(results), total=len(chosen))
+
     if isinstance(model, Vllm):
-        return vllm_decoding.decode(model, prompts, settings, limits)
-    share = _share([len(prompt) for prompt in prompts], model)
-    report = partial(progress, total=len(share)) if progress else _quiet
-    training = model.training
-    model.eval()
-    try:
-        chosen = {index: prompts[index] for index in share}
-        results = decoder(model)(model, chosen, settings, limits, report, announce or _nobody)
-    finally:
-        model.train(training)
-    gathered = _gathered(results, model)
-    return [gathered[index] for index in range(len(prompts))]
+        vllm_decoding.decode(model, chosen, settings, limits, finish)
+    else:
+        training = model.training
+        model.eval()
+        try:
+            decoder(model)(model, chosen, settings, limits, finish, announce or _nobody)
+        finally:
+            model.train(training)
+        results = _gathered(results, model)
+    return [known[index] if index in known else results[index] for index in range(len(prompts))]
 
 
-def _share(lengths: list[int], model: PreTrainedModel) -> list[int]:
-    """Indices of the prompts this process decodes: dealt out by length, so that shares cost about the same."""
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    return order[torch.distributed.get_rank() :: torch.distributed.get_world_size()] if _shares(model) else order
+def _share(prompts: dict[int, list[int]], model: PreTrainedModel) -> dict[int, list[int]]:
+    """The prompts this process decodes: dealt out by length, so that shares cost about the same."""
+    order = sorted(prompts, key=lambda index: (-len(prompts[index]), index))
+    mine = order[torch.distributed.get_rank() :: torch.distributed.get_world_size()] if _shares(model) else order
+    return {index: prompts[index] for index in mine}
 
 
 def _gathered(results: Results, model: PreTrainedModel) -> Results:
@@ -133,10 +147,6 @@ def _shares(model: PreTrainedModel) -> bool:
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return False
     return not any(hasattr(parameter, "ds_id") for parameter in model.parameters())
-
-
-def _quiet(done: int) -> None:
-    """Nobody asked for progress."""
 
 
 def _nobody(rows: list[int]) -> None:

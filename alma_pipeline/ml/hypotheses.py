@@ -16,12 +16,12 @@ from alma_pipeline.job import Input, Job
 from alma_pipeline.ml import decoding, vllm_decoding
 from alma_pipeline.ml.decoding import Announce
 from alma_pipeline.ml.judging import Judges
+from alma_pipeline.ml.kept_outputs import KeptOutputs
 from alma_pipeline.ml.models import load_for_inference, release
 from alma_pipeline.ml.prompts import Prompter
 from alma_pipeline.ml.search import Limits, Sampling
 from alma_pipeline.ml.vllm_decoding import Vllm
 from alma_pipeline.schema import Translating
-from alma_pipeline.store import write_json
 
 Loaded = tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase, Announce | None]
 """A model, its tokenizer, and who hears which prompt each row of a batch belongs to."""
@@ -103,29 +103,14 @@ def _shots(job: Job, wanted: set[str]) -> dict[str, list[tuple[str, str]]]:
 def _outputs(
     job: Job, model: PreTrainedModel | Vllm, prompts: list[list[int]], limits: Limits, announce: Announce | None
 ) -> list[list[list[int]]]:
-    """Token ids for each prompt: of a beam search the best, else the samples."""
+    """Token ids for each prompt: of a beam search the best, else the samples. A run that goes on has those it kept."""
     config: Translating = job.config
-    if config.decoding != "beam":
-        return _samples(job, model, prompts, limits, announce)
-    best = decoding.beam_search(model, prompts, config.beams, limits, decoding.logged(job), announce)
-    return [[ids] for ids in best]
-
-
-def _samples(
-    job: Job, model: PreTrainedModel | Vllm, prompts: list[list[int]], limits: Limits, announce: Announce | None
-) -> list[list[list[int]]]:
-    """Drawn for each prompt; kept for a run that goes on after its scorers failed or were killed."""
-    kept = job.resume / "samples.json"
-    if kept.exists():
-        found: list[list[list[int]]] = json.loads(kept.read_text(encoding="utf-8"))
-        return found
-    config: Translating = job.config
+    progress, kept = decoding.logged(job), KeptOutputs(job, "outputs")
+    if config.decoding == "beam":
+        best = decoding.beam_search(model, prompts, config.beams, limits, progress, announce, kept)
+        return [[ids] for ids in best]
     sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
-    made = decoding.sample(model, prompts, sampling, limits, decoding.logged(job), announce)
-    if job.rank == 0:
-        job.resume.mkdir(exist_ok=True)
-        write_json(kept, made)
-    return made
+    return decoding.sample(model, prompts, sampling, limits, progress, announce, kept)
 
 
 def _hypothesis(tokenizer: PreTrainedTokenizerBase, output: list[int], config: Translating) -> Hypothesis:

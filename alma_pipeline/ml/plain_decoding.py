@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from alma_pipeline.ml.search import Beams, Limits, Sampling, invert, noise, trim
+from alma_pipeline.ml.search import Beams, Finish, Limits, Sampling, invert, noise, trim
 
 
 def batches(lengths: list[int], width: int, limits: Limits) -> list[list[int]]:
@@ -29,17 +29,15 @@ def decode(
     prompts: dict[int, list[int]],
     settings: Beams | Sampling,
     limits: Limits,
-    report: Callable[[int], None],
+    finish: Finish,
     announce: Callable[[list[int]], None],
-) -> dict[int, list[list[int]]]:
-    """Outputs by prompt index: one for a beam search, `width` for sampling. `report` hears how many are done."""
-    indices, results = list(prompts), dict[int, list[list[int]]]()
+) -> None:
+    """Outputs by prompt index go to `finish`: one for a beam search, `width` for sampling."""
+    indices = list(prompts)
     for batch in batches([len(prompts[index]) for index in indices], settings.width, limits):
         chosen = [indices[i] for i in batch]
         announce([index for index in chosen for _ in range(settings.width)])  # `generate` repeats each prompt side by side
-        results |= dict(zip(chosen, _generate(model, chosen, prompts, settings, limits), strict=True))
-        report(len(results))
-    return results
+        finish(dict(zip(chosen, _generate(model, chosen, prompts, settings, limits), strict=True)))
 
 
 def _generate(

@@ -4,6 +4,7 @@ Knows nothing of models and caches: logits in, tokens out. Shapes: S prompts at 
 (beams or samples), V pieces, T the most tokens an output may have.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,10 @@ NEVER = -1e9
 """A score that loses against every real one; the value Hugging Face's beam search uses."""
 FIRST = 256
 """How many of the likeliest pieces are looked at before the whole vocabulary is sorted."""
+Results = dict[int, list[list[int]]]
+"""Prompt index to its outputs, each a list of token ids."""
+Finish = Callable[[Results], None]
+"""Hears of prompts as they are finished, of each once."""
 
 
 @dataclass(frozen=True, kw_only=True)

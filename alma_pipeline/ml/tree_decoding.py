@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from alma_pipeline.ml.search import Beams, BeamSearch, Limits, SampleSearch, Sampling
+from alma_pipeline.ml.search import Beams, BeamSearch, Finish, Limits, SampleSearch, Sampling
 from alma_pipeline.ml.tree_attention import attention_of_trees, mask
 
 EXACT = ("llama", "mistral", "qwen2", "qwen3")
@@ -38,12 +38,12 @@ def decode(
     prompts: dict[int, list[int]],
     settings: Beams | Sampling,
     limits: Limits,
-    report: Callable[[int], None],
+    finish: Finish,
     announce: Callable[[list[int]], None],
-) -> dict[int, list[list[int]]]:
-    """Outputs by prompt index: one for a beam search, `width` for sampling. `report` hears how many are done."""
+) -> None:
+    """Outputs by prompt index go to `finish`: one for a beam search, `width` for sampling."""
     waiting = sorted(prompts, key=lambda index: (len(prompts[index]), -index))  # taken from the end: longest first
-    search, results = _search(settings, limits, model.device), {}
+    search = _search(settings, limits, model.device)
     trees, rows, over = Trees(model, settings.width), list[int](), list[bool]()
     while waiting or not all(over):
         if trees.full or sum(over) * LEAVE >= len(rows):
@@ -58,11 +58,10 @@ def decode(
         announce(rows)
         parents, tokens, done = search.choose(trees.step())
         trees.follow(parents, tokens)
-        for row, is_over in enumerate(done.tolist()):
-            if is_over and not over[row]:
-                results[rows[row]], over[row] = search.outputs(row), True
-        report(len(results))
-    return results
+        ended = [row for row, is_over in enumerate(done.tolist()) if is_over and not over[row]]
+        if ended:
+            finish({rows[row]: search.outputs(row) for row in ended})
+        over = [is_over or row in ended for row, is_over in enumerate(over)]
 
 
 def _search(settings: Beams | Sampling, limits: Limits, device: torch.device) -> BeamSearch | SampleSearch:

@@ -82,7 +82,7 @@ def trial(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, 
     slope = torch.randn(*expected.shape, generator=draw).to(device)
     pairs = [(found, expected)]
     pairs += zip(torch.autograd.grad(found, states, slope.to(dtype)), torch.autograd.grad(expected, exact, slope), strict=True)
-    return max(float((one.float() - other).norm() / other.norm()) for one, other in pairs)
+    return max(float((one.detach().float() - other.detach()).norm() / other.detach().norm()) for one, other in pairs)
 
 
 def _one_by_one(states: list[Tensor], window: int | None) -> Tensor:

@@ -7,7 +7,6 @@ stand-in for it: vLLM itself needs a GPU that this code has not seen.
 """
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.models import load_merged
-from alma_pipeline.ml.search import Beams, Limits, Sampling, trim
+from alma_pipeline.ml.search import Beams, Finish, Limits, Sampling, trim
 from alma_pipeline.schema import Hardware
 
+AT_ONCE = 2048
+"""Prompts asked for together: enough for vLLM to fill its batches from, and what a killed run loses at most."""
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -58,17 +59,24 @@ def load(checkpoint: Input, hardware: Hardware, precision: str) -> tuple[Vllm, P
     return Vllm(engine), tokenizer
 
 
-def decode(model: Vllm, prompts: Sequence[list[int]], settings: Beams | Sampling, limits: Limits) -> list[list[list[int]]]:
-    """Outputs by prompt, without end tokens: one for a beam search, `width` for sampling."""
+def decode(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Sampling, limits: Limits, finish: Finish) -> None:
+    """Outputs by prompt index go to `finish`, without end tokens: one for a beam search, `width` for sampling."""
+    indices = list(prompts)
+    for start in range(0, len(indices), AT_ONCE):
+        portion = {index: prompts[index] for index in indices[start : start + AT_ONCE]}
+        beams = isinstance(settings, Beams) and settings.width > 1
+        outputs = _beams(model, portion, settings.width, limits) if beams else _drawn(model, portion, settings, limits)
+        finish(dict(zip(portion, outputs, strict=True)))
+
+
+def _drawn(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Sampling, limits: Limits) -> list[list[list[int]]]:
     from vllm import SamplingParams  # type: ignore[import-not-found, unused-ignore]
 
-    if isinstance(settings, Beams) and settings.width > 1:
-        return _beams(model, prompts, settings, limits)
     common = {"max_tokens": limits.max_new_tokens, "stop_token_ids": [limits.eos], "detokenize": False}
     if isinstance(settings, Sampling):
         drawn = {"n": settings.width, "temperature": settings.temperature, "top_p": settings.top_p}
         # Each of a request's n outputs is drawn with the request's seed and its own number added, which must not meet another's.
-        seeds = [_seed(settings.seed, index) for index in range(len(prompts))]
+        seeds = [_seed(settings.seed, index) for index in prompts]
         parameters = [SamplingParams(seed=seed, **drawn, **common) for seed in seeds]
     else:
         parameters = [SamplingParams(temperature=0.0, **common)] * len(prompts)
@@ -76,12 +84,12 @@ def decode(model: Vllm, prompts: Sequence[list[int]], settings: Beams | Sampling
     return [[trim(list(output.token_ids), limits.eos) for output in each.outputs] for each in found]
 
 
-def _beams(model: Vllm, prompts: Sequence[list[int]], settings: Beams, limits: Limits) -> list[list[list[int]]]:
+def _beams(model: Vllm, prompts: dict[int, list[int]], width: int, limits: Limits) -> list[list[list[int]]]:
     from vllm.sampling_params import BeamSearchParams  # type: ignore[import-not-found, unused-ignore]
 
-    parameters = BeamSearchParams(beam_width=settings.width, max_tokens=limits.max_new_tokens, length_penalty=1.0)
+    parameters = BeamSearchParams(beam_width=width, max_tokens=limits.max_new_tokens, length_penalty=1.0)
     found = model.engine.beam_search(_tokens(prompts), parameters)
-    best = [list(each.sequences[0].tokens[len(prompt) :]) for prompt, each in zip(prompts, found, strict=True)]
+    best = [list(each.sequences[0].tokens[len(prompt) :]) for prompt, each in zip(prompts.values(), found, strict=True)]
     return [[trim(tokens, limits.eos)] for tokens in best]
 
 
@@ -90,5 +98,5 @@ def _seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _tokens(prompts: Sequence[list[int]]) -> list[dict[str, list[int]]]:
-    return [{"prompt_token_ids": prompt} for prompt in prompts]
+def _tokens(prompts: dict[int, list[int]]) -> list[dict[str, list[int]]]:
+    return [{"prompt_token_ids": prompt} for prompt in prompts.values()]

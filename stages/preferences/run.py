@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer
+
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml import candidate_scores, candidates, corpora, decoding, preference_rows
 from alma_pipeline.ml.candidate_scores import Draft
 from alma_pipeline.ml.candidates import Candidate, Sentence, Triples
 from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.kept_outputs import KeptOutputs
 from alma_pipeline.ml.models import load_for_inference, release
 from alma_pipeline.ml.outputs import Outputs
 from alma_pipeline.ml.prompts import Prompter, one_line
 from alma_pipeline.ml.reading import Text
 from alma_pipeline.ml.search import Sampling
 from alma_pipeline.ml.textfiles import Rejects
-from alma_pipeline.store import write_json
 from stages.preferences.config import Config
 
 ALSO = "also_"
@@ -143,21 +145,20 @@ def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> li
 
 
 def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> list[list[tuple[str, int]]]:
-    """Texts and their numbers of tokens, sampled for each source by one checkpoint; kept for a run that goes on after a kill."""
-    kept = job.resume / f"samples-{role}.json"
-    if kept.exists():
-        return [[(text, tokens) for text, tokens in drawn] for drawn in json.loads(kept.read_text(encoding="utf-8"))]
-    model, tokenizer = load_for_inference(job.inputs[role], job.hardware, config.precision)
-    prompter = Prompter(tokenizer, config.prompt, config.languages)
-    prompts = prompter.prompts([(item.direction, item.source) for item in sources])
-    sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
-    limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
-    outputs = decoding.sample(model, prompts, sampling, limits, decoding.logged(job))
-    made = [[(decoding.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
-    if job.rank == 0:
-        job.resume.mkdir(exist_ok=True)
-        write_json(kept, made)
-    return made
+    """Texts and their numbers of tokens, sampled for each source by one checkpoint; a run that goes on has those it kept."""
+    kept, checkpoint = KeptOutputs(job, f"samples-{role}"), job.inputs[role]
+    if len(kept.found) == len(sources):
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+        outputs = [kept.found[place] for place in range(len(sources))]
+    else:
+        model, tokenizer = load_for_inference(checkpoint, job.hardware, config.precision)
+        prompts = Prompter(tokenizer, config.prompt, config.languages).prompts(
+            [(item.direction, item.source) for item in sources]
+        )
+        sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
+        limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
+        outputs = decoding.sample(model, prompts, sampling, limits, decoding.logged(job), kept=kept)
+    return [[(decoding.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
 
 
 def _dev_score(found: Sequence[Sequence[Candidate]]) -> float:

@@ -2,26 +2,34 @@
 
 import json
 import signal
+import sqlite3
+import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from comet_bed import hardware, neural
-from decoding_bed import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
+from decoding_bed import LANGUAGES, kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from alma_pipeline.attempt import clear
 from alma_pipeline.job import Input, Job
 from alma_pipeline.launch import start_alone
 from alma_pipeline.ml.metrics import sentence_chrf
+from alma_pipeline.ml.neural import interpreter
 from alma_pipeline.schema import Source
 from alma_pipeline.store import Store
 from stages.preferences.config import Config
 from stages.preferences.run import run
 
+BATCH = hardware().comet_batch
 SETTINGS: dict[str, Any] = {
     "pairs": Source(reader="candidates"),
     "languages": {code: LANGUAGES[code] for code in ("en", "de")},
@@ -95,36 +103,59 @@ def test_the_counts_add_up(made: tuple[Job, dict[str, Any]]) -> None:
     assert counts["chosen_from"].get("reference", 0) == counts["chosen_is_reference"]
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(
+def test_a_run_that_failed_goes_on_to_the_same_bits(
     tmp_path: Path, inputs: dict[str, Input], scorers: dict[str, Any], made: tuple[Job, dict[str, Any]]
 ) -> None:
-    """The first checkpoint's samples are kept, the second's were not drawn yet: its folder is gone until the run goes on."""
-    job = prepared(
-        tmp_path / "store" / "work" / "job",
-        inputs | {"also_second": Input("d" * 64, "base", "/gone", {}, base="/gone")},
-        **scorers,
-    )
+    """The second checkpoint's folder is gone at first; then the first one's weights are, which are not needed any more."""
+    gone = Input("d" * 64, "base", "/gone", {}, base="/gone")
+    job = prepared(tmp_path / "store" / "work" / "job", inputs | {"also_second": gone}, **scorers)
     with pytest.raises(Exception, match="gone"):
         run(job)
-    assert [path.name for path in job.resume.iterdir()] == ["samples-init.json"]
-    again = Job(job.name, job.key, job.work, job.config, job.hardware, inputs | {"init": Input("b" * 64, "base", "/gone", {})})
+    assert [path.name for path in job.resume.iterdir()] == ["samples-init.0.jsonl"]
+    words = tmp_path / "words"
+    AutoTokenizer.from_pretrained(inputs["init"].path).save_pretrained(words)
+    again = Job(job.name, job.key, job.work, job.config, job.hardware, inputs | {"init": Input("b" * 64, "base", str(words), {})})
     result = run(again)
-    assert rows(again) == rows(made[0]), "the first checkpoint was not needed any more"
+    assert rows(again) == rows(made[0])
     assert {**result, "seconds": 0} == {**made[1], "seconds": 0}
+
+
+STALLS = f'''#!{sys.executable}
+"""COMET's Python, whose worker says no more after its greeting and the first {2 * BATCH} scores; it ends with its parent."""
+import os, subprocess, sys, time
+worker = subprocess.Popen(["{interpreter(None).absolute()}", *sys.argv[1:]], stdout=subprocess.PIPE)
+parent = os.getppid()
+for _ in range(1 + 2 * {BATCH}):
+    sys.stdout.buffer.write(worker.stdout.readline())
+    sys.stdout.buffer.flush()
+worker.kill()
+while os.getppid() == parent:
+    time.sleep(0.05)
+'''
 
 
 def test_workers_killed_while_sampling_and_while_scoring_leave_the_same_bytes(
     tmp_path: Path, inputs: dict[str, Input], scorers: dict[str, Any], made: tuple[Job, dict[str, Any]]
 ) -> None:
-    """A real worker, ended by SIGKILL as soon as the first checkpoint's samples are kept, and again after the second's."""
+    """A real worker, ended by SIGKILL after the first samples of each checkpoint, and again after the first neural scores."""
     store = Store(tmp_path / "store")
     job = prepared(store.work_path("test.preferences", f"{'preferences':k<64}"), inputs, **scorers)
-    for kept in ("samples-init.json", "samples-also_second.json"):
-        assert attempt(store, job, job.resume / kept) == -signal.SIGKILL
+    job = replace(job, hardware=replace(job.hardware, decode_tokens=1))  # one sentence at a time
+    for kept in ("samples-init.0.jsonl", "samples-also_second.0.jsonl"):
+        assert attempt(store, job, (job.resume / kept).exists) == -signal.SIGKILL
         assert not (Path(job.work) / "result.json").exists() and not list(job.out.iterdir())
-    drawn = {path.name: path.stat().st_mtime_ns for path in job.resume.iterdir()}
-    assert attempt(store, job, None) == 0
-    assert {path.name: path.stat().st_mtime_ns for path in job.resume.iterdir()} == drawn, "what was kept is not drawn again"
+    drawn = [line for path in job.resume.iterdir() for line in path.read_text().splitlines()]
+    stalls = tmp_path / "python"
+    stalls.write_text(STALLS)
+    stalls.chmod(0o755)
+    cache = job.cache / "segment_scores.db"
+    stalled = replace(job, hardware=replace(job.hardware, comet_python=str(stalls)))
+    assert attempt(store, stalled, lambda: count(cache) > 0) == -signal.SIGKILL
+    assert len(kept_outputs(job, "samples-init")) == len(kept_outputs(job, "samples-also_second")) == 12
+    assert set(drawn) <= {line for path in job.resume.iterdir() for line in path.read_text().splitlines()}
+    known = count(cache)
+    assert attempt(store, job, lambda: False) == 0
+    assert 0 < known < count(cache)
     result = json.loads((Path(job.work) / "result.json").read_text())
     assert result | {"seconds": 0} == made[1] | {"seconds": 0}
     whole = {path.name: path.read_bytes() for path in made[0].out.iterdir()}
@@ -134,14 +165,23 @@ def test_workers_killed_while_sampling_and_while_scoring_leave_the_same_bytes(
     assert sum(len(row["candidates"]) for row in [*rows(job), *left]) == result["samples"] + result["sentences"]
 
 
-def attempt(store: Store, job: Job, until: Path | None) -> int:
-    """The exit code of a worker that is killed once there is a file `until`, begun as the runner begins it."""
+def count(cache: Path) -> int:
+    """Scores that are kept."""
+    if not cache.exists():
+        return 0
+    with closing(sqlite3.connect(cache, timeout=60)) as base:
+        tables = base.execute("select count(*) from sqlite_master").fetchone()[0]
+        return int(base.execute("select count(*) from scores").fetchone()[0]) if tables else 0
+
+
+def attempt(store: Store, job: Job, is_time: Callable[[], bool]) -> int:
+    """The exit code of a worker that is killed as soon as it is time, begun as the runner begins it."""
     work = store.begin(job.name, job.key)
     try:
         clear(work.path, all_of_it=False)
         job.write()
         running = start_alone(job.hardware, work.path, work.token, distributed=False)
-        while running.poll() is None and not (until and until.exists()):
+        while running.poll() is None and not is_time():
             time.sleep(0.002)
         running.process.kill()
         return running.process.wait()

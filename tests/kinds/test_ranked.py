@@ -1,12 +1,11 @@
 """The `translate` stage where neural scorers choose among samples, on a tiny random model and tiny real COMET checkpoints."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comet_bed import hardware, neural, scored
-from decoding_bed import make_checkpoint, make_corpus, make_job, pairs, read
+from decoding_bed import kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.identity import settings
@@ -35,8 +34,7 @@ def kept(job: Job, inputs: dict[str, Input]) -> list[list[str]]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(inputs["checkpoint"].path)
-    drawn = json.loads((job.resume / "samples.json").read_text(encoding="utf-8"))
-    return [[decoding.text(tokenizer, ids) for ids in each] for each in drawn]
+    return [[decoding.text(tokenizer, ids) for ids in each] for each in kept_outputs(job)]
 
 
 def test_quality_takes_the_sample_that_the_scorer_finds_best_and_goes_on_after_it_failed(
@@ -48,7 +46,7 @@ def test_quality_takes_the_sample_that_the_scorer_finds_best_and_goes_on_after_i
     job = prepared(tmp_path / "store" / "work" / "job", inputs, str(tmp_path / "nowhere"), **how)
     with pytest.raises(UserError, match="whose Python was expected"):
         run(job)
-    monkeypatch.setattr(decoding, "sample", None)  # the samples are there
+    monkeypatch.setattr(decoding, "decoder", None)  # the samples are there
     job = Job(job.name, job.key, job.work, job.config, hardware(), job.inputs)
     result = run(job)
     assert "reference:no" in result["ranked_by"]["mine"]

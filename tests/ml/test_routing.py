@@ -12,7 +12,7 @@ from alma_pipeline.job import Input
 from alma_pipeline.ml import decoding, plain_decoding, tree_decoding
 from alma_pipeline.ml.models import load_merged
 from alma_pipeline.ml.routing import Router, load_together
-from alma_pipeline.ml.search import Beams, Limits, Sampling
+from alma_pipeline.ml.search import Beams, Limits, Results, Sampling
 from alma_pipeline.schema import Hardware
 
 LIMITS = Limits(max_new_tokens=8, decode_tokens=400, eos=1, pad=2)
@@ -39,8 +39,9 @@ def test_a_mixed_batch_gives_what_each_adapter_gives_alone(modules: dict[str, In
     names = ["g1", "g6", "g6", "g1", "g6", "g1", "g1", "g6", "g1"]
     model = load_together(modules, HARDWARE, "fp32")
     router = Router(model, names)
+    found: Results = {}
     with torch.no_grad():
-        found = module.decode(model, dict(enumerate(PROMPTS)), Beams(width=beams), LIMITS, lambda done: None, router)  # type: ignore[attr-defined]
+        module.decode(model, dict(enumerate(PROMPTS)), Beams(width=beams), LIMITS, found.update, router)  # type: ignore[attr-defined]
     merged = {name: load_merged(checkpoint, checkpoint.adapters, "fp32") for name, checkpoint in modules.items()}
     expected = [
         decoding.beam_search(merged[name], [prompt], beams, LIMITS)[0] for name, prompt in zip(names, PROMPTS, strict=True)
@@ -58,13 +59,15 @@ def test_so_it_does_where_samples_are_drawn(modules: dict[str, Input], module: o
     model = load_together(modules, HARDWARE, "fp32")
     router = Router(model, names)
     prompts = dict(enumerate(PROMPTS[: len(names)]))
+    found: Results = {}
     with torch.no_grad():
-        found = module.decode(model, prompts, settings, LIMITS, lambda done: None, router)  # type: ignore[attr-defined]
+        module.decode(model, prompts, settings, LIMITS, found.update, router)  # type: ignore[attr-defined]
     merged = {name: load_merged(checkpoint, checkpoint.adapters, "fp32") for name, checkpoint in modules.items()}
 
     def alone(name: str, place: int) -> list[list[int]]:
-        one = {place: prompts[place]}
-        return plain_decoding.decode(merged[name], one, settings, LIMITS, lambda done: None, lambda rows: None)[place]
+        drawn: Results = {}
+        plain_decoding.decode(merged[name], {place: prompts[place]}, settings, LIMITS, drawn.update, lambda rows: None)
+        return drawn[place]
 
     assert [found[i] for i in prompts] == [alone(name, i) for i, name in enumerate(names)]
     assert [found[i] for i in prompts] != [alone("g1", i) for i in prompts], "the adapters must differ"

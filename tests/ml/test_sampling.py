@@ -8,7 +8,7 @@ from search_bed import DECODERS, LIMITS, PROMPTS, SAMPLING, run
 from transformers import PreTrainedModel
 
 from alma_pipeline.ml import decoding, plain_decoding, tree_decoding
-from alma_pipeline.ml.search import Sampling, invert, noise
+from alma_pipeline.ml.search import Results, Sampling, invert, noise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -16,12 +16,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @DECODERS
 def test_samples_do_not_depend_on_the_batch(module: object, model: PreTrainedModel) -> None:
     together = run(module, model, PROMPTS, SAMPLING)
-    with torch.no_grad():
-        single = [
-            module.decode(model, {index: prompt}, SAMPLING, LIMITS, lambda done: None, lambda rows: None)[index]  # type: ignore[attr-defined]
-            for index, prompt in enumerate(PROMPTS)
-        ]
-    assert together == single
+    single: Results = {}
+    for index, prompt in enumerate(PROMPTS):
+        with torch.no_grad():
+            module.decode(model, {index: prompt}, SAMPLING, LIMITS, single.update, lambda rows: None)  # type: ignore[attr-defined]
+    assert together == [single[index] for index in range(len(PROMPTS))]
     assert {len(samples) for samples in together} == {3}
 
 

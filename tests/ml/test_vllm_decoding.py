@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline.ml import decoding
+from alma_pipeline.ml import decoding, vllm_decoding
 from alma_pipeline.ml.search import Limits, Sampling
 from alma_pipeline.ml.vllm_decoding import Vllm
 
@@ -65,3 +65,22 @@ def test_samples_have_seeds_of_their_own(model: Vllm) -> None:
         seeds |= {own.seed + number for own in model.engine.asked for number in range(own.n)}
     assert len(seeds) == 50 * len(PROMPTS) * 2, "no two draws of any seeds and sentences share one"
     assert max(seeds) < 2**63
+
+
+def test_prompts_go_in_portions_and_keep_their_seeds(model: Vllm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on asks for what is left, each prompt with the seed of its own place."""
+    settings = Sampling(width=1, temperature=1.0, top_p=1.0, seed=3)
+    decoding.sample(model, PROMPTS, settings, LIMITS)
+    seeds = [own.seed for own in model.engine.asked]
+    monkeypatch.setattr(vllm_decoding, "AT_ONCE", 2)
+    heard: list[tuple[list[int], list[int]]] = []
+    left = dict(enumerate(PROMPTS))
+    vllm_decoding.decode(model, left, settings, LIMITS, lambda found: heard.append((list(found), _seeds(model))))
+    assert heard == [([0, 1], seeds[:2]), ([2], seeds[2:])]
+    heard.clear()
+    vllm_decoding.decode(model, {2: PROMPTS[2]}, settings, LIMITS, lambda found: heard.append((list(found), _seeds(model))))
+    assert heard == [([2], seeds[2:])]
+
+
+def _seeds(model: Vllm) -> list[int]:
+    return [own.seed for own in model.engine.asked]

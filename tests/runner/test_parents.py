@@ -144,10 +144,11 @@ def test_who_waited_for_a_parent_that_died_goes_on_where_it_was(parents: Parents
     """Its plan knew of no resume point; the work folder does."""
     parents.order("a", hold=3)
     first = parents.start()
-    parents.worked(first, 4)
+    pid = parents.worked(first, 4)
     second = parents.start()
     assert parents.line(second).startswith("waiting a: another process is making it")
     first.send_signal(signal.SIGKILL)
+    wait_for(lambda: not lives(pid))  # else the orphan may come to its own end first, and its successor to another
     parents.go("a")
     assert "text abc" in parents.finish(second)
     assert_one_writer(parents.journal("a"), parents.steps)
