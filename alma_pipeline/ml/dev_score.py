@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml import decoding
+from alma_pipeline.ml.causal import causal_model
 from alma_pipeline.ml.guards import loops
-from alma_pipeline.ml.logprobs import causal_model
 from alma_pipeline.schema import Training
 
 LONGEST = 2

@@ -8,9 +8,9 @@ import numpy as np
 from torch import nn
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.ml.causal import causal_model
 from alma_pipeline.ml.examples import Tokens
 from alma_pipeline.ml.layouts import Item
-from alma_pipeline.ml.logprobs import causal_model
 from alma_pipeline.ml.objective import LanguageModel
 
 

@@ -13,11 +13,13 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from alma_pipeline.ml import heads
 from alma_pipeline.ml.batches import packed_batches, padded_batches
+from alma_pipeline.ml.causal import causal_model
 from alma_pipeline.ml.examples import Tokens
 from alma_pipeline.ml.feeding import Batch
 from alma_pipeline.ml.layouts import Item
-from alma_pipeline.ml.logprobs import causal_model, chunks_for, label_logprobs
+from alma_pipeline.ml.logprobs import chunks_for, label_logprobs
 from alma_pipeline.ml.packing import LAYOUTS, choose
 
 Example = TypeVar("Example")
@@ -38,6 +40,7 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
         self.chunks = chunks_for(row_tokens, causal_model(model).config.vocab_size)
         self.attention = str(causal_model(model).config._attn_implementation)
         self.layout = choose(model)
+        self.head = heads.choose(model)
 
     @abstractmethod
     def items(self, example: Example) -> list[Item]:
@@ -72,7 +75,7 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
 
     def logprobs(self, batch: Batch) -> Tensor:
         """[labels] log-probabilities (nats) of the batch's labels."""
-        return label_logprobs(self.model, batch["inputs"], batch["positions"], batch["labels"], self.chunks)
+        return label_logprobs(self.model, batch["inputs"], batch["positions"], batch["labels"], self.chunks, self.head)
 
     @abstractmethod
     def norms(self, examples: Sequence[Example]) -> Norms:

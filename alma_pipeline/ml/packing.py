@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from alma_pipeline.ml.attention import install
+from alma_pipeline.ml.causal import causal_model, hidden_states
 from alma_pipeline.ml.feeding import moved
 from alma_pipeline.ml.layouts import Item, Rows, packed, padded
-from alma_pipeline.ml.logprobs import causal_model, hidden_states
 
 Layout = Callable[[Sequence[Item]], Rows]
 LAYOUTS: dict[str, Layout] = {"packed": packed, "padded": padded}

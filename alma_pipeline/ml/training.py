@@ -20,13 +20,13 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml import randomness, resume
 from alma_pipeline.ml.attention import own_attention
 from alma_pipeline.ml.batches import check_budget, global_batch
+from alma_pipeline.ml.causal import causal_model
 from alma_pipeline.ml.dev_score import Score
 from alma_pipeline.ml.distributed import World, everyone, total
 from alma_pipeline.ml.divergence import divergence
 from alma_pipeline.ml.engine import Engine, adamw
 from alma_pipeline.ml.examples import Split
 from alma_pipeline.ml.feeding import Batch
-from alma_pipeline.ml.logprobs import causal_model
 from alma_pipeline.ml.microbatches import Whole, stream
 from alma_pipeline.ml.models import Trainee
 from alma_pipeline.ml.objective import Objective

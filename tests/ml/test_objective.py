@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 from training_bed import VOCABULARY
-from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from alma_pipeline.ml import logprobs
 from alma_pipeline.ml.batches import packed_batches
@@ -65,6 +76,41 @@ def bloom() -> BloomForCausalLM:
     return BloomForCausalLM(config)
 
 
+def gemma2() -> Gemma2ForCausalLM:
+    """It caps attention, so rows are padded, and logits, so it makes them itself."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        final_logit_softcapping=2.0,
+        initializer_range=0.3,
+    )
+    return Gemma2ForCausalLM(config)
+
+
+def cohere() -> CohereForCausalLM:
+    """It scales logits, and lets itself be packed."""
+    torch.manual_seed(0)
+    config = CohereConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        logit_scale=0.4,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.3,
+    )
+    return CohereForCausalLM(config)
+
+
 def examples(count: int = 12) -> list[Tokens]:
     """Unequal lengths and label counts; the first has one label only, the second a prompt of BOS alone."""
     rng = np.random.default_rng(0)
@@ -90,7 +136,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("make", [llama, opt, bloom])
+@pytest.mark.parametrize("make", [llama, opt, bloom, gemma2, cohere])
 def test_loss_and_gradient_are_hugging_faces(make: type[nn.Module], held: int) -> None:
     """B57, B58: prompts and padding bear no loss, the end token does."""
     model, batch = make(), examples()
@@ -98,7 +144,8 @@ def test_loss_and_gradient_are_hugging_faces(make: type[nn.Module], held: int) -
     their.backward()
     expected = gradients(model)
     objective = LanguageModel(model, FEW)
-    assert objective.layout == ("padded" if make is bloom else "packed")
+    assert objective.layout == ("padded" if make in (bloom, gemma2) else "packed")
+    assert objective.head == ("own" if make in (gemma2, cohere) else "product")
     assert objective.chunks == (1 if held == 2**25 else 8)
     loss, sums = objective(objective.collate(batch), objective.norms(batch))
     loss.backward()
@@ -128,7 +175,7 @@ def test_shares_of_any_split_add_up(budget: int, ranks: int, held: int) -> None:
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("make", [llama, opt, bloom])
+@pytest.mark.parametrize("make", [llama, opt, bloom, gemma2, cohere])
 def test_empty_micro_batch_touches_every_parameter_with_nothing(make: type[nn.Module], held: int) -> None:
     model = make()
     objective = LanguageModel(model, FEW)

@@ -53,7 +53,7 @@ def make_items(seed: int = 0, count: int = 6) -> list[Item]:
 
 def scores(model: PreTrainedModel, items: list[Item], layout: Callable = packed) -> Tensor:
     rows = layout(items)
-    return label_logprobs(model, rows.inputs, rows.positions, rows.labels, chunks=1)
+    return label_logprobs(model, rows.inputs, rows.positions, rows.labels, chunks=1, head="product")
 
 
 def separately(model: PreTrainedModel, items: list[Item]) -> Tensor:
