@@ -32,9 +32,9 @@ def main(stage: int, folder: Path) -> dict[str, float]:
     warm_up(folder / "warm", machine | {"row_tokens": 64})
     seconds, step = [0.0], training._Loop._step
 
-    def timed(loop: object) -> object:
+    def timed(loop: object, micro_batches: object) -> object:
         started = time.process_time()
-        result = step(loop)  # type: ignore[arg-type]
+        result = step(loop, micro_batches)  # type: ignore[arg-type]
         seconds.append(time.process_time() - started)
         return result
 
