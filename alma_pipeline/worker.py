@@ -101,4 +101,6 @@ def _watch(work: Path, token: str, owner_lock: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    # At once, as a forked worker: libraries with threads of their own can abort while Python takes them down, and the work
+    # is done and on disk by now.
+    os._exit(main(Path(sys.argv[1]), sys.argv[2]))

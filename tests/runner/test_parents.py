@@ -125,6 +125,13 @@ def test_a_killed_worker_is_a_failure_and_the_next_run_goes_on(parents: Parents)
     assert_one_writer(parents.journal("a"), parents.steps)
 
 
+def test_what_a_library_breaks_when_python_is_taken_down_breaks_no_finished_node(parents: Parents) -> None:
+    """Seen: `terminate called without an active exception`, by a thread pool after the result was on disk."""
+    parents.order("a", end="late")
+    output = parents.finish(parents.start())
+    assert "a FINISHED" in output and "text abc" in output
+
+
 def test_two_parents_at_once_make_each_node_once(parents: Parents) -> None:
     parents.order("a", hold=3)
     first = parents.start()

@@ -3,12 +3,13 @@
 What a test orders stands in `$FAKE_ORDERS/<node>.json`, apart from the settings, so that it changes no key:
     pause   seconds per step
     hold    a step that waits until `$FAKE_ORDERS/<node>.go` is there
-    end     user | crash | exit | silent | kill | stubborn, after step `at`
+    end     user | crash | exit | silent | kill | stubborn | late (only when Python is taken down), after step `at`
     spawn   leave a process behind
     result  more for the result
 What a worker did stands in `$FAKE_ORDERS/<node>.journal`: a line `pid word` for each step.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -82,6 +83,8 @@ def _misbehave(end: str) -> None:
         os._exit(0)
     if end == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if end == "late":
+        atexit.register(os.abort)
     if end == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(60)
