@@ -18,6 +18,8 @@ WORD_ORDER = 2
 """Of chrF++ (Popović 2017)."""
 UNSPACED = frozenset({"zh", "ja-mecab"})
 """BLEU tokenizers of languages whose whole sentence would be one word to TER: it takes their characters apart."""
+AT_ONCE = 200
+"""Segments whose n-grams are in memory together; those of a whole test set take a gigabyte, and time to be walked over."""
 BY_SEGMENT = frozenset({"chrf++", "ter"})
 """BLEU of one sentence is zero where four words in a row are not found, and says little; these say something."""
 
@@ -54,9 +56,19 @@ def measure(name: str, tokenizer: str, hypotheses: Sequence[str], references: Se
     if not hypotheses:
         raise ValueError("found no translations to score; expected at least one")
     found = metric(name, tokenizer)
-    statistics = found._extract_corpus_statistics(hypotheses, [references])
+    statistics = [row for part in _portions(len(hypotheses)) for row in _statistics(found, hypotheses[part], references[part])]
     segments = [float(found._compute_score_from_stats(row).score) for row in statistics] if name in BY_SEGMENT else None
     return Measured(float(found._aggregate_and_compute(statistics).score), str(found.get_signature()), segments)
+
+
+def _portions(count: int) -> list[slice]:
+    return [slice(start, start + AT_ONCE) for start in range(0, count, AT_ONCE)]
+
+
+def _statistics(found: Metric, hypotheses: Sequence[str], references: Sequence[str]) -> list[list[float]]:
+    """What sacrebleu counts in each of these segments."""
+    rows: list[list[float]] = found._extract_corpus_statistics(hypotheses, [references])
+    return rows
 
 
 def _spbleu() -> Metric:

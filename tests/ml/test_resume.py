@@ -1,5 +1,6 @@
 """Resume points: what counts as one, and that a killed run ends with the very weights of one that was not."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -202,17 +203,44 @@ def server() -> Iterator[Server]:
     found.process.wait()
 
 
-def wait_for_progress(job: Job, saving: bool) -> None:
-    """Until the worker logs something more, or until it is writing a resume point."""
+def wait_for_progress(job: Job) -> None:
+    """Until the worker logs something more."""
     log, limit = Path(job.work) / "metrics.jsonl", time.monotonic() + 120
     before = log.stat().st_size if log.exists() else 0
     while time.monotonic() < limit:
-        if saving and (list(job.resume.glob("step-*.tmp-*")) or list(job.out.iterdir())):
-            return
-        if not saving and log.exists() and log.stat().st_size > before:
+        if log.exists() and log.stat().st_size > before:
             return
         time.sleep(0.001)
     raise AssertionError("the worker got nowhere")
+
+
+def stop_when(pid: int, reached: Callable[[], object]) -> bool:
+    """Stop the worker at a moment that is hard to meet by waiting; False where it has ended without one."""
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+        if not stopped(pid):
+            return False
+        if reached():
+            return True
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.001)
+    raise AssertionError("the worker got nowhere")
+
+
+def stopped(pid: int) -> bool:
+    """Wait until a process that was sent a SIGSTOP stands still; False where it has ended."""
+    try:
+        while (state := Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]) not in "TZ":
+            time.sleep(0.0001)
+        return state == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def unfinished_points(job: Job) -> set[Path]:
+    return set(job.resume.glob("step-*.tmp-*"))
 
 
 @pytest.mark.slow
@@ -226,19 +254,25 @@ def test_killed_anywhere_the_weights_are_those_of_an_undisturbed_run(tmp_path: P
         job.write()
     server.start(calm)
     assert server.ended() == 0
-    luck, kills, torn = random.Random(kind), 0, 0
-    for attempt in range(8):
+    luck, met = random.Random(kind), [0, 0, 0]
+    for attempt in range(9):
+        older = unfinished_points(killed)
         pid = server.start(killed)
-        wait_for_progress(killed, saving=bool(attempt % 2))
-        time.sleep(luck.random() * 0.08)
-        os.kill(pid, signal.SIGKILL)
+        if attempt == 8:
+            met[2] += stop_when(pid, lambda: not killed.out.exists() or any(killed.out.iterdir()))
+        elif attempt % 2:
+            met[1] += stop_when(pid, lambda older=older: unfinished_points(killed) - older)
+        else:
+            wait_for_progress(killed)
+            time.sleep(luck.random() * 0.08)
+            met[0] += stop_when(pid, lambda: True)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
         if server.ended() == 0:
             break
-        kills += 1
-        torn += bool(list(killed.resume.glob("step-*.tmp-*")))
     server.start(killed)
     assert server.ended() == 0
-    assert kills >= 3 and torn >= 1, "the killing came too late to test anything"
+    assert min(met) >= 1, "the killing came too late to test anything"
     assert digest(killed) == digest(calm)
     assert torch.equal(torch.tensor(logged(calm, "train/loss")), torch.tensor(last_of_each_step(killed, "train/loss")))
 
