@@ -198,11 +198,12 @@ def _run(
     overrides: list[str],
     sweep: Sweep | None,
 ) -> dict[str, Record]:
-    from alma_pipeline import live, provenance, scorers, tracked
+    from alma_pipeline import engines, live, provenance, scorers, tracked
     from alma_pipeline.runner import Runner
 
     tracked.check(config)
     scorers.check(plan, config.hardware)
+    engines.check(plan, config.hardware)
     logs = store.root / "logs"
     _make(logs)
     launcher = session.launcher(config.hardware, logs)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline import aside, filled, scorers, segments
+from alma_pipeline import aside, engines, filled, scorers, segments
 from alma_pipeline import config as configuration
 from alma_pipeline.arguments import Command
 from alma_pipeline.cli import store_root
@@ -43,6 +43,7 @@ def main(command: Command) -> int:
     found = segments.read(command.names, direction, "--json" in command.flags)
     _check_directions(config, found, targets)
     scorers.check_each(settings.scorers, config.hardware)
+    engines.check_each({"stages.translate": settings.engine}, config.hardware)
     output = command.flags.get("--output", [""])[-1]
     texts = translate(settings, config.hardware, store, found, inputs)
     lines = (segments.rendered(segment, text) + "\n" for segment, text in zip(found, texts, strict=True))

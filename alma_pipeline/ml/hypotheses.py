@@ -13,11 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import decoding, vllm_decoding
+from alma_pipeline.ml import decoding, translators
 from alma_pipeline.ml.decoding import Announce
 from alma_pipeline.ml.judging import Judges
 from alma_pipeline.ml.kept_outputs import KeptOutputs
-from alma_pipeline.ml.models import load_for_inference, release
+from alma_pipeline.ml.models import release
 from alma_pipeline.ml.prompts import Prompter
 from alma_pipeline.ml.search import Limits, Sampling
 from alma_pipeline.ml.vllm_decoding import Vllm
@@ -56,8 +56,8 @@ class Hypotheses:
 
 def one_checkpoint(job: Job, checkpoint: Input) -> Loaded:
     """The checkpoint with its adapters merged, in what the settings decode with. Raises UserError where vLLM cannot be had."""
-    load = vllm_decoding.load if job.config.engine == "vllm" else load_for_inference
-    return *load(checkpoint, job.hardware, job.config.precision), None
+    config: Translating = job.config
+    return *translators.load(job, checkpoint, config.max_source + config.max_new_tokens, config.beams), None
 
 
 def translated(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[], Loaded]) -> Hypotheses | None:

@@ -53,13 +53,20 @@ class _LabelScores(torch.autograd.Function):
         if kept is not None:
             gradient = kept.mul_(outer[:, None]).to(weight.dtype)  # in place: a backward pass goes through it once
             return gradient @ weight, gradient.t() @ hidden, None, None, None
-        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        # In 16 bits a sum over many pieces loses its small terms.
+        to_hidden, to_weight = (
+            torch.empty_like(hidden),
+            torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32)),
+        )
         for piece in ctx.pieces:
             _, gradient = _scores(hidden[piece], weight, labels[piece])
             gradient = gradient.mul_(outer[piece, None]).to(weight.dtype)
             to_hidden[piece] = gradient @ weight
-            to_weight.addmm_(gradient.t(), hidden[piece])
-        return to_hidden, to_weight, None, None, None
+            if to_weight.dtype == gradient.dtype:
+                to_weight.addmm_(gradient.t(), hidden[piece])
+            else:
+                to_weight += gradient.t() @ hidden[piece]
+        return to_hidden, to_weight.to(weight.dtype), None, None, None
 
 
 def _pieces(count: int, most: int) -> list[slice]:

@@ -37,7 +37,7 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
         super().__init__()
         self.model = model
         self.row_tokens = row_tokens
-        self.chunks = chunks_for(row_tokens, causal_model(model).config.vocab_size)
+        self.chunks = chunks_for(row_tokens, causal_model(model).config.get_text_config().vocab_size)
         self.attention = str(causal_model(model).config._attn_implementation)
         self.layout = choose(model)
         self.head = heads.choose(model)

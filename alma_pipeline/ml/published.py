@@ -52,7 +52,7 @@ def take_full(source: Snapshot, out: Path) -> dict[str, Any]:
     return {
         "checkpoint": {"form": "full"},
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "vocab_size": model.config.vocab_size,
+        "vocab_size": model.config.get_text_config().vocab_size,
     } | origin(source)
 
 

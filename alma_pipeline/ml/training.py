@@ -132,6 +132,7 @@ class _Loop(Generic[Example, Norms]):
         evaluations = evaluation_steps(self.steps, self.job.config.evaluations)
         if not self.progress.before:
             self.progress.before = self._measure()
+        self.objective.train()  # a model is loaded ready to evaluate; without this one taken up would drop and recompute nothing
         batches = map(self._batch, range(self.progress.step, self.steps))
         micro_batches = stream(self.objective, batches, self.world, self.job.hardware)
         self.log.restart_clock()

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -57,7 +58,9 @@ def is_right(query: Tensor, key: Tensor, window: int | None, dropout: float) -> 
 @lru_cache
 def _tried(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, size: int, windowed: bool) -> bool:
     try:
-        error = trial(device, dtype, heads, key_heads, size, 4 if windowed else None)
+        # In a layer that is recomputed, what the trial saves would count as the layer's, which it is only the first time.
+        with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+            error = trial(device, dtype, heads, key_heads, size, 4 if windowed else None)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as problem:
         print(f"variable-length flash attention does not run on {device} ({problem}): padded groups instead", flush=True)
         return False

@@ -6,6 +6,7 @@ setting of `translate`. Written against the interface of vLLM 0.10 (`LLM.generat
 stand-in for it: vLLM itself needs a GPU that this code has not seen.
 """
 
+import os
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from alma_pipeline.engines import MISSING
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.models import load_merged
@@ -31,20 +33,17 @@ class Vllm:
     engine: Any
 
 
-def load(checkpoint: Input, hardware: Hardware, precision: str) -> tuple[Vllm, PreTrainedTokenizerBase]:
-    """The checkpoint with all its adapters merged, and its tokenizer; as `models.load_for_inference`.
+def load(checkpoint: Input, hardware: Hardware, precision: str, longest: int, beams: int) -> tuple[Vllm, PreTrainedTokenizerBase]:
+    """The checkpoint with all its adapters merged, cut up over this machine's devices, and its tokenizer.
 
-    Raises UserError without vLLM, and for more than one process: vLLM spreads over devices by itself.
+    `longest` is the most tokens that a prompt and its output take together. Raises UserError without vLLM.
     """
+    # Its processes must not inherit this one's process group.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     try:
         from vllm import LLM  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise UserError(
-            "engine=vllm: the package vllm is not installed here. Install it into this environment (pip install vllm; it "
-            "needs a GPU), or take engine=own, which needs nothing"
-        ) from error
-    if hardware.world > 1:
-        raise UserError(f"engine=vllm decodes in one process, found {hardware.world}: take hardware=gpu1, or engine=own")
+        raise UserError(MISSING) from error
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     with tempfile.TemporaryDirectory() as merged:
         if checkpoint.adapters:
@@ -55,6 +54,9 @@ def load(checkpoint: Input, hardware: Hardware, precision: str) -> tuple[Vllm, P
             dtype=DTYPES[precision],
             generation_config="vllm",  # not the model's own, which may ask for other sampling
             trust_remote_code=False,
+            tensor_parallel_size=hardware.devices,
+            max_model_len=longest,  # else its cache is planned for the longest text that the model can read
+            max_logprobs=max(20, 2 * beams),  # its beam search asks for twice its beams, and 20 is the most by default
         )
     return Vllm(engine), tokenizer
 

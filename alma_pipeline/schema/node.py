@@ -12,14 +12,16 @@ class NodeConfig:
 
     version: ClassVar[int] = 1
     """Bumped by hand when the kind's meaning changes; part of the key."""
-    distributed: ClassVar[bool] = False
-    """Whether its work is shared out over the hardware's processes."""
-
     kind: str = MISSING
     inputs: dict[str, str] = field(default_factory=dict)
     """Role to node name: `{init: mono, corpus: parallel_corpus}`."""
     per_group: bool = False
     """One instance for each language group of the run."""
+
+    @property
+    def distributed(self) -> bool:
+        """Whether its work is shared out over the hardware's processes."""
+        return False
 
     def roles(self) -> dict[str, str]:
         """The inputs this node really reads."""

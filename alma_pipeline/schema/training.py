@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from omegaconf import II
 
@@ -23,8 +22,6 @@ class Lora:
 @dataclass(frozen=True, kw_only=True)
 class Training(NodeConfig):
     """What every training kind shares. Exactly one of steps, epochs and tokens sets the horizon."""
-
-    distributed: ClassVar[bool] = True
 
     steps: int | None = number(None, at_least=1)
     epochs: float | None = number(None, above=0)
@@ -60,6 +57,10 @@ class Training(NodeConfig):
     """Stop when the dev score falls below this share of the parent's, where `choose_by=dev_score` (our choice)."""
     diverged_loops: float = number(0.5, at_least=0, at_most=1, as_before=0.5)
     """Stop when more than this share of the dev translations, and of the parent's, are repetition loops (our choice)."""
+
+    @property
+    def distributed(self) -> bool:
+        return True
 
     def conflicts(self) -> Iterator[str]:
         given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from alma_pipeline.fields import added_later, choice, number
 from alma_pipeline.schema.data import Language
@@ -13,8 +12,6 @@ from alma_pipeline.schema.node import NodeConfig
 @dataclass(frozen=True, kw_only=True)
 class Translating(NodeConfig):
     """How hypotheses are decoded, and which of them is taken."""
-
-    distributed: ClassVar[bool] = True
 
     languages: dict[str, Language] = field(default_factory=dict)
     """Filled in by the plan: English, and the languages translated from and into it."""
@@ -54,6 +51,11 @@ class Translating(NodeConfig):
             yield f"rank_by={', '.join(self.rank_by)} ranks samples, and decoding=beam draws none; expected mbr or quality"
         if not self.rank_by or len(set(self.rank_by)) < len(self.rank_by):
             yield f"rank_by={', '.join(self.rank_by) or 'nothing'}: expected one scorer or several different ones"
+
+    @property
+    def distributed(self) -> bool:
+        """vLLM is one process, which starts its own."""
+        return self.engine == "own"
 
     @property
     def width(self) -> int:

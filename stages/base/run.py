@@ -41,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
     return {
         "checkpoint": {"form": "full"},
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "vocab_size": model.config.vocab_size,
+        "vocab_size": model.config.get_text_config().vocab_size,
     } | ({"repo": config.repo, "licence": licence(str(config.repo))} if config.source == "wheel" else {})
 
 

@@ -7,8 +7,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml import hypotheses
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml import hypotheses, translators
 from alma_pipeline.ml.hypotheses import Loaded
 from alma_pipeline.ml.routing import Router, load_together
 from stages.interpret.config import Config
@@ -21,7 +20,7 @@ def run(job: Job) -> dict[str, Any]:
     Leaves `translations.jsonl`, a text for each line in the same order. With routes even a single language goes
     through its unmerged adapter, so that a mixed file and its languages one by one give the same.
     """
-    join(job.hardware)
+    translators.join(job)
     with open(Path(job.work) / "sources.jsonl", encoding="utf-8") as file:
         rows = [(direction, source) for direction, source in map(json.loads, file)]
     made = hypotheses.translated(job, rows, lambda: _loaded(job, [direction for direction, _ in rows]))

@@ -6,17 +6,15 @@ is called after that is the origin of its candidates. `outputs` names files of o
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from omegaconf import II
 
-from alma_pipeline.fields import choice, number
+from alma_pipeline.fields import added_later, choice, number
 from alma_pipeline.schema import Language, Neural, NodeConfig, Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(NodeConfig):
-    distributed: ClassVar[bool] = True
     kind: str = "preferences"
     pairs: Source = field(default_factory=lambda: Source(reader="candidates"))
     languages: dict[str, Language] = field(default_factory=dict)
@@ -26,6 +24,8 @@ class Config(NodeConfig):
     prompt: str = choice("alma", "x_alma")
     precision: str = choice("fp32", "bf16", "fp16")
     """Of the checkpoint while it decodes candidates."""
+    engine: str = added_later(choice("own", "vllm"))
+    """What decodes; vllm is optional, and its samples are not those of `own`."""
     sources: int = number(100, at_least=1)
     """Training sources per direction."""
     held_out: int = number(25, at_least=1)
@@ -59,6 +59,11 @@ class Config(NodeConfig):
     """Which of the scores in ALMA-R-Preference ranks its three translations (runs/cpo_ft.sh: kiwi_xcomet)."""
     seed: int = II("seed")
 
+    @property
+    def distributed(self) -> bool:
+        """vLLM is one process, which starts its own."""
+        return self.engine == "own"
+
     def roles(self) -> dict[str, str]:
         """Released triples come from no checkpoint of ours."""
         return self.inputs if self.pairs.reader == "candidates" else {}
@@ -79,5 +84,7 @@ class Config(NodeConfig):
                 yield f"outputs: '{name}' is the name of other candidates; taken are {', '.join(sorted(taken))}"
         if self.outputs and self.pairs.reader != "candidates":
             yield f"outputs are candidates, and pairs.reader={self.pairs.reader} takes none; expected pairs.reader=candidates"
+        if self.engine != "own" and self.pairs.reader != "candidates":
+            yield f"engine={self.engine} samples candidates, and pairs.reader={self.pairs.reader} draws none; expected engine=own"
         if self.pairs.reader == "cldr":
             yield "pairs.reader=cldr holds no preferences; expected candidates, hub or files"

@@ -11,12 +11,11 @@ from transformers import AutoTokenizer
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import candidate_scores, candidates, corpora, decoding, preference_rows
+from alma_pipeline.ml import candidate_scores, candidates, corpora, decoding, preference_rows, translators
 from alma_pipeline.ml.candidate_scores import Draft
 from alma_pipeline.ml.candidates import Candidate, Sentence, Triples
-from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.kept_outputs import KeptOutputs
-from alma_pipeline.ml.models import load_for_inference, release
+from alma_pipeline.ml.models import release
 from alma_pipeline.ml.outputs import Outputs
 from alma_pipeline.ml.prompts import Prompter, one_line
 from alma_pipeline.ml.reading import Text
@@ -37,7 +36,7 @@ def run(job: Job) -> dict[str, Any]:
     config: Config = job.config
     if config.pairs.reader != "candidates":
         return _released(job, config)
-    join(job.hardware)
+    translators.join(job)
     sources, dropped = _sources(Path(job.inputs["corpus"].path), config)
     started = time.perf_counter()
     drafts, sampled = _drafts(job, config, sources["train"] + sources["dev"])
@@ -147,14 +146,14 @@ def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> li
 def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> list[list[tuple[str, int]]]:
     """Texts and their numbers of tokens, sampled for each source by one checkpoint; a run that goes on has those it kept."""
     kept, checkpoint = KeptOutputs(job, f"samples-{role}"), job.inputs[role]
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     if len(kept.found) == len(sources):
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
         outputs = [kept.found[place] for place in range(len(sources))]
     else:
-        model, tokenizer = load_for_inference(checkpoint, job.hardware, config.precision)
         prompts = Prompter(tokenizer, config.prompt, config.languages).prompts(
             [(item.direction, item.source) for item in sources]
         )
+        model, _ = translators.load(job, checkpoint, max(map(len, prompts)) + config.max_new_tokens, beams=1)
         sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
         limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
         outputs = decoding.sample(model, prompts, sampling, limits, decoding.logged(job), kept=kept)

@@ -8,8 +8,7 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import hypotheses
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml import hypotheses, translators
 from alma_pipeline.ml.hypotheses import Hypothesis
 from stages.translate.config import Config
 
@@ -20,7 +19,7 @@ def run(job: Job) -> dict[str, Any]:
     Leaves `hypotheses.jsonl` in the test's order.
     """
     config: Config = job.config
-    join(job.hardware)
+    translators.join(job)
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config)
     load = partial(hypotheses.one_checkpoint, job, job.inputs["checkpoint"])
     made = hypotheses.translated(job, [(row["direction"], row["source"]) for row in rows], load)

@@ -1,7 +1,10 @@
 """The `preferences` stage on a tiny random model."""
 
+import dataclasses
+import sys
 from collections import Counter
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +58,35 @@ def test_leaves_triples_of_every_direction_between_its_languages(made: Made) -> 
     assert found == {"train": {"en-de": 5, "de-en": 5}, "dev": {"en-de": 2, "de-en": 2}}
     fields = {"id", "source", "chosen", "rejected", "direction", "chosen_score", "rejected_score", "candidates"}
     assert all(set(row) == fields for rows in made.rows.values() for row in rows)
+
+
+class Repeating:
+    """In the place of vLLM's `LLM`: output i begins as its prompt does, with i tokens more than the one before."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def generate(self, prompts: list[dict[str, list[int]]], parameters: list[SimpleNamespace]) -> list[SimpleNamespace]:
+        asked = zip((prompt["prompt_token_ids"] for prompt in prompts), parameters, strict=True)
+        assert self.options["tensor_parallel_size"] == 2
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids[: 9 + n]) for n in range(own.n)]) for ids, own in asked]
+
+
+def test_vllm_samples_in_one_process_that_leaves_it_the_devices(
+    tmp_path: Path, inputs: dict[str, Input], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = ModuleType("vllm")
+    vars(package).update(LLM=Repeating, SamplingParams=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vllm", package)
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    languages = {code: LANGUAGES[code] for code in ("en", "de")}
+    job = make_job(tmp_path / "work", "preferences", inputs, **({"languages": languages, "engine": "vllm"} | SETTINGS))
+    two = dataclasses.replace(job.hardware, device="cuda", devices=2, launcher="torchrun")
+    result = run(dataclasses.replace(job, hardware=two))
+    rows = [row for split in ("train", "dev") for row in read(job.out / f"{split}.jsonl")]
+    assert result["samples"] == 14 * 3
+    assert {len(row["candidates"]) for row in rows} == {4}
+    assert all(item["text"].startswith("Transl") for row in rows for item in row["candidates"] if item["origin"] == "sample")
 
 
 def test_no_source_is_both_trained_on_and_held_out(made: Made) -> None:

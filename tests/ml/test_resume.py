@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 import torch
 from training_bed import LORA, lines, logged, make_base, make_documents, make_job, make_pairs
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml import resume
+from alma_pipeline.ml.engine import Engine
 from stages.parallel.run import run
 
 STEPS = 10
@@ -80,6 +82,30 @@ def test_taken_up_run_ends_with_the_same_weights(
     assert digest(second) == digest(first)
     assert results[1]["steps"] == 6
     assert results[1]["before"]["loss"] == logged(first, "dev/loss")[0]
+
+
+def test_a_taken_up_run_recomputes_its_layers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers drops what a layer keeps only in one that is set to train, and a model is loaded set to evaluate."""
+    hardware = {"gradient_checkpointing": True, "row_tokens": 32}
+    first, second = (copy_of(tmp_path, name, hardware) for name in ("first", "second"))
+    set_aside(monkeypatch, first, (2,), Path(second.work))
+    calls = {"forward": 0, "backward": 0}
+    phase, forward, backward = ["forward"], LlamaMLP.forward, Engine.backward
+
+    def counted(self: LlamaMLP, states: torch.Tensor) -> torch.Tensor:
+        calls[phase[-1]] += torch.is_grad_enabled()
+        return forward(self, states)
+
+    def noted(self: Engine, loss: torch.Tensor) -> None:
+        phase.append("backward")
+        backward(self, loss)
+        phase.pop()
+
+    monkeypatch.setattr(LlamaMLP, "forward", counted)
+    monkeypatch.setattr(Engine, "backward", noted)
+    run(second)
+    assert calls["backward"] == calls["forward"] > 0
+    assert digest(second) == digest(first)
 
 
 def test_result_of_a_taken_up_run_counts_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_packing import PACKED, VOCABULARY, make, make_items, scores, separately
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from alma_pipeline.ml import varlen
 from alma_pipeline.ml.layouts import Item, packed
@@ -122,6 +123,21 @@ def test_where_the_kernel_does_not_run_rows_are_grouped(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
     assert not varlen._tried(CPU, torch.bfloat16, 4, 4, 16, windowed=False)
     assert "does not run on cpu" in capsys.readouterr().out
+
+
+def test_it_may_be_tried_in_a_layer_that_is_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is taken up begins with such a layer."""
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    varlen._tried.cache_clear()
+
+    def layer(states: Tensor) -> Tensor:
+        assert varlen._tried(CPU, torch.bfloat16, 4, 2, 16, windowed=False)
+        return states.sin().exp()
+
+    states = torch.randn(5, requires_grad=True)
+    (found,) = torch.autograd.grad(checkpoint(layer, states, use_reentrant=False).sum(), states)
+    varlen._tried.cache_clear()
+    torch.testing.assert_close(found, states.cos() * states.sin().exp())
 
 
 @pytest.mark.parametrize("window", [None, 4])

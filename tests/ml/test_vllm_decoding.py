@@ -1,14 +1,18 @@
 """What vLLM is asked, and what becomes of its answer. A stand-in answers: the package needs a GPU."""
 
+import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from decoding_bed import make_checkpoint
 
 from alma_pipeline.ml import decoding, vllm_decoding
 from alma_pipeline.ml.search import Limits, Sampling
 from alma_pipeline.ml.vllm_decoding import Vllm
+from alma_pipeline.schema import Hardware
 
 END = 9
 LIMITS = Limits(max_new_tokens=4, decode_tokens=1, eos=END, pad=0)
@@ -43,6 +47,29 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Vllm:
     monkeypatch.setitem(sys.modules, "vllm", package)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", parameters)
     return Vllm(Engine())
+
+
+@pytest.mark.parametrize(("beams", "logprobs"), [(5, 20), (12, 24)])
+def test_a_checkpoint_is_cut_up_over_the_devices_for_texts_no_longer_than_they_get(
+    tmp_path: Path, model: Vllm, monkeypatch: pytest.MonkeyPatch, beams: int, logprobs: int
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "base")
+    monkeypatch.setattr(sys.modules["vllm"], "LLM", SimpleNamespace, raising=False)
+    monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
+    eight = Hardware(name="test", device="cuda", devices=8, launcher="torchrun")
+    found, tokenizer = vllm_decoding.load(checkpoint, eight, "bf16", longest=512, beams=beams)
+    assert vars(found.engine) == {
+        "model": checkpoint.base,
+        "tokenizer": checkpoint.path,
+        "dtype": "bfloat16",
+        "generation_config": "vllm",
+        "trust_remote_code": False,
+        "tensor_parallel_size": 8,
+        "max_model_len": 512,
+        "max_logprobs": logprobs,
+    }
+    assert tokenizer.eos_token == "</s>"
+    assert os.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
 
 
 def test_greedy(model: Vllm) -> None:
