@@ -1,5 +1,6 @@
 """Settings of `arpo`: adaptive-rejection preference optimisation on a group adapter (X-ALMA, arXiv 2410.03115)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from alma_pipeline.fields import choice, number
@@ -27,3 +28,8 @@ class Config(Training):
     prompt: str = choice("alma", "x_alma")
     max_prompt: int = number(256, at_least=1)
     max_length: int = number(512, at_least=2)
+
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.tau == "released" and self.eta != Config.eta:
+            yield f"eta={self.eta} is of tau=paper, found tau=released, whose numbers are fixed; expected tau=paper, or no eta"

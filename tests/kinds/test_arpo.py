@@ -112,3 +112,10 @@ def test_a_group_node_needs_a_parent_with_a_lora(tmp_path: Path, parts: Parts) -
     message = "adapter=continue needs a parent with an adapter, found a full model; use adapter=new"
     with pytest.raises(UserError, match=message):
         run(arpo(tmp_path, parts, init=parts.base))
+
+
+def test_eta_is_of_the_papers_tau() -> None:
+    """With the other it would change the key, and nothing else."""
+    assert list(Config(steps=1, eta=2.0).conflicts()) == list(Config(steps=1, tau="released").conflicts()) == []
+    [said] = Config(steps=1, eta=2.0, tau="released").conflicts()
+    assert said.startswith("eta=2.0 is of tau=paper")

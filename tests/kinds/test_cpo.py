@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alma_pipeline.errors import UserError
 from alma_pipeline.identity import settings
 from alma_pipeline.job import Input, Job
+from alma_pipeline.ml.preference import WITH_LIKELIHOOD
+from stages.cpo.config import USED_BY, Config
 from stages.cpo.run import run
 
 MEASURES = {
@@ -199,3 +201,26 @@ def test_a_loss_that_was_added_later_leaves_the_old_keys_alone(tmp_path: Path) -
     assert {"loss", "gamma"} & set(settings(job.config)) == set()
     changed = cpo(tmp_path / "other", make_base(tmp_path / "base2"), preferences, loss="dpo")
     assert settings(changed.config)["loss"] == "dpo"
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes", "refused"),
+    [
+        ("cpo", {"nll_weight": 0.5, "nll_norm": "sequence"}, []),
+        ("cpo", {"gamma": 1.0}, ["gamma"]),
+        ("hinge", {"nll_weight": 0.5, "gamma": 1.0}, ["gamma"]),
+        ("cpo_simpo", {"nll_weight": 0.5, "gamma": 1.0}, []),
+        ("simpo", {"gamma": 1.0, "nll_weight": 0.5}, ["nll_weight"]),
+        ("dpo", {"gamma": 1.0, "nll_weight": 0.5, "nll_norm": "sequence"}, ["nll_weight", "nll_norm", "gamma"]),
+        ("ipo", {}, []),
+    ],
+)
+def test_a_setting_that_the_loss_does_not_have_is_refused(loss: str, changes: dict[str, Any], refused: list[str]) -> None:
+    """It would change the key, and nothing else."""
+    said = list(Config(steps=1, loss=loss, **changes).conflicts())
+    assert [text.split("=")[0] for text in said] == refused
+    assert all(f"is nothing to loss={loss}" in text for text in said)
+
+
+def test_the_losses_with_a_likelihood_are_those_that_add_it() -> None:
+    assert set(USED_BY["nll_weight"]) == set(USED_BY["nll_norm"]) == WITH_LIKELIHOOD
