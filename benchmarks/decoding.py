@@ -12,6 +12,7 @@ import argparse
 import json
 import multiprocessing
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -140,24 +141,27 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Report]]:
     return found
 
 
-def show(found: dict[str, list[Report]], arguments: argparse.Namespace) -> None:
-    """The table: medians, ratio to the first way, peak memory, outputs equal to one sentence at a time."""
+def show(found: dict[str, list[Report]], arguments: argparse.Namespace) -> bool:
+    """The table: medians, ratio to the first way, peak memory, outputs equal to one sentence at a time; whether all are."""
     sentences = arguments.sentences
     medians = {way: statistics.median(report.seconds for report in reports) for way, reports in found.items()}
     first, reference = next(iter(medians)), found.get("single", next(iter(found.values())))[0].outputs
     print(
         f"\n{'way':12} {'s':>8} {'range':>15} {'sentences/s':>12} {'ratio':>6} {'peak MB':>8} {'equal':>9} {'ended':>6}  tokens"
     )
+    all_equal = True
     for way, reports in found.items():
         seconds = [report.seconds for report in reports]
         memory = max(report.memory for report in reports) / 1e6
         equal = sum(ours == theirs for ours, theirs in zip(reports[0].outputs, reference, strict=True))
+        all_equal &= equal == sentences
         ended = sum(len(output) < arguments.max_new_tokens for output in reports[0].outputs)
         print(
             f"{way:12} {medians[way]:8.1f} {min(seconds):7.1f}-{max(seconds):<7.1f} {sentences / medians[way]:12.3f} "
             f"{medians[first] / medians[way]:6.2f} {memory:8.0f} {equal:4}/{sentences:<4} {ended:6}  "
             f"{sum(map(len, reports[0].outputs))}"
         )
+    return all_equal
 
 
 def main() -> None:
@@ -175,7 +179,7 @@ def main() -> None:
         help="which, and in which turn; ratios are to the first; ours@1024 has batches of 1,024 tokens",
     )
     arguments = parser.parse_args()
-    show(measure(arguments), arguments)
+    sys.exit(not show(measure(arguments), arguments))
 
 
 if __name__ == "__main__":

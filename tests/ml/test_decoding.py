@@ -32,6 +32,13 @@ def test_trees_serve_every_architecture_they_claim(kind: str) -> None:
     assert run(tree_decoding, model, PROMPTS[:12], Beams(width=4)) == expected
 
 
+def test_of_many_pieces_the_likeliest_are_found_block_by_block() -> None:
+    """A vocabulary in which a search with three beams does not sort every logit."""
+    model = make(vocab_size=12_000)
+    expected = [[alone(model, prompt, 3)] for prompt in PROMPTS]
+    assert run(tree_decoding, model, PROMPTS, Beams(width=3)) == expected
+
+
 def test_claimed_architectures_are_those_tested() -> None:
     assert set(tree_decoding.EXACT) == set(CONFIGS)
 

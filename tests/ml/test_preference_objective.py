@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from alma_pipeline.ml import logprobs
 from alma_pipeline.ml.pairs import Pair
@@ -27,17 +27,21 @@ def make_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES) -> list[Pair]:
 
 
 def make_objective(
-    tau: Tau | None = None, nll_norm: str = "token", row_tokens: int = 512, family: str = "llama"
+    tau: Tau | None = None, nll_norm: str = "token", row_tokens: int = 512, model: PreTrainedModel | None = None
 ) -> PreferenceModel:
+    terms = Terms(beta=0.3, nll_weight=0.8, nll_norm=nll_norm, tau=tau)
+    return PreferenceModel(model or make_model(LlamaConfig), row_tokens, terms)
+
+
+def make_model(config: type[PreTrainedConfig], **settings: object) -> PreTrainedModel:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = LlamaConfig(
+    shape = config(
         vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, initializer_range=0.3,
+        num_key_value_heads=1, initializer_range=0.3, bos_token_id=1, eos_token_id=2, pad_token_id=0, **settings,
     )  # fmt: skip
-    model = LlamaForCausalLM(config).double()
-    model.config.model_type = family
-    return PreferenceModel(model, row_tokens, Terms(beta=0.3, nll_weight=0.8, nll_norm=nll_norm, tau=tau))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(shape)
+    return model.double()
 
 
 def answer_logprob(model: torch.nn.Module, prompt: np.ndarray, answer: np.ndarray) -> Tensor:
@@ -127,10 +131,21 @@ def test_pieces_of_logits_do_not_change_the_gradient(monkeypatch: pytest.MonkeyP
     assert_same(split_gradient(pieces, pairs, everything), whole)
 
 
-def test_a_model_whose_head_is_not_known_to_be_plain_gives_the_same() -> None:
-    pairs, everything = make_pairs(), [list(range(8))]
-    whole = split_gradient(make_objective(), pairs, everything)
-    assert_same(split_gradient(make_objective(family="other"), pairs, everything), whole)
+@pytest.mark.parametrize(
+    ("config", "settings", "layout"),
+    [(CohereConfig, {"logit_scale": 0.4}, "packed"), (Gemma2Config, {"head_dim": 8, "final_logit_softcapping": 2.0}, "padded")],
+)
+def test_a_model_that_makes_its_logits_itself_trains_by_the_formula_too(
+    config: type[PreTrainedConfig], settings: dict[str, object], layout: str
+) -> None:
+    objective, pairs = make_objective(released_tau(True), model=make_model(config, **settings)), make_pairs()
+    assert (objective.head, objective.layout) == ("own", layout)
+    expected = reference_loss(objective, pairs)
+    whole = expected.item(), gradient(objective, expected)
+    found = split_gradient(objective, pairs, [[7, 0, 3], [1], [2, 4, 5, 6]])
+    assert found[0] == pytest.approx(whole[0], rel=1e-5)
+    # Norms of these architectures are in float32 whatever the model's type.
+    assert (found[1] - whole[1]).norm() <= 1e-4 * whole[1].norm()
 
 
 @pytest.mark.parametrize("held", [2**25, 500])
