@@ -51,7 +51,7 @@ def _problems(name: str, scorer: Neural, hardware: Hardware) -> Iterator[str]:
     needed = (size * PRECISION_BYTES[scorer.precision] + WORKING) / 1e9
     if needed > hardware.memory_gb:
         yield (
-            f"scorers.{name}: {scorer.model} in {scorer.precision} needs about {needed:.0f} GB, and hardware.memory_gb says "
+            f"scorers.{name}: {scorer.model} in {scorer.precision} needs about {needed:.1f} GB, and hardware.memory_gb says "
             f"{hardware.memory_gb:g}; take a smaller model or other hardware"
         )
     if scorer.model.endswith(".ckpt") or _cached(scorer.model):
