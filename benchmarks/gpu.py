@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
     "cpo-7b": {"shape": "7b", "kind": "cpo", "rank": 16},
 }
 LIMITS = {"decoded": 0.1, "bf16": 0.05, "fp32": 1e-3, "kernel": varlen.TOLERANCE}
-"""Shares up to which a difference is rounding."""
+"""Shares up to which a difference is rounding; of several that a comparison's name holds, the first counts."""
 
 
 def make(shape: str, device: str, dtype: torch.dtype) -> LlamaForCausalLM:

@@ -54,10 +54,8 @@ class _LabelScores(torch.autograd.Function):
             gradient = kept.mul_(outer[:, None]).to(weight.dtype)  # in place: a backward pass goes through it once
             return gradient @ weight, gradient.t() @ hidden, None, None, None
         # In 16 bits a sum over many pieces loses its small terms.
-        to_hidden, to_weight = (
-            torch.empty_like(hidden),
-            torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32)),
-        )
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=wide)
         for piece in ctx.pieces:
             _, gradient = _scores(hidden[piece], weight, labels[piece])
             gradient = gradient.mul_(outer[piece, None]).to(weight.dtype)

@@ -2,8 +2,8 @@
 
 Optional, and not what results are compared with: vLLM rounds and draws in its own way, and its beam search ranks
 hypotheses by log-probability over the length of prompt and output together (B50). Its key says so: `engine` is a
-setting of `translate`. Written against the interface of vLLM 0.10 (`LLM.generate`, `LLM.beam_search`) and tested with a
-stand-in for it: vLLM itself needs a GPU that this code has not seen.
+setting of `translate` and `preferences`. Written against the interface of vLLM 0.10 (`LLM.generate`, `LLM.beam_search`)
+and tested with a stand-in for it: vLLM itself needs a GPU that this code has not seen.
 """
 
 import os

@@ -1,23 +1,15 @@
-"""Resume points: what counts as one, and that a killed run ends with the very weights of one that was not."""
+"""Resume points: what counts as one, and that a run taken up ends with the very weights of one that was not cut off."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training_bed import LORA, lines, logged, make_base, make_documents, make_job, make_pairs
+from training_bed import LORA, lines, logged, make_base, make_job, make_pairs
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from alma_pipeline.errors import UserError
@@ -26,7 +18,6 @@ from alma_pipeline.ml import resume
 from alma_pipeline.ml.engine import Engine
 from stages.parallel.run import run
 
-STEPS = 10
 EVERY_STEP = {"checkpoint_seconds": 1e-6}
 
 
@@ -190,119 +181,3 @@ def test_other_number_of_processes_is_refused_with_both_numbers(tmp_path: Path, 
     manifest.write_text(json.dumps(content))
     with pytest.raises(UserError, match="processes 4, now 1"):
         run(second)
-
-
-class Server:
-    """`fork_server` in a process of its own."""
-
-    def __init__(self) -> None:
-        script = Path(__file__).parents[1] / "fork_server.py"
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, str(script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        assert self.answer() == ["ready"]
-
-    def answer(self) -> list[str]:
-        assert self.process.stdout
-        return self.process.stdout.readline().split()
-
-    def start(self, job: Job) -> int:
-        assert self.process.stdin
-        print(job.work, file=self.process.stdin, flush=True)
-        return int(self.answer()[1])
-
-    def ended(self) -> int:
-        return int(self.answer()[1])
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    found = Server()
-    yield found
-    found.process.kill()
-    found.process.wait()
-
-
-def wait_for_progress(job: Job) -> None:
-    """Until the worker logs something more."""
-    log, limit = Path(job.work) / "metrics.jsonl", time.monotonic() + 120
-    before = log.stat().st_size if log.exists() else 0
-    while time.monotonic() < limit:
-        if log.exists() and log.stat().st_size > before:
-            return
-        time.sleep(0.001)
-    raise AssertionError("the worker got nowhere")
-
-
-def stop_when(pid: int, reached: Callable[[], object]) -> bool:
-    """Stop the worker at a moment that is hard to meet by waiting; False where it has ended without one."""
-    limit = time.monotonic() + 120
-    while time.monotonic() < limit:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-        if not stopped(pid):
-            return False
-        if reached():
-            return True
-        os.kill(pid, signal.SIGCONT)
-        time.sleep(0.001)
-    raise AssertionError("the worker got nowhere")
-
-
-def stopped(pid: int) -> bool:
-    """Wait until a process that was sent a SIGSTOP stands still; False where it has ended."""
-    try:
-        while (state := Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]) not in "TZ":
-            time.sleep(0.0001)
-        return state == "T"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def unfinished_points(job: Job) -> set[Path]:
-    return set(job.resume.glob("step-*.tmp-*"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["mono", "group_adapter"])
-def test_killed_anywhere_the_weights_are_those_of_an_undisturbed_run(tmp_path: Path, server: Server, kind: str) -> None:
-    """B8: killed while a resume point is written, at random moments of training, and after the last step."""
-    inputs = {"init": make_base(tmp_path / "base"), "corpus": make_documents(tmp_path / "documents")}
-    settings = {"steps": STEPS, "evaluations": 3, "lora": dataclasses.replace(LORA, dropout=0.2)}
-    calm, killed = (make_job(tmp_path / name, kind, inputs, EVERY_STEP | {"row_tokens": 32}, **settings) for name in "ab")
-    for job in (calm, killed):
-        job.write()
-    server.start(calm)
-    assert server.ended() == 0
-    luck, met = random.Random(kind), [0, 0, 0]
-    for attempt in range(9):
-        older = unfinished_points(killed)
-        pid = server.start(killed)
-        if attempt == 8:
-            met[2] += stop_when(pid, lambda: not killed.out.exists() or any(killed.out.iterdir()))
-        elif attempt % 2:
-            met[1] += stop_when(pid, lambda older=older: unfinished_points(killed) - older)
-        else:
-            wait_for_progress(killed)
-            time.sleep(luck.random() * 0.08)
-            met[0] += stop_when(pid, lambda: True)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        if server.ended() == 0:
-            break
-    server.start(killed)
-    assert server.ended() == 0
-    assert min(met) >= 1, "the killing came too late to test anything"
-    assert digest(killed) == digest(calm)
-    assert torch.equal(torch.tensor(logged(calm, "train/loss")), torch.tensor(last_of_each_step(killed, "train/loss")))
-
-
-def last_of_each_step(job: Job, name: str) -> list[float]:
-    found = {line["step"]: line["metrics"][name] for line in lines(job) if name in line["metrics"]}
-    return [found[step] for step in sorted(found)]

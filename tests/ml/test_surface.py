@@ -37,6 +37,14 @@ def command(folder: Path, tokenizer: str, references: list[str], hypotheses: lis
     return {names[item["name"]]: (item["score"], item["signature"]) for item in found}
 
 
+@pytest.mark.parametrize("name", ["bleu", "chrf++", "ter"])
+def test_counted_in_portions_it_is_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    references, hypotheses = texts("13a")
+    whole = surface.measure(name, "13a", hypotheses, references)
+    monkeypatch.setattr(surface, "AT_ONCE", 3)  # of four: one whole portion and a rest
+    assert surface.measure(name, "13a", hypotheses, references) == whole
+
+
 @pytest.mark.parametrize("tokenizer", SENTENCES)
 def test_equals_the_command_to_the_last_digit(tmp_path: Path, tokenizer: str) -> None:
     """B49: tokenizers by target language, Chinese, Japanese and Korean too."""
