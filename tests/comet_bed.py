@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline.ml import comet_worker
 from alma_pipeline.ml.neural import OWN, Progress, Scored, Segment, interpreter, score
 from alma_pipeline.ml.segment_cache import SegmentCache
 from alma_pipeline.schema import Hardware, Neural
@@ -49,6 +50,16 @@ def comet_score(work: Path, metric: Neural, found: list[Segment], reference: boo
     _command("comet-score", work, metric, found, reference, "-t", _file(work, "hypothesis", found), *flags)
     rows: list[dict[str, Any]] = json.loads((work / "scores.json").read_text(encoding="utf-8"))[str(work / "hypothesis")]
     return rows
+
+
+def encoding(folder: Path, name: str, found: list[Segment]) -> dict[str, int]:
+    """Of these segments how many are cut, and how many threads encode their text."""
+    parts = [{"id": at, "src": one.source, "mt": one.hypothesis, "ref": one.reference} for at, one in enumerate(found)]
+    checkpoint = neural(folder, name).model
+    command = [str(OWN), "-I", str(Path(__file__).with_name("comet_encoding.py")), comet_worker.__file__, checkpoint]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, input=json.dumps(parts))
+    told: dict[str, int] = json.loads(done.stdout)
+    return told
 
 
 def comet_compare(work: Path, metric: Neural, found: list[Segment], other: list[Segment], *flags: str) -> str:

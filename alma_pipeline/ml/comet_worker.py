@@ -100,22 +100,30 @@ def scores(model: Any, segments: list[dict[str, Any]], batch: int, joint: bool) 
 
     batches = [segments[start : start + batch] for start in range(0, len(segments), batch)]
     with torch.inference_mode():
-        for rows, inputs in zip(batches, _ahead(model, batches), strict=True):
+        for rows, (inputs, cuts) in zip(batches, _ahead(model, batches, joint), strict=True):
             found = model.predict_step(model.transfer_batch_to_device(inputs, model.device, 0))["scores"].float().tolist()
-            full = _widest(inputs) >= model.encoder.max_positions - 2  # otherwise nothing was cut, and nothing is counted twice
-            for row, score in zip(rows, found, strict=True):
-                yield {"id": row["id"], "score": score, "cut": full and cut(model.encoder, row, joint)}
+            for row, score, short in zip(rows, found, cuts, strict=True):
+                yield {"id": row["id"], "score": score, "cut": short}
 
 
-def _ahead(model: Any, batches: list[list[dict[str, Any]]]) -> Iterator[Any]:
-    """The model's inputs of each batch; those of the next are made while the model computes."""
-    parts = ([{part: row[part] for part in PARTS if part in row} for row in rows] for rows in batches)
+def _ahead(model: Any, batches: list[list[dict[str, Any]]], joint: bool) -> Iterator[tuple[Any, list[bool]]]:
+    """Of each batch what `_prepared` gives; the next one's is made while the model computes.
+
+    One thread alone encodes: a call sets the tokenizer's truncation anew, for whoever is encoding at that moment too.
+    """
     with ThreadPoolExecutor(max_workers=1) as maker:
-        coming = maker.submit(model.prepare_for_inference, next(parts))
-        for rows in parts:
-            ready, coming = coming.result(), maker.submit(model.prepare_for_inference, rows)
+        coming = maker.submit(_prepared, model, batches[0], joint)
+        for rows in batches[1:]:
+            ready, coming = coming.result(), maker.submit(_prepared, model, rows, joint)
             yield ready
         yield coming.result()
+
+
+def _prepared(model: Any, rows: list[dict[str, Any]], joint: bool) -> tuple[Any, list[bool]]:
+    """The model's inputs, and of each segment whether they are less than all of it."""
+    inputs = model.prepare_for_inference([{part: row[part] for part in PARTS if part in row} for row in rows])
+    full = _widest(inputs) >= model.encoder.max_positions - 2  # otherwise nothing was cut, and nothing is counted twice
+    return inputs, [full and cut(model.encoder, row, joint) for row in rows]
 
 
 def cut(encoder: Any, row: dict[str, Any], joint: bool) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from comet_bed import comet_compare, comet_score, neural, scored, segments
+from comet_bed import comet_compare, comet_score, encoding, neural, scored, segments
 
 from alma_pipeline.ml.neural import Segment
 from alma_pipeline.ml.significance import segmental
@@ -26,6 +26,13 @@ def test_scores_are_comet_score_s_to_the_last_bit(tmp_path: Path, comet_models: 
     if name != "regression":
         assert ours.cut == [pieces(segment, reference) > LIMIT for segment in found]
         assert {True, False} == set(ours.cut)
+
+
+@pytest.mark.parametrize("name", ["unified", "xcomet"])
+def test_one_thread_alone_encodes_text(comet_models: Path, name: str) -> None:
+    """Two would change each other's truncation: an error at times, at others a score of another input."""
+    found = segments(50)
+    assert encoding(comet_models, name, found) == {"cut": sum(pieces(one, True) > LIMIT for one in found), "threads": 1}
 
 
 def pieces(segment: Segment, reference: bool) -> int:
