@@ -18,7 +18,7 @@ from training_bed import LORA, lines, logged, make_base, make_documents, make_jo
 
 from alma_pipeline.job import Job
 
-STEPS = 10
+STEPS = 12
 
 
 class Server:
@@ -58,15 +58,20 @@ def server() -> Iterator[Server]:
     found.process.wait()
 
 
-def wait_for_progress(job: Job) -> None:
-    """Until the worker logs something more."""
+def wait_for_step(job: Job, step: int) -> None:
+    """Until that step is logged, by this worker or one before it: so the killing moves on through training."""
     log, limit = Path(job.work) / "metrics.jsonl", time.monotonic() + 120
-    before = log.stat().st_size if log.exists() else 0
     while time.monotonic() < limit:
-        if log.exists() and log.stat().st_size > before:
+        if log.exists() and f'"step": {step},' in log.read_text():
             return
         time.sleep(0.001)
     raise AssertionError("the worker got nowhere")
+
+
+def step_seconds(job: Job) -> float:
+    """The mean time of a step, with what is done between two."""
+    found = lines(job)
+    return float((found[-1]["time"] - found[0]["time"]) / STEPS)
 
 
 def stop_when(pid: int, reached: Callable[[], object]) -> bool:
@@ -109,7 +114,7 @@ def test_killed_anywhere_the_weights_are_those_of_an_undisturbed_run(tmp_path: P
         job.write()
     server.start(calm)
     assert server.ended() == 0
-    luck, met = random.Random(kind), [0, 0, 0]
+    a_step, luck, met = step_seconds(calm), random.Random(kind), [0, 0, 0]
     for attempt in range(9):
         older = unfinished_points(killed)
         pid = server.start(killed)
@@ -119,8 +124,8 @@ def test_killed_anywhere_the_weights_are_those_of_an_undisturbed_run(tmp_path: P
             elif attempt % 2:
                 met[1] += stop_when(pid, lambda older=older: unfinished_points(killed) - older)
             else:
-                wait_for_progress(killed)
-                time.sleep(luck.random() * 0.08)
+                wait_for_step(killed, attempt + 1)
+                time.sleep(luck.random() * a_step)
                 met[0] += stop_when(pid, lambda: True)
         finally:  # one that stands still would keep the server from the next job for ever
             with contextlib.suppress(ProcessLookupError):
