@@ -65,15 +65,29 @@ def main(root: Path, names: list[str], significance: str = "") -> int:
 
 def _why_none(one: Side, other: Side) -> str:
     """In words, what keeps the two from being compared."""
+    ours, theirs = ({system.test for system in side.systems} for side in (one, other))
+    if bare := [side.label for side in (one, other) if not side.systems]:
+        return f"{' and '.join(dict.fromkeys(bare))}: no scores of it in the store; evaluate it, then compare"
+    if not ours & theirs:
+        return (
+            f"{one.label} was scored on {' and '.join(sorted(ours))}, {other.label} on {' and '.join(sorted(theirs))}: "
+            "score both on one test set, then compare"
+        )
+    if not _alone(one, other) and (lacking := list(_lacking(one, other))):
+        return f"{'; '.join(lacking)}: evaluate what is to be compared, then compare"
+    return f"{one.label} and {other.label} have the same scores"
+
+
+def _alone(one: Side, other: Side) -> bool:
+    """Whether each side is one system, so that they are compared whatever their names."""
+    return all(len({system.name for system in side.systems}) == 1 for side in (one, other))
+
+
+def _lacking(one: Side, other: Side) -> Iterator[str]:
     ours, theirs = ({system.name for system in side.systems} for side in (one, other))
-    if ours == theirs:
-        return f"{one.label} and {other.label} have the same scores, or none on the same test set"
-    lacking = [
-        f"{label} has no scores of {', '.join(sorted(names))}"
-        for label, names in ((one.label, theirs - ours), (other.label, ours - theirs))
-        if names
-    ]
-    return f"{'; '.join(lacking)}: evaluate what is to be compared, then compare"
+    for label, names in ((one.label, theirs - ours), (other.label, ours - theirs)):
+        if names:
+            yield f"{label} has no scores of {', '.join(sorted(names))}"
 
 
 def settings(one: Side, other: Side) -> Iterator[Difference]:
@@ -105,7 +119,7 @@ def _difference_table(found: list[Difference]) -> Table | str:
 
 def pairs(one: Side, other: Side) -> Iterator[tuple[System, System]]:
     """Systems to compare: two checkpoints whatever their names, of two requests those of one name whose scores differ."""
-    alone = len({system.name for system in one.systems}) == 1 and len({system.name for system in other.systems}) == 1
+    alone = _alone(one, other)
     for theirs in one.systems:
         for ours in other.systems:
             if theirs.test == ours.test and (alone or theirs.name == ours.name) and _keys(theirs) != _keys(ours):

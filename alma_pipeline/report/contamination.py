@@ -11,7 +11,7 @@ TOLD = "trained_on"
 
 
 def seen(job: Job) -> dict[tuple[str, str], list[str]]:
-    """(test, system) to the test sets that stand in what the system was trained on, of those that this test is or overlaps."""
+    """(test set, system) to the test sets that a system was trained on, of those that this one is or overlaps."""
     found: dict[tuple[str, str], set[str]] = {}
     for evaluation in evaluations(job):
         if evaluation.given:
@@ -19,7 +19,7 @@ def seen(job: Job) -> dict[tuple[str, str], list[str]]:
         names = _test_names(job, evaluation.test)
         shared = names & _trained_on(job, evaluation.checkpoint)
         if shared:
-            found.setdefault((evaluation.test, base_name(evaluation.checkpoint)), set()).update(shared)
+            found.setdefault((evaluation.test_set, base_name(evaluation.checkpoint)), set()).update(shared)
     return {place: sorted(names) for place, names in found.items()}
 
 

@@ -1,6 +1,7 @@
-"""One side of a comparison: a checkpoint of the store, a run in MLflow, or a request.
+"""One side of a comparison: something of the store, a run in MLflow, or a request.
 
-A checkpoint is a node name, a key or a folder; a run is its name or id, or the id of a sweep, which stands for all its
+Of the store it is a node name, a key or a folder: a checkpoint, its translations or scores alone, or a system whose
+outputs were given, by that system's name too; a run is its name or id, or the id of a sweep, which stands for all its
 runs; a request is its settings in quotes, with `seed=1,2,3` several.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 from alma_pipeline.errors import UserError
 from alma_pipeline.report.request import gather
 from alma_pipeline.report.systems import OUTPUTS, Evaluation, System, base_name, systems
+from alma_pipeline.report.testsets import described
 from alma_pipeline.show import find
 from alma_pipeline.store import Record, Store
 
@@ -38,13 +40,13 @@ def find_side(root: Path, text: str) -> Side:
     if "=" in text:
         return _request(store, text)
     try:
-        record = find(store, text)
+        record = find(store, f"{text}.{OUTPUTS}" if store.named(f"{text}.{OUTPUTS}") else text)
     except UserError as error:
         plans = _tracked(root, text)
         if not plans:
             raise UserError(f"{error}; MLflow has no run of that name or id either") from error
         return _runs(store, text, plans)
-    return _checkpoint(store, record)
+    return _stored(store, record)
 
 
 def _request(store: Store, text: str) -> Side:
@@ -53,7 +55,7 @@ def _request(store: Store, text: str) -> Side:
     return Side(text, payloads, systems(jobs), jobs[0].config.evaluation.significance)
 
 
-def _checkpoint(store: Store, record: Record) -> Side:
+def _stored(store: Store, record: Record) -> Side:
     """With what it was made from; a group's nodes under their names without the group."""
     payloads = {base_name(record.name): record.payload} | dict(_before(store, record))
     evaluated = [(FROM_HERE, evaluation) for evaluation in _evaluations(store.records(), {record.key: record.name})]
@@ -86,24 +88,26 @@ def _runs(store: Store, text: str, plans: list[list[dict[str, Any]]]) -> Side:
     found = []
     for plan in plans:
         records = [record for step in plan if (record := store.find(step["key"]))]
-        names = {step["key"]: step["node"] for step in plan}
+        names = {step["key"]: step["node"] for step in plan if step["kind"] not in EVALUATING or step["kind"] == OUTPUTS}
         found.append([(evaluation.checkpoint, evaluation) for evaluation in _evaluations(records, names)])
     return Side(text, payloads, _as_systems(found, ""))
 
 
-def _evaluations(records: list[Record], checkpoints: dict[str, str]) -> Iterator[Evaluation]:
-    """Scores among the records whose hypotheses are translations by one of the checkpoints (name by key)."""
+def _evaluations(records: list[Record], subjects: dict[str, str]) -> Iterator[Evaluation]:
+    """Scores among the records that are, or are of the hypotheses or the checkpoint of, one of the subjects (name by key)."""
     by_key = {record.key: record for record in records}
     for scores in records:
         translations = by_key.get(scores.payload["inputs"].get("hypotheses", ""))
         if translations is None or scores.kind != "score":
             continue
-        given = translations.kind == OUTPUTS
-        name = checkpoints.get(translations.key if given else translations.payload["inputs"].get("checkpoint", ""))
+        of = (translations.payload["inputs"].get("checkpoint", ""), translations.key, scores.key)
+        name = next((subjects[key] for key in of if key in subjects), "")
         test = by_key.get(translations.payload["inputs"].get("test", ""))
         if name:
+            given = translations.kind == OUTPUTS
             label = name.removesuffix(f".{OUTPUTS}") if given else name
-            yield Evaluation(label, None, test.name if test else "test", scores, translations, given)
+            called = described(test) if test else "a test set"
+            yield Evaluation(label, None, test.name if test else "", called, scores, translations, given)
 
 
 def _as_systems(runs: list[list[tuple[str, Evaluation]]], shown: str) -> list[System]:
@@ -111,7 +115,7 @@ def _as_systems(runs: list[list[tuple[str, Evaluation]]], shown: str) -> list[Sy
     found: dict[tuple[str, str], System] = {}
     for run in runs:
         for name, evaluation in run:
-            system = found.setdefault((name, evaluation.test), System(shown or name, evaluation.test))
+            system = found.setdefault((name, evaluation.test_set), System(shown or name, evaluation.test_set))
             if all(evaluation.scores.key != seed[next(iter(seed))].scores.key for seed in system.seeds):
                 system.seeds.append(dict.fromkeys(evaluation.result["directions"], evaluation))
     return list(found.values())

@@ -12,6 +12,7 @@ from typing import Any
 
 from alma_pipeline.recipe import Node
 from alma_pipeline.report.request import Job
+from alma_pipeline.report.testsets import described
 from alma_pipeline.store import Record
 
 SEED = "seed="
@@ -32,6 +33,8 @@ class Evaluation:
     group: int | None
     test: str
     """The test set's node."""
+    test_set: str
+    """What it is called."""
     scores: Record
     translations: Record | None
     given: bool = False
@@ -128,10 +131,12 @@ def evaluations(job: Job) -> Iterator[Evaluation]:
 def _evaluation(job: Job, score: Node, scores: Record) -> Evaluation:
     hypotheses = job.plan[score.inputs["hypotheses"]].node
     test, translations = hypotheses.inputs.get("test", ""), job.records.get(hypotheses.name)
+    record = job.records.get(test)
+    called = described(record) if record else test
     if hypotheses.kind == OUTPUTS:
-        return Evaluation(hypotheses.name.removesuffix(f".{OUTPUTS}"), None, test, scores, translations, given=True)
+        return Evaluation(hypotheses.name.removesuffix(f".{OUTPUTS}"), None, test, called, scores, translations, given=True)
     checkpoint = job.plan[hypotheses.inputs["checkpoint"]].node
-    return Evaluation(checkpoint.name, checkpoint.group, test, scores, translations)
+    return Evaluation(checkpoint.name, checkpoint.group, test, called, scores, translations)
 
 
 def systems(jobs: list[Job]) -> list[System]:
@@ -168,10 +173,10 @@ def _keys(routed: dict[str, Evaluation]) -> tuple[str, ...]:
 
 
 def _routed(job: Job) -> dict[tuple[str, str], dict[str, Evaluation]]:
-    """(test, system) → evaluation by direction; a group's adapter answers for its own languages."""
+    """(test set, system) → evaluation by direction; a group's adapter answers for its own languages."""
     found: dict[tuple[str, str], dict[str, Evaluation]] = {}
     for evaluation in evaluations(job):
-        own = found.setdefault((evaluation.test, base_name(evaluation.checkpoint)), {})
+        own = found.setdefault((evaluation.test_set, base_name(evaluation.checkpoint)), {})
         for direction in evaluation.result["directions"]:
             if evaluation.group is None or group_of(job, direction) == evaluation.group:
                 own[direction] = evaluation

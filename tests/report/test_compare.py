@@ -77,6 +77,8 @@ def test_what_cannot_be_compared(two: Store) -> None:
         compare.main(two.root, [f"stage=cpo {WORDS}", f"stage=cpo stages.cpo.beta=0.7 {WORDS}"])
     with pytest.raises(UserError, match="have the same scores"):
         compare.main(two.root, ["cpo", "cpo"])
+    with pytest.raises(UserError, match=r"^preferences-\w+: no scores of it in the store"):
+        compare.main(two.root, ["preferences", "cpo"])
 
 
 def test_variants_of_a_sweep_are_told_apart_by_what_differs(two: Store) -> None:
@@ -88,3 +90,29 @@ def test_variants_of_a_sweep_are_told_apart_by_what_differs(two: Store) -> None:
 def test_a_sweep_over_seeds_is_one_side(two: Store, capsys: pytest.CaptureFixture[str]) -> None:
     side = find_side(two.root, f"stage=cpo seed=42,43 {WORDS}")
     assert [len(system.seeds) for system in side.systems if system.name == "cpo"] == [1], "seed 43 was never run"
+
+
+def test_translations_scores_and_given_outputs_are_sides(two: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("good", "bad"):
+        (tmp_path / f"{name}.de-en").write_text(f"{name}\n")
+    given = [f"evaluation.outputs.{name}='{tmp_path}/{name}.{{direction}}'" for name in ("good", "bad")]
+    store = Store(tmp_path / "store")
+    finish(store, "stage=score", *given)
+    told = [
+        [line for line in lines(store.root, names, capsys) if line[:1] == ["de→en"]]
+        for names in (["good", "bad"], ["good.outputs", "bad.outputs"], ["good.score", "bad.score"])
+    ]
+    assert told[0] and told[0] == told[1] == told[2]
+    found = lines(two.root, ["parallel.score", "cpo.translate"], capsys)
+    checkpoints = lines(two.root, ["parallel", "cpo"], capsys)
+    assert [line for line in found if line[:1] == ["en→de"]] == [line for line in checkpoints if line[:1] == ["en→de"]]
+
+
+def test_scores_on_different_test_sets_are_not_compared(two: Store, tmp_path: Path) -> None:
+    """A part of a set and all of it are two sets."""
+    store = Store(tmp_path / "store")
+    finish(store, "stage=base")
+    finish(store, "stage=base", "stages.translate.beams=2", "budget.text.test=null")
+    told = r"was scored on CLDR, (100 sentences a direction|all of it), base\.score-\w+ on CLDR, (?!\1).*: score both"
+    with pytest.raises(UserError, match=told):
+        compare.main(store.root, [record.key for record in store.named("base.score")])

@@ -14,7 +14,27 @@ from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.request import Job, planned
 from alma_pipeline.report.stops import stops
 from alma_pipeline.report.systems import systems
-from alma_pipeline.store import Store
+from alma_pipeline.report.testsets import described
+from alma_pipeline.store import Record, Store
+
+
+@pytest.mark.parametrize(
+    ("pairs", "held_out", "told"),
+    [
+        ({"reader": "cldr", "repo": None}, 100, "CLDR, 100 sentences a direction"),
+        ({"reader": "hub", "repo": "haoranxu/WMT22-Test"}, None, "haoranxu/WMT22-Test, all of it"),
+        ({"reader": "files", "repo": None}, 2000, "given files, 2,000 sentences a direction"),
+        ({}, None, "test_corpus, all of it"),
+    ],
+)
+def test_a_test_set_is_called_by_its_source_and_size(pairs: dict[str, str | None], held_out: int | None, told: str) -> None:
+    payload = {"config": {"pairs": pairs, "held_out": held_out}}
+    assert described(Record(Path(), "test_corpus", "k", "corpus", payload, {}, {}, {}, "", 0.0)) == told
+
+
+def test_given_outputs_are_scored_on_the_whole_set_and_a_recipe_on_its_budget() -> None:
+    for words, held_out in (("stage=score", None), ("stage=score budget.text.test=7", 7), ("stage=cpo", 100)):
+        assert composed("evaluation.outputs.x=out/x", *words.split()).stages["test_corpus"].held_out == held_out
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +60,7 @@ def test_systems_without_a_recipe_are_compared_with_the_first(given: tuple[Store
     html = page.render(told)
     assert told.title == "Outputs that were given" and "No model takes part" in html and "<svg viewBox" not in html
     assert "against good" in html and "bad" in paper.markdown(told)
+    assert "CLDR, all of it" in html and "CLDR, all of it" in paper.latex(told)
 
 
 def test_beside_a_recipe_they_are_compared_with_its_target(job: Job, tmp_path: Path) -> None:

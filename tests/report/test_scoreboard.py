@@ -154,7 +154,7 @@ def test_languages_that_came_out(told: Content) -> None:
 def evaluation(score: float, seed: int, **rates: float) -> Evaluation:
     result = {"directions": {"en-de": {"chrf++": score, **rates}}, "signatures": {"chrf++": "s"}}
     record = Record(Path(f"x-{seed}"), "x.score", f"{seed}-{score}", "score", {}, result, {}, {}, "", 0.0)
-    return Evaluation("x", None, "test", record, None)
+    return Evaluation("x", None, "test", "test", record, None)
 
 
 def seeded(name: str, parent: str, scores: list[float]) -> System:
