@@ -99,6 +99,7 @@ def forget(lines: Path, after: int) -> None:
 
 
 def failure(name: str, work: Path, code: int) -> PipelineError:
+    """What a worker's end is to the user: a UserError where it left one, else StageFailed with the log's tail."""
     error = work / "error.json"
     if error.exists():
         return UserError(f"{name}: {json.loads(error.read_text(encoding='utf-8'))['message']}")

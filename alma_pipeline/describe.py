@@ -65,6 +65,7 @@ def _keyed(error: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
+    """An error's first line with text; its next one too where the first only announces it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return f"{text} {lines[1]}" if text.endswith(":") and len(lines) > 1 else text

@@ -24,6 +24,7 @@ POLL_SECONDS = 0.02
 
 
 def main(modules: list[str]) -> None:
+    """Import once, then fork a worker for each line on stdin; ends when stdin does, and its workers with it."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what the libraries print on import belongs in the log
     for name in modules:

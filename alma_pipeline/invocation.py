@@ -37,6 +37,7 @@ class Session:
     launchers: dict[Hardware, Any] = field(default_factory=dict)
 
     def launcher(self, hardware: Hardware, logs: Path) -> Any:
+        """The launcher of this hardware, which keeps its fork server for the nodes to come."""
         from alma_pipeline.launch import Launcher
 
         if hardware not in self.launchers:
@@ -44,6 +45,7 @@ class Session:
         return self.launchers[hardware]
 
     def close(self) -> None:
+        """End the fork servers."""
         for launcher in self.launchers.values():
             launcher.close()
 

@@ -71,6 +71,7 @@ class Job:
 
     @property
     def rank(self) -> int:
+        """This process's number among those of the node, from 0."""
         return int(os.environ.get("RANK", "0"))
 
     def log(self, step: int, total: int, metrics: dict[str, float]) -> None:

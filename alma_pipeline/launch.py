@@ -66,6 +66,7 @@ def command(hardware: Hardware, work: Path, token: str) -> list[str]:
 
 
 def torchrun(words: list[str]) -> list[str]:
+    """The command line of torchrun under this very Python."""
     return [sys.executable, "-m", "torch.distributed.run", *words]
 
 
@@ -97,9 +98,11 @@ class Command:
     process: "subprocess.Popen[bytes]"
 
     def poll(self) -> int | None:
+        """Exit code; None while it runs."""
         return self.process.poll()
 
     def stop(self) -> None:
+        """End the process and all that it started."""
         _stop_group(self.process)
 
 
@@ -112,11 +115,13 @@ class Forked:
     code: int | None = None
 
     def poll(self) -> int | None:
+        """Exit code, negative for a signal; None while it runs."""
         if self.code is None:
             self.code = self.server.code(self.pid)
         return self.code
 
     def stop(self) -> None:
+        """Ask the worker's group to end, then make it."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.server.process.poll() is not None:
                 return  # it took the worker with it, or the worker sees that its owner is gone
@@ -148,6 +153,7 @@ class ForkServer:
         self._ready = False
 
     def start(self, work: Path, token: str) -> Forked:
+        """Fork a worker for this folder. Raises PipelineError where the server has ended."""
         if not self._ready:
             self.reply(wait=True)
             self._ready = True
@@ -223,6 +229,7 @@ class Launcher:
         return _started(command(self.hardware, work, token), work, environment(self.hardware, self.hardware.devices))
 
     def close(self) -> None:
+        """End the fork server."""
         self.server.close()
 
 

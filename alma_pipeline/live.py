@@ -61,6 +61,7 @@ class Pace:
         self.last: dict[str, Any] | None = None
 
     def add(self, lines: list[dict[str, Any]]) -> None:
+        """Take in new lines of progress."""
         for line in lines:
             if self.last and line["step"] < self.last["step"]:
                 self.first = self.last = None  # it counts something else from here on

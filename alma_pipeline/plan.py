@@ -22,6 +22,8 @@ from alma_pipeline.store import Record, Store
 
 @dataclass(frozen=True)
 class Plan:
+    """Every node that the targets need, in an order in which inputs come first."""
+
     steps: list[Step]
 
     def __getitem__(self, name: str) -> Step:

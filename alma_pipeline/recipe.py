@@ -47,6 +47,7 @@ class Node:
 
     @property
     def kind(self) -> str:
+        """Which stage makes it."""
         return self.config.kind
 
 

@@ -86,5 +86,6 @@ def full_model(draft: dict[str, Step], node: Node) -> str:
 
 
 def short(value: Any) -> str:
+    """A value as text of at most 40 characters."""
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."

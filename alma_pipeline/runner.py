@@ -22,14 +22,17 @@ POLL_SECONDS = 0.05
 class Watcher(Protocol):
     """Whoever wants to know how the plan goes: the screen, and tracking."""
 
-    def started(self, step: Step, work: Path) -> None: ...
+    def started(self, step: Step, work: Path) -> None:
+        """A node's worker begins, in this folder."""
 
-    def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None: ...
+    def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
+        """Its worker told of new steps."""
 
     def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
         """`status`: FINISHED, FAILED or KILLED. `work` is the artifact's folder once finished."""
 
-    def waiting(self, text: str) -> None: ...
+    def waiting(self, text: str) -> None:
+        """Nothing can go on before what this says."""
 
 
 @dataclass

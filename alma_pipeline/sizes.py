@@ -14,6 +14,7 @@ from alma_pipeline.schema import PRECISION_BYTES, Architecture, Lora
 
 
 def head_size(shape: Architecture) -> int:
+    """Dimensions of one attention head."""
     return shape.hidden_size // shape.heads
 
 

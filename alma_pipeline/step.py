@@ -42,6 +42,7 @@ class Step:
 
     @property
     def works(self) -> bool:
+        """Whether something has to be done for it."""
         return self.verdict in ("adopt", "resume", "run")
 
     @property

@@ -68,6 +68,7 @@ class Work:
         write_json(self.path / "owner.json", owner | {"token": ""})
 
     def close(self) -> None:
+        """Let another process have the folder."""
         self.lock.release()
 
 
@@ -115,6 +116,7 @@ class Store:
         return sorted(found, key=lambda record: record.created, reverse=True)
 
     def work_path(self, name: str, key: str) -> Path:
+        """Where an unfinished artifact of this name and key lies."""
         return self.root / "work" / f"{name}-{key[:12]}"
 
     def resume_point(self, name: str, key: str) -> dict[str, Any] | None:

@@ -126,6 +126,7 @@ def _table(title: str, columns: list[str], rows: list[list[str]], left: int = 1)
 
 
 def reused(plan: Plan) -> Text:
+    """What is said when there is nothing to do."""
     return Text(f"nothing to do: all {len(plan.steps)} nodes are there")
 
 

@@ -53,6 +53,7 @@ def answer(words: list[str]) -> int:
 
 
 def whole_help() -> str:
+    """What `--help` prints."""
     verbs = "\n".join(f"  {name:10}{text}" for name, text in VERBS.items())
     return "\n".join(
         [
@@ -71,6 +72,7 @@ def whole_help() -> str:
 
 
 def verb_help(verb: str) -> str:
+    """What `VERB --help` prints."""
     mine = {name: flag for name, flag in FLAGS.items() if verb in flag.verbs}
     takes = {
         "show": "NAME|KEY",

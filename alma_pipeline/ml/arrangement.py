@@ -70,6 +70,7 @@ class Files:
             self._files[name].seek(place)
 
     def next(self, name: str) -> bytes:
+        """The next line of a file; after its last, its first again."""
         file = self._files[name]
         line = file.readline()
         if not line:
@@ -79,8 +80,10 @@ class Files:
 
     @property
     def places(self) -> dict[str, int]:
+        """Byte offset of the next line, by file."""
         return {name: file.tell() for name, file in self._files.items()}
 
     def close(self) -> None:
+        """Close the files."""
         for file in self._files.values():
             file.close()

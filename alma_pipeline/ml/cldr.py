@@ -33,6 +33,7 @@ class Phrase:
 
     @property
     def split(self) -> str:
+        """train, dev or test: by the phrase's name alone, the same in every language."""
         mark = _number(self.id) % 100
         return "test" if mark < SPLITS["test"] else "dev" if mark < SPLITS["test"] + SPLITS["dev"] else "train"
 
@@ -45,6 +46,8 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Pair:
+    """A phrase in two languages."""
+
     id: str
     source: str
     target: str
@@ -52,6 +55,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Document:
+    """Phrases of one language."""
+
     id: str
     text: str
     """Phrases, a line each."""

@@ -53,6 +53,7 @@ class Cleaner:
         return self._steps([self._one_line(row) for row in rows], self._pair_reasons())
 
     def documents(self, rows: Sequence[Line]) -> list[Line]:
+        """Those documents that pass every step, normalised; each dropped one is counted under its reason."""
         return self._steps([Line(row.id, row.language, self._normal(row.text.strip())) for row in rows], self._document_reasons())
 
     def remember(self, rows: Sequence[SentencePair | Line]) -> None:

@@ -43,6 +43,7 @@ def main(words: list[str]) -> int:
 
 
 def serve(options: argparse.Namespace, say: Callable[[dict[str, Any]], None]) -> None:
+    """Say what the model is, score the segments of stdin, say each score with its id, then how many."""
     checkpoint, revision = located(options.model, options.revision)
     kind = _kind(checkpoint)
     reference = kind in REFERENCED or (kind in WHOLE and not options.without_reference)

@@ -21,6 +21,8 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class SentencePair:
+    """A sentence and its translation."""
+
     id: str
     direction: str
     """`de-en`: source language, target language."""

@@ -31,6 +31,7 @@ class Documents(LanguageModel):
             )
 
     def items(self, example: Tokens) -> list[Item]:
+        """The documents of a block, each attending to itself alone; its first token is context, the others are labels."""
         is_start = example.ids == self.bos
         if self.bos == self.eos:
             # Of two equal tokens in a row the first ends a document and the second starts the next.

@@ -22,6 +22,7 @@ class Growing:
         self._file.seek(0, 2)
 
     def append(self, values: "NDArray[Any]") -> None:
+        """Write values at the end, in the array's own type."""
         self._file.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())
         self.length += len(values)
 

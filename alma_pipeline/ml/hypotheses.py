@@ -51,6 +51,7 @@ class Hypotheses:
 
     @property
     def at_limit(self) -> int:
+        """How many were ended by max_new_tokens."""
         return sum(hypothesis.truncated for hypothesis in self.found)
 
 

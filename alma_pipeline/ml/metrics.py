@@ -44,10 +44,12 @@ class Scores:
 
     @property
     def sentences(self) -> int:
+        """How many hypotheses were scored."""
         return len(self.flags)
 
     @property
     def signatures(self) -> dict[str, str]:
+        """sacrebleu's signature by metric."""
         return {name: measured.signature for name, measured in self.metrics.items()}
 
     def plain(self) -> dict[str, float | int | None]:

@@ -100,6 +100,7 @@ class LanguageModel(Objective[Tokens, int]):
     """Mean cross-entropy (nats) over all label tokens of the global batch: those after each example's prompt."""
 
     def items(self, example: Tokens) -> list[Item]:
+        """One answer after its prompt; the prompt's tokens are no labels."""
         return [Item(example.ids[: example.prompt], (example.ids[example.prompt :],))]
 
     def norms(self, examples: Sequence[Tokens]) -> int:
@@ -107,10 +108,13 @@ class LanguageModel(Objective[Tokens, int]):
         return sum(self.labels(example) for example in examples)
 
     def collate(self, examples: Sequence[Tokens]) -> Batch:
+        """Packed rows of the examples, and the bytes of their labels' text."""
         known = float(sum(example.bytes for example in examples))
         return self.rows(examples) | {"bytes": torch.tensor(known, dtype=torch.float64)}
 
     def forward(self, batch: Batch, norms: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum of negative log-likelihoods over `norms`, the global batch's number of labels (so the shares of all
+        micro-batches and processes add up to its mean), and float64 counts to be logged."""
         total = -self.logprobs(batch).sum()
         labels = torch.full((), len(batch["labels"]), dtype=torch.float64, device=total.device)
         return total / norms, {"labels": labels, "nll": total.detach().double(), "bytes": batch["bytes"]}

@@ -30,6 +30,7 @@ class PreferenceModel(Objective[Pair, Norms]):
         self.terms = terms
 
     def items(self, example: Pair) -> list[Item]:
+        """Both answers after one prompt, neither of which sees the other."""
         return [Item(example.prompt, (example.chosen, example.rejected))]
 
     def norms(self, examples: Sequence[Pair]) -> Norms:
@@ -46,6 +47,7 @@ class PreferenceModel(Objective[Pair, Norms]):
         return batch
 
     def forward(self, batch: Batch, norms: Norms) -> tuple[Tensor, dict[str, Tensor]]:
+        """This micro-batch's share of the global batch's loss, and float64 sums to be logged."""
         logprobs = self.logprobs(batch)
         sums = answer_sums(logprobs, batch["answers"], batch.get("reference"))
         labels = torch.full((), len(logprobs), dtype=torch.float64, device=logprobs.device)

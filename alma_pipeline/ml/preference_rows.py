@@ -21,9 +21,12 @@ class Settings(Protocol):
     """What of the stage's settings matters here."""
 
     @property
-    def held_out(self) -> int: ...
+    def held_out(self) -> int:
+        """Sentences a direction that are kept for the dev set."""
+
     @property
-    def released_scorer(self) -> str: ...
+    def released_scorer(self) -> str:
+        """By whose scores a released data set's candidates are ranked."""
 
 
 def write(text: Text, directions: Sequence[str], settings: Settings, job: Job) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def _clean(cleaner: Cleaner, batch: list[Any]) -> list[Any]:
 
 
 def texts_of(row: SentencePair | Line) -> tuple[str, ...]:
+    """A document's text, or a pair's two."""
     return (row.text,) if isinstance(row, Line) else (row.source, row.target)
 
 
@@ -138,6 +139,7 @@ class Preparation:
         self._saved = time.monotonic()
 
     def path(self, part: str) -> Path:
+        """Where a part's cleaned rows lie."""
         return self.folder / f"rows-{part}.jsonl"
 
     def run(self, parts: Sequence[Part[Any]], held_out: HeldOut, most_contaminated: float) -> Progress:
@@ -210,10 +212,12 @@ class Preparation:
 
 
 def row_of(value: dict[str, str]) -> SentencePair | Line:
+    """A row as it was before `line_of`."""
     return Line(**value) if "text" in value else SentencePair(**value)
 
 
 def line_of(row: SentencePair | Line) -> bytes:
+    """A row as a line of JSON."""
     return (ENCODE(vars(row)) + "\n").encode()
 
 

@@ -40,11 +40,13 @@ class Workplace:
         self._test: frozenset[str] | None = None
 
     def text(self, source: Source) -> Text:
+        """A source's reader; all of them count what cannot be read in one place."""
         if not self.rejects:
             self.rejects.append(Rejects(source.on_error, self.folder / REJECTED))
         return Text(source, self.languages, self.job.files, self.rejects[0], self.job.codes)
 
     def cleaner(self) -> Cleaner:
+        """A fresh cleaner of the node's settings."""
         return Cleaner(self.cleaning, self.languages, self.test)
 
     @property
@@ -58,10 +60,12 @@ class Workplace:
         return self._test
 
     def pairs(self, source: Source, directions: Sequence[str]) -> list[Part[SentencePair]]:
+        """Sentence pairs by direction, each read when it is asked for."""
         text = self.text(source)
         return [Part(name, functools.partial(text.pairs, name), self.cleaner, text.bytes(name)) for name in directions]
 
     def documents(self, source: Source, codes: Sequence[str]) -> list[Part[Line]]:
+        """Documents by language, each read when it is asked for."""
         text = self.text(source)
         return [Part(code, functools.partial(text.documents, code), self.cleaner, text.bytes(code)) for code in codes]
 
@@ -124,6 +128,8 @@ def document_tokens(tokenizer: PreTrainedTokenizerBase, seed: str) -> Tokenise:
 
 @dataclass
 class Dev:
+    """What the dev set holds; lengths are in tokens."""
+
     examples: int = 0
     longest: int = 0
     merged: int = 0

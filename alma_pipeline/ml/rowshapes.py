@@ -49,6 +49,7 @@ class Shape:
         raise BadRow(f"no column {expected}; found {', '.join(map(str, row)) or 'none'}. Name it with data.<source>.columns")
 
     def names_of(self, code: str) -> tuple[str, ...]:
+        """What a language may be called in a column: its code, and NLLB's."""
         language = self.languages.get(code)
         return (code, language.nllb) if language else (code,)
 
@@ -129,6 +130,8 @@ def document(row: Mapping[str, Any], shape: Shape) -> str:
 
 @dataclass(frozen=True)
 class Triple:
+    """A source with a better and a worse translation."""
+
     source: str
     chosen: str
     rejected: str

@@ -42,6 +42,7 @@ class Rejects:
 
     @property
     def count(self) -> int:
+        """How many rows could not be read."""
         return len(self._told)
 
     def __call__(self, where: str, problem: str, raw: Any) -> None:

@@ -40,6 +40,8 @@ class GroupScore:
 
 @dataclass(frozen=True)
 class Content:
+    """All that a report tells, before it is a page or tables."""
+
     name: str
     """For a file: what was asked for, and a digest of exactly that."""
     title: str

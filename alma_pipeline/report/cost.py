@@ -12,6 +12,8 @@ PARTS = ("preparation", "training", "preferences", "evaluation")
 
 @dataclass(frozen=True)
 class Cost:
+    """What a node took."""
+
     node: str
     part: str
     seconds: float
@@ -34,6 +36,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Sum:
+    """What the nodes of a part took together."""
+
     part: str
     seconds: float
     device_seconds: float

@@ -21,6 +21,8 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Series:
+    """A measure over steps."""
+
     steps: list[int]
     values: list[float]
 

@@ -9,6 +9,8 @@ from alma_pipeline.report.systems import System, group_of
 
 @dataclass(frozen=True)
 class Guard:
+    """A rate, in % unless it is the length ratio, and the bounds that leave it unmarked."""
+
     label: str
     low: float = 0.0
     high: float = 100.0

@@ -18,6 +18,8 @@ ESCAPED = str.maketrans(
 
 @dataclass(frozen=True)
 class PaperTable:
+    """A board as a paper prints it."""
+
     caption: str
     columns: list[str]
     rows: list[tuple[str, list[Cell | None]]]

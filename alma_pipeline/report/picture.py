@@ -22,6 +22,8 @@ MEASURES = (("bits_per_byte", "bits/byte"), ("rewards/accuracies", "pair accurac
 
 @dataclass
 class Box:
+    """A node, with its place on a grid."""
+
     name: str
     kind: str
     status: str
@@ -34,6 +36,7 @@ class Box:
 
     @property
     def mark(self) -> str:
+        """The sign of its status."""
         return MARKS[self.status]
 
 
@@ -48,6 +51,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Picture:
+    """The recipe's nodes and the lines between them, in pixels."""
+
     boxes: list[Box]
     lines: list[Line]
     width: int
@@ -55,6 +60,7 @@ class Picture:
 
     @property
     def roots(self) -> list[Box]:
+        """Boxes that were made from no other."""
         below = {id(box) for parent in self.boxes for box in parent.after}
         return [box for box in self.boxes if id(box) not in below]
 

@@ -26,6 +26,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Output:
+    """One system's translation, in parts that the reference has or lacks."""
+
     system: str
     score: float
     """Sentence chrF++."""
@@ -34,6 +36,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Sample:
+    """A sentence as all systems translated it."""
+
     direction: str
     source: str
     reference: str

@@ -37,6 +37,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
+    """A direction's scores, or a mean's, one for each system."""
+
     name: str
     cells: list[Cell | None]
     mean: bool = False

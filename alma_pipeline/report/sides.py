@@ -26,6 +26,8 @@ FROM_HERE = "itself"
 
 @dataclass(frozen=True)
 class Side:
+    """What a word of the command line stands for: settings and scored systems."""
+
     label: str
     payloads: dict[str, dict[str, Any]]
     """Kind, settings and inputs by node name; without the evaluations."""

@@ -42,13 +42,16 @@ class Evaluation:
 
     @property
     def result(self) -> dict[str, Any]:
+        """What the score node found."""
         return self.scores.result
 
     def score(self, direction: str, metric: str) -> float | None:
+        """A direction's score; None where it has none."""
         value = self.result["directions"].get(direction, {}).get(metric)
         return value if isinstance(value, (int, float)) else None
 
     def mean(self, directions: list[str], metric: str) -> float | None:
+        """Over those of the directions that have a score; None where none has."""
         values = [value for direction in directions if (value := self.score(direction, metric)) is not None]
         return sum(values) / len(values) if values else None
 
@@ -58,6 +61,7 @@ class Evaluation:
         return str(found.get(direction, "")) if isinstance(found, dict) else str(found)
 
     def lower_is_better(self, metric: str) -> bool:
+        """Whether fewer is better, as of errors."""
         return metric in self.result.get("lower_is_better", LOWER_IS_BETTER)
 
     @cached_property
@@ -99,6 +103,7 @@ class System:
 
     @property
     def label(self) -> str:
+        """What stands at the head of its column."""
         name = f"{self.name} ({self.variant})" if self.variant else self.name
         return f"{name} {MARK}" if self.seen else name
 
@@ -109,6 +114,7 @@ class System:
 
     @property
     def directions(self) -> list[str]:
+        """Every direction that one of its seeds was scored on."""
         return list(dict.fromkeys(direction for seed in self.seeds for direction in seed))
 
     def values(self, direction: str, metric: str) -> list[float]:
@@ -117,6 +123,7 @@ class System:
         return [value for value in found if value is not None]
 
     def first(self, direction: str) -> Evaluation | None:
+        """A direction's evaluation in the first seed that has one."""
         return next((seed[direction] for seed in self.seeds if direction in seed), None)
 
 

@@ -10,6 +10,7 @@ def arrow(direction: str) -> str:
 
 
 def metric_name(metric: str) -> str:
+    """A metric as papers write it."""
     return METRICS.get(metric, metric)
 
 

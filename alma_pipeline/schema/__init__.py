@@ -72,6 +72,8 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
+    """What MLflow is told."""
+
     name: str = MISSING
     enabled: bool = True
     experiment: str = "alma"

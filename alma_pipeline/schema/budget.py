@@ -41,6 +41,8 @@ class TextBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceBudget:
+    """How many candidates are decoded, and how freely."""
+
     sources: int = 2009
     """Training sources per direction."""
     held_out: int = 100
@@ -50,6 +52,8 @@ class PreferenceBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
+    """How much text is read and how far each stage trains."""
+
     name: str = MISSING
     text: TextBudget = field(default_factory=TextBudget)
     mono: Horizon = field(default_factory=Horizon)

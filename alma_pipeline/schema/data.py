@@ -98,6 +98,8 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
+    """Where the text of each kind comes from."""
+
     name: str = MISSING
     root: str | None = None
     """A folder with copies of hub data sets, or ALMA's own folders (`deen/train.de-en.json`): read where they hold a source."""

@@ -53,6 +53,7 @@ class Hardware:
 
     @property
     def world(self) -> int:
+        """How many processes train."""
         return self.devices * self.nodes
 
     def threads_each(self, processes: int) -> int:

@@ -43,6 +43,8 @@ class Released:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
+    """A base model and how the stages train on it."""
+
     name: str = MISSING
     source: str = choice("random", "hub", "wheel")
     repo: str | None = None

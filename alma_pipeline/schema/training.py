@@ -60,6 +60,7 @@ class Training(NodeConfig):
 
     @property
     def distributed(self) -> bool:
+        """Every device takes part."""
         return True
 
     def conflicts(self) -> Iterator[str]:

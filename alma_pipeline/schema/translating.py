@@ -42,6 +42,7 @@ class Translating(NodeConfig):
     max_new_tokens: int = number(256, at_least=1)
 
     def neural(self) -> list[str]:
+        """Scorers that need a model of their own."""
         return [name for name in self.rank_by if name != "chrf"] if self.decoding != "beam" else []
 
     def conflicts(self) -> Iterator[str]:

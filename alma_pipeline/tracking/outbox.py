@@ -27,9 +27,13 @@ log = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
-    def apply(self, event: Event) -> None: ...
+    """What events are delivered to."""
 
-    def reachable(self) -> bool: ...
+    def apply(self, event: Event) -> None:
+        """Deliver one. Raises where it was not taken."""
+
+    def reachable(self) -> bool:
+        """Whether it is worth trying."""
 
 
 class Outbox:
@@ -53,6 +57,7 @@ class Outbox:
         return self._failures > 0
 
     def put(self, event: Event) -> None:
+        """Have an event delivered by a thread of its own; metrics are dropped, and the gap remembered, when too many wait."""
         with self._changed:
             if event["do"] == "metrics" and len(self._waiting) >= LIMIT:
                 self.gaps.add(event["node"])
@@ -81,6 +86,7 @@ class Outbox:
             self._abandoned = True
 
     def waiting(self) -> list[Event]:
+        """Events not yet delivered."""
         with self._changed:
             return list(self._waiting)
 

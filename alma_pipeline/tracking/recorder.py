@@ -37,6 +37,7 @@ class Recorder:
         """Node → name and step of the points that its run had when it was taken up."""
 
     def reachable(self) -> bool:
+        """Whether MLflow answers."""
         return self.server.reachable()
 
     def apply(self, event: Event) -> None:

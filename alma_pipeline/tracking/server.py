@@ -127,6 +127,7 @@ class Server:
         return found
 
     def log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run, in as many calls as MLflow's limits ask for; long values are shortened."""
         from mlflow.entities import RunTag
 
         for part in _parts([RunTag(key, short(value)) for key, value in tags.items()], PARAMS_PER_CALL):

@@ -33,6 +33,7 @@ def parameters(settings: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, s
 
 
 def digest(value: str) -> str:
+    """What stands for a value that is too long for MLflow."""
     return f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:16]} ({len(value)} characters)"
 
 

@@ -69,6 +69,7 @@ class Config(NodeConfig):
         return self.inputs if self.pairs.reader == "candidates" else {}
 
     def neural(self) -> list[str]:
+        """Scorers that need a model of their own."""
         return [name for name in self.mean_of if name != "chrf"]
 
     def conflicts(self) -> Iterator[str]:

@@ -42,6 +42,7 @@ class Config(NodeConfig):
     """Filled in by the plan: what those names stand for."""
 
     def neural(self) -> list[str]:
+        """Metrics that need a model of their own."""
         return self.comet
 
     def conflicts(self) -> Iterator[str]:
