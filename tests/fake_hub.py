@@ -15,12 +15,13 @@ class FakeHub:
         self.created: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.tokens: set[str] = set()
+        """What came as `authorization` with each request that writes."""
         hub = self
 
         class Pages(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                hub.tokens.add(self.headers["authorization"])
-                self.answer({"id": "me/tiny", "sha": "0" * 40, "siblings": [], "private": True})
+                """An upload reads nothing of its repository; the client asks once a day for a public list of its own."""
+                self.send_error(404)
 
             def do_POST(self) -> None:
                 hub.tokens.add(self.headers["authorization"])
