@@ -44,15 +44,23 @@ class Side:
     def _answer(self) -> dict[str, float]:
         line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
-            raise SystemExit(f"{self.name} ended: {self.log.read_text()[-3000:]}")
+            raise SystemExit(self._end())
         answer: dict[str, float] = json.loads(line)
         return answer
 
     def ask(self, what: str) -> dict[str, float]:
         assert self.process.stdin
-        self.process.stdin.write(f"{what}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{what}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError as error:
+            raise SystemExit(self._end()) from error
         return self._answer()
+
+    def _end(self) -> str:
+        code = self.process.wait()
+        why = "killed, perhaps for memory: the sides hold theirs at once; --sides takes fewer" if code == -9 else f"exit {code}"
+        return f"{self.name} ended ({why}): {self.log.read_text()[-3000:]}"
 
     def step(self) -> dict[str, float]:
         self.results.append(self.ask("step"))
