@@ -23,7 +23,7 @@ from alma_pipeline import fields, horizon, recipe
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.job import kind_config, thaw
 from alma_pipeline.redact import redact
-from alma_pipeline.schema import Config, Data, GroupedLanguage, Neural, NodeConfig, Released, Source
+from alma_pipeline.schema import Config, Data, GroupedLanguage, Hardware, Neural, NodeConfig, Released, Source
 from alma_pipeline.values import Values, build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,12 +162,21 @@ def from_tree(tree: DictConfig) -> Config:
     stages = {str(name): _node(tree, values, str(name), found) for name in tree.stages}
     if found:
         raise ConfigError(found)
-    config = dataclasses.replace(config, stages=stages, model=dataclasses.replace(config.model, released=released))
+    config = dataclasses.replace(
+        config, stages=stages, model=dataclasses.replace(config.model, released=released), hardware=_placed(config.hardware)
+    )
     limits, names = list(fields.problems(config, "")), list(_unknown_names(config))
     if limits or names:
         # The plan's complaints too, where it can be made: who is told of one mistake wants to hear of all.
         raise ConfigError(list(dict.fromkeys([*limits, *names, *([] if names else graph_problems(config))])))
     return config
+
+
+def _placed(hardware: Hardware) -> Hardware:
+    """With COMET's Python where it lies from here: a worker stands in a folder of its own. Links stay, for through them a virtual
+    environment is known."""
+    given = hardware.comet_python
+    return dataclasses.replace(hardware, comet_python=str(Path(given).expanduser().absolute())) if given else hardware
 
 
 def graph_problems(config: Config) -> list[str]:

@@ -30,9 +30,14 @@ def unrolled(config: Config) -> Config:
     repeated = [name for name, node in config.stages.items() if set(node.roles()) == ROLES]
     if not repeated:
         raise ConfigError([f"rounds={config.rounds}: no node of this stage learns from preferences; take stage=cpo, arpo or all"])
+    _check_own_preferences(config, repeated)
     nodes = {key: node for name in repeated for key, node in _later_rounds(config, name)}
     last = {name: round_name(name, config.rounds) for name in repeated}
-    evaluation = dataclasses.replace(config.evaluation, checkpoints=_named(config.evaluation.checkpoints, repeated, config))
+    evaluation = dataclasses.replace(
+        config.evaluation,
+        checkpoints=_named(config.evaluation.checkpoints, repeated, config),
+        every_direction=_named(config.evaluation.every_direction, repeated, config),
+    )
     return dataclasses.replace(
         config,
         stages=config.stages | nodes,
@@ -40,6 +45,21 @@ def unrolled(config: Config) -> Config:
         evaluation=evaluation,
         groups={group: _for_all_rounds(changes, nodes) for group, changes in config.groups.items()},
     )
+
+
+def _check_own_preferences(config: Config, repeated: list[str]) -> None:
+    """Raises ConfigError where two nodes would share the samples of one: a later round learns from its own checkpoint's."""
+    learners: dict[str, list[str]] = {}
+    for name in repeated:
+        learners.setdefault(config.stages[name].inputs["preferences"], []).append(name)
+    problems = [
+        f"rounds={config.rounds}: {' and '.join(names)} learn from {source}, whose later rounds are sampled from one checkpoint; "
+        "give each a preferences node of its own (+node@stages.NAME=preferences), or run them one by one"
+        for source, names in learners.items()
+        if len(names) > 1
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _later_rounds(config: Config, name: str) -> Iterator[tuple[str, NodeConfig]]:
@@ -68,7 +88,13 @@ def _for_all_rounds(changes: Any, nodes: Mapping[str, NodeConfig]) -> Any:
     """One group's settings by node, also under the names of the later rounds."""
     if not isinstance(changes, dict):
         return changes  # a mistake, and the recipe says so
-    return changes | {name: changes[first] for name in nodes if (first := first_round(name)) in changes}
+    later = {name: changes[first] for name in nodes if (first := first_round(name)) in changes}
+    return changes | {name: _with(own, changes.get(name)) for name, own in later.items()}
+
+
+def _with(settings: Any, more: Any) -> Any:
+    """One node's settings; what is said of a later round itself counts there."""
+    return settings | more if isinstance(settings, dict) and isinstance(more, dict) else more or settings
 
 
 def round_name(name: str, number: int) -> str:

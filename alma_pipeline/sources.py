@@ -19,6 +19,8 @@ from alma_pipeline.schema import Config, Neural, NodeConfig, Source
 
 SUFFIX = re.compile(r"(?:\.(?P<format>jsonl|json|tsv|csv|parquet|tmx|txt))?(?P<packing>\.(?:gz|bz2|xz|zst))?$")
 """What a file's name says of its inside."""
+PLAIN_FOR_ALL = re.compile(r"all(\.\d+)?\.txt")
+"""Plain lines, in a file that was found under the same name for every direction."""
 SPLITS = {"train": ("train",), "test": ("test", "devtest", "valid", "validation", "dev")}
 """Names a split goes by in copies, the first that is there counts. ALMA's folders have `valid`, and not all have `test`."""
 COPIES = (
@@ -116,6 +118,13 @@ def _given(
         found = _matching([pattern], directions, ("",), Path(), "txt")
         if not found.files:
             raise ConfigError([_lacks(f"{key}={pattern}", found, directions)])
+        if len(directions) > 1 and any(PLAIN_FOR_ALL.match(name) for name in found.files):
+            raise ConfigError(
+                [
+                    f"{key}={pattern}: plain lines do not say which of {', '.join(directions)} they are in; "
+                    "expected {direction} in the name, rows that say theirs in a column 'direction', or one direction alone"
+                ]
+            )
         named = {name: digests.of(path) for name, path in found.files.items()}
         places |= {named[name]: str(path) for name, path in found.files.items()}
         result[system] = dataclasses.replace(source, path=None, files=named)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline import aside, engines, filled, scorers, segments
+from alma_pipeline import aside, engines, filled, rounds, scorers, segments
 from alma_pipeline import config as configuration
 from alma_pipeline.arguments import Command
 from alma_pipeline.cli import store_root
@@ -59,7 +59,16 @@ def _targets(config: Config, plan: Plan) -> dict[str, str]:
     if len(config.targets) > 1:
         raise UserError(f"this stage has the targets {', '.join(config.targets)}; say which one translates, as in stage=cpo")
     nodes = [step.node for step in plan.steps if step.node.target]
-    return {f"g{node.group}" if node.group else "all": node.name for node in nodes}
+    return {f"g{node.group}" if node.group else "all": last_made(plan, node.name) for node in nodes}
+
+
+def last_made(plan: Plan, name: str) -> str:
+    """The node; where rounds stopped before it, the last round that they came to."""
+    first, step = rounds.first_round(name), plan[name]
+    if not step.reason.startswith(rounds.STOPPED):
+        return name
+    number = int(name.removeprefix(f"{first}_"))
+    return last_made(plan, rounds.round_name(first, number - 1))
 
 
 def _settings(config: Config, targets: list[str]) -> Any:
@@ -165,3 +174,5 @@ def _warn(result: dict[str, Any], count: int, settings: Any) -> None:
         if result[name]:
             text = f"{result[name]} of {count} {what} at {getattr(settings, limit)} tokens"
             print(f"alma-pipeline: {text}; stages.translate.{limit} says how many may be", file=sys.stderr)
+    if joined := result["outputs_joined"]:
+        print(f"alma-pipeline: {joined} of {count} translations came out as several lines, joined into one each", file=sys.stderr)

@@ -35,6 +35,12 @@ def test_a_table_of_released_outputs_needs_no_model(tmp_path: Path) -> None:
     assert plan["gpt4.score"].node.inputs == {"hypotheses": "gpt4.outputs"}
 
 
+def test_one_file_serves_the_only_direction(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("x\n")
+    plan = planned(tmp_path, "stage=score", f"evaluation.outputs.gpt4={tmp_path}/one.txt", "directions=de-en")
+    assert list(plan["gpt4.outputs"].node.config.given["gpt4"].files) == ["all.txt"]  # type: ignore[attr-defined]
+
+
 def test_they_stand_beside_the_recipe_s_own_checkpoints_on_one_test_set(tmp_path: Path) -> None:
     plan = planned(tmp_path, "stage=parallel", f"evaluation.outputs.gpt4={given(tmp_path / 'gpt4', 'de-en')}")
     assert plan["gpt4.outputs"].node.inputs["test"] == plan["parallel.translate"].node.inputs["test"]
@@ -59,12 +65,19 @@ def test_a_key_follows_content_and_not_place(tmp_path: Path) -> None:
     [
         (["evaluation.outputs.gpt4={}/none.{direction}"], r"evaluation\.outputs\.gpt4=.*has no text for de-en, en-de"),
         (["evaluation.outputs.gpt4={}/x.{direction}.{side}"], r"expected {direction} in it"),
+        (
+            ["evaluation.outputs.gpt4={}/one.txt"],
+            r"plain lines do not say which of de-en, en-de, nl-en, en-nl they are in; expected",
+        ),
+        (["evaluation.outputs.gpt4={}/one"], r"plain lines do not say which"),
         (["evaluation.outputs.cpo={}/x.{direction}"], r"evaluation\.outputs\.cpo: expected a name .* that is no node's"),
         (["evaluation.outputs={a/b: x}"], r"evaluation\.outputs\.a/b: expected a name of letters"),
         (["stages.preferences.outputs.gpt4={}/none.{direction}"], r"stages\.preferences\.outputs\.gpt4=.*has no text"),
     ],
 )
 def test_what_is_missing_is_told_in_the_plan(tmp_path: Path, overrides: list[str], message: str) -> None:
+    for name in ("one.txt", "one"):
+        (tmp_path / name).write_text("x\n")
     with pytest.raises(ConfigError, match=message):
         planned(tmp_path, "stage=cpo", *(text.replace("{}", str(tmp_path)) for text in overrides))
 

@@ -111,6 +111,8 @@ def test_scorers_are_named_by_nodes_and_enter_their_keys() -> None:
     plain = config.load(["stage=cpo", "model=13b"])
     assert [settings(node.config) for node in recipe.build(unchanged)] == [settings(node.config) for node in recipe.build(plain)]
     assert unchanged.hardware.comet_batch == 64 and unchanged.hardware.comet_python == "/x"
+    near = config.load(["stage=cpo", "evaluation.comet.python=venv/bin/python"]).hardware
+    assert near.comet_python == str(Path.cwd() / "venv/bin/python"), "a worker stands elsewhere"
 
 
 def test_a_scorer_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:

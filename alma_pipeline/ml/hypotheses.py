@@ -68,6 +68,9 @@ def translated(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[], Loa
     Raises UserError where a direction has too few examples, or a prompt or scorer cannot be had.
     """
     config: Translating = job.config
+    judges = Judges(job)
+    if job.rank == 0:
+        judges.check()
     shots = _shots(job, {direction for direction, _ in rows})
     model, tokenizer, announce = load()
     prompts, cut = Prompter(tokenizer, config.prompt, config.languages, shots).within(rows, config.max_source)
@@ -79,7 +82,6 @@ def translated(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[], Loa
     if job.rank != 0:
         return None
     drawn = [[_hypothesis(tokenizer, ids, config) for ids in each] for each in outputs]
-    judges = Judges(job)
     found = _chosen(judges, config, [source for _, source in rows], drawn)
     return Hypotheses(found, time.perf_counter() - started, cut, judges.signatures)
 

@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 
+from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml import neural, reranking
 from alma_pipeline.ml.neural import Segment
 from alma_pipeline.ml.prompts import one_line
 from alma_pipeline.ml.segment_cache import SegmentCache
+from alma_pipeline.schema import Neural
 
 CHRF = "chrf"
 
@@ -19,6 +21,22 @@ class Judges:
         self.job = job
         self.signatures: dict[str, str] = {}
         """By scorer, as soon as it has scored."""
+
+    def check(self) -> None:
+        """Ask the neural ones before anything is decoded. Raises UserError for one that cannot be had, reads a reference where
+        `quality` has none, or reads none where `mbr` has the other samples."""
+        for name in self.job.config.neural():
+            scorer = self._scorer(name)
+            worker = neural.Worker(scorer, self.job.hardware)
+            worker.close()
+            asked = f"decoding={self.job.config.decoding} with rank_by={name}: {scorer.model}"
+            if self.job.config.decoding == "quality" and worker.reference:
+                raise UserError(f"{asked} needs a reference, and there is none here; take a scorer without, as kiwi-22")
+            if self.job.config.decoding == "mbr" and not worker.reference:
+                raise UserError(
+                    f"{asked} reads no reference, and mbr compares each sample with the others; take decoding=quality, or a "
+                    "scorer that reads one, as comet-22"
+                )
 
     def by_risk(self, sources: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[int]:
         """Places of least risk: the other samples are the references (`reranking.minimum_bayes_risk`)."""
@@ -46,13 +64,17 @@ class Judges:
         if name == CHRF:
             self.signatures[name] = "sentence chrF2, sacrebleu"
             return reranking.chrf([segment.hypothesis for segment in segments], [segment.reference or "" for segment in segments])
-        scorer = neural.placed(self.job.config.scorers[name], self.job.files)
-        if self.job.config.decoding == "quality":  # one that could use a reference is asked to do without
-            scorer = dataclasses.replace(scorer, reference=False)
+        scorer = self._scorer(name)
         cache = SegmentCache(self.job.cache / "segment_scores.db")
         made = neural.score(scorer, segments, self.job.hardware, cache, lambda done, total: self.job.log(done, total, {}))
         self.signatures[name] = made.signature
         return made.scores
+
+    def _scorer(self, name: str) -> Neural:
+        scorer = neural.placed(self.job.config.scorers[name], self.job.files)
+        if self.job.config.decoding == "quality":  # one that could use a reference is asked to do without
+            return dataclasses.replace(scorer, reference=False)
+        return scorer
 
 
 def _line(text: str) -> str:

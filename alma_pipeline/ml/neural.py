@@ -6,6 +6,7 @@ it arrives. It computes nothing itself and imports neither torch nor comet.
 
 import contextlib
 import json
+import math
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -129,7 +130,12 @@ def score(metric: Neural, segments: Sequence[Segment], hardware: Hardware, cache
         done = len(distinct) - len(missing)
         for lines in _grouped(worker.scores(rows), hardware.comet_batch):
             found = {line["id"]: Found(line["score"], line["cut"]) for line in lines if line["id"] not in known}
-            cache.keep(found)
+            finite = {name: one for name, one in found.items() if math.isfinite(one.score)}
+            cache.keep(finite)
+            if len(finite) < len(found):
+                raise PipelineError(
+                    f"{metric.model} gives scores that are no numbers in {metric.precision}; take scorers.NAME.precision=fp32"
+                )
             known |= found
             done += len(found)
             progress(done, len(distinct))
@@ -210,6 +216,8 @@ def explained(kind: str, text: str, model: str, python: str) -> PipelineError:
         "ModuleNotFoundError": lacking,
         "PackageNotFoundError": lacking,
         "OutOfMemoryError": "the device's memory is too small; lower evaluation.comet.batch, or take a smaller model",
+        "OSError": "it, or the encoder that its hparams.yaml names, is neither in the cache nor to be had; "
+        f"fetch both once where there is a network, by scoring a sentence: {page}",
         "FileNotFoundError": "expected a repository of the hub, or a .ckpt file in a folder checkpoints/ below its hparams.yaml",
     }.get(kind)
     if advice is None:

@@ -15,23 +15,29 @@ class Outputs:
 
     def __init__(self, system: str, source: Source, languages: dict[str, Language], job: Job) -> None:
         self.system = system
+        test = job.inputs.get("test")
+        self._left_out: dict[str, int] = test.result.get("dropped", {}) if test else {}
+        """Rows that the test set's text had and the test set has not, by the reason."""
         self.unused: Counter[str] = Counter()
         """By direction: outputs for sentences that nobody asked for."""
         self._text = Text(source, languages, job.files, _refuse, job.codes)
 
     def has(self, direction: str) -> bool:
         """Whether there is a file that may hold the direction."""
-        return any(name.split(".")[0] in (direction, "all") for name in self._text.source.files)
+        return self._is_there(direction) or self._is_there("all")
+
+    def _is_there(self, part: str) -> bool:
+        return any(name.split(".")[0] == part for name in self._text.source.files)
 
     def aligned(self, direction: str, sources: Sequence[str]) -> list[str]:
-        """An output for each sentence of a test set; [] where a file of all directions has none in this one.
+        """An output for each sentence of a test set; [] where the system has none in this direction.
 
         Plain lines stand in the order of the test. Raises UserError where a sentence has no output.
         """
-        rows = list(self._text.outputs(direction))
+        rows = list(self._text.outputs(direction)) if self.has(direction) else []
         if rows and rows[0][0] is None:
             return self._in_order([output for _, output in rows], direction, len(sources))
-        if not rows:
+        if not rows and not self._is_there(direction):
             return []
         found = self._by_source(rows, direction, sources)
         lacking = [source for source, outputs in zip(sources, found, strict=True) if not outputs]
@@ -55,9 +61,13 @@ class Outputs:
 
     def _in_order(self, lines: list[str], direction: str, count: int) -> list[str]:
         if len(lines) != count:
+            left_out = {name: number for name, number in self._left_out.items() if number}
+            told = ", ".join(f"{name} {number}" for name, number in left_out.items())
             raise UserError(
-                f"{self.system}, {direction}: {len(lines):,} lines, and the test set has {count:,} sentences; plain lines are "
-                "matched one by one. Take the whole test set (budget.text.test=null), or rows with 'source' and 'hypothesis'"
+                f"{self.system}, {direction}: {len(lines):,} lines, and the test set has {count:,} sentences"
+                + (f", after its own lines that cannot be scored were left out ({told})" if told else "")
+                + "; plain lines are matched one by one. Take the whole test set (budget.text.test=null), or rows with 'source' "
+                "and 'hypothesis'"
             )
         return lines
 

@@ -154,7 +154,7 @@ def ranked(row: Mapping[str, Any], direction: str, shape: Shape, scorer: str) ->
 
     Delta, a human judgement, decides where it is not 0: above 0 GPT-4 beats ALMA, below the other way round. Else the best and
     the worst by `scorer` of reference, GPT-4 and ALMA, the first of equal ones. Not empty, `required_directions` names the
-    only direction the row is for. None where best and worst are the same text.
+    only direction the row is for; None for any other. Best and worst may be the same text.
     """
     source, target = direction.split("-")
     required = [name.strip() for name in (row.get("required_directions") or "").split(",") if name]
@@ -169,8 +169,6 @@ def ranked(row: Mapping[str, Any], direction: str, shape: Shape, scorer: str) ->
     else:
         scores = {name: _score(row, f"{name}_{target}_{scorer}") for name in SYSTEMS}
         best, worst = max(SYSTEMS, key=lambda name: scores[name]), min(SYSTEMS, key=lambda name: scores[name])
-    if texts[best] == texts[worst]:
-        return None
     return Triple(shape.text_of(row, source), texts[best], texts[worst])
 
 

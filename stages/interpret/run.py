@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 from alma_pipeline.job import Job
 from alma_pipeline.ml import hypotheses, translators
 from alma_pipeline.ml.hypotheses import Loaded
+from alma_pipeline.ml.prompts import one_line
 from alma_pipeline.ml.routing import Router, load_together
 from stages.interpret.config import Config
 
@@ -17,8 +18,9 @@ def run(job: Job) -> dict[str, Any]:
     """Inputs: checkpoints by name, `all` without routes; for few-shot prompts `examples`; `sources.jsonl` in the work
     folder, lines of [direction, one-line source].
 
-    Leaves `translations.jsonl`, a text for each line in the same order. With routes even a single language goes
-    through its unmerged adapter, so that a mixed file and its languages one by one give the same.
+    Leaves `translations.jsonl`, a line for each line in the same order; what came out as several is joined (B45). With
+    routes even a single language goes through its unmerged adapter, so that a mixed file and its languages one by one give
+    the same.
     """
     translators.join(job)
     with open(Path(job.work) / "sources.jsonl", encoding="utf-8") as file:
@@ -27,8 +29,9 @@ def run(job: Job) -> dict[str, Any]:
     if made is None:
         return {}
     with open(job.out / "translations.jsonl", "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(hypothesis.text, ensure_ascii=False) + "\n" for hypothesis in made.found)
-    return {"sources_cut": made.cut, "outputs_at_limit": made.at_limit}
+        texts = [one_line(hypothesis.text) for hypothesis in made.found]
+        file.writelines(json.dumps(text, ensure_ascii=False) + "\n" for text, _ in texts)
+    return {"sources_cut": made.cut, "outputs_at_limit": made.at_limit, "outputs_joined": sum(joined for _, joined in texts)}
 
 
 def _loaded(job: Job, directions: list[str]) -> Loaded:

@@ -19,9 +19,9 @@ def run(job: Job) -> dict[str, Any]:
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config.directions or directions(config.languages))
     found: dict[str, list[str]] = {}
     for direction, own in rows.items():
-        if outputs.has(direction):
-            found[direction] = outputs.aligned(direction, [row["source"] for row in own])
-    if not any(found.values()):
+        if texts := outputs.aligned(direction, [row["source"] for row in own]):
+            found[direction] = texts
+    if not found:
         raise UserError(f"evaluation.outputs.{system}: its files hold no output in {', '.join(rows)}, the directions of the test")
     _write(job.out / "hypotheses.jsonl", {direction: rows[direction] for direction in found}, found)
     return {

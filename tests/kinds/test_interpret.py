@@ -35,7 +35,7 @@ def modules(base: Input, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def interpret(work: Path, inputs: dict[str, Input], rows: list[tuple[str, str]], **settings: object) -> list[str]:
     job = make_job(work, "interpret", inputs, prompt="alma", beams=2, max_source=200, max_new_tokens=6, **settings)
     write(work / "sources.jsonl", rows)
-    assert set(run(job)) == {"sources_cut", "outputs_at_limit"}
+    assert set(run(job)) == {"sources_cut", "outputs_at_limit", "outputs_joined"}
     return read(job.out / "translations.jsonl")
 
 
@@ -50,6 +50,12 @@ def test_a_mixed_file_gives_the_same_as_each_language_alone(tmp_path: Path, modu
     assert mixed == [alone[row] for row in rows]
     swapped = interpret(tmp_path / "swapped", modules, rows, routes={"de": "g6", "zh": "g1"})
     assert swapped != mixed, "who takes which adapter must matter"
+
+
+def test_a_translation_is_one_line_whatever_the_model_says(tmp_path: Path, base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B45: else every line after it would stand beside another's source."""
+    monkeypatch.setattr(decoding, "text", lambda tokenizer, ids: "Das\nHaus\u2028ist klein\n")
+    assert interpret(tmp_path / "one", {"all": base}, [("en-de", "May 3")], languages=LANGUAGES) == ["Das Haus ist klein"]
 
 
 def test_one_checkpoint_serves_every_language(tmp_path: Path, base: Input) -> None:

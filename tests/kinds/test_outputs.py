@@ -1,5 +1,6 @@
 """The `outputs` stage: other systems' translations of a test set, from files as they come."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,24 @@ def test_rows_are_found_by_their_source_in_any_order(tmp_path: Path, corpus: Inp
     assert all(row["hypothesis"] == f"made of {row['id']}" for row in read(job.out / "hypotheses.jsonl"))
 
 
+def test_a_file_of_several_directions_may_lack_one(tmp_path: Path, corpus: Input) -> None:
+    rows = [
+        {"direction": "en-de", "source": row["source"], "hypothesis": row["target"]}
+        for row in TEST
+        if row["direction"] == "en-de"
+    ]
+    result = run(prepared(tmp_path, corpus, {"all.jsonl": json_lines(rows)}))
+    assert (result["sentences"], result["missing"]) == (8, ["de-en"])
+
+
+def test_lines_that_the_test_set_left_out_are_told_where_counts_differ(tmp_path: Path, corpus: Input) -> None:
+    corpus = dataclasses.replace(corpus, result={"dropped": {"empty": 1, "long": 0}})
+    with pytest.raises(
+        UserError, match=r"9 lines, and the test set has 8 sentences, after its own lines .* left out \(empty 1\)"
+    ):
+        run(prepared(tmp_path, corpus, {"en-de.txt": "x\n" * 9}))
+
+
 def test_a_source_that_stands_twice_has_two_outputs(tmp_path: Path) -> None:
     twice = [{"id": str(i), "direction": "en-de", "source": "May 1", "target": "1. Mai"} for i in range(3)]
     corpus = make_corpus(tmp_path / "twice", test=twice)
@@ -80,6 +99,7 @@ def test_a_source_that_stands_twice_has_two_outputs(tmp_path: Path) -> None:
         ),
         ({"en-de.jsonl": '{"source": "May 1"}\n'}, "given-en-de.jsonl:1: no column 'target'"),
         ({"all.jsonl": '{"source": "May 1", "hypothesis": "1. Mai"}\n'}, "no column 'direction'"),
+        ({"en-de.jsonl": ""}, "given-en-de.jsonl is empty; expected at least one row"),
         ({"cs-en.txt": "x\n"}, r"gpt4: its files hold no output in en-de, de-en"),
     ],
 )

@@ -56,7 +56,10 @@ def test_x_alma_triples_keep_a_source_on_one_side(tmp_path: Path) -> None:
 
 
 def test_alma_r_triples_by_score_and_by_delta(tmp_path: Path) -> None:
-    out, _ = made(tmp_path, "de.jsonl", [ranked(n, -1.0 if n % 2 else 0.0) for n in range(100)])
+    same = ranked(200, 0.0)
+    same["translation"]["alma_de"] = same["translation"]["gpt4_de"]
+    out, counts = made(tmp_path, "de.jsonl", [same, *(ranked(n, -1.0 if n % 2 else 0.0) for n in range(100))])
+    assert counts["dropped"] == {"equal_texts": 1}
     for row in rows(out / "train.jsonl"):
         expected = ("alma de", "gpt4 de") if int(row["source"].split()[1]) % 2 else ("gpt4 de", "alma de")
         assert (row["chosen"].rpartition(" ")[0], row["rejected"].rpartition(" ")[0]) == expected

@@ -7,10 +7,11 @@ import pytest
 from comet_bed import hardware, neural, scored
 from decoding_bed import kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
 
-from alma_pipeline.errors import UserError
+from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.identity import settings
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml import decoding
+from alma_pipeline.ml import neural as neural_scoring
 from alma_pipeline.ml.neural import Segment
 from stages.translate.config import Config
 from stages.translate.run import run
@@ -43,11 +44,11 @@ def test_quality_takes_the_sample_that_the_scorer_finds_best_and_goes_on_after_i
     """The reference is nowhere in it: a model that could read one is asked to do without."""
     scorer = neural(comet_models, "unified", precision="fp32")
     how = {"decoding": "quality", "rank_by": ["mine"], "scorers": {"mine": scorer}}
-    job = prepared(tmp_path / "store" / "work" / "job", inputs, str(tmp_path / "nowhere"), **how)
-    with pytest.raises(UserError, match="whose Python was expected"):
+    job = prepared(tmp_path / "store" / "work" / "job", inputs, **how)
+    with monkeypatch.context() as broken, pytest.raises(PipelineError, match="the scorer crashed"):
+        broken.setattr(neural_scoring, "score", _crash)
         run(job)
     monkeypatch.setattr(decoding, "decoder", None)  # the samples are there
-    job = Job(job.name, job.key, job.work, job.config, hardware(), job.inputs)
     result = run(job)
     assert "reference:no" in result["ranked_by"]["mine"]
     rows, texts = read(job.out / "hypotheses.jsonl"), kept(job, inputs)
@@ -60,12 +61,33 @@ def test_quality_takes_the_sample_that_the_scorer_finds_best_and_goes_on_after_i
     assert set(places) > {0}, "the case must hold sentences whose first sample is not the best"
 
 
-def test_a_scorer_that_needs_a_reference_cannot_tell_quality(
-    tmp_path: Path, inputs: dict[str, Input], comet_models: Path
+def _crash(*arguments: object) -> None:
+    raise PipelineError("the scorer crashed")
+
+
+@pytest.mark.parametrize(
+    ("decoding_by", "model", "said"),
+    [
+        ("quality", "regression", "decoding=quality with rank_by=mine: .* needs a reference, and there is none here"),
+        ("mbr", "referenceless", "decoding=mbr with rank_by=mine: .* reads no reference, and mbr compares"),
+    ],
+)
+def test_a_scorer_that_cannot_do_it_is_refused_before_anything_is_decoded(
+    tmp_path: Path, inputs: dict[str, Input], comet_models: Path, decoding_by: str, model: str, said: str
 ) -> None:
-    how = {"decoding": "quality", "rank_by": ["mine"], "scorers": {"mine": neural(comet_models, "regression")}}
-    with pytest.raises(UserError, match="needs a reference, and there is none here"):
-        run(prepared(tmp_path / "store" / "work" / "job", inputs, **how))
+    how = {"decoding": decoding_by, "rank_by": ["mine"], "scorers": {"mine": neural(comet_models, model)}}
+    job = prepared(tmp_path / "store" / "work" / "job", inputs, **how)
+    with pytest.raises(UserError, match=said):
+        run(job)
+    assert not list(job.resume.rglob("*"))
+
+
+def test_so_is_one_whose_python_is_not_there(tmp_path: Path, inputs: dict[str, Input], comet_models: Path) -> None:
+    how = {"decoding": "quality", "rank_by": ["mine"], "scorers": {"mine": neural(comet_models, "unified")}}
+    job = prepared(tmp_path / "store" / "work" / "job", inputs, str(tmp_path / "nowhere"), **how)
+    with pytest.raises(UserError, match="whose Python was expected"):
+        run(job)
+    assert not list(job.resume.rglob("*"))
 
 
 def test_risk_by_the_mean_of_chrf_and_a_neural_scorer(tmp_path: Path, inputs: dict[str, Input], comet_models: Path) -> None:

@@ -119,6 +119,26 @@ def _remembered(started: list[library.Worker]) -> Callable[..., library.Worker]:
     return worker
 
 
+NOT_A_NUMBER = """#!{python}
+import json, sys
+print(json.dumps({{"revision": "1", "reference": False, "joint": False, "comet": "0"}}), flush=True)
+for row in [json.loads(line) for line in sys.stdin][:-1]:
+    print(json.dumps({{"id": row["id"], "score": float("nan") if row["mt"].endswith("3") else 0.5, "cut": False}}), flush=True)
+print(json.dumps({{"done": 1}}), flush=True)
+"""
+
+
+def test_a_score_that_is_no_number_is_an_error_and_the_others_are_kept(tmp_path: Path) -> None:
+    python, cache = tmp_path / "python", SegmentCache(tmp_path / "cache.db")
+    python.write_text(NOT_A_NUMBER.format(python=sys.executable))
+    python.chmod(0o755)
+    found = [Segment("s", f"h{number}", None) for number in range(5)]
+    with pytest.raises(PipelineError, match=r"a/b gives scores that are no numbers in fp16; take scorers.*precision=fp32"):
+        score(Neural(model="a/b"), found, hardware(str(python)), cache, print)
+    signature = library.Worker(Neural(model="a/b"), hardware(str(python))).signature
+    assert len(cache.find(key(signature, *library._parts(item, False)) for item in found)) == 4
+
+
 def test_a_python_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     cache = SegmentCache(tmp_path / "cache.db")
     told = r"expected at /no/python and is not there. Run `make comet`, or name .*evaluation.comet.python"

@@ -13,6 +13,7 @@ from alma_pipeline.plan import Plan, make_plan
 from alma_pipeline.recipe import build
 from alma_pipeline.schema import Config, Source
 from alma_pipeline.store import Store
+from alma_pipeline.translating import last_made
 
 FELL = {"before": 41.5, "now": 40.25, "stopped": True}
 
@@ -74,6 +75,27 @@ def test_rounds_of_nothing_are_a_mistake() -> None:
         loaded("stage=cpo", "rounds=0")
 
 
+def test_every_round_of_a_group_is_evaluated_where_the_first_is() -> None:
+    nodes: Any = {node.name: node for node in build(real("stage=arpo", "rounds=2", "evaluation.every_direction=[arpo]"))}
+    languages = [list(nodes[f"g3.{name}.translate"].config.languages) for name in ("arpo", "arpo_2")]
+    assert languages[0] == languages[1] and len(languages[0]) == 5
+
+
+def test_what_is_said_of_a_later_round_itself_counts_there() -> None:
+    words = ["+groups.g3.arpo.beta=0.4", "+groups.g3.arpo.nll_weight=0.5", "+groups.g3.arpo_2.beta=0.2"]
+    nodes: Any = {node.name: node for node in build(real("stage=arpo", "rounds=3", *words))}
+    found = [(nodes[name].config.beta, nodes[name].config.nll_weight) for name in ("g3.arpo", "g3.arpo_2", "g3.arpo_3")]
+    assert found == [(0.4, 0.5), (0.2, 0.5), (0.4, 0.5)]
+
+
+def test_two_nodes_cannot_share_the_samples_of_later_rounds(cpo: Config) -> None:
+    other = dataclasses.replace(cpo.stages["cpo"], beta=0.5)  # type: ignore[call-arg]
+    config = dataclasses.replace(cpo, stages=cpo.stages | {"cpo_b": other}, targets=["cpo", "cpo_b"])
+    assert build(config)
+    with pytest.raises(ConfigError, match="rounds=2: cpo and cpo_b learn from preferences, whose later rounds"):
+        build(dataclasses.replace(config, rounds=2))
+
+
 def test_no_round_follows_one_that_made_the_dev_score_fall(store: Store) -> None:
     config = real("stage=cpo", "rounds=3")
     plan = make_plan(config, store)
@@ -89,6 +111,8 @@ def test_no_round_follows_one_that_made_the_dev_score_fall(store: Store) -> None
     }
     for name in ("cpo_2", "cpo_2.score", "preferences_3", "cpo_3.translate"):
         assert after[name].reason == "no further round: the dev score fell 41.50 → 40.25"
+    assert [last_made(after, name) for name in ("cpo_3", "cpo_2", "cpo")] == ["cpo"] * 3, "what the verb translate takes"
+    assert last_made(plan, "cpo_3") == "cpo_3"
 
 
 def test_a_round_that_held_is_followed(store: Store) -> None:
