@@ -125,6 +125,11 @@ def parse(words: list[str]) -> Command:
     return command
 
 
+def single(override: str) -> str:
+    """A setting of a single run, as Hydra takes it."""
+    return _quoted(_listed(override))
+
+
 def _listed(override: str) -> str:
     """`directions=de-en,en-de` as the list it means: commas are Hydra's sign for a sweep, and this is a single run."""
     name, _, value = override.partition("=")

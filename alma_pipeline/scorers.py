@@ -24,6 +24,8 @@ LICENSED = frozenset(
 """Models that the hub gives to accounts which accepted their licence, CC BY-NC-SA 4.0 (their pages)."""
 PARAMETERS = {"-xxl": 10.7e9, "-xl": 3.5e9}
 """By the end of a model's name (their pages); the others are below 0.6e9."""
+LOADING = 8
+"""Bytes a parameter in main memory: COMET fills an fp32 model from an fp32 checkpoint beside it (measured: 8.06 of 202M)."""
 WORKING = 2e9
 """Bytes beside the weights for a batch and the libraries (our assumption)."""
 
@@ -48,11 +50,13 @@ def check_each(wanted: Mapping[str, Neural], hardware: Hardware) -> None:
 
 def _problems(name: str, scorer: Neural, hardware: Hardware) -> Iterator[str]:
     size = next((count for end, count in PARAMETERS.items() if scorer.model.lower().endswith(end)), 0.6e9)
-    needed = (size * PRECISION_BYTES[scorer.precision] + WORKING) / 1e9
-    if needed > hardware.memory_gb:
+    on_cpu = hardware.device == "cpu"
+    needed = (size * (LOADING if on_cpu else PRECISION_BYTES[scorer.precision]) + WORKING) / 1e9
+    if needed > (machine_gb() if on_cpu else hardware.memory_gb):
+        there = f"this machine has {machine_gb():.1f}" if on_cpu else f"hardware.memory_gb says {hardware.memory_gb:g}"
         yield (
-            f"scorers.{name}: {scorer.model} in {scorer.precision} needs about {needed:.1f} GB, and hardware.memory_gb says "
-            f"{hardware.memory_gb:g}; take a smaller model or other hardware"
+            f"scorers.{name}: {scorer.model} in {scorer.precision} needs about {needed:.1f} GB, and {there}; "
+            "take a smaller model or other hardware"
         )
     if scorer.model.endswith(".ckpt") or _cached(scorer.model):
         return
@@ -64,6 +68,11 @@ def _problems(name: str, scorer: Neural, hardware: Hardware) -> Iterator[str]:
             f"scorers.{name}: {scorer.model} is given to those who accepted its licence, and there is no token; accept it on "
             f"{page} and set HF_TOKEN to a token of that account"
         )
+
+
+def machine_gb() -> float:
+    """Main memory; `hardware.memory_gb` is what training may take of it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 
 def _home() -> Path:

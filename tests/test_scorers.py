@@ -39,14 +39,17 @@ def test_comet_s_python_is_looked_for_first(tmp_path: Path) -> None:
     scorers.check(plan, hardware)
 
 
-def test_every_missing_licence_and_lack_of_memory_is_named_with_its_page(tmp_path: Path) -> None:
+def test_every_missing_licence_and_lack_of_memory_is_named_with_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, hardware = planned(tmp_path, "evaluation.comet.models=[kiwi-22,xcomet-xxl]")
+    monkeypatch.setattr(scorers, "machine_gb", lambda: 16.8)
     with pytest.raises(UserError) as error:
-        scorers.check(plan, replace(hardware, memory_gb=16))
+        scorers.check(plan, hardware)
     lines = str(error.value).splitlines()
     assert len(lines) == 3
     assert "kiwi-22" in lines[0] and "https://huggingface.co/Unbabel/wmt22-cometkiwi-da and set HF_TOKEN" in lines[0]
-    assert "xcomet-xxl: Unbabel/XCOMET-XXL in fp16 needs about 23.4 GB, and hardware.memory_gb says 16" in lines[1]
+    assert "xcomet-xxl: Unbabel/XCOMET-XXL in fp16 needs about 87.6 GB, and this machine has 16.8; take" in lines[1]
+    with pytest.raises(UserError, match=r"XXL in fp16 needs about 23\.4 GB, and hardware\.memory_gb says 16"):
+        scorers.check(plan, replace(hardware, memory_gb=16, device="cuda"))
 
 
 def test_a_token_or_a_cached_model_is_enough(tmp_path: Path, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

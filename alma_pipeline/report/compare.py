@@ -73,6 +73,8 @@ def _why_none(one: Side, other: Side) -> str:
             f"{one.label} was scored on {' and '.join(sorted(ours))}, {other.label} on {' and '.join(sorted(theirs))}: "
             "score both on one test set, then compare"
         )
+    if not any({*a.directions} & {*b.directions} for a in one.systems for b in other.systems):
+        return f"{one.label} and {other.label} have no direction in common"
     if not _alone(one, other) and (lacking := list(_lacking(one, other))):
         return f"{'; '.join(lacking)}: evaluate what is to be compared, then compare"
     return f"{one.label} and {other.label} have the same scores"
@@ -118,15 +120,20 @@ def _difference_table(found: list[Difference]) -> Table | str:
 
 
 def pairs(one: Side, other: Side) -> Iterator[tuple[System, System]]:
-    """Systems to compare: two checkpoints whatever their names, of two requests those of one name whose scores differ."""
+    """Systems to compare: two checkpoints whatever their names, of two requests those of one name whose scores differ; on the
+    directions that both were scored on."""
     alone = _alone(one, other)
     for theirs in one.systems:
         for ours in other.systems:
-            if theirs.test == ours.test and (alone or theirs.name == ours.name) and _keys(theirs) != _keys(ours):
-                yield (
-                    replace(theirs, name=f"{BASELINE} {theirs.name}", variant="", parent=""),
-                    replace(ours, name=f"{OTHER} {ours.name}", variant="", parent=f"{BASELINE} {theirs.name}"),
-                )
+            common = {*theirs.directions} & {*ours.directions}
+            if theirs.test == ours.test and common and (alone or theirs.name == ours.name) and _keys(theirs) != _keys(ours):
+                baseline = f"{BASELINE} {theirs.called}"
+                yield _named(theirs, baseline, "", common), _named(ours, f"{OTHER} {ours.called}", baseline, common)
+
+
+def _named(system: System, name: str, parent: str, directions: set[str]) -> System:
+    seeds = [{direction: found for direction, found in seed.items() if direction in directions} for seed in system.seeds]
+    return replace(system, name=name, variant="", parent=parent, seeds=[seed for seed in seeds if seed])
 
 
 def _keys(system: System) -> frozenset[str]:

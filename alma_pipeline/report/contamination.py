@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from alma_pipeline.report.request import Job
-from alma_pipeline.report.systems import MARK, System, base_name, evaluations, systems
+from alma_pipeline.report.systems import MARK, System, base_name, evaluations, systems, variants
 
 TOLD = "trained_on"
 
@@ -56,11 +56,12 @@ def _told(value: Any) -> Iterator[str]:
 
 def marked(found: list[System], jobs: list[Job]) -> list[System]:
     """The systems, those that were trained on their test set knowing of which."""
-    names: dict[tuple[str, str], set[str]] = {}
-    for job in jobs:
-        for place, sets in seen(job).items():
-            names.setdefault(place, set()).update(sets)
-    return [replace(system, seen=sorted(names.get((system.test, system.name), ()))) for system in found]
+    names: dict[tuple[str, str, str], set[str]] = {}
+    for job, variant in zip(jobs, variants(jobs), strict=True):
+        for (test, name), sets in seen(job).items():
+            for of in {variant, ""}:  # what variants share has no variant's name
+                names.setdefault((test, name, of), set()).update(sets)
+    return [replace(system, seen=sorted(names.get((system.test, system.name, system.variant), ()))) for system in found]
 
 
 def notes(found: list[System]) -> list[str]:

@@ -80,9 +80,9 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
     """Everything there is to say. Raises UserError where the store has no score of what was asked."""
     found = marked(systems(jobs), jobs)
     if not found:
-        words = shlex.join(["alma-pipeline", *overrides])
+        words = shlex.join(["alma-pipeline", *_typed(overrides, jobs)])
         raise UserError(f"{store.root} holds no scores of this recipe, so there is nothing to report; make them first: {words}")
-    job = jobs[0]
+    job = max(jobs, key=lambda each: len(each.records))
     tests = PairedTests(store.root / "reports" / SIGNIFICANCE, job.config.evaluation.significance)
     found_boards = boards(found, tests)
     tests.keep()
@@ -93,10 +93,10 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         name=re.sub(r"[^\w.]+", "-", f"{title} {_digest(jobs)}"),
         title=title,
         subtitle=f"data {job.config.data.name}, budget {job.config.budget.name}, evaluation {job.config.evaluation.name}",
-        command=shlex.join(overrides),
+        command=shlex.join(_typed(overrides, jobs)),
         made=time.strftime("%Y-%m-%d %H:%M"),
-        done=len(job.records),
-        nodes=len(job.plan.steps),
+        done=len({record.key for each in jobs for record in each.records.values()}),
+        nodes=len({step.key for each in jobs for step in each.plan.steps}),
         seeds=max(len(system.seeds) for system in found),
         method=method(tests.test, several_seeds=any(len(system.seeds) > 1 for system in found)),
         picture=picture(job, _mean_scores(job)),
@@ -107,7 +107,7 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         rates=found_rates,
         confusions=[*confusions(found), *group_confusions(found, job)],
         lengths=lengths(found),
-        notes=notes(found),
+        notes=[*notes(found), *_missing(jobs)],
         stops=stops(jobs, store),
         findings=findings.sentences(job.plan, job.records),
         curves=curves(jobs),
@@ -119,6 +119,22 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         origins=origins(job),
         packages=packages(job),
     )
+
+
+def _typed(overrides: list[str], jobs: list[Job]) -> list[str]:
+    """As one types them: several jobs are a sweep."""
+    return [*(["-m"] if len(jobs) > 1 else []), *overrides]
+
+
+def _missing(jobs: list[Job]) -> list[str]:
+    """Of several jobs, those whose targets have no scores: the means are without them."""
+    found = []
+    for job in jobs if len(jobs) > 1 else []:
+        scored = {evaluation.checkpoint for evaluation in evaluations(job)}
+        targets = [step.node.name for step in job.plan.steps if step.node.target]
+        if lacking := [name for name in targets if name not in scored]:
+            found.append(f"{shlex.join(job.overrides)}: no scores of {', '.join(lacking)}, so that nothing here counts them")
+    return found
 
 
 def _title(job: Job, found: list[System]) -> str:

@@ -17,31 +17,33 @@ class Lengths:
 
     test: str
     metric: str
+    signature: str
+    """Scores of different ones are not averaged (B49)."""
     rows: list[tuple[str, list[float]]]
 
 
 def lengths(systems: list[System]) -> list[Lengths]:
     """Of every metric that has segment scores. A direction's sentences are cut into quarters of equal size by the length of
     their source in characters, and the quarters' means are averaged over directions, so that scripts do not mix."""
-    found: dict[tuple[str, str], list[tuple[str, list[float]]]] = {}
+    found: dict[tuple[str, str, str], list[tuple[str, list[float]]]] = {}
     for system in systems:
-        for metric, values in _by_metric(system).items():
+        for (metric, signature), values in _by_metric(system).items():
             row = [statistics.fmean(quarter) for quarter in zip(*values, strict=True)]
-            found.setdefault((system.test, metric), []).append((system.label, row))
-    return [Lengths(test, metric, rows) for (test, metric), rows in found.items()]
+            found.setdefault((system.test, metric, signature), []).append((system.label, row))
+    return [Lengths(*place, rows) for place, rows in found.items()]
 
 
-def _by_metric(system: System) -> dict[str, list[list[float]]]:
-    """For each metric the quarters' means of every direction; of the first seed."""
-    found: dict[str, list[list[float]]] = {}
+def _by_metric(system: System) -> dict[tuple[str, str], list[list[float]]]:
+    """For each metric by its signature the quarters' means of every direction; of the first seed."""
+    found: dict[tuple[str, str], list[list[float]]] = {}
     for direction in system.directions:
         evaluation = system.first(direction)
         rows = evaluation.segments.get(direction, []) if evaluation else []
-        if len(rows) < FEWEST:
+        if evaluation is None or len(rows) < FEWEST:
             continue
         ordered = sorted(rows, key=lambda row: len(row["source"]))
         edges = [len(ordered) * part // QUARTERS for part in range(QUARTERS + 1)]
         for metric in ordered[0].get("scores", {}):
             means = [statistics.fmean(row["scores"][metric] for row in ordered[start:end]) for start, end in pairwise(edges)]
-            found.setdefault(metric, []).append(means)
+            found.setdefault((metric, evaluation.signature(direction, metric)), []).append(means)
     return found

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from alma_pipeline.report.contamination import notes
 from alma_pipeline.report.content import Content
 from alma_pipeline.report.scoreboard import PARTS, Board, Cell, Row, part_of
-from alma_pipeline.report.systems import MARK
 from alma_pipeline.report.wording import metric_name
 
 MARKDOWN = {"better": " ▲", "worse": " ▼", "tie": " ≈"}
@@ -40,17 +40,13 @@ def _table(board: Board, part: str, rows: list[Row], content: Content) -> PaperT
     """The mean comes last."""
     columns = [row.name.replace("-", "→") for row in rows[:-1]] + ["mean"]
     systems = [(system.label, [row.cells[place] for row in rows]) for place, system in enumerate(board.systems)]
-    pick = max if board.higher_is_better else min
-    values = [[cell.value for cell in row.cells if cell] for row in rows]
-    seen = " ".join(note for note in content.notes if any(note.startswith(f"{MARK} {system.name} ") for system in board.systems))
+    seen = ". ".join(notes(board.systems))
     caption = (
         f"{metric_name(board.metric)}, {part}, {board.test} (signature {board.signature}). Marks compare each system with the "
         f"one it was trained from or is held against: better, worse, or a difference that may be chance (p ≥ 0.05, "
         f"{content.method})." + (f" {seen}." if seen else "")
     )
-    return PaperTable(
-        caption, columns, [row for row in systems if any(row[1])], [pick(found) if found else None for found in values]
-    )
+    return PaperTable(caption, columns, [row for row in systems if any(row[1])], [board.best(row.cells) for row in rows])
 
 
 def markdown(content: Content) -> str:
@@ -108,6 +104,7 @@ def _cell(cell: Cell | None, best: float | None, bold: str, marks: dict[str, str
     if cell is None:
         return ""
     text = f"{cell.value:.1f}"
-    text = bold.format(text) if cell.value == best else text
+    text = bold.format(text) if cell.value == best and not cell.covers else text
     spread = f" {plus_minus}{cell.spread:.1f}" if cell.spread is not None else ""
-    return f"{text}{spread}{marks.get(cell.verdict, '')}"
+    covers = f" ({cell.covers})" if cell.covers else ""
+    return f"{text}{spread}{covers}{marks.get(cell.verdict, '')}"

@@ -68,6 +68,7 @@ def _worst(systems: list[System], direction: str, many: int) -> Iterator[Sample]
     targets = [rows for system, rows in having if system in judged]
     if not targets:
         return
+    targets = [rows for rows in targets if len(rows) == len(targets[0])]
     judges = [_scores(rows) for rows in targets]
     order = sorted(range(len(targets[0])), key=lambda place: sum(scores[place] for scores in judges))
     for place in order[:many]:

@@ -55,6 +55,11 @@ class Board:
     rows: list[Row]
     higher_is_better: bool = True
 
+    def best(self, cells: list[Cell | None]) -> float | None:
+        """Of a row; a mean over some of the directions only does not compete with one over all."""
+        values = [cell.value for cell in cells if cell and not cell.covers]
+        return (max if self.higher_is_better else min)(values) if values else None
+
 
 def boards(systems: list[System], tests: PairedTests) -> list[Board]:
     """One for each test set, metric and signature, in the order in which the scores name them."""

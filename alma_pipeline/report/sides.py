@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline.arguments import single
 from alma_pipeline.errors import UserError
+from alma_pipeline.identity import flatten
 from alma_pipeline.report.request import gather
 from alma_pipeline.report.systems import OUTPUTS, Evaluation, System, base_name, systems
 from alma_pipeline.report.testsets import described
@@ -20,8 +22,6 @@ from alma_pipeline.show import find
 from alma_pipeline.store import Record, Store
 
 EVALUATING = ("translate", "outputs", "score")
-FROM_HERE = "itself"
-"""Name of a checkpoint that was pointed at: two of them are compared whatever their nodes are called."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def find_side(root: Path, text: str) -> Side:
 
 
 def _request(store: Store, text: str) -> Side:
-    jobs = gather(shlex.split(text), store)
+    jobs = gather([single(word) for word in shlex.split(text)], store)
     payloads = {step.node.name: step.payload for step in jobs[0].plan.steps if step.node.kind not in EVALUATING}
     return Side(text, payloads, systems(jobs), jobs[0].config.evaluation.significance)
 
@@ -60,8 +60,23 @@ def _request(store: Store, text: str) -> Side:
 def _stored(store: Store, record: Record) -> Side:
     """With what it was made from; a group's nodes under their names without the group."""
     payloads = {base_name(record.name): record.payload} | dict(_before(store, record))
-    evaluated = [(FROM_HERE, evaluation) for evaluation in _evaluations(store.records(), {record.key: record.name})]
-    return Side(record.path.name, payloads, _as_systems([evaluated], record.name))
+    evaluated = _newest(_evaluations(store.records(), {record.key: record.name}))
+    decoded = [one.translations for one in evaluated if one.translations and not one.given]
+    payloads |= {base_name(translations.name): translations.payload for translations in decoded}
+    return Side(record.path.name, payloads, _as_systems([("", evaluated)], record.name))
+
+
+def _newest(found: Iterator[Evaluation]) -> list[Evaluation]:
+    """For each test set the newest translations, by the scores of them that hold most metrics, newer before older."""
+
+    def rank(evaluation: Evaluation) -> tuple[str, int, str]:
+        made = evaluation.translations.created if evaluation.translations else ""
+        return made, len(evaluation.result.get("signatures", {})), evaluation.scores.created
+
+    by_test: dict[str, Evaluation] = {}
+    for evaluation in sorted(found, key=rank):
+        by_test[evaluation.test_set] = evaluation
+    return list(by_test.values())
 
 
 def _before(store: Store, record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -88,11 +103,21 @@ def _runs(store: Store, text: str, plans: list[list[dict[str, Any]]]) -> Side:
         if step["kind"] not in EVALUATING
     }
     found = []
-    for plan in plans:
+    for plan, variant in zip(plans, _variants(plans), strict=True):
         records = [record for step in plan if (record := store.find(step["key"]))]
         names = {step["key"]: step["node"] for step in plan if step["kind"] not in EVALUATING or step["kind"] == OUTPUTS}
-        found.append([(evaluation.checkpoint, evaluation) for evaluation in _evaluations(records, names)])
+        found.append((variant, list(_evaluations(records, names))))
     return Side(text, payloads, _as_systems(found, ""))
+
+
+def _variants(plans: list[list[dict[str, Any]]]) -> list[str]:
+    """The settings that tell each plan from the others, but for seeds."""
+    flat = [
+        {f"{step['node']}.{key}": value for step in plan for key, value in flatten(step["settings"]).items()} for plan in plans
+    ]
+    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if not key.endswith(".seed")]
+    told = [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
+    return [" ".join(f"{key}={one[key]}" for key in told if key in one) for one in flat]
 
 
 def _evaluations(records: list[Record], subjects: dict[str, str]) -> Iterator[Evaluation]:
@@ -112,12 +137,13 @@ def _evaluations(records: list[Record], subjects: dict[str, str]) -> Iterator[Ev
             yield Evaluation(label, None, test.name if test else "", called, scores, translations, given)
 
 
-def _as_systems(runs: list[list[tuple[str, Evaluation]]], shown: str) -> list[System]:
-    """A system for each name and test set, with the runs as its seeds."""
-    found: dict[tuple[str, str], System] = {}
-    for run in runs:
-        for name, evaluation in run:
-            system = found.setdefault((name, evaluation.test_set), System(shown or name, evaluation.test_set))
+def _as_systems(runs: list[tuple[str, list[Evaluation]]], shown: str) -> list[System]:
+    """A system for each name, variant and test set, with the runs as its seeds."""
+    found: dict[tuple[str, str, str], System] = {}
+    for variant, run in runs:
+        for evaluation in run:
+            place = evaluation.checkpoint, variant, evaluation.test_set
+            system = found.setdefault(place, System(shown or evaluation.checkpoint, evaluation.test_set, variant))
             if all(evaluation.scores.key != seed[next(iter(seed))].scores.key for seed in system.seeds):
                 system.seeds.append(dict.fromkeys(evaluation.result["directions"], evaluation))
     return list(found.values())

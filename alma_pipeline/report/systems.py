@@ -104,8 +104,12 @@ class System:
     @property
     def label(self) -> str:
         """What stands at the head of its column."""
-        name = f"{self.name} ({self.variant})" if self.variant else self.name
-        return f"{name} {MARK}" if self.seen else name
+        return f"{self.called} {MARK}" if self.seen else self.called
+
+    @property
+    def called(self) -> str:
+        """Its name, with what tells it from others of that name."""
+        return f"{self.name} ({self.variant})" if self.variant else self.name
 
     @property
     def stands(self) -> str:
@@ -149,7 +153,7 @@ def _evaluation(job: Job, score: Node, scores: Record) -> Evaluation:
 def systems(jobs: list[Job]) -> list[System]:
     """Of all jobs: jobs that differ in the seed alone are one system with several seeds, what jobs share stands once."""
     found: dict[tuple[str, str, str], System] = {}
-    for job, variant in zip(jobs, _variants(jobs), strict=True):
+    for job, variant in zip(jobs, variants(jobs), strict=True):
         for (test, name), routed in _routed(job).items():
             given = next(iter(routed.values())).given
             parent = _rival(job, name) if given else _parent(job, name)
@@ -161,7 +165,7 @@ def systems(jobs: list[Job]) -> list[System]:
     return _shared_once(list(found.values()))
 
 
-def _variants(jobs: list[Job]) -> list[str]:
+def variants(jobs: list[Job]) -> list[str]:
     """For each job the settings that tell it from the others, but for the seed; what all were given would only make it long."""
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if jobs else set()
     return [" ".join(text for text in job.overrides if text not in shared and not text.startswith(SEED)) for job in jobs]
@@ -212,14 +216,21 @@ def _is_target(job: Job, name: str) -> bool:
 
 
 def _parent(job: Job, name: str) -> str:
-    """The nearest evaluated system before one, along `init`."""
+    """The nearest evaluated system before one, along `init`; of several groups' checkpoints the nearest of all."""
     scored = {evaluation.checkpoint for evaluation in evaluations(job)}
-    node = next(step.node for step in job.plan.steps if base_name(step.node.name) == name)
+    found = (_before(job, checkpoint, scored) for checkpoint in scored if base_name(checkpoint) == name)
+    return min((place for place in found if place), default=(0, ""))[1]
+
+
+def _before(job: Job, checkpoint: str, scored: set[str]) -> tuple[int, str] | None:
+    """Steps along `init` to the nearest scored checkpoint, and its name without the group."""
+    node, steps = job.plan[checkpoint].node, 0
     while source := node.inputs.get("init", ""):
+        steps += 1
         if source in scored:
-            return base_name(source)
+            return steps, base_name(source)
         node = job.plan[source].node
-    return ""
+    return None
 
 
 def _rival(job: Job, name: str) -> str:

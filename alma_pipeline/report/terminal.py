@@ -38,11 +38,10 @@ def score_tables(board: Board, width: int, relation: str) -> Iterator[Table]:
 
 def _column(board: Board, place: int, relation: str) -> tuple[str, list[Text]]:
     """A system's header and cells; the header is no wider than it has to be."""
-    best = max if board.higher_is_better else min
     cells = []
     for row in board.rows:
         cell = row.cells[place]
-        cells.append(cell_text(cell, cell.value == best(other.value for other in row.cells if other)) if cell else Text())
+        cells.append(cell_text(cell, cell.value == board.best(row.cells) and not cell.covers) if cell else Text())
     system = board.systems[place]
     width = max(map(len, cells))
     stands = f"{relation} {system.parent}" if relation and system.parent else system.stands
@@ -80,6 +79,8 @@ def cell_text(cell: Cell, best: bool) -> Text:
     parts: list[tuple[str, str]] = [(f"{cell.value:.1f}", "bold" if best else "")]
     if cell.spread is not None:
         parts.append((f" ±{cell.spread:.1f}", "dim"))
+    if cell.covers:
+        parts.append((f" ({cell.covers})", "dim"))
     if cell.delta is not None:
         parts.append((f" {MARKS.get(cell.verdict, '')}{signed(cell.delta)}", STYLES[cell.verdict]))
     return Text.assemble(*parts)

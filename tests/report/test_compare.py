@@ -7,7 +7,7 @@ import pytest
 from report_bed import finish
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.report import compare, significance
+from alma_pipeline.report import compare, sides, significance
 from alma_pipeline.report.request import gather
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.report.systems import systems
@@ -90,6 +90,50 @@ def test_variants_of_a_sweep_are_told_apart_by_what_differs(two: Store) -> None:
 def test_a_sweep_over_seeds_is_one_side(two: Store, capsys: pytest.CaptureFixture[str]) -> None:
     side = find_side(two.root, f"stage=cpo seed=42,43 {WORDS}")
     assert [len(system.seeds) for system in side.systems if system.name == "cpo"] == [1], "seed 43 was never run"
+
+
+def test_scoring_again_makes_no_seed_of_a_checkpoint(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for more in ((), ("evaluation.metrics=[chrf++,bleu]",), ("stages.translate.beams=2",)):
+        finish(store, "stage=base", *more)
+    assert len(store.named("base.score")) == 3
+    [system] = find_side(store.root, "base").systems
+    assert len(system.seeds) == 1
+    alone = find_side(store.root, store.named("base.score")[-1].key)
+    assert [len(system.seeds) for system in alone.systems] == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "variants", "seeds"),
+    [("stages.cpo.beta", ("0.1", "0.2"), ["cpo.beta=0.1", "cpo.beta=0.2"], [1, 1]), ("seed", ("42", "43"), [""], [2])],
+)
+def test_the_runs_of_a_tracked_sweep_are_seeds_only_where_nothing_else_differs(
+    two: Store, tmp_path: Path, name: str, values: tuple[str, str], variants: list[str], seeds: list[int]
+) -> None:
+    store = Store(tmp_path / "store")
+    plans = []
+    for value in values:
+        plan = finish(store, "stage=cpo", f"{name}={value}")
+        plans.append([{"node": step.node.name, "kind": step.node.kind, "key": step.key, "settings": step.payload["config"],
+                       "inputs": step.payload["inputs"]} for step in plan.steps])  # fmt: skip
+    side = sides._runs(Store(store.root), "a sweep", plans)
+    own = [system for system in side.systems if system.name == "cpo"]
+    assert ([system.variant for system in own], [len(system.seeds) for system in own]) == (variants, seeds)
+
+
+def test_a_request_is_read_as_on_the_command_line(two: Store) -> None:
+    one = find_side(two.root, f"stage=cpo directions=de-en,en-de {WORDS}")
+    assert [system.name for system in one.systems if system.target] in ([], ["cpo"])
+    words = "stage=score data.test.reader=files data.test.path=/nowhere/{lang}-en.tsv evaluation.outputs.a=x"
+    with pytest.raises(UserError, match="has no text for"):
+        find_side(two.root, f"{words} {WORDS}")
+
+
+def test_checkpoints_are_compared_on_the_directions_that_both_have(finished: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    found = lines(finished.root, ["cpo", "g1.arpo"], capsys)
+    start = next(place for place, line in enumerate(found) if line[:1] == ["chrF++"])
+    rows = [line[0] for line in found[start + 1 :] if line and re.match(r"\w\w→\w\w$", line[0])]
+    assert set(rows) == {"en→xx", "xx→en", "de→en", "en→de"}, "group 1 has no Chinese"
 
 
 def test_translations_scores_and_given_outputs_are_sides(two: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

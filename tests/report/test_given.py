@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_bed import SEGMENTS, composed, finish
@@ -23,11 +24,13 @@ from alma_pipeline.store import Record, Store
     [
         ({"reader": "cldr", "repo": None}, 100, "CLDR, 100 sentences a direction"),
         ({"reader": "hub", "repo": "haoranxu/WMT22-Test"}, None, "haoranxu/WMT22-Test, all of it"),
+        ({"repo": "a/b", "revision": "0123456789", "split": "devtest"}, None, "a/b@0123456, devtest, all of it"),
         ({"reader": "files", "repo": None}, 2000, "given files, 2,000 sentences a direction"),
+        ({"reader": "files", "files": {"de-en.txt": "x", "en-de.txt": "y"}}, None, "given files (887fcea), all of it"),
         ({}, None, "test_corpus, all of it"),
     ],
 )
-def test_a_test_set_is_called_by_its_source_and_size(pairs: dict[str, str | None], held_out: int | None, told: str) -> None:
+def test_a_test_set_is_called_by_its_source_and_size(pairs: dict[str, Any], held_out: int | None, told: str) -> None:
     payload = {"config": {"pairs": pairs, "held_out": held_out}}
     assert described(Record(Path(), "test_corpus", "k", "corpus", payload, {}, {}, {}, "", 0.0)) == told
 
@@ -102,6 +105,9 @@ def test_scores_on_data_that_was_trained_on_are_marked(job: Job, told: Content) 
     assert len(told_of(changed)) == 3 and not told_of(job)
     assert cpo.label == "cpo †" and notes([cpo])[0].startswith("† cpo was trained on someone/test")
     assert not any(system.seen for system in told.systems)
+    plain, changed = (replace(each, overrides=[words]) for each, words in ((job, "a=1"), (changed, "a=2")))
+    variants = marked([replace(cpo, variant=name) for name in ("a=1", "a=2", "")], [plain, changed])
+    assert [bool(system.seen) for system in variants] == [False, True, True], "only those that were trained on it"
     latex = paper.latex(replace(told, boards=[replace(told.boards[0], systems=found)], notes=notes(found)))
     assert r"cpo \textdagger{}" in latex and "was trained on someone/test" in latex
 

@@ -16,10 +16,12 @@ from alma_pipeline.ml.significance import segmental
 from alma_pipeline.report import paper, significance
 from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.guards import rates
+from alma_pipeline.report.lengths import lengths
 from alma_pipeline.report.request import Job, planned
-from alma_pipeline.report.scoreboard import boards, paired
+from alma_pipeline.report.scoreboard import Board, Cell, boards, paired
 from alma_pipeline.report.significance import PairedTests, across_seeds
 from alma_pipeline.report.systems import Evaluation, System, systems
+from alma_pipeline.report.terminal import cell_text
 from alma_pipeline.store import Record, Store
 
 
@@ -143,6 +145,37 @@ def test_a_metric_with_segment_scores_has_a_paired_t_test_and_a_bootstrap(told: 
     assert cell and cell.p == pytest.approx(expected) and cell.p < 1
     assert cell.wins == segmental(*reversed(scores)).wins and 0.5 < cell.wins <= 1
     assert [row.cells[0].wins for row in board.rows if row.cells[0]] == [None] * len(board.rows), "the base beats nobody"
+
+
+def test_a_mean_over_some_directions_does_not_win() -> None:
+    cells = [Cell(90.0, covers="1 of 4"), Cell(60.0), None, Cell(50.0)]
+    assert Board("t", "chrf++", "s", [], []).best(cells) == 60.0
+    assert Board("t", "ter", "s", [], [], higher_is_better=False).best(cells) == 50.0
+    assert Board("t", "ter", "s", [], []).best(cells[:1]) is None
+    assert cell_text(cells[0], False).plain == "90.0 (1 of 4)"  # type: ignore[arg-type]
+
+
+def test_a_group_that_was_not_scored_hides_no_parent(job: Job) -> None:
+    gone = tuple(f"g1.{name}" for name in ("group_parallel", "arpo"))
+    records = {name: record for name, record in job.records.items() if not name.startswith(gone)}
+    found = {system.name: system.parent for system in systems([replace(job, records=records)])}
+    assert found["arpo"] == "group_parallel"
+
+
+def test_lengths_average_one_signature_only() -> None:
+    result = {
+        "directions": {"en-de": {"ter": 1.0}, "en-zh": {"ter": 1.0}},
+        "signatures": {"ter": {"en-de": "asian:no", "en-zh": "asian:yes"}},
+    }
+    record = Record(Path("x"), "x.score", "k", "score", {}, result, {}, {}, "", 0.0)
+    found = Evaluation("x", None, "test", "test", record, None)
+    rows = {
+        name: [{"source": "s" * n, "scores": {"ter": value}} for n in range(8)]
+        for name, value in (("en-de", 10.0), ("en-zh", 90.0))
+    }
+    found.__dict__["segments"] = rows
+    told = lengths([System("x", "test", seeds=[dict.fromkeys(rows, found)])])
+    assert [(one.signature, one.rows[0][1]) for one in told] == [("asian:no", [10.0] * 4), ("asian:yes", [90.0] * 4)]
 
 
 def test_languages_that_came_out(told: Content) -> None:

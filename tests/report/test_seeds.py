@@ -33,6 +33,15 @@ def test_page_and_papers_name_the_test_across_seeds(seeded: Store) -> None:
     assert html.count(WELCH) == 2, "above the scores, and at the foot"
 
 
+def test_a_seed_that_was_never_run_is_told_and_the_page_is_of_one_that_was(seeded: Store) -> None:
+    words = [*WORDS, "seed=9,1"]
+    told = content(words, gather(words, seeded), seeded)
+    assert any("seed=9: no scores of parallel, so that" in note for note in told.notes)
+    assert not any("seed=1:" in note for note in told.notes)
+    assert told.command.startswith("-m ") and 0 < told.done < told.nodes
+    assert any(box.status == "done" for box in told.picture.boxes)
+
+
 def test_one_seed_is_resampled(seeded: Store) -> None:
     words = [*WORDS, "seed=1"]
     told = content(words, gather(words, seeded), seeded)
