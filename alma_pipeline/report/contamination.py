@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from alma_pipeline.report.request import Job
-from alma_pipeline.report.systems import MARK, System, base_name, evaluations, systems, variants
+from alma_pipeline.report.systems import MARK, System, base_name, evaluations, settings_of, systems, variants
 
 TOLD = "trained_on"
 
@@ -56,12 +56,13 @@ def _told(value: Any) -> Iterator[str]:
 
 def marked(found: list[System], jobs: list[Job]) -> list[System]:
     """The systems, those that were trained on their test set knowing of which."""
-    names: dict[tuple[str, str, str], set[str]] = {}
-    for job, variant in zip(jobs, variants(jobs), strict=True):
-        for (test, name), sets in seen(job).items():
-            for of in {variant, ""}:  # what variants share has no variant's name
-                names.setdefault((test, name, of), set()).update(sets)
-    return [replace(system, seen=sorted(names.get((system.test, system.name, system.variant), ()))) for system in found]
+    told = [(settings_of(variant), seen(job)) for job, variant in zip(jobs, variants(jobs), strict=True)]
+
+    def names(system: System) -> set[str]:
+        own = [sets for settings, sets in told if settings_of(system.variant) <= settings]
+        return {name for sets in own for name in sets.get((system.test, system.name), ())}
+
+    return [replace(system, seen=sorted(names(system))) for system in found]
 
 
 def notes(found: list[System]) -> list[str]:

@@ -7,6 +7,7 @@ from alma_pipeline.report import charts, recompute
 from alma_pipeline.report.content import Content
 from alma_pipeline.report.guards import GUARDS
 from alma_pipeline.report.picture import HEIGHT, WIDTH
+from alma_pipeline.report.scoreboard import tab_names
 from alma_pipeline.report.significance import LEVEL
 from alma_pipeline.report.wording import arrow, chance, metric_name, signed
 from alma_pipeline.units import count, energy, seconds, size
@@ -36,6 +37,7 @@ def render(content: Content) -> str:
     return environment.get_template("page.html.j2").render(
         content=content,
         charts=[(curve, charts.draw(curve, number)) for number, curve in enumerate(content.curves)],
+        tabs=tab_names(content.boards),
         guards=GUARDS,
         box_size={"width": WIDTH, "height": HEIGHT},
         level=LEVEL,

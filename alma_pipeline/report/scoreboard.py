@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from alma_pipeline.report.significance import LEVEL, SACREBLEU, Chance, PairedTests, across_seeds, segmental
-from alma_pipeline.report.systems import Evaluation, System, one_line
+from alma_pipeline.report.systems import Evaluation, System, one_line, settings_of
+from alma_pipeline.report.wording import metric_name
 
 VERDICTS = ("better", "worse", "tie")
 PARTS = {"en→xx": "mean out of English", "xx→en": "mean into English", "xx→xx": "mean between others"}
@@ -61,6 +62,18 @@ class Board:
         return (max if self.higher_is_better else min)(values) if values else None
 
 
+def tab_names(boards: list[Board]) -> list[str]:
+    """`BLEU`, with the test set where there are several, and `BLEU into zh` where a metric has several signatures."""
+    several = len({board.test for board in boards}) > 1
+    names = []
+    for board in boards:
+        alike = [other for other in boards if (other.metric, other.test) == (board.metric, board.test)]
+        into = ", ".join(dict.fromkeys(row.name.rpartition("-")[2] for row in board.rows if not row.mean))
+        name = f"{metric_name(board.metric)} into {into}" if len(alike) > 1 else metric_name(board.metric)
+        names.append(f"{name} · {board.test}" if several else name)
+    return names
+
+
 def boards(systems: list[System], tests: PairedTests) -> list[Board]:
     """One for each test set, metric and signature, in the order in which the scores name them."""
     places = dict.fromkeys(
@@ -102,9 +115,10 @@ def _has(evaluation: Evaluation, direction: str, metric: str, signature: str) ->
 
 
 def _parent(system: System, columns: list[System]) -> System | None:
-    """The column of the system it was trained from: of the same variant, else one that the variants share."""
+    """The column of the system it was trained from: of the same variant, else one that it shares with other variants."""
     named = [column for column in columns if column.name == system.parent]
-    return next((column for column in named if column.variant == system.variant), named[0] if len(named) == 1 else None)
+    own = [column for column in named if settings_of(column.variant) <= settings_of(system.variant)]
+    return max(own, key=lambda column: len(settings_of(column.variant)), default=named[0] if len(named) == 1 else None)
 
 
 def _cell(system: System, parent: System | None, direction: str, metric: str, tests: PairedTests) -> Cell | None:

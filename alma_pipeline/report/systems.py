@@ -172,11 +172,22 @@ def variants(jobs: list[Job]) -> list[str]:
 
 
 def _shared_once(found: list[System]) -> list[System]:
-    """What several variants have in common, such as the checkpoints before a changed setting, without a variant's name."""
+    """What several variants have in common, such as the checkpoints before a changed setting, by the settings that these share:
+    none where all variants do."""
     by_keys: dict[tuple[Any, ...], list[System]] = {}
     for system in found:
         by_keys.setdefault((system.test, system.name, *(_keys(seed) for seed in system.seeds)), []).append(system)
-    return [group[0] if len(group) == 1 else replace(group[0], variant="") for group in by_keys.values()]
+    return [replace(group[0], variant=_common([system.variant for system in group])) for group in by_keys.values()]
+
+
+def _common(names: list[str]) -> str:
+    shared = set.intersection(*map(settings_of, names))
+    return " ".join(word for word in names[0].split(" ") if word in shared)
+
+
+def settings_of(variant: str) -> set[str]:
+    """The overrides in a variant's name; what several variants share has some of each one's."""
+    return set(variant.split())
 
 
 def _keys(routed: dict[str, Evaluation]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from report_bed import finish
 from alma_pipeline.errors import UserError
 from alma_pipeline.report import compare, sides, significance
 from alma_pipeline.report.request import gather
+from alma_pipeline.report.scoreboard import boards
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.report.systems import systems
 from alma_pipeline.store import Store
@@ -85,6 +86,23 @@ def test_variants_of_a_sweep_are_told_apart_by_what_differs(two: Store) -> None:
     found = systems(gather(["stage=cpo", *WORDS.split(), "stages.cpo.beta=0.1,0.2", "seed=42"], two))
     own = ["cpo (stages.cpo.beta=0.1)", "cpo (stages.cpo.beta=0.2)"]
     assert [system.label for system in found] == ["base", "parallel_scratch", "parallel", *own]
+
+
+def test_what_some_variants_share_is_named_by_what_they_share_and_compared(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    rates, betas = (f"stages.parallel.learning_rate={rate}" for rate in ("0.001", "0.002")), ("0.3", "0.2")
+    first, second = rates
+    for rate in (first, second):
+        for beta in betas:
+            finish(store, "stage=cpo", rate, f"stages.cpo.beta={beta}")
+    words = ["stage=cpo", *WORDS.split(), "stages.parallel.learning_rate=1e-3,2e-3", "stages.cpo.beta=0.3,0.2"]
+    found = systems(gather(words, Store(store.root)))
+    labels = [system.label for system in found if system.name == "parallel"]
+    assert labels == [f"parallel ({first})", f"parallel ({second})"]
+    board = boards(found, significance.PairedTests(tmp_path / "s", "bootstrap"))[0]
+    cells = dict(zip([system.label for system in board.systems], board.rows[0].cells, strict=True))
+    own = [cell for label, cell in cells.items() if label.startswith("cpo")]
+    assert len(own) == 4 and all(cell and cell.delta is not None for cell in own)
 
 
 def test_a_sweep_over_seeds_is_one_side(two: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.guards import rates
 from alma_pipeline.report.lengths import lengths
 from alma_pipeline.report.request import Job, planned
-from alma_pipeline.report.scoreboard import Board, Cell, boards, paired
+from alma_pipeline.report.scoreboard import Board, Cell, boards, paired, tab_names
 from alma_pipeline.report.significance import PairedTests, across_seeds
 from alma_pipeline.report.systems import Evaluation, System, systems
 from alma_pipeline.report.terminal import cell_text
@@ -153,6 +153,12 @@ def test_a_mean_over_some_directions_does_not_win() -> None:
     assert Board("t", "ter", "s", [], [], higher_is_better=False).best(cells) == 50.0
     assert Board("t", "ter", "s", [], []).best(cells[:1]) is None
     assert cell_text(cells[0], False).plain == "90.0 (1 of 4)"  # type: ignore[arg-type]
+
+
+def test_tabs_tell_boards_of_one_metric_apart(told: Content) -> None:
+    assert tab_names(told.boards) == ["chrF++", "BLEU into en, de", "BLEU into zh", "quality"]
+    two = [*told.boards, replace(told.boards[0], test="another")]
+    assert tab_names(two)[0] == f"chrF++ · {told.boards[0].test}" and tab_names(two)[-1] == "chrF++ · another"
 
 
 def test_a_group_that_was_not_scored_hides_no_parent(job: Job) -> None:
