@@ -15,6 +15,9 @@ from alma_pipeline.schema import Config, NodeConfig, Source
 
 ROLES = {"init", "preferences"}
 """The inputs of a node that is repeated."""
+OF_CANDIDATES = ("engine", "outputs", "scorer", "mean_of", "rule", "min_margin")
+"""Settings of preferences that mean nothing where they are read from a release. How many and how free candidates are is the
+budget's word for every kind of preferences, and is let be."""
 STOPPED = "no further round"
 """What every reason not to run a round begins with."""
 
@@ -25,6 +28,7 @@ def unrolled(config: Config) -> Config:
     The last round takes the place of a target, every round is evaluated where the first one is, and what
     `groups.g5.arpo` changes holds for all of its rounds.
     """
+    released = dict(_released(config))
     if config.rounds <= 1:  # below 1 is a mistake that is told of by its limit
         return config
     repeated = [name for name, node in config.stages.items() if set(node.roles()) == ROLES]
@@ -40,11 +44,42 @@ def unrolled(config: Config) -> Config:
     )
     return dataclasses.replace(
         config,
-        stages=config.stages | nodes,
+        stages=config.stages | released | nodes,
         targets=[last.get(name, name) for name in config.targets],
         evaluation=evaluation,
         groups={group: _for_all_rounds(changes, nodes) for group, changes in config.groups.items()},
     )
+
+
+def _released(config: Config) -> Iterator[tuple[str, NodeConfig]]:
+    """The nodes that read released preferences, without what makes and chooses candidates: that is for later rounds.
+
+    Raises ConfigError where it is asked for and there is no later round.
+    """
+    problems = []
+    for name, node in config.stages.items():
+        settings: Any = node
+        if node.kind != "preferences" or settings.pairs.reader == "candidates":
+            continue
+        plain = type(node)()
+        also = {role for role in node.inputs if role.startswith("also_")}
+        idle = [key for key in OF_CANDIDATES if getattr(node, key) != getattr(plain, key)]
+        yield (
+            name,
+            dataclasses.replace(
+                node,
+                **{key: getattr(plain, key) for key in idle},
+                inputs={role: source for role, source in node.inputs.items() if role not in also},
+            ),
+        )
+        if config.rounds <= 1 and (idle or also):
+            asked = ", ".join([*idle, *(f"inputs.{role}" for role in sorted(also))])
+            problems.append(
+                f"stages.{name}: {asked} make and choose candidates, and pairs.reader={settings.pairs.reader} brings none; "
+                "expected pairs.reader=candidates, or rounds=2 and more, whose later rounds have them"
+            )
+    if problems:
+        raise ConfigError(problems)
 
 
 def _check_own_preferences(config: Config, repeated: list[str]) -> None:

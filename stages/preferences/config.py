@@ -77,15 +77,9 @@ class Config(NodeConfig):
             yield f"scorer={self.scorer} and mean_of=[{', '.join(self.mean_of)}] do not go together; scorer=mean takes its names"
         if len(set(self.mean_of)) < len(self.mean_of):
             yield f"mean_of: {', '.join(self.mean_of)} names one twice"
-        if self.pairs.reader != "candidates" and self.mean_of:
-            yield f"mean_of scores candidates, and pairs.reader={self.pairs.reader} brings none; expected pairs.reader=candidates"
         taken = {"sample", "reference", *(role.removeprefix("also_") for role in self.inputs if role.startswith("also_"))}
         for name in self.outputs:
             if name in taken or not name.isprintable() or not name.strip():
                 yield f"outputs: '{name}' is the name of other candidates; taken are {', '.join(sorted(taken))}"
-        if self.outputs and self.pairs.reader != "candidates":
-            yield f"outputs are candidates, and pairs.reader={self.pairs.reader} takes none; expected pairs.reader=candidates"
-        if self.engine != "own" and self.pairs.reader != "candidates":
-            yield f"engine={self.engine} samples candidates, and pairs.reader={self.pairs.reader} draws none; expected engine=own"
         if self.pairs.reader == "cldr":
             yield "pairs.reader=cldr holds no preferences; expected candidates, hub or files"

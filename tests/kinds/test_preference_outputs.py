@@ -130,7 +130,6 @@ def test_files_that_hold_none_of_the_sources_are_named_before_anything_is_sample
     [
         ({"outputs": {"sample": "x"}}, "'sample' is the name of other candidates"),
         ({"outputs": {"second": "x"}, "inputs": {"also_second": "base"}}, "'second' is the name of other candidates"),
-        ({"outputs": {"gpt4": "x"}, "pairs": Source(reader="hub")}, "expected pairs.reader=candidates"),
     ],
 )
 def test_settings_that_do_not_go_together(changes: dict[str, Any], named: str) -> None:

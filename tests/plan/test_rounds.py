@@ -68,6 +68,23 @@ def test_after_released_preferences_come_the_checkpoint_s_own(cpo: Config) -> No
     assert nodes["preferences_3"].inputs["before"] == "preferences_2"
 
 
+def test_what_chooses_candidates_is_for_the_rounds_that_have_some(cpo: Config) -> None:
+    how: dict[str, Any] = {"scorer": "mean", "mean_of": ["chrf"], "rule": "margin", "min_margin": 9.0}
+    inputs = cpo.stages["preferences"].inputs | {"also_base": "base"}
+    source = Source(reader="hub", repo="a/b", revision="c")
+    released: Any = dataclasses.replace(cpo.stages["preferences"], pairs=source, inputs=inputs, **how)
+    config = dataclasses.replace(cpo, stages=cpo.stages | {"preferences": released})
+    told = r"stages\.preferences: scorer, mean_of, rule, min_margin, inputs\.also_base make and choose .*reader=hub brings none"
+    with pytest.raises(ConfigError, match=told):
+        build(config)
+    nodes: Any = {node.name: node for node in build(dataclasses.replace(config, rounds=2))}
+    plain: Any = dataclasses.replace(cpo.stages["preferences"], pairs=source)
+    bare = {node.name: node for node in build(dataclasses.replace(cpo, stages=cpo.stages | {"preferences": plain}))}
+    assert settings(nodes["preferences"].config) == settings(bare["preferences"].config), "the key of those who asked for nothing"
+    assert {name: getattr(nodes["preferences_2"].config, name) for name in how} == how
+    assert nodes["preferences_2"].inputs["also_base"] == "base"
+
+
 def test_rounds_of_nothing_are_a_mistake() -> None:
     with pytest.raises(ConfigError, match="rounds=2: no node of this stage learns from preferences; take stage=cpo"):
         build(loaded("stage=parallel", "rounds=2"))
