@@ -168,7 +168,7 @@ def test_documents(tmp_path: Path, file: str, found: list[Any]) -> None:
         (alma_r(0.0, ref=0.2, gpt4=0.7, alma=0.3), "xcomet", Triple("Ref en", "Alma", "Ref")),
         (alma_r(1.0, required="de-en"), "kiwi", None),
         (alma_r(1.0, required="en-de"), "kiwi", Triple("Ref en", "Gpt", "Alma")),
-        (alma_r(0.0), "kiwi", None),
+        (alma_r(0.0), "kiwi", Triple("Ref en", "Ref", "Ref")),
     ],
     ids=[
         "delta above 0",
@@ -178,7 +178,7 @@ def test_documents(tmp_path: Path, file: str, found: list[Any]) -> None:
         "another scorer",
         "not required",
         "required",
-        "all equal",
+        "all equal, which the stage counts",
     ],
 )
 def test_alma_r_preferences(tmp_path: Path, row: Any, scorer: str, expected: Triple | None) -> None:
