@@ -8,7 +8,7 @@ from report_bed import finish
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.report import compare, sides, significance
-from alma_pipeline.report.request import gather
+from alma_pipeline.report.request import Job, gather
 from alma_pipeline.report.scoreboard import boards
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.report.systems import systems
@@ -139,9 +139,17 @@ def test_the_runs_of_a_tracked_sweep_are_seeds_only_where_nothing_else_differs(
     assert ([system.variant for system in own], [len(system.seeds) for system in own]) == (variants, seeds)
 
 
-def test_a_request_is_read_as_on_the_command_line(two: Store) -> None:
-    one = find_side(two.root, f"stage=cpo directions=de-en,en-de {WORDS}")
-    assert [system.name for system in one.systems if system.target] in ([], ["cpo"])
+def test_a_request_is_read_as_on_the_command_line(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(words: list[str], store: Store) -> list[Job]:
+        jobs = gather(words, store)
+        asked.append(len(jobs))
+        return jobs
+
+    monkeypatch.setattr(sides, "gather", counted)
+    find_side(two.root, f"stage=cpo directions=de-en,en-de {WORDS}")
+    assert asked == [1], "two directions of one run, not a sweep over them"
     words = "stage=score data.test.reader=files data.test.path=/nowhere/{lang}-en.tsv evaluation.outputs.a=x"
     with pytest.raises(UserError, match="has no text for"):
         find_side(two.root, f"{words} {WORDS}")
