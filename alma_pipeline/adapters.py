@@ -4,18 +4,15 @@ Said at planning, for the worker would find out only when the parent has been tr
 """
 
 from collections.abc import Iterator, Set
-from typing import TYPE_CHECKING
 
+from alma_pipeline.node import Node
 from alma_pipeline.schema import Training
-
-if TYPE_CHECKING:
-    from alma_pipeline.recipe import Node
 
 ON_A_LORA = ("continue", "merge_then_new")
 ON_A_FULL_MODEL = ("none", "new")
 
 
-def problems(nodes: "list[Node]", released: Set[str]) -> Iterator[str]:
+def problems(nodes: list[Node], released: Set[str]) -> Iterator[str]:
     """A line for each node that does not fit its parent.
 
     A parent that may be taken from a published checkpoint is left to the worker: that may have been merged.
@@ -27,7 +24,7 @@ def problems(nodes: "list[Node]", released: Set[str]) -> Iterator[str]:
             yield from _misfit(node, parent)
 
 
-def _misfit(node: "Node", parent: "Node") -> Iterator[str]:
+def _misfit(node: Node, parent: Node) -> Iterator[str]:
     own, before = _adapter(node), _adapter(parent)
     setting = f"{node.setting}.adapter={own}"
     leaves_lora = before not in ("", "none")
@@ -47,6 +44,6 @@ def _misfit(node: "Node", parent: "Node") -> Iterator[str]:
         )
 
 
-def _adapter(node: "Node") -> str:
+def _adapter(node: Node) -> str:
     """Empty for what does not train."""
     return node.config.adapter if isinstance(node.config, Training) else ""

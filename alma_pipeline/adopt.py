@@ -12,16 +12,16 @@ from typing import Any
 from alma_pipeline import config as configuration
 from alma_pipeline import provenance
 from alma_pipeline.arguments import Command
-from alma_pipeline.cli import store_root
+from alma_pipeline.compose import with_search_path
 from alma_pipeline.errors import UserError
 from alma_pipeline.fields import nearest
 from alma_pipeline.identity import key_of, payload
-from alma_pipeline.invocation import searchpath
-from alma_pipeline.job import kind_config
 from alma_pipeline.launch import Launcher
+from alma_pipeline.paths import store_root
 from alma_pipeline.plan import Plan, make_plan
 from alma_pipeline.runner import Runner
 from alma_pipeline.schema import Hardware, Released
+from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.screen import Screen
 from alma_pipeline.step import Step
 from alma_pipeline.store import Record, Store, digest
@@ -36,7 +36,7 @@ def main(command: Command) -> int:
     if len(command.names) != 2:
         raise UserError("adopt takes a node and what to take: `adopt mono ./my-checkpoint model=7b stage=cpo`")
     name, source = command.names
-    config = configuration.load([*searchpath(command), *command.overrides])
+    config = configuration.load(with_search_path(command.overrides, command.flags.get("--config-dir", [])))
     store = Store(store_root())
     # Without what was published for this node, so that the plan says what is asked for.
     published = {node: entry for node, entry in config.model.released.items() if node != name}

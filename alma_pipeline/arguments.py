@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.fields import nearest
+from alma_pipeline.paths import CONF
 
 VERBS = {
     "run": "make the target's checkpoint and its scores exist (the default)",
@@ -27,7 +27,6 @@ CONFIGURED = (*REQUESTING, "translate", "adopt")
 """Verbs that take settings, so that they know which checkpoint is meant."""
 PATTERN = re.compile(r"\{(lang|direction|pair|side|nllb)\}")
 """What stands for a part of the text in `data.<source>.path` and `config`."""
-CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 @dataclass(frozen=True)

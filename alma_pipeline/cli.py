@@ -6,10 +6,10 @@
 import os
 import signal
 import sys
-from pathlib import Path
 
 from alma_pipeline.arguments import Command, parse
 from alma_pipeline.errors import ConfigError, PipelineError, StageFailed, UserError
+from alma_pipeline.paths import store_root
 
 PIPE_CLOSED = 128 + signal.SIGPIPE
 """What a shell reports of a program whose reader went away."""
@@ -99,11 +99,10 @@ def _carry_out(command: Command) -> int:
         from alma_pipeline import show
 
         return show.diff(store_root(), *command.flags["--diff"])
+    if "--multirun" in command.flags:
+        from alma_pipeline import sweep
+
+        return sweep.main(command)
     from alma_pipeline import invocation
 
     return invocation.main(command)
-
-
-def store_root() -> Path:
-    """Where everything a run leaves is kept; `ALMA_PIPELINE_STORE`, else `.alma` in the current folder."""
-    return Path(os.environ.get("ALMA_PIPELINE_STORE") or ".alma").expanduser().absolute()

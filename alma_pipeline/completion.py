@@ -5,12 +5,11 @@
 
 import os
 import sys
-from pathlib import Path
 
 from alma_pipeline.arguments import CONFIGURED, FLAGS, HYDRA_FLAGS, SHORT, VERBS, Flag
 from alma_pipeline.errors import UserError
+from alma_pipeline.paths import CONF
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 SHELLS = ("bash", "zsh", "fish")
 KEYS = ("groups", "group", "languages", "seed", "stages", "target", "targets", "upstream")
 """Top-level settings that are no group of options."""
@@ -28,9 +27,9 @@ def answer(words: list[str]) -> int:
         raise UserError("tab completion is for the command alma-pipeline, not for python -m: alma-pipeline -sc install=bash")
     if action == "query" and not _query(os.environ.get("COMP_LINE", "")):
         return 0
-    from alma_pipeline import invocation
+    from alma_pipeline import config
 
-    return invocation.ask_hydra(["--shell-completion", asked])
+    return config.ask_hydra(["--shell-completion", asked])
 
 
 def _query(line: str) -> bool:

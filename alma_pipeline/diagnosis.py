@@ -15,8 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alma_pipeline import config as configuration
-from alma_pipeline import fields
+from alma_pipeline import check, compose, fields, paths
 from alma_pipeline.describe import describe, first_line
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.origin import SEARCH_PATH, config_folders, is_choice, located
@@ -76,8 +75,8 @@ def _composed(choices: list[str], folders: list[Path], found: list[str]) -> Dict
 
 def _try(choices: list[str], newest: str, folders: list[Path], found: list[str]) -> DictConfig | None:
     try:
-        return configuration.compose_tree(choices)
-    except configuration.COMPOSITION_ERRORS as error:
+        return compose.compose_tree(choices)
+    except compose.COMPOSITION_ERRORS as error:
         group, _, option = newest.lstrip("+").partition("=")
         paths = [folder / group / f"{option}.yaml" for folder in folders]
         file = next((str(path) for path in reversed(paths) if path.exists()), newest)
@@ -88,10 +87,10 @@ def _try(choices: list[str], newest: str, folders: list[Path], found: list[str])
 def _whole(tree: DictConfig, overrides: list[str]) -> list[str]:
     """What is wrong with the values that are in the tree now."""
     try:
-        config = configuration.from_tree(tree)
+        config = check.from_tree(tree)
     except ConfigError as error:
         return located(error.problems, tree, overrides)
-    return configuration.graph_problems(config)
+    return check.graph_problems(config)
 
 
 def _bad_choice(text: str, override: Override, folders: list[Path]) -> str | None:
@@ -128,8 +127,8 @@ def _bad_value(tree: DictConfig, text: str, override: Override, folders: list[Pa
 
 def _bad_hydra(text: str, folders: list[Path]) -> str | None:
     try:
-        configuration.compose_tree([text], hydra=True)
-    except configuration.COMPOSITION_ERRORS as error:
+        compose.compose_tree([text], hydra=True)
+    except compose.COMPOSITION_ERRORS as error:
         return describe(error, text, folders)
     return None
 
@@ -164,7 +163,7 @@ def _takes_new_names(node: DictConfig, override: Override, last: bool) -> bool:
 def _nearest_key(part: str, node: DictConfig, where: str) -> str:
     known = [str(name) for name in node if name != "hydra"]
     if not where:
-        groups = [path.name for path in configuration.CONF.iterdir() if path.is_dir()]
+        groups = [path.name for path in paths.CONF.iterdir() if path.is_dir()]
         known += [name for name in groups if name not in BUILDING_BLOCKS]
     return fields.nearest(part, sorted(set(known)))
 

@@ -10,9 +10,9 @@ from typing import Any
 from alma_pipeline import aside, card
 from alma_pipeline.arguments import Command
 from alma_pipeline.errors import UserError
-from alma_pipeline.job import kind_config
 from alma_pipeline.runner import as_input
 from alma_pipeline.schema import Hardware
+from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.screen import Screen
 from alma_pipeline.show import find
 from alma_pipeline.store import Record, Store

@@ -16,7 +16,7 @@ from filelock import Timeout
 
 from alma_pipeline.arguments import Command
 from alma_pipeline.errors import UserError
-from alma_pipeline.recipe import TEMPLATES
+from alma_pipeline.node import TEMPLATES
 from alma_pipeline.screen import Screen
 from alma_pipeline.show import find
 from alma_pipeline.store import Record, Store, lock_file

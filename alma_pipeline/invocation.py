@@ -3,7 +3,8 @@
 import json
 import os
 import shlex
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 from alma_pipeline import config as configuration
 from alma_pipeline import pins
 from alma_pipeline.arguments import Command
-from alma_pipeline.cli import store_root
-from alma_pipeline.errors import ConfigError, UserError
-from alma_pipeline.origin import SEARCH_PATH, config_folders
+from alma_pipeline.compose import with_search_path
+from alma_pipeline.config import ASIDE, ask_hydra
+from alma_pipeline.errors import UserError
+from alma_pipeline.origin import SEARCH_PATH
+from alma_pipeline.paths import store_root
 from alma_pipeline.plan import Forced, Plan, make_plan, to_json
 from alma_pipeline.redact import redact, redacted
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.screen import Screen
 from alma_pipeline.store import Record, Store
-
-ASIDE = ("--cfg", "--info", "--hydra-help")
-"""Flags with which Hydra answers by itself."""
+from alma_pipeline.tracking.invocation import Sweep
 
 
 @dataclass
@@ -50,53 +51,28 @@ class Session:
             launcher.close()
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """Where a job stands in a sweep."""
-
-    id: str
-    job: int
-
-
 def main(command: Command) -> int:
-    """Run or plan what the overrides describe. Raises PipelineError kinds; the exit code otherwise."""
-    overrides = [*searchpath(command), *command.overrides]
+    """Run or plan what the overrides of one job describe. Raises PipelineError kinds; the exit code otherwise."""
+    overrides = with_search_path(command.overrides, command.flags.get("--config-dir", []))
     configuration.check_credentials(overrides)
     if any(name in command.flags for name in ASIDE):
         return ask_hydra([*command.hydra_words(), *overrides])
+    _check_single(overrides)
+    with opened(command) as session:
+        tree, config = configuration.resolve(overrides)
+        carry_out(session, config, tree, overrides, None)
+    return 0
+
+
+@contextmanager
+def opened(command: Command) -> Iterator[Session]:
+    """What the jobs of a command share, for as long as they run."""
     forced = Forced(*(tuple(command.flags.get(name, [])) for name in ("--force", "--from", "--only")))
     session = Session(command.verb, forced, "--json" in command.flags, Screen())
     try:
-        if "--multirun" in command.flags:
-            from alma_pipeline import sweep
-
-            return sweep.main(session, overrides)
-        _check_single(overrides)
-        tree, config = configuration.resolve(overrides)
-        carry_out(session, config, tree, overrides, None)
-        return 0
+        yield session
     finally:
         session.close()
-
-
-def searchpath(command: Command) -> list[str]:
-    """`--config-dir DIR` as the override that Hydra's compose understands. Raises UserError for what is no folder."""
-    folders = [Path(text).expanduser().absolute() for text in command.flags.get("--config-dir", [])]
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(
-                f"--config-dir {folder}: no such folder; expected one with options, as in {folder}/experiment/mine.yaml"
-            )
-    own = [text for text in command.overrides if text.lstrip("+").startswith(SEARCH_PATH)]
-    gone = [path for path in config_folders(own)[1:] if "://" not in str(path) and not path.is_dir()]
-    if gone:
-        raise UserError(f"{SEARCH_PATH}: {', '.join(map(str, gone))}: no such folder")
-    if not folders:
-        return []
-    if own:
-        raise UserError(f"--config-dir and {SEARCH_PATH} do not go together; --config-dir may be repeated")
-    quoted = ",".join("'file://" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
-    return [f"{SEARCH_PATH}=[{quoted}]"]
 
 
 def _check_single(overrides: list[str]) -> None:
@@ -104,28 +80,6 @@ def _check_single(overrides: list[str]) -> None:
     idle = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/")) and SEARCH_PATH not in text]
     if idle:
         raise UserError(f"{', '.join(idle)}: Hydra's own settings are for sweeps; add -m, or leave it out")
-
-
-def ask_hydra(words: list[str]) -> int:
-    """What Hydra answers by itself: `--cfg`, `--info`, completion."""
-    try:
-        return run_hydra(words, lambda tree: None)
-    except configuration.COMPOSITION_ERRORS as error:
-        from alma_pipeline import diagnosis
-
-        overrides = [word for word in words if "=" in word and not word.startswith("-")]
-        raise ConfigError(diagnosis.problems(overrides, error)) from error
-
-
-def run_hydra(words: list[str], task: Any) -> int:
-    """Hand over to Hydra's own command line, with its exceptions coming through to ours."""
-    import hydra
-
-    configuration.register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *words]
-    hydra.main(version_base="1.3", config_path=str(configuration.CONF), config_name="config")(task)()
-    return 0
 
 
 def carry_out(session: Session, config: Config, tree: DictConfig, overrides: list[str], sweep: Sweep | None) -> dict[str, Record]:

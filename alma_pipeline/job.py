@@ -5,7 +5,6 @@ and writes `result.json` last. No torch here.
 """
 
 import dataclasses
-import importlib
 import json
 import os
 import time
@@ -14,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from alma_pipeline.schema import Hardware, NodeConfig
+from alma_pipeline.schema import Hardware
+from alma_pipeline.schema.kinds import kind_config
 
 
 @dataclass(frozen=True)
@@ -87,12 +85,6 @@ class Job:
         (Path(self.work) / "job.json").write_text(text, encoding="utf-8")
 
 
-def kind_config(kind: str) -> type[NodeConfig]:
-    """The dataclass of a kind's settings, loaded by name."""
-    config: type[NodeConfig] = importlib.import_module(f"stages.{kind}.config").Config
-    return config
-
-
 def typed(schema: type, value: Any) -> Any:
     """Plain values as the frozen dataclass `schema`, nested ones and dictionaries of them too."""
     if value is None or not dataclasses.is_dataclass(schema):
@@ -105,17 +97,6 @@ def _typed(hint: Any, value: Any) -> Any:
     if typing.get_origin(hint) is dict:
         return {key: typed(typing.get_args(hint)[1], child) for key, child in value.items()}
     return typed(hint, value)
-
-
-def thaw(node: Any) -> Any:
-    """Make a node of frozen dataclasses writable, recursively: OmegaConf marks each one read-only."""
-    OmegaConf.set_readonly(node, None)
-    keys = range(len(node)) if OmegaConf.is_list(node) else list(node.keys())
-    for key in keys:
-        child = node._get_node(key)
-        if OmegaConf.is_config(child) and not child._is_none() and not child._is_missing():
-            thaw(child)
-    return node
 
 
 def read_job(path: Path) -> Job:

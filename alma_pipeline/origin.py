@@ -10,7 +10,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+from alma_pipeline.paths import CONF
+
 SEARCH_PATH = "hydra.searchpath"
 
 

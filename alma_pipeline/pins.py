@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.recipe import Node
+from alma_pipeline.node import Node
 from alma_pipeline.schema import NodeConfig, Source
 from alma_pipeline.sources import is_read
 from alma_pipeline.step import Step

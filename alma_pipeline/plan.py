@@ -11,9 +11,10 @@ from alma_pipeline.digests import Digests
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.estimate import Estimate, estimate
 from alma_pipeline.identity import differences, key_of, payload, settings
+from alma_pipeline.node import Node, is_training
 from alma_pipeline.pins import pinned
 from alma_pipeline.reasons import because
-from alma_pipeline.recipe import Node, build, is_training
+from alma_pipeline.recipe import build
 from alma_pipeline.schema import Config
 from alma_pipeline.sources import with_files
 from alma_pipeline.step import Forced, Step

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alma_pipeline.identity import ABSENT, differences
-from alma_pipeline.recipe import Node
+from alma_pipeline.node import Node
 from alma_pipeline.released import short
 
 SHOWN = 3

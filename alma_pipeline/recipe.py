@@ -6,7 +6,6 @@ Knows the graph's rules, nothing of what is stored or how a node runs.
 import dataclasses
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -15,40 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from alma_pipeline import adapters, directions, fields, horizon, rounds
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.filled import filled
-from alma_pipeline.job import kind_config, thaw
+from alma_pipeline.node import EXAMPLES, SHARED, TEMPLATES, TEST, Node, base_name
 from alma_pipeline.schema import Config, NodeConfig, Source
-
-TEMPLATES = ("translate", "score")
-"""Nodes that are copied for every evaluated checkpoint."""
-TEST = "test_corpus"
-"""What their copies are about."""
-EXAMPLES = "parallel_corpus"
-"""What few-shot prompts show sentences of."""
-SHARED = ("kind", "per_group")
-"""What a node is cannot differ from group to group."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One instance: a node of the configuration, or its copy for one group or one checkpoint."""
-
-    name: str
-    config: NodeConfig
-    inputs: dict[str, str]
-    """Role to instance name."""
-    setting: str
-    """Where its settings stand in the configuration: `stages.cpo`."""
-    group: int | None = None
-    target: bool = False
-    files: dict[str, str] = field(default_factory=dict)
-    """Where text that its settings name by digest lies; no part of what it is."""
-    codes: list[str] = field(default_factory=list)
-    """Of the table of languages, which the rows of its text may name; no part of what it is."""
-
-    @property
-    def kind(self) -> str:
-        """Which stage makes it."""
-        return self.config.kind
+from alma_pipeline.schema.kinds import kind_config, thaw
 
 
 def build(config: Config) -> list[Node]:
@@ -61,7 +29,7 @@ def build(config: Config) -> list[Node]:
     groups = chosen_groups(config)
     instances = {node.name: node for node in _instances(config, groups)}
     wanted = [*config.targets, *_controls(config)]
-    names = [name for name in instances if _base_name(name) in wanted]
+    names = [name for name in instances if base_name(name) in wanted]
     nodes = _evaluated(config, _ancestors(instances, names), instances)
     nodes = list({node.name: node for node in (*nodes, *_outputs(config, instances))}.values())
     problems = [*_idle_overrides(config, nodes, groups), *adapters.problems(nodes, set(config.model.released))]
@@ -110,10 +78,6 @@ def chosen_groups(config: Config) -> list[int]:
             [f"group={listed}: expected all or some of {', '.join(map(str, present))}, the groups of the run's languages"]
         )
     return sorted(set(asked))
-
-
-def _base_name(instance: str) -> str:
-    return instance.rpartition(".")[2]
 
 
 def _controls(config: Config) -> list[str]:
@@ -211,9 +175,9 @@ def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
 
 
 def _why_none(source: str, instances: list[str]) -> str:
-    if source in map(_base_name, instances):
+    if source in map(base_name, instances):
         return "exists once per group, and this is not a group node"
-    return f"no such node; {fields.nearest(source, sorted({_base_name(name) for name in instances}))}"
+    return f"no such node; {fields.nearest(source, sorted({base_name(name) for name in instances}))}"
 
 
 def _evaluated(config: Config, nodes: list[Node], instances: dict[str, Node]) -> list[Node]:
@@ -221,7 +185,7 @@ def _evaluated(config: Config, nodes: list[Node], instances: dict[str, Node]) ->
     result: dict[str, Node] = {}
     for node in nodes:
         result[node.name] = node
-        if _base_name(node.name) in config.evaluation.checkpoints:
+        if base_name(node.name) in config.evaluation.checkpoints:
             for extra in _evaluation(config, node):
                 before = [source for source in extra.inputs.values() if source in instances]
                 for other in _ancestors(instances, before):
@@ -231,7 +195,7 @@ def _evaluated(config: Config, nodes: list[Node], instances: dict[str, Node]) ->
 
 
 def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
-    everything = node.group is None or _base_name(node.name) in config.evaluation.every_direction
+    everything = node.group is None or base_name(node.name) in config.evaluation.every_direction
     group = None if everything else node.group
     translate, score = (filled(config, config.stages[name], group) for name in TEMPLATES)
     inputs = {"checkpoint": node.name, "test": TEST}
@@ -261,7 +225,7 @@ def _outputs(config: Config, instances: dict[str, Node]) -> Iterator[Node]:
 
 def _idle_overrides(config: Config, nodes: list[Node], groups: list[int]) -> Iterator[str]:
     """Group overrides that would change nothing."""
-    taking_part = {_base_name(node.name) for node in nodes if node.config.per_group}
+    taking_part = {base_name(node.name) for node in nodes if node.config.per_group}
     for key, per_node in config.groups.items():
         known = [f"g{group}" for group in groups]
         if key not in known:
@@ -270,11 +234,6 @@ def _idle_overrides(config: Config, nodes: list[Node], groups: list[int]) -> Ite
         for name in _settings(per_node, f"groups.{key}"):
             if name not in taking_part:
                 yield f"groups.{key}.{name}: takes no part in this run; {fields.nearest(name, sorted(taking_part))}"
-
-
-def is_training(node: Node) -> bool:
-    """Whether a node makes a checkpoint by training."""
-    return hasattr(node.config, "learning_rate")
 
 
 def plain(node: Node) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from alma_pipeline.identity import differences, flatten, key_of, payload, settings
-from alma_pipeline.job import kind_config
-from alma_pipeline.recipe import Node
+from alma_pipeline.node import Node
 from alma_pipeline.schema import Config, Released
+from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.step import Step
 from alma_pipeline.store import Store
 

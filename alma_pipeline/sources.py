@@ -14,7 +14,7 @@ from typing import Any
 
 from alma_pipeline.digests import Digests
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.recipe import Node
+from alma_pipeline.node import Node
 from alma_pipeline.schema import Config, Neural, NodeConfig, Source
 
 SUFFIX = re.compile(r"(?:\.(?P<format>jsonl|json|tsv|csv|parquet|tmx|txt))?(?P<packing>\.(?:gz|bz2|xz|zst))?$")

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alma_pipeline.estimate import Estimate
-from alma_pipeline.job import kind_config
-from alma_pipeline.recipe import Node
+from alma_pipeline.node import Node
 from alma_pipeline.schema import NodeConfig, Released
+from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store import Record
 
 

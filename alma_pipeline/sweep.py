@@ -8,24 +8,24 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from alma_pipeline import config as configuration
-from alma_pipeline.cli import store_root
+from alma_pipeline.arguments import Command
+from alma_pipeline.check import from_tree, graph_problems
+from alma_pipeline.compose import run_hydra, split, with_search_path
 from alma_pipeline.describe import describe
 from alma_pipeline.errors import ConfigError, PipelineError, UserError
-from alma_pipeline.invocation import Session, Sweep, carry_out, run_hydra
+from alma_pipeline.invocation import Session, carry_out, opened
+from alma_pipeline.paths import store_root
 from alma_pipeline.plan import make_plan, to_json
 from alma_pipeline.redact import redact, redacted
 from alma_pipeline.schema import Config
 from alma_pipeline.store import Record, Store
+from alma_pipeline.tracking.invocation import Sweep
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,16 @@ class Job:
     records: dict[str, Record] = field(default_factory=dict)
 
 
-def main(session: Session, overrides: list[str]) -> int:
+def main(command: Command) -> int:
     """Check every job, then plan or run them all; 1 when any failed."""
+    overrides = with_search_path(command.overrides, command.flags.get("--config-dir", []))
+    configuration.check_credentials(overrides)
     jobs = check(overrides)
-    if session.verb == "plan":
-        return _plan(session, jobs)
+    with opened(command) as session:
+        return _plan(session, jobs) if session.verb == "plan" else _run(session, overrides)
+
+
+def _run(session: Session, overrides: list[str]) -> int:
     done: list[Job] = []
 
     def task(tree: DictConfig) -> None:
@@ -73,7 +78,7 @@ def _job(session: Session, tree: DictConfig, done: list[Job]) -> None:
     done.append(job)
     session.console.say(f"\njob {place.job}: {job.overrides}", style="bold")
     try:
-        job.records = carry_out(session, configuration.from_tree(tree), tree, own, place)
+        job.records = carry_out(session, from_tree(tree), tree, own, place)
         job.status = "done"
     except Exception as error:
         # Whatever it is, the other jobs run; what is not one of our own errors is a defect and shows where it is.
@@ -118,7 +123,7 @@ def _checked(job: list[str], hydras: list[str]) -> Planned:
     if launcher != "basic":
         text = f"{' '.join(job)}: chooses hydra/launcher={launcher} in a file; a sweep has one launcher, and that is basic"
         raise ConfigError([text])
-    problems = configuration.graph_problems(config)
+    problems = graph_problems(config)
     if problems:
         raise ConfigError(problems)
     return Planned(job, tree, config)
@@ -126,19 +131,6 @@ def _checked(job: list[str], hydras: list[str]) -> Planned:
 
 def _is_hydras(text: str) -> bool:
     return text.lstrip("+~").startswith(("hydra.", "hydra/"))
-
-
-def split(overrides: list[str]) -> list[list[str]]:
-    """Every combination of the values of a grid. Raises ConfigError for words that are no overrides."""
-    configuration.register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(configuration.CONF), version_base="1.3"):
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        try:
-            jobs: list[list[str]] = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
-        except HydraException as error:
-            raise ConfigError([describe(error)]) from error
-    return jobs
 
 
 def _plan(session: Session, jobs: list[Planned]) -> int:

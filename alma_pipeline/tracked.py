@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.identity import settings
-from alma_pipeline.invocation import Sweep
 from alma_pipeline.plan import Plan, Step, to_json
 from alma_pipeline.schema import Config
 from alma_pipeline.store import Record, Store
 from alma_pipeline.tracking import Invocation, Tracker, check_uri, final_scores
+from alma_pipeline.tracking.invocation import Sweep
 
 DATA_KINDS = ("corpus", "preferences")
 

@@ -13,16 +13,17 @@ from typing import Any
 from alma_pipeline import aside, engines, filled, rounds, scorers, segments
 from alma_pipeline import config as configuration
 from alma_pipeline.arguments import Command
-from alma_pipeline.cli import store_root
+from alma_pipeline.compose import with_search_path
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.fields import nearest
 from alma_pipeline.identity import NODE_FIELDS
-from alma_pipeline.invocation import searchpath
-from alma_pipeline.job import Input, kind_config
+from alma_pipeline.job import Input
+from alma_pipeline.node import EXAMPLES
+from alma_pipeline.paths import store_root
 from alma_pipeline.plan import Plan, make_plan
-from alma_pipeline.recipe import EXAMPLES
 from alma_pipeline.runner import as_input
 from alma_pipeline.schema import Config, Hardware
+from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.segments import Segment
 from alma_pipeline.store import Store
 
@@ -31,7 +32,7 @@ def main(command: Command) -> int:
     """Translate the files named, else standard input, to standard output or `--output`. Raises UserError."""
     given = [text for text in command.overrides if text.startswith("direction=")]
     direction = given[-1].removeprefix("direction=") if given else ""
-    overrides = [*searchpath(command), *(text for text in command.overrides if text not in given)]
+    overrides = with_search_path([text for text in command.overrides if text not in given], command.flags.get("--config-dir", []))
     config = configuration.load(overrides)
     store = Store(store_root())
     plan = make_plan(config, store)

@@ -6,8 +6,8 @@ from pathlib import Path
 from alma_pipeline import __doc__ as about
 from alma_pipeline import __version__
 from alma_pipeline.arguments import CONFIGURED, FLAGS, HYDRA_FLAGS, SHORT, VERBS, Flag
+from alma_pipeline.paths import CONF
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = {
     "stage": "how far to go: the target, with every node it needs",
     "model": "the base model; picks fitting data, hardware, budget and evaluation",

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alma_pipeline.job import Input, Job, kind_config
+from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.tokenizer import train_tokenizer
 from alma_pipeline.schema import Hardware, Language
+from alma_pipeline.schema.kinds import kind_config
 
 LANGUAGES = {
     "en": Language(name="English", locale="en"),

@@ -9,8 +9,8 @@ from fakes.bed import put
 from sacrebleu.metrics import BLEU, CHRF
 
 from alma_pipeline import config as configuration
+from alma_pipeline.node import is_training
 from alma_pipeline.plan import Plan, Step, make_plan
-from alma_pipeline.recipe import is_training
 from alma_pipeline.schema import Config
 from alma_pipeline.store import Store
 

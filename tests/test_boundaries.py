@@ -25,7 +25,7 @@ WITHOUT_HYDRA = [
     "doctor",
 ]
 LOADS = {
-    "alma_pipeline/job.py": ["f'stages.{kind}.config'"],
+    "alma_pipeline/schema/kinds.py": ["f'stages.{kind}.config'"],
     "alma_pipeline/worker.py": ["f'stages.{job.config.kind}.run'"],
     "alma_pipeline/forkserver.py": ["name", "'alma_pipeline.worker'"],
 }
@@ -90,7 +90,7 @@ def test_tracking_imports_mlflow_only_when_something_is_tracked(path: str) -> No
 def test_the_machinery_knows_no_stage_by_name(path: str) -> None:
     """Two loads by name, and the list of the kinds that there are; the other way round is free."""
     found = {name for name in imported(SOURCES[path]) if name.partition(".")[0] == "stages"}
-    assert found == ({"stages"} if path == "alma_pipeline/config.py" else set())
+    assert found == ({"stages"} if path == "alma_pipeline/schema/kinds.py" else set())
     calls = [node for node in ast.walk(SOURCES[path]) if isinstance(node, ast.Call)]
     loads = [ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func).endswith(("import_module", "__import__"))]
     assert loads == LOADS.get(path, [])

@@ -7,9 +7,9 @@ import pytest
 
 from alma_pipeline import config, engines
 from alma_pipeline.errors import UserError
-from alma_pipeline.job import kind_config
 from alma_pipeline.plan import Plan, make_plan
 from alma_pipeline.schema import Hardware
+from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store import Store
 
 VLLM = "stages.translate.engine=vllm"

@@ -8,8 +8,8 @@ import pytest
 from alma_pipeline import estimate as estimating
 from alma_pipeline import sizes
 from alma_pipeline.estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, estimate, training_memory
-from alma_pipeline.job import kind_config
 from alma_pipeline.schema import Architecture, Hardware, Language, Lora, Model, Source
+from alma_pipeline.schema.kinds import kind_config
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LLAMA_7B = Architecture(hidden_size=4096, intermediate_size=11008, layers=32, heads=32, kv_heads=32, vocab_size=32000)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline import config
+from alma_pipeline import config, paths
 from alma_pipeline.plan import make_plan
 from alma_pipeline.store import Store
 
 GOLDEN = Path(__file__).parent / "golden" / "plans"
 OPTIONS = sorted(
     (path.parent.name, path.stem)
-    for path in config.CONF.glob("*/*.yaml")
+    for path in paths.CONF.glob("*/*.yaml")
     if path.parent.name not in ("node", "released", "experiment")
 )
-EXPERIMENTS = sorted(path.stem for path in (config.CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (paths.CONF / "experiment").glob("*.yaml"))
 
 
 def rows(experiment: str, store: Path) -> list[list[object]]:
@@ -30,10 +30,10 @@ def rows(experiment: str, store: Path) -> list[list[object]]:
 def test_every_option_is_found() -> None:
     assert len(OPTIONS) == 39, OPTIONS
     assert EXPERIMENTS == ["alma_13b", "alma_13b_r", "alma_7b", "demo", "smollm2_de_en", "x_alma_13b"]
-    nodes = {path.stem for path in (config.CONF / "node").glob("*.yaml")}
+    nodes = {path.stem for path in (paths.CONF / "node").glob("*.yaml")}
     listed = {
         line.split("@stages.")[1].strip()
-        for path in (config.CONF / "stage").glob("*.yaml")
+        for path in (paths.CONF / "stage").glob("*.yaml")
         for line in path.read_text().splitlines()
         if "@stages." in line
     }

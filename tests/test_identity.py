@@ -20,11 +20,10 @@ from typing import Any
 import pytest
 from fakes.bed import loaded
 
-from alma_pipeline import config as configuration
 from alma_pipeline.identity import ABSENT, canonical_json, differences, flatten, key_of, payload, settings
-from alma_pipeline.job import kind_config
 from alma_pipeline.recipe import build
-from alma_pipeline.schema import Architecture, Hardware, Language, Lora, NodeConfig, Source, Tracking
+from alma_pipeline.schema import Architecture, Hardware, Language, Lora, NodeConfig, Source, Tracking, kinds
+from alma_pipeline.schema.kinds import kind_config
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
 LANGUAGES = {
@@ -123,7 +122,7 @@ def test_golden_keys() -> None:
 
 
 def test_golden_keys_cover_every_kind() -> None:
-    assert sorted(SAMPLES) == configuration.kinds()
+    assert sorted(SAMPLES) == kinds.kinds()
 
 
 @dataclass(frozen=True, kw_only=True)

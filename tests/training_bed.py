@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alma_pipeline.job import Input, Job, kind_config
+from alma_pipeline.job import Input, Job
 from alma_pipeline.schema import Hardware, Lora
+from alma_pipeline.schema.kinds import kind_config
 
 VOCABULARY = 64
 LORA = Lora(rank=4, alpha=8.0, targets=["q_proj", "down_proj"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from alma_pipeline.recipe import is_training
+from alma_pipeline.node import is_training
 from alma_pipeline.report.request import Job
 from alma_pipeline.store import Record
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alma_pipeline.recipe import is_training
+from alma_pipeline.node import is_training
 from alma_pipeline.report.request import Job
 
 POINTS = 240

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 
 from alma_pipeline.identity import flatten
-from alma_pipeline.recipe import is_training
+from alma_pipeline.node import is_training
 from alma_pipeline.report.request import Job
 from alma_pipeline.report.systems import System
 from alma_pipeline.store import Record

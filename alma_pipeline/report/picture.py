@@ -6,8 +6,8 @@ Places only; the page's template draws them.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from alma_pipeline.node import is_training
 from alma_pipeline.plan import Step
-from alma_pipeline.recipe import is_training
 from alma_pipeline.report.request import Job
 from alma_pipeline.units import count
 

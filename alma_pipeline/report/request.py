@@ -22,13 +22,13 @@ class Job:
 
 def gather(overrides: list[str], store: Store) -> list[Job]:
     """The jobs of overrides, of which `seed=1,2,3` or `stages.cpo.beta=0.1,0.2` makes several. Raises ConfigError."""
-    from alma_pipeline import sweep
+    from alma_pipeline import compose
 
     hydras = [text for text in overrides if text.startswith("hydra.")]
     own = [text for text in overrides if text not in hydras]
     jobs: list[Job] = []
     problems: list[str] = []
-    for words in sweep.split(own):
+    for words in compose.split(own):
         try:
             _, config = configuration.resolve([*hydras, *words])
             jobs.append(planned(words, config, store))

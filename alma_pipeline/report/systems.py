@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.recipe import Node
+from alma_pipeline.node import Node
 from alma_pipeline.report.request import Job
 from alma_pipeline.report.testsets import described
 from alma_pipeline.store import Record

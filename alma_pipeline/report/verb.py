@@ -16,9 +16,9 @@ from alma_pipeline.store import Store
 
 def main(root: Path, command: Command) -> int:
     """Report what the overrides describe. Raises UserError where the store has no scores of it, and ConfigError."""
-    from alma_pipeline.invocation import searchpath
+    from alma_pipeline.compose import with_search_path
 
-    overrides = [*searchpath(command), *command.overrides]
+    overrides = with_search_path(command.overrides, command.flags.get("--config-dir", []))
     configuration.check_credentials(overrides)
     store = Store(root)
     jobs = gather(overrides, store)

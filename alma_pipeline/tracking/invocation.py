@@ -89,3 +89,11 @@ def packages() -> dict[str, str]:
     """Every installed package as an artifact like the others; reading them all takes a good part of a second."""
     found = {f"{item.metadata['Name']}=={item.version}" for item in importlib.metadata.distributions()}
     return {"env/pip-freeze.txt": "\n".join(sorted(found, key=str.lower)) + "\n"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Where a job stands in a sweep."""
+
+    id: str
+    job: int

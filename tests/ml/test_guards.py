@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from alma_pipeline.config import CONF
 from alma_pipeline.ml import guards, language_id
+from alma_pipeline.paths import CONF
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from search_bed import LIMITS, PROMPTS, SAMPLING, make
 from test_decoding_shared import in_processes
 from transformers import PreTrainedModel
 
-from alma_pipeline.job import Job, kind_config
+from alma_pipeline.job import Job
 from alma_pipeline.ml import decoding
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.kept_outputs import KeptOutputs
 from alma_pipeline.schema import Hardware
+from alma_pipeline.schema.kinds import kind_config
 
 FEW = {"max_new_tokens": LIMITS.max_new_tokens, "decode_tokens": 300, "eos": LIMITS.eos, "pad": LIMITS.pad}
 
