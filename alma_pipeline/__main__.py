@@ -2,7 +2,7 @@
 
 import sys
 
-from alma_pipeline.cli import main
+from alma_pipeline.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

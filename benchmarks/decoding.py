@@ -24,9 +24,9 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
-from alma_pipeline.ml import decoding
-from alma_pipeline.ml.plain_decoding import padded
-from alma_pipeline.ml.search import Limits, trim
+from alma_pipeline.ml.decoding import decode
+from alma_pipeline.ml.decoding.generate import padded
+from alma_pipeline.ml.decoding.search import Limits, trim
 
 BEAMS = 5  # evals/*.sh of fe1ixxu/ALMA: --num_beams 5
 SOURCE, BATCH = 256, 2  # the same: --max_source_length 256, padding="max_length"; --per_device_eval_batch_size 2
@@ -61,7 +61,7 @@ def single(model: PreTrainedModel, prompts: Outputs, limits: Limits) -> Outputs:
 
 
 def ours(model: PreTrainedModel, prompts: Outputs, limits: Limits) -> Outputs:
-    return decoding.beam_search(model, prompts, BEAMS, limits)
+    return decode.beam_search(model, prompts, BEAMS, limits)
 
 
 WAYS: dict[str, Way] = {"alma": alma, "single": single, "ours": ours}

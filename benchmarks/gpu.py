@@ -20,18 +20,19 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alma_pipeline.ml import decoding, varlen
+from alma_pipeline.ml.data.examples import Tokens
+from alma_pipeline.ml.data.preference_pairs import Pair
+from alma_pipeline.ml.decoding import decode
+from alma_pipeline.ml.decoding.search import Limits, Sampling
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.engine import Engine, adamw
-from alma_pipeline.ml.examples import Tokens
-from alma_pipeline.ml.feeding import on_device
-from alma_pipeline.ml.microbatches import stream
-from alma_pipeline.ml.objective import LanguageModel
-from alma_pipeline.ml.pairs import Pair
-from alma_pipeline.ml.preference import Terms
-from alma_pipeline.ml.preference_objective import PreferenceModel
-from alma_pipeline.ml.search import Limits, Sampling
-from alma_pipeline.ml.training import accumulate
+from alma_pipeline.ml.training import varlen
+from alma_pipeline.ml.training.engine import Engine, adamw
+from alma_pipeline.ml.training.loop import accumulate
+from alma_pipeline.ml.training.microbatches import stream
+from alma_pipeline.ml.training.objective import LanguageModel
+from alma_pipeline.ml.training.preference_losses import Terms
+from alma_pipeline.ml.training.preference_objective import PreferenceModel
+from alma_pipeline.ml.training.prefetch import on_device
 from alma_pipeline.schema import Hardware, Training
 
 SHAPES = {
@@ -195,8 +196,8 @@ def decoded_otherwise(device: torch.device) -> dict[str, float]:
     found = []
     for place in (torch.device("cpu"), device):
         model = model.to(place).eval()
-        ways = {str(beams): decoding.beam_search(model, prompts, beams, limits) for beams in (1, 5)}
-        found.append(ways | {"samples": decoding.sample(model, prompts, drawn, limits)})
+        ways = {str(beams): decode.beam_search(model, prompts, beams, limits) for beams in (1, 5)}
+        found.append(ways | {"samples": decode.sample(model, prompts, drawn, limits)})
     return {
         way: sum(one != other for one, other in zip(found[0][way], found[1][way], strict=True)) / len(prompts) for way in found[0]
     }

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Cleaning, Hardware, Language, Source
 from stages.corpus.config import Config
 from stages.corpus.run import run

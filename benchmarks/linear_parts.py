@@ -42,9 +42,9 @@ def prepare(job: Job, times: int) -> dict[str, float]:
 
 def epoch(job: Job, times: int) -> dict[str, float]:
     """Open the corpus, take the first batch, then lay out the rows of an epoch."""
-    from alma_pipeline.ml.batches import global_batch, packed_batches
-    from alma_pipeline.ml.examples import read_sequences
-    from alma_pipeline.ml.layouts import Item, packed
+    from alma_pipeline.ml.data.examples import read_sequences
+    from alma_pipeline.ml.training.batching import global_batch, packed_batches
+    from alma_pipeline.ml.training.layouts import Item, packed
 
     before, start = peak(), time.perf_counter()
     examples = read_sequences(Path(job.inputs["corpus"].path), "train").examples

@@ -10,9 +10,9 @@ from measures import Step
 def ours(settings: dict[str, Any], model: Any, objective_of: Callable[[Any, int], Any], example_of: Callable[[Any], Any]) -> Step:
     """The project's own loop body: `accumulate` and the engine, as `train` calls them."""
     from alma_pipeline.ml.distributed import join
-    from alma_pipeline.ml.engine import Engine, adamw
-    from alma_pipeline.ml.microbatches import stream
-    from alma_pipeline.ml.training import accumulate
+    from alma_pipeline.ml.training.engine import Engine, adamw
+    from alma_pipeline.ml.training.loop import accumulate
+    from alma_pipeline.ml.training.microbatches import stream
     from alma_pipeline.schema import Hardware, Training
 
     hardware = Hardware(name="benchmark", threads=settings["threads"], row_tokens=settings["row_tokens"])
@@ -31,7 +31,7 @@ def ours(settings: dict[str, Any], model: Any, objective_of: Callable[[Any, int]
 
 
 def ours_sft(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
-    from alma_pipeline.ml.objective import LanguageModel
+    from alma_pipeline.ml.training.objective import LanguageModel
 
     return ours(settings, model, LanguageModel, tokens)
 
@@ -39,7 +39,7 @@ def ours_sft(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
 def tokens(pair: Any) -> Any:
     import numpy as np
 
-    from alma_pipeline.ml.examples import Tokens
+    from alma_pipeline.ml.data.examples import Tokens
 
     return Tokens(np.array(pair[0].ids, np.int32), pair[0].prompt)
 
@@ -48,9 +48,9 @@ def ours_preference(tau: Any) -> Callable[..., Step]:
     def side(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
         import numpy as np
 
-        from alma_pipeline.ml.pairs import Pair
-        from alma_pipeline.ml.preference import Terms
-        from alma_pipeline.ml.preference_objective import PreferenceModel
+        from alma_pipeline.ml.data.preference_pairs import Pair
+        from alma_pipeline.ml.training.preference_losses import Terms
+        from alma_pipeline.ml.training.preference_objective import PreferenceModel
 
         def pair_of(pair: Any) -> Pair:
             chosen, rejected = pair
@@ -65,8 +65,8 @@ def ours_preference(tau: Any) -> Callable[..., Step]:
 
 def plain_packed(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
     """Plain torch on the very rows that ours packs: the model, its head at the labels, cross-entropy, AdamW."""
-    from alma_pipeline.ml.batches import packed_batches
-    from alma_pipeline.ml.objective import LanguageModel
+    from alma_pipeline.ml.training.batching import packed_batches
+    from alma_pipeline.ml.training.objective import LanguageModel
 
     objective = LanguageModel(model, settings["row_tokens"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
@@ -88,6 +88,6 @@ def plain_packed(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
 
 
 def released() -> Any:
-    from alma_pipeline.ml.preference import released_tau
+    from alma_pipeline.ml.training.preference_losses import released_tau
 
     return released_tau(gradient=True)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Cleaning, Hardware, Language, Source
 from stages.corpus.config import Config
 

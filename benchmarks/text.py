@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from alma_pipeline.ml.prompts import Example, Prompter
+from alma_pipeline.ml.data.prompts import Example, Prompter
 from alma_pipeline.schema import Language
 
 LANGUAGES = {"en": Language(name="English", locale="en"), "de": Language(name="German", locale="de")}

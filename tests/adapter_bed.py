@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models import BASE_FILE
+from alma_pipeline.ml.models.load import BASE_FILE
 
 
 def make_adapter(base: Input, folder: Path, seed: int, rank: int) -> Input:

@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.ml import comet_worker
-from alma_pipeline.ml.neural import OWN, Progress, Scored, Segment, interpreter, score
-from alma_pipeline.ml.segment_cache import SegmentCache
+from alma_pipeline.ml.scoring import comet_worker
+from alma_pipeline.ml.scoring.comet import OWN, Progress, Scored, Segment, interpreter, score
+from alma_pipeline.ml.scoring.segment_cache import SegmentCache
 from alma_pipeline.schema import Hardware, Neural
 
 WORDS = ["der", "Hund", "schläft", "am", "Morgen", "nicht", "明天", "早上", "去", "北京。", "12", "a", "b!"]

@@ -75,5 +75,5 @@ def kill_worker(store: Path) -> None:
         except OSError:
             continue
         command = (entry / "cmdline").read_bytes()
-        if (b"forkserver" in command or b"alma_pipeline.worker" in command) and any(name in locks for name in opened):
+        if (b"forkserver" in command or b"alma_pipeline.execution.worker" in command) and any(name in locks for name in opened):
             os.kill(int(entry.name), signal.SIGKILL)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline.launch import PLACE
-from alma_pipeline.store import Store
+from alma_pipeline.execution.launch import PLACE
+from alma_pipeline.store.store import Store
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

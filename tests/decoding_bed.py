@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Hardware, Language
 from alma_pipeline.schema.kinds import kind_config
 

@@ -18,17 +18,17 @@ from torch import Tensor
 from training_bed import make_job
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import logprobs
+from alma_pipeline.ml.data.examples import read_sequences
+from alma_pipeline.ml.data.preference_pairs import Pair
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.engine import Engine
-from alma_pipeline.ml.examples import read_sequences
-from alma_pipeline.ml.microbatches import stream
-from alma_pipeline.ml.models import open_for_training
-from alma_pipeline.ml.objective import LanguageModel
-from alma_pipeline.ml.pairs import Pair
-from alma_pipeline.ml.preference import Terms, paper_tau
-from alma_pipeline.ml.preference_objective import PreferenceModel
-from alma_pipeline.ml.training import accumulate
+from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.training import logprobs
+from alma_pipeline.ml.training.engine import Engine
+from alma_pipeline.ml.training.loop import accumulate
+from alma_pipeline.ml.training.microbatches import stream
+from alma_pipeline.ml.training.objective import LanguageModel
+from alma_pipeline.ml.training.preference_losses import Terms, paper_tau
+from alma_pipeline.ml.training.preference_objective import PreferenceModel
 
 BUDGETS = {"parallel": (24, 64, 4096), "cpo": (28, 64, 4096), "arpo": (28, 4096), "dpo": (28, 4096)}
 """Row budgets of each loss that cut 16 examples into many micro-batches, a few, and one."""

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alma_pipeline import config
-from alma_pipeline.estimate import PROCESS_BYTES, START_SECONDS, Counts, estimate
-from alma_pipeline.ml import training
+from alma_pipeline.config import load
+from alma_pipeline.ml.training import loop as training
+from alma_pipeline.plan.estimate import PROCESS_BYTES, START_SECONDS, Counts, estimate
 from alma_pipeline.schema import Architecture
 from stages.mono.run import run
 from tests import training_bed as bed
@@ -24,7 +24,7 @@ STEPS, BATCH, BLOCK = 6, 32, 128
 
 
 def main(stage: int, folder: Path) -> dict[str, float]:
-    model = config.load([]).model
+    model = load.load([]).model
     base, corpus = make_base(folder / "base", model.architecture), bed.make_documents(folder / "corpus", 200, 8, BLOCK)
     machine = {"zero_stage": stage, "row_tokens": BATCH * BLOCK, "flops": core_rate()}
     settings = {"steps": STEPS, "global_batch": BATCH, "learning_rate": 1e-4, "choose_by": "last", "evaluations": 1}

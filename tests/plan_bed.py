@@ -6,9 +6,9 @@ from typing import Any
 
 from fakes.bed import loaded
 
-from alma_pipeline.plan import Plan
+from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Config
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 CHECKPOINTS = ["base", "mono", "parallel", "cpo", "group_parallel", "arpo"]
 

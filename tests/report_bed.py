@@ -8,11 +8,11 @@ from typing import Any
 from fakes.bed import put
 from sacrebleu.metrics import BLEU, CHRF
 
-from alma_pipeline import config as configuration
-from alma_pipeline.node import is_training
-from alma_pipeline.plan import Plan, Step, make_plan
+from alma_pipeline.config import load as configuration
+from alma_pipeline.plan.node import is_training
+from alma_pipeline.plan.plan import Plan, Step, make_plan
 from alma_pipeline.schema import Config
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 LANGUAGES = {"de": ("der", "Hund", "sieht", "die", "Katze"), "zh": ("我", "们", "看", "见", "猫")}
 ENGLISH = ("the", "dog", "sees", "a", "cat")

@@ -14,14 +14,14 @@ from transformers import (
     Qwen3Config,
 )
 
-from alma_pipeline.ml import plain_decoding, tree_decoding
-from alma_pipeline.ml.search import Beams, Limits, Results, Sampling
+from alma_pipeline.ml.decoding import generate, tree
+from alma_pipeline.ml.decoding.search import Beams, Limits, Results, Sampling
 
 EOS, PAD, VOCABULARY = 1, 2, 40
 LIMITS = Limits(max_new_tokens=12, decode_tokens=600, eos=EOS, pad=PAD)
 SAMPLING = Sampling(width=3, temperature=0.8, top_p=0.9, seed=5)
 CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
-DECODERS = pytest.mark.parametrize("module", [plain_decoding, tree_decoding])
+DECODERS = pytest.mark.parametrize("module", [generate, tree])
 
 
 def make(kind: str = "llama", **settings: object) -> PreTrainedModel:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline import sizes
+from alma_pipeline.plan import model_size
 from alma_pipeline.schema import Architecture, Lora
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -26,7 +26,7 @@ def test_a_layer_keeps_what_autograd_keeps(adapter: str, precision: str, kv_head
     """To the byte: the difference that two more layers make to the tensors saved in a real forward pass."""
     shape, lora = dataclasses.replace(TINY, kv_heads=kv_heads, layers=1), ADAPTERS[adapter]
     two, four = (saved_bytes(dataclasses.replace(shape, layers=layers), precision, lora) for layers in (2, 4))
-    assert (four - two) / 2 == sizes.activation_bytes(shape, precision, lora)
+    assert (four - two) / 2 == model_size.activation_bytes(shape, precision, lora)
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -38,16 +38,16 @@ def test_zero_3_keeps_the_inputs_of_frozen_matrices_too(adapter: str, monkeypatc
     monkeypatch.setattr(torch.nn.functional, "linear", zero3_linear_wrap)
     lora, one = ADAPTERS[adapter], dataclasses.replace(TINY, layers=1)
     two, four = (saved_bytes(dataclasses.replace(TINY, layers=layers), "fp32", lora) for layers in (2, 4))
-    found = sizes.activation_bytes(one, "fp32", lora, zero_stage=3)
+    found = model_size.activation_bytes(one, "fp32", lora, zero_stage=3)
     assert (four - two) / 2 == found
-    assert (found > sizes.activation_bytes(one, "fp32", lora, zero_stage=2)) == (adapter not in ("full", "all matrices"))
+    assert (found > model_size.activation_bytes(one, "fp32", lora, zero_stage=2)) == (adapter not in ("full", "all matrices"))
 
 
 def test_recomputing_keeps_the_inputs_of_the_layers_and_one_layer_in_full() -> None:
     two, four = (saved_bytes(dataclasses.replace(TINY, layers=layers), "fp32", None, recompute=True) for layers in (2, 4))
     assert (four - two) / 2 == 4 * TINY.hidden_size
-    one = sizes.activation_bytes(dataclasses.replace(TINY, layers=1), "fp32")
-    assert sizes.activation_bytes(TINY, "fp32", recompute=True) == TINY.layers * 4 * TINY.hidden_size + one
+    one = model_size.activation_bytes(dataclasses.replace(TINY, layers=1), "fp32")
+    assert model_size.activation_bytes(TINY, "fp32", recompute=True) == TINY.layers * 4 * TINY.hidden_size + one
 
 
 def saved_bytes(shape: Architecture, precision: str, lora: Lora | None, recompute: bool = False) -> float:

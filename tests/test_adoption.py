@@ -11,17 +11,18 @@ import torch
 from mirror_bed import make_full, make_lora, make_stray, rename_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alma_pipeline import adopt, config
-from alma_pipeline.arguments import parse
+from alma_pipeline.cli import adopt
+from alma_pipeline.cli.arguments import parse
+from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
-from alma_pipeline.identity import key_of
+from alma_pipeline.execution.runner import Runner, as_input
 from alma_pipeline.job import read_job
-from alma_pipeline.ml.models import load_for_inference
-from alma_pipeline.plan import Plan, make_plan
-from alma_pipeline.runner import Runner, as_input
+from alma_pipeline.ml.models.load import load_for_inference
+from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Hardware
-from alma_pipeline.store import Record, Store, write_json
-from alma_pipeline.tracked import Tracked
+from alma_pipeline.store.identity import key_of
+from alma_pipeline.store.store import Record, Store, write_json
+from alma_pipeline.tracking.watcher import Tracked
 
 HARDWARE = Hardware(name="test", threads=1)
 ALONE = ["evaluation.checkpoints=[]", "evaluation.controls={}", "tracking=none"]
@@ -63,7 +64,7 @@ def run(store: Store, plan: Plan) -> dict[str, Record]:
 
 
 def planned(store: Store, *words: str) -> Plan:
-    return make_plan(config.load([*words, *ALONE]), Store(store.root))
+    return make_plan(load.load([*words, *ALONE]), Store(store.root))
 
 
 def logits(folder: Path | str, ids: torch.Tensor) -> torch.Tensor:

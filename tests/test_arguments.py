@@ -2,7 +2,7 @@
 
 import pytest
 
-from alma_pipeline.arguments import Command, parse
+from alma_pipeline.cli.arguments import Command, parse
 from alma_pipeline.errors import UserError
 
 

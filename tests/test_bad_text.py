@@ -14,10 +14,10 @@ import pyarrow.parquet
 import pytest
 from text_bed import english, german, json_lines, nested
 
-from alma_pipeline import cli
+from alma_pipeline.cli import main
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import read_job
-from alma_pipeline.store import write_json
+from alma_pipeline.store.store import write_json
 
 WORDS = [
     *("stage=parallel", "model=tiny", "data=alma", "hardware=cpu", "budget=demo", "tracking=none", "directions=de-en"),
@@ -57,11 +57,11 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     """`command(PATTERN, more words)` in a store of its own; the exit code."""
     before = signal.getsignal(signal.SIGTERM)  # the command takes it for an interruption
     monkeypatch.setenv("ALMA_PIPELINE_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr("alma_pipeline.launch.Launcher", Here)
+    monkeypatch.setattr("alma_pipeline.execution.launch.Launcher", Here)
 
     def run(pattern: str, *words: str) -> int:
         monkeypatch.setattr(sys, "argv", ["alma-pipeline", *WORDS, f"data.test.path={tmp_path}/{pattern}", *words])
-        return cli.main()
+        return main.main()
 
     yield run
     signal.signal(signal.SIGTERM, before)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from fakes.bed import put
 
-from alma_pipeline import doctor
-from alma_pipeline.store import Store
+from alma_pipeline.cli import doctor
+from alma_pipeline.store.store import Store
 
 KEY = "a" * 64
 

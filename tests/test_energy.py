@@ -9,14 +9,15 @@ from types import SimpleNamespace
 import pytest
 from report_bed import composed, finish
 
-from alma_pipeline import energy, units
-from alma_pipeline.energy import Meter, Package
+from alma_pipeline import units
+from alma_pipeline.execution import energy
+from alma_pipeline.execution.energy import Meter, Package
 from alma_pipeline.job import Job
 from alma_pipeline.report import page
 from alma_pipeline.report.content import content
-from alma_pipeline.report.request import planned
+from alma_pipeline.report.jobs import planned
 from alma_pipeline.schema import Hardware, NodeConfig
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 FULL = 262_143_328_850
 

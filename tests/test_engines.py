@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from alma_pipeline import config, engines
+from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
-from alma_pipeline.plan import Plan, make_plan
+from alma_pipeline.execution import engines
+from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 VLLM = "stages.translate.engine=vllm"
 
@@ -26,7 +27,7 @@ def with_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planned(folder: Path, *words: str) -> tuple[Plan, Hardware]:
-    settings = config.load(["stage=parallel", *words])
+    settings = load.load(["stage=parallel", *words])
     return make_plan(settings, Store(folder / "store")), settings.hardware
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline import estimate as estimating
-from alma_pipeline import sizes
-from alma_pipeline.estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, estimate, training_memory
+from alma_pipeline.plan import estimate as estimating
+from alma_pipeline.plan import model_size
+from alma_pipeline.plan.estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, estimate, training_memory
 from alma_pipeline.schema import Architecture, Hardware, Language, Lora, Model, Source
 from alma_pipeline.schema.kinds import kind_config
 
@@ -49,7 +49,7 @@ def of(config: Any, shape: Architecture, hardware: Hardware, counts: Counts) -> 
     ],
 )
 def test_parameters_of_published_models(shape: Architecture, published: int) -> None:
-    assert sizes.parameters(shape) == published
+    assert model_size.parameters(shape) == published
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -71,26 +71,28 @@ def test_parameters_are_those_of_transformers(tied: bool, kv_heads: int) -> None
                 tie_word_embeddings=tied,
             )
         )
-    assert sizes.parameters(shape) == sum(parameter.numel() for parameter in real.parameters())
+    assert model_size.parameters(shape) == sum(parameter.numel() for parameter in real.parameters())
 
 
 def test_lora_sizes_of_the_papers() -> None:
     """X-ALMA's module: 2.003B (4.01 GB in 16 bit); ALMA-13B's adapter: '12M' in the CPO paper; ALMA-7B's: 15.5 MB."""
-    assert sizes.lora_parameters(LLAMA_13B, Lora(rank=512, alpha=1024, targets=ALL)) == 2_002_780_160
-    assert sizes.lora_parameters(LLAMA_13B, Lora(rank=16, targets=["down_proj"])) == 12_124_160
-    assert 2 * sizes.lora_parameters(LLAMA_7B, Lora(rank=16, targets=["down_proj"])) == pytest.approx(15.5e6, rel=0.01)
+    assert model_size.lora_parameters(LLAMA_13B, Lora(rank=512, alpha=1024, targets=ALL)) == 2_002_780_160
+    assert model_size.lora_parameters(LLAMA_13B, Lora(rank=16, targets=["down_proj"])) == 12_124_160
+    assert 2 * model_size.lora_parameters(LLAMA_7B, Lora(rank=16, targets=["down_proj"])) == pytest.approx(15.5e6, rel=0.01)
 
 
 def test_model_states_of_the_zero_paper() -> None:
     """Fig. 1 of arXiv 1910.02054: 7.5B parameters on 64 devices take 120, 31.4, 16.6 and 1.9 GB by stage."""
-    found = [sum(sizes.state_bytes(7_500_000_000, "bf16", stage, 64).values()) / 1e9 for stage in range(4)]
+    found = [sum(model_size.state_bytes(7_500_000_000, "bf16", stage, 64).values()) / 1e9 for stage in range(4)]
     assert found == pytest.approx([120, 31.4, 16.6, 1.9], abs=0.05)
 
 
 def test_model_states_of_the_zero_papers_table() -> None:
     """Table 1 of arXiv 1910.02054: the same model on 4 and on 16 devices."""
     found = [
-        sum(sizes.state_bytes(7_500_000_000, "fp16", stage, world).values()) / 1e9 for world in (4, 16) for stage in (1, 2, 3)
+        sum(model_size.state_bytes(7_500_000_000, "fp16", stage, world).values()) / 1e9
+        for world in (4, 16)
+        for stage in (1, 2, 3)
     ]
     assert found == pytest.approx([52.5, 41.3, 30, 35.6, 21.6, 7.5], abs=0.06)
 
@@ -98,7 +100,7 @@ def test_model_states_of_the_zero_papers_table() -> None:
 def test_flops_of_palm() -> None:
     """App. B of arXiv 2204.02311: 238.3k tokens/s on 6,144 chips of 275 TFLOP/s are 46.2 % with attention."""
     palm = Architecture(hidden_size=48 * 256, intermediate_size=73728, layers=118, heads=48, kv_heads=1, vocab_size=256000)
-    weights, attention = 6 * 540.35e9, sizes.training_flops(palm, 2048) - 6 * sizes.multiplied(palm)
+    weights, attention = 6 * 540.35e9, model_size.training_flops(palm, 2048) - 6 * model_size.multiplied(palm)
     assert (weights + attention) * 238_300 / (6144 * 275e12) == pytest.approx(0.462, abs=0.001)
 
 
@@ -111,7 +113,7 @@ def test_time_of_llama_2() -> None:
 
 
 def test_logits_come_in_as_many_pieces_as_the_loss_makes() -> None:
-    from alma_pipeline.ml.logprobs import WHOLE_LOGITS, chunks_for
+    from alma_pipeline.ml.training.logprobs import WHOLE_LOGITS, chunks_for
 
     cases = [(tokens, words) for tokens in (16, 1024, 4096, 8192, 16777, 16778) for words in (1000, 2000, 32000, 49152)]
     assert [estimating._pieces(*case, zero_stage=3) for case in cases] == [chunks_for(*case) for case in cases]
@@ -158,12 +160,12 @@ def test_memory_of_7b_by_hand() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_states_shrink_with_the_stage_and_with_devices(precision: str) -> None:
     for world in (2, 8, 64):
-        totals = [sum(sizes.state_bytes(10**9, precision, stage, world).values()) for stage in (1, 2, 3)]
+        totals = [sum(model_size.state_bytes(10**9, precision, stage, world).values()) for stage in (1, 2, 3)]
         assert totals == sorted(totals, reverse=True) and len(set(totals)) == 3
     for stage in (1, 2, 3):
-        totals = [sum(sizes.state_bytes(10**9, precision, stage, world).values()) for world in (1, 2, 8, 64)]
+        totals = [sum(model_size.state_bytes(10**9, precision, stage, world).values()) for world in (1, 2, 8, 64)]
         assert totals == sorted(totals, reverse=True) and len(set(totals)) == 4
-    assert len({sum(sizes.state_bytes(10**9, precision, 0, world).values()) for world in (1, 8)}) == 1
+    assert len({sum(model_size.state_bytes(10**9, precision, 0, world).values()) for world in (1, 8)}) == 1
 
 
 def test_a_lora_needs_less_memory_time_and_disk_than_full_weights() -> None:
@@ -208,7 +210,7 @@ def test_offload_takes_the_optimiser_off_the_device() -> None:
 
 
 def test_resume_points_are_counted_only_in_runs_long_enough_to_make_them() -> None:
-    weights = 4 * sizes.parameters(TINY)
+    weights = 4 * model_size.parameters(TINY)
     short, long = (of(training(steps=steps), TINY, LAPTOP, counted(1000, 100_000)) for steps in (5, 10**6))
     assert short.seconds < LAPTOP.checkpoint_seconds < long.seconds
     assert short.work_bytes == weights

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline import config, paths
-from alma_pipeline.plan import make_plan
-from alma_pipeline.store import Store
+from alma_pipeline import paths
+from alma_pipeline.config import load
+from alma_pipeline.plan.plan import make_plan
+from alma_pipeline.store.store import Store
 
 GOLDEN = Path(__file__).parent / "golden" / "plans"
 OPTIONS = sorted(
@@ -23,7 +24,7 @@ EXPERIMENTS = sorted(path.stem for path in (paths.CONF / "experiment").glob("*.y
 
 def rows(experiment: str, store: Path) -> list[list[object]]:
     """[node, verdict, steps] of an experiment's plan in an empty store."""
-    plan = make_plan(config.load([f"experiment={experiment}"]), Store(store))
+    plan = make_plan(load.load([f"experiment={experiment}"]), Store(store))
     return [[step.node.name, step.verdict, step.estimate.steps if step.estimate else 0] for step in plan.steps]
 
 
@@ -42,7 +43,7 @@ def test_every_option_is_found() -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_plans(group: str, option: str, tmp_path: Path) -> None:
-    plan = make_plan(config.load([f"{group}={option}"]), Store(tmp_path))
+    plan = make_plan(load.load([f"{group}={option}"]), Store(tmp_path))
     assert any(step.node.target for step in plan.steps)
     assert not list(tmp_path.iterdir()), "planning writes nothing"
 
@@ -67,7 +68,7 @@ def test_every_stage_of_every_published_model_plans_without_a_network(
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)
-    plan = make_plan(config.load([f"model={model}", f"stage={stage}"]), Store(tmp_path))
+    plan = make_plan(load.load([f"model={model}", f"stage={stage}"]), Store(tmp_path))
     targets = [step for step in plan.steps if step.node.target]
     assert targets and all(step.estimate is not None and step.estimate.steps > 0 for step in targets)
     assert {step.verdict for step in targets} == {"run"} and plan.work
@@ -75,7 +76,7 @@ def test_every_stage_of_every_published_model_plans_without_a_network(
 
 @pytest.mark.parametrize("model", ["7b", "13b"])
 def test_published_checkpoints_are_adopted_on_the_way_and_the_target_is_trained(model: str, tmp_path: Path) -> None:
-    plan = make_plan(config.load([f"model={model}", "stage=cpo"]), Store(tmp_path))
+    plan = make_plan(load.load([f"model={model}", "stage=cpo"]), Store(tmp_path))
     assert [plan[name].verdict for name in ("mono", "parallel", "cpo")] == ["adopt", "adopt", "run"]
     estimate = plan["cpo"].estimate
     assert estimate is not None and estimate.steps > 0 and estimate.memory_bytes > 1e9 and estimate.fits
@@ -83,28 +84,28 @@ def test_published_checkpoints_are_adopted_on_the_way_and_the_target_is_trained(
 
 @pytest.mark.parametrize("model", ["7b", "13b"])
 def test_the_target_is_adopted_when_told_so(model: str, tmp_path: Path) -> None:
-    plan = make_plan(config.load([f"model={model}", "stage=cpo", "target=adopt"]), Store(tmp_path))
+    plan = make_plan(load.load([f"model={model}", "stage=cpo", "target=adopt"]), Store(tmp_path))
     assert plan["cpo"].verdict == "adopt"
 
 
 def test_all_eight_modules_of_x_alma_are_adopted(tmp_path: Path) -> None:
-    plan = make_plan(config.load(["model=x_alma", "stage=arpo", "target=adopt"]), Store(tmp_path))
+    plan = make_plan(load.load(["model=x_alma", "stage=arpo", "target=adopt"]), Store(tmp_path))
     assert [plan[f"g{group}.arpo"].verdict for group in range(1, 9)] == ["adopt"] * 8
     assert plan["mono"].verdict == "adopt", "the modules stand on the published base"
 
 
 def test_a_changed_setting_trains_its_node_and_says_why(tmp_path: Path) -> None:
-    plan = make_plan(config.load(["model=13b", "stage=cpo", "stages.parallel.lora.rank=32"]), Store(tmp_path))
+    plan = make_plan(load.load(["model=13b", "stage=cpo", "stages.parallel.lora.rank=32"]), Store(tmp_path))
     assert (plan["mono"].verdict, plan["parallel"].verdict) == ("adopt", "run")
     assert "stages.parallel.lora.rank 16 → 32" in plan["parallel"].reason
     assert "haoranxu/ALMA-13B-Pretrain-LoRA" in plan["parallel"].reason
 
 
 def test_another_language_is_not_in_the_published_checkpoint(tmp_path: Path) -> None:
-    plan = make_plan(config.load(["model=13b", "stage=parallel", "data.languages=[cs,de,is,ru,zh,fr]"]), Store(tmp_path))
+    plan = make_plan(load.load(["model=13b", "stage=parallel", "data.languages=[cs,de,is,ru,zh,fr]"]), Store(tmp_path))
     assert plan["mono"].verdict == "run" and "fr" in plan["mono"].reason
 
 
 def test_upstream_train_adopts_nothing(tmp_path: Path) -> None:
-    plan = make_plan(config.load(["model=13b", "stage=cpo", "upstream=train"]), Store(tmp_path))
+    plan = make_plan(load.load(["model=13b", "stage=cpo", "upstream=train"]), Store(tmp_path))
     assert not [step.node.name for step in plan.steps if step.verdict == "adopt"]

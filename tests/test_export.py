@@ -18,8 +18,8 @@ from fake_hub import FakeHub
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alma_pipeline import cli
-from alma_pipeline.store import Record, Store
+from alma_pipeline.cli import main
+from alma_pipeline.store.store import Record, Store
 
 BASE, TEXT, SFT, HYPOTHESES, SCORE = (f"{number:02d}" * 32 for number in range(20, 25))
 SIGNATURES = {"chrf++": "nrefs:1|case:mixed", "bleu": {"de-en": "nrefs:1|tok:13a"}}
@@ -62,7 +62,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def command(store: Store, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setenv("ALMA_PIPELINE_STORE", str(store.root))
     monkeypatch.setattr("sys.argv", ["alma-pipeline", "export", *words])
-    return cli.main()
+    return main.main()
 
 
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from alma_pipeline.fields import choice, nearest, number, problems
+from alma_pipeline.schema.fields import choice, nearest, number, problems
 
 
 @dataclass(frozen=True, kw_only=True)

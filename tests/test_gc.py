@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from fakes.bed import put
 
-from alma_pipeline import cli
+from alma_pipeline.cli import main
+from alma_pipeline.cli.gc import candidates, delete, wanted
 from alma_pipeline.errors import UserError
-from alma_pipeline.gc import candidates, delete, wanted
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 KEYS = {name: f"{number:02d}" * 32 for number, name in enumerate(["base", "old", "new", "text", "sft", "cpo", "alias"], start=10)}
 
@@ -103,7 +103,7 @@ def test_the_command_lists_and_deletes_only_when_told(
     def command(*words: str) -> tuple[int, str]:
         monkeypatch.setenv("ALMA_PIPELINE_STORE", str(filled.root))
         monkeypatch.setattr("sys.argv", ["alma-pipeline", "gc", *words])
-        return cli.main(), capsys.readouterr().out
+        return main.main(), capsys.readouterr().out
 
     def there() -> set[Path]:
         return set((filled.root / "artifacts").iterdir())

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline import config
-from alma_pipeline.arguments import parse
+from alma_pipeline.cli.arguments import parse
+from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.plan import Plan, make_plan
-from alma_pipeline.store import Store
+from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.store.store import Store
 
 TWO = ["data.languages=[de,nl]"]
 
 
 def planned(tmp_path: Path, *overrides: str) -> Plan:
-    return make_plan(config.load(parse([*TWO, *overrides]).overrides), Store(tmp_path / "store"))
+    return make_plan(load.load(parse([*TWO, *overrides]).overrides), Store(tmp_path / "store"))
 
 
 def given(folder: Path, *directions: str, text: str = "x\n") -> str:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from fakes.bed import loaded
 
-from alma_pipeline import config
+from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.ml.schedule import total_steps
-from alma_pipeline.plan import Plan, make_plan
-from alma_pipeline.store import Store
+from alma_pipeline.ml.training.schedule import total_steps
+from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.store.store import Store
 
 
 def plan(tmp_path: Path, *overrides: str) -> Plan:
@@ -51,4 +51,4 @@ def test_later_rounds_train_alike(tmp_path: Path) -> None:
 )
 def test_two_horizons_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_plan(config.load([*overrides, "tokens=20e9"]), Store(Path("nowhere")))
+        make_plan(load.load([*overrides, "tokens=20e9"]), Store(Path("nowhere")))

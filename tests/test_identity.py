@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from fakes.bed import loaded
 
-from alma_pipeline.identity import ABSENT, canonical_json, differences, flatten, key_of, payload, settings
-from alma_pipeline.recipe import build
+from alma_pipeline.plan.graph import build
 from alma_pipeline.schema import Architecture, Hardware, Language, Lora, NodeConfig, Source, Tracking, kinds
 from alma_pipeline.schema.kinds import kind_config
+from alma_pipeline.store.identity import ABSENT, canonical_json, differences, flatten, key_of, payload, settings
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
 LANGUAGES = {

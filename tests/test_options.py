@@ -9,12 +9,13 @@ import pytest
 from babel import Locale
 from sacrebleu.metrics.bleu import BLEU
 
-from alma_pipeline import config, recipe
+from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.identity import settings
-from alma_pipeline.plan import make_plan
+from alma_pipeline.plan import graph
+from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.schema import Config
-from alma_pipeline.store import Store
+from alma_pipeline.store.identity import settings
+from alma_pipeline.store.store import Store
 
 GROUPS = "da nl de is no sv af | ca ro gl it pt es | bg mk sr uk ru | id ms th vi mg fr | hu el cs pl lt lv | ka zh ja ko fi et"
 GROUPS += " | gu hi mr ne ur | az kk ky tr uz ar he fa"
@@ -22,7 +23,7 @@ GROUPS += " | gu hi mr ne ur | az kk ky tr uz ar he fa"
 
 @pytest.fixture(scope="module")
 def default() -> Config:
-    return config.load([])
+    return load.load([])
 
 
 def test_the_groups_are_those_of_x_alma(default: Config) -> None:
@@ -48,7 +49,7 @@ def test_every_bleu_tokenizer_is_one_of_sacrebleu_and_suits_its_language(default
 
 
 def test_shares_of_almas_documents_are_the_scripts() -> None:
-    shares = config.load(["data=alma"]).data.probabilities
+    shares = load.load(["data=alma"]).data.probabilities
     assert shares == {"en": 0.17, "ru": 0.22, "cs": 0.14, "zh": 0.19, "is": 0.08, "de": 0.2}
     assert sum(shares.values()) == pytest.approx(1)
 
@@ -65,7 +66,7 @@ def test_shares_of_almas_documents_are_the_scripts() -> None:
     ],
 )
 def test_steps_of_the_published_recipes(overrides: list[str], node: str, steps: int, tmp_path: Path) -> None:
-    estimate = make_plan(config.load(overrides), Store(tmp_path))[node].estimate
+    estimate = make_plan(load.load(overrides), Store(tmp_path))[node].estimate
     assert estimate is not None and estimate.steps == steps
 
 
@@ -83,14 +84,14 @@ def test_steps_of_the_published_recipes(overrides: list[str], node: str, steps: 
     ],
 )
 def test_what_fits_where(overrides: list[str], node: str, fits: bool, tmp_path: Path) -> None:
-    estimate = make_plan(config.load([*overrides, "target=train"]), Store(tmp_path))[node].estimate
+    estimate = make_plan(load.load([*overrides, "target=train"]), Store(tmp_path))[node].estimate
     assert estimate is not None and estimate.fits == fits, estimate.memory_parts
 
 
 def test_the_command_line_wins_over_what_a_model_picks() -> None:
-    picked = config.load(["model=13b"])
+    picked = load.load(["model=13b"])
     assert (picked.data.name, picked.hardware.name, picked.budget.name) == ("alma", "gpu8", "paper_13b")
-    told = config.load(["experiment=alma_13b", "model=7b", "hardware=cpu2", "budget=demo", "budget.mono.steps=3"])
+    told = load.load(["experiment=alma_13b", "model=7b", "hardware=cpu2", "budget=demo", "budget.mono.steps=3"])
     assert (told.model.name, told.data.name, told.hardware.name, told.budget.name) == ("7b", "alma", "cpu2", "demo")
     assert told.budget.mono.steps == 3 and told.target == "adopt"
 
@@ -99,19 +100,19 @@ def test_the_command_line_wins_over_what_a_model_picks() -> None:
 def test_a_mistyped_line_of_a_table_is_told_with_what_it_lacks(line: str) -> None:
     key = line[1:].partition("=")[0]
     with pytest.raises(ConfigError, match=rf"(?s){key}\.(nam|modl): no such key.*{key}\.(name|model): missing"):
-        config.load([line])
+        load.load([line])
 
 
 def test_scorers_are_named_by_nodes_and_enter_their_keys() -> None:
-    picked = config.load(["stage=cpo", "model=13b", "evaluation=paper_comet"])
-    nodes = {node.name: node.config for node in recipe.build(picked)}
+    picked = load.load(["stage=cpo", "model=13b", "evaluation=paper_comet"])
+    nodes = {node.name: node.config for node in graph.build(picked)}
     assert list(nodes["cpo.score"].scorers) == ["comet-22", "kiwi-22"]  # type: ignore[attr-defined]
     assert nodes["cpo.score"].scorers["comet-22"].model == "Unbabel/wmt22-comet-da"  # type: ignore[attr-defined]
-    unchanged = config.load(["stage=cpo", "model=13b", "evaluation.comet.batch=64", "evaluation.comet.python=/x"])
-    plain = config.load(["stage=cpo", "model=13b"])
-    assert [settings(node.config) for node in recipe.build(unchanged)] == [settings(node.config) for node in recipe.build(plain)]
+    unchanged = load.load(["stage=cpo", "model=13b", "evaluation.comet.batch=64", "evaluation.comet.python=/x"])
+    plain = load.load(["stage=cpo", "model=13b"])
+    assert [settings(node.config) for node in graph.build(unchanged)] == [settings(node.config) for node in graph.build(plain)]
     assert unchanged.hardware.comet_batch == 64 and unchanged.hardware.comet_python == "/x"
-    near = config.load(["stage=cpo", "evaluation.comet.python=venv/bin/python"]).hardware
+    near = load.load(["stage=cpo", "evaluation.comet.python=venv/bin/python"]).hardware
     assert near.comet_python == str(Path.cwd() / "venv/bin/python"), "a worker stands elsewhere"
 
 
@@ -121,7 +122,7 @@ def test_a_scorer_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
         (["evaluation.comet.models=[mine]", f"+scorers.mine={{model: {tmp_path}/no.ckpt}}"], "no.ckpt: no such file"),
     ):
         with pytest.raises(ConfigError, match=told):
-            recipe.build(config.load(words))
+            graph.build(load.load(words))
 
 
 def test_a_checkpoint_of_one_s_own_is_known_by_its_content(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_checkpoint_of_one_s_own_is_known_by_its_content(tmp_path: Path) -> No
     for text in ("one", "two"):
         (tmp_path / "model.ckpt").write_text(text)
         words = ["evaluation.comet.models=[mine]", f"+scorers.mine={{model: {tmp_path}/model.ckpt}}"]
-        node = next(node for node in recipe.build(config.load(words)) if node.kind == "score")
+        node = next(node for node in graph.build(load.load(words)) if node.kind == "score")
         found.append(node.config.scorers["mine"].revision)  # type: ignore[attr-defined]
     assert found[0] == f"sha256:{hashlib.sha256(b'one').hexdigest()}" and found[0] != found[1]
 
@@ -142,24 +143,24 @@ def test_a_checkpoint_that_was_moved_is_the_same_scorer(tmp_path: Path) -> None:
         path.parent.mkdir()
         path.write_text("one")
         words = ["stage=base", "evaluation.comet.models=[mine]", f"+scorers.mine={{model: {path}}}"]
-        step = make_plan(config.load(words), Store(tmp_path / "store"))["base.score"]
+        step = make_plan(load.load(words), Store(tmp_path / "store"))["base.score"]
         assert step.node.files == {step.node.config.scorers["mine"].revision: str(path)}  # type: ignore[attr-defined]
         keys.append(step.key)
     assert keys[0] == keys[1]
 
 
 def test_a_test_option_takes_the_place_of_the_data_option_s() -> None:
-    picked = config.load(["model=13b", "test=wmt23"])
+    picked = load.load(["model=13b", "test=wmt23"])
     assert (picked.data.name, picked.data.test.repo) == ("alma", "haoranxu/WMT23-Test")
-    assert config.load(["model=13b"]).data.test.repo == "haoranxu/WMT22-Test"
+    assert load.load(["model=13b"]).data.test.repo == "haoranxu/WMT22-Test"
 
 
 def test_the_plan_says_that_4_bits_fit_where_16_do_not(tmp_path: Path) -> None:
     """One 24 GB card and 13B: QLoRA, arXiv 2305.14314."""
     asked = ["model=13b", "stage=parallel", "hardware=gpu1"]
-    estimate = make_plan(config.load(asked), Store(tmp_path))["parallel"].estimate
+    estimate = make_plan(load.load(asked), Store(tmp_path))["parallel"].estimate
     assert estimate is not None and not estimate.fits and 7e9 < estimate.nf4_bytes < 24e9
-    small = make_plan(config.load([*asked, "model.base_weights=nf4"]), Store(tmp_path))["parallel"].estimate
+    small = make_plan(load.load([*asked, "model.base_weights=nf4"]), Store(tmp_path))["parallel"].estimate
     assert small is not None and small.fits and small.memory_bytes == estimate.nf4_bytes
-    unchanged = make_plan(config.load([*asked, "model.base_weights=as_is"]), Store(tmp_path))["parallel"].key
-    assert make_plan(config.load(asked), Store(tmp_path))["parallel"].key == unchanged
+    unchanged = make_plan(load.load([*asked, "model.base_weights=as_is"]), Store(tmp_path))["parallel"].key
+    assert make_plan(load.load(asked), Store(tmp_path))["parallel"].key == unchanged

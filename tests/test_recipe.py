@@ -8,8 +8,8 @@ import pytest
 from fakes.bed import Fake, changed, loaded, recipe
 
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.node import Node, is_training
-from alma_pipeline.recipe import build, chosen_groups
+from alma_pipeline.plan.graph import build, chosen_groups
+from alma_pipeline.plan.node import Node, is_training
 from alma_pipeline.schema import Config, Evaluation
 from stages.score.config import Config as Score
 from stages.translate.config import Config as Translate

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline import config, scorers
+from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
-from alma_pipeline.plan import Plan, make_plan
+from alma_pipeline.execution import scorers
+from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Hardware
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def planned(tmp_path: Path, *words: str) -> tuple[Plan, Hardware]:
     (tmp_path / "python").write_text("")
-    settings = config.load(["stage=parallel", f"evaluation.comet.python={tmp_path}/python", *words])
+    settings = load.load(["stage=parallel", f"evaluation.comet.python={tmp_path}/python", *words])
     return make_plan(settings, Store(tmp_path / "store")), settings.hardware
 
 

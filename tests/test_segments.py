@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline import segments
+from alma_pipeline.cli import segments
+from alma_pipeline.cli.segments import Segment
 from alma_pipeline.errors import UserError
-from alma_pipeline.segments import Segment
 
 
 def test_plain_lines_are_segments(tmp_path: Path) -> None:

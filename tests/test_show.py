@@ -3,9 +3,9 @@
 import pytest
 from fakes.bed import put
 
-from alma_pipeline import show
+from alma_pipeline.cli import show
 from alma_pipeline.errors import UserError
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 BASE, OLD, NEW, LONE = "aaaa11" + "0" * 58, "aaaa22" + "0" * 58, "bbbb33" + "0" * 58, "cccc44" + "0" * 58
 

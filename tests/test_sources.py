@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from text_bed import json_lines, nested
 
-from alma_pipeline import config
-from alma_pipeline.arguments import parse
+from alma_pipeline.cli.arguments import parse
+from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.plan import Step, make_plan
-from alma_pipeline.store import Store
+from alma_pipeline.plan.plan import Step, make_plan
+from alma_pipeline.store.store import Store
 
 PARALLEL = ["stage=parallel", "data=alma", "stages.parallel.inputs.init=base", "evaluation.checkpoints=[parallel]"]
 
 
 def steps(tmp_path: Path, *overrides: str) -> dict[str, Step]:
-    plan = make_plan(config.load([*PARALLEL, *overrides]), Store(tmp_path / "store"))
+    plan = make_plan(load.load([*PARALLEL, *overrides]), Store(tmp_path / "store"))
     return {step.node.name: step for step in plan.steps}
 
 
@@ -87,7 +87,7 @@ def test_a_copy_of_every_set_in_its_layout(tmp_path: Path, source: str, repo: st
     for code in ("de", "en"):
         json_lines(tmp_path / repo / file.replace("{lang}", code), [code])
     words = ["stage=all", "data=alma", "directions=[de-en]", f"data.root={tmp_path}", f"data.{source}.repo={repo}"]
-    step = make_plan(config.load(words), Store(tmp_path / "store"))[node]
+    step = make_plan(load.load(words), Store(tmp_path / "store"))[node]
     found = step.node.config.text if source == "mono" else pairs(step)  # type: ignore[attr-defined]
     assert found.reader == "files" and holds in found.files
     if "{" in file:
@@ -150,10 +150,10 @@ def test_commas_in_directions_are_a_list_unless_it_is_a_sweep() -> None:
 def test_patterns_need_no_quotes_of_hydras() -> None:
     assert parse(["data.parallel.path=my/{lang}-en.tsv"]).overrides == ["data.parallel.path='my/{lang}-en.tsv'"]
     assert parse(["data.parallel.path='my/{lang}.tsv'"]).overrides == ["data.parallel.path='my/{lang}.tsv'"]
-    loaded = config.load(parse(["data.mono.config={lang}_meta"]).overrides)
+    loaded = load.load(parse(["data.mono.config={lang}_meta"]).overrides)
     assert loaded.data.mono.config == "{lang}_meta"
 
 
 def test_columns_are_named_on_the_command_line() -> None:
-    data = config.load(["data.parallel.columns={source: src, target: tgt}", "data.test.columns.source=1"]).data
+    data = load.load(["data.parallel.columns={source: src, target: tgt}", "data.test.columns.source=1"]).data
     assert data.parallel.columns == {"source": "src", "target": "tgt"} and data.test.columns == {"source": "1"}

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from fakes.bed import put
 
-from alma_pipeline import store as module
 from alma_pipeline.errors import UserError
-from alma_pipeline.store import Store, digest, is_whole, read_record, sync, write_json
+from alma_pipeline.store import store as module
+from alma_pipeline.store.store import Store, digest, is_whole, read_record, sync, write_json
 
 KEY, OTHER = "a" * 64, "b" * 64
 RECORD = {"name": "mono", "key": KEY, "kind": "fake", "payload": {}, "result": {}, "created": "", "seconds": 0}

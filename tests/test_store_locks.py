@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.store import Store, lock_file
+from alma_pipeline.store.store import Store, lock_file
 
 KEY, OTHER = "a" * 64, "b" * 64
 

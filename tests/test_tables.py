@@ -9,10 +9,10 @@ from fakes.bed import Fake, planned, recipe
 from rich.console import Console
 from rich.table import Table
 
-from alma_pipeline import tables
-from alma_pipeline.estimate import Estimate
-from alma_pipeline.plan import Plan
-from alma_pipeline.store import Record, Store
+from alma_pipeline.cli import tables
+from alma_pipeline.plan.estimate import Estimate
+from alma_pipeline.plan.plan import Plan
+from alma_pipeline.store.store import Record, Store
 
 AVERAGE = {"chrf++": 61.25, "bleu": 40.04, "exact": 33.3}
 RESULT: dict[str, Any] = {

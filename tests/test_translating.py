@@ -11,11 +11,12 @@ import pytest
 from decoding_bed import kept_outputs, make_checkpoint, make_corpus, pairs, read, write
 from fakes.bed import loaded
 
-from alma_pipeline import cli, config
+from alma_pipeline.cli import main
+from alma_pipeline.config import load
+from alma_pipeline.execution.runner import as_input
 from alma_pipeline.job import Job
-from alma_pipeline.plan import Step, make_plan
-from alma_pipeline.runner import as_input
-from alma_pipeline.store import Store
+from alma_pipeline.plan.plan import Step, make_plan
+from alma_pipeline.store.store import Store
 from stages.translate.run import run
 
 SETTINGS = ["stage=mono", "data.languages=[de,ru,sv,uk]", "evaluation.max_new_tokens=4", "evaluation.beams=2", "tracking=none"]
@@ -39,7 +40,7 @@ def command(root: Path, monkeypatch: pytest.MonkeyPatch, *words: str, given: str
     monkeypatch.setenv("ALMA_PIPELINE_STORE", str(root))
     monkeypatch.setattr("sys.argv", ["alma-pipeline", "translate", *words])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
-    return cli.main()
+    return main.main()
 
 
 def put(store: Store, step: Step, folder: Path, form: str = "") -> None:
@@ -70,7 +71,7 @@ def files(store: Store) -> set[Path]:
 
 def by_the_stage(store: Store, work: Path, words: list[str], rows: list[dict[str, str]]) -> Job:
     """The same request's own node on a test corpus of these rows, which it has translated."""
-    settings = config.load([*SETTINGS, *words])
+    settings = load.load([*SETTINGS, *words])
     plan = make_plan(settings, store)
     step = plan[f"{settings.targets[0]}.translate"]
     inputs = {role: as_input(store, record) for role, name in step.inputs.items() if (record := plan[name].record)}
@@ -194,6 +195,6 @@ def test_mistakes_are_told_before_anything_starts(
 def test_nothing_to_translate_starts_nothing(
     filled: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("alma_pipeline.launch.sys.executable", "/nowhere")
+    monkeypatch.setattr("alma_pipeline.execution.launch.sys.executable", "/nowhere")
     assert command(filled.root, monkeypatch, *SETTINGS, "direction=de-en", given="\n \n") == 0
     assert capsys.readouterr().out == "\n \n"

@@ -13,10 +13,10 @@ import pytest
 from fakes.bed import Fake, fake_world, journal, planned, recipe, wait_for
 from stages.fake_many.config import Config as FakeMany
 
+from alma_pipeline.execution.worker import ABANDONED, FAILURE, USER_MISTAKE
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.schema import Hardware, Language
-from alma_pipeline.store import Store, Work, lock_file
-from alma_pipeline.worker import ABANDONED, FAILURE, USER_MISTAKE
+from alma_pipeline.store.store import Store, Work, lock_file
 
 
 class Bench:
@@ -38,7 +38,7 @@ class Bench:
         (self.orders / "a.json").write_text(json.dumps(what))
 
     def start(self, work: Path, token: str, rank: int = 0) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "alma_pipeline.worker", str(work), token]
+        command = [sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token]
         process = subprocess.Popen(command, env={**os.environ, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
         self.processes.append(process)
         return process

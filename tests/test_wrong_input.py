@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline import cli
+from alma_pipeline.cli import main
 
 CASES: list[tuple[list[str], list[str]]] = [
     (["stage=cpoo"], ["stage=cpoo", "did you mean 'cpo'?"]),
@@ -61,7 +61,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     def run_here(*words: str) -> int:
         monkeypatch.setattr(sys, "argv", ["alma-pipeline", *words])
-        return cli.main()
+        return main.main()
 
     yield run_here
     signal.signal(signal.SIGTERM, before)

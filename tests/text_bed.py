@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.reading import Text
-from alma_pipeline.ml.textfiles import Rejects
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Hardware, Language, Source
 
 LANGUAGES = {

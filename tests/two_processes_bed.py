@@ -13,7 +13,7 @@ from typing import Any
 from training_bed import LORA, make_job
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import resume
+from alma_pipeline.ml.training import resume
 from stages.group_adapter.run import run as run_group_adapter
 from stages.parallel.run import run as run_parallel
 

@@ -1,1 +1,2 @@
-"""The translation library that stages share. The only part of the package that imports torch and transformers."""
+"""The translation library that stages share: data, models, training, decoding and scoring. It knows neither Hydra nor MLflow nor
+the plan."""

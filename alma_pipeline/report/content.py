@@ -6,22 +6,22 @@ import shlex
 import time
 from dataclasses import dataclass
 
-from alma_pipeline import findings
 from alma_pipeline.errors import UserError
-from alma_pipeline.report.contamination import marked, notes
+from alma_pipeline.report import findings
+from alma_pipeline.report.caveats import marked, notes
 from alma_pipeline.report.cost import Cost, Sum, costs, energy, sums
 from alma_pipeline.report.curves import Curve, curves
-from alma_pipeline.report.guards import Confusion, Rate, confusions, group_confusions, rates
+from alma_pipeline.report.guard_rates import Confusion, Rate, confusions, group_confusions, rates
+from alma_pipeline.report.jobs import Job
 from alma_pipeline.report.lengths import Lengths, lengths
-from alma_pipeline.report.origins import Origin, Source, origins, packages, sources
-from alma_pipeline.report.picture import Picture, picture
-from alma_pipeline.report.request import Job
+from alma_pipeline.report.recipe_graph import Picture, picture
+from alma_pipeline.report.reproduce import Origin, Source, origins, packages, sources
 from alma_pipeline.report.samples import Sample, samples
 from alma_pipeline.report.scoreboard import Board, boards
 from alma_pipeline.report.significance import PairedTests, method
 from alma_pipeline.report.stops import stops
 from alma_pipeline.report.systems import Evaluation, System, evaluations, group_of, other_groups, systems
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 MAIN = ("chrf++", "all")
 """The number a node of the picture shows."""

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from alma_pipeline.node import is_training
-from alma_pipeline.report.request import Job
-from alma_pipeline.store import Record
+from alma_pipeline.plan.node import is_training
+from alma_pipeline.report.jobs import Job
+from alma_pipeline.store.store import Record
 
 PARTS = ("preparation", "training", "preferences", "evaluation")
 

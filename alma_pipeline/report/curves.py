@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alma_pipeline.node import is_training
-from alma_pipeline.report.request import Job
+from alma_pipeline.plan.node import is_training
+from alma_pipeline.report.jobs import Job
 
 POINTS = 240
 """Of a line on a page: more are not seen."""

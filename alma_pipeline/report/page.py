@@ -5,11 +5,11 @@ from pathlib import Path
 
 from alma_pipeline.report import charts, recompute
 from alma_pipeline.report.content import Content
-from alma_pipeline.report.guards import GUARDS
-from alma_pipeline.report.picture import HEIGHT, WIDTH
+from alma_pipeline.report.guard_rates import GUARDS
+from alma_pipeline.report.names import arrow, chance, metric_name, signed
+from alma_pipeline.report.recipe_graph import HEIGHT, WIDTH
 from alma_pipeline.report.scoreboard import tab_names
 from alma_pipeline.report.significance import LEVEL
-from alma_pipeline.report.wording import arrow, chance, metric_name, signed
 from alma_pipeline.units import count, energy, seconds, size
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"

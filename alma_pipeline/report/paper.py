@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from alma_pipeline.report.contamination import notes
+from alma_pipeline.report.caveats import notes
 from alma_pipeline.report.content import Content
+from alma_pipeline.report.names import metric_name
 from alma_pipeline.report.scoreboard import PARTS, Board, Cell, Row, part_of
-from alma_pipeline.report.wording import metric_name
 
 MARKDOWN = {"better": " ▲", "worse": " ▼", "tie": " ≈"}
 LATEX = {"better": r"$^{\uparrow}$", "worse": r"$^{\downarrow}$", "tie": r"$^{\approx}$"}

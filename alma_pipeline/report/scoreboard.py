@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from alma_pipeline.report.names import metric_name
 from alma_pipeline.report.significance import LEVEL, SACREBLEU, Chance, PairedTests, across_seeds, segmental
 from alma_pipeline.report.systems import Evaluation, System, one_line, settings_of
-from alma_pipeline.report.wording import metric_name
 
 VERDICTS = ("better", "worse", "tie")
 PARTS = {"en→xx": "mean out of English", "xx→en": "mean into English", "xx→xx": "mean between others"}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alma_pipeline.store import write_json
+from alma_pipeline.store.store import write_json
 
 BOOTSTRAP, RANDOMISATION = "bootstrap", "randomisation"
 SAMPLES = {BOOTSTRAP: 1000, RANDOMISATION: 10000}
@@ -81,7 +81,7 @@ def resampled(
     test: str, metric: str, signature: str, one: Sequence[str], other: Sequence[str], references: Sequence[str]
 ) -> float:
     """sacrebleu's `--paired-bs` or `--paired-ar` p-value of `other` against the baseline `one`."""
-    from alma_pipeline.ml.significance import paired
+    from alma_pipeline.ml.scoring.paired_tests import paired
 
     short = {BOOTSTRAP: "bs", RANDOMISATION: "ar"}[test]
     found = paired(short, [metric], _tokenizer(metric, signature), references, one, other, SAMPLES[test])
@@ -105,7 +105,7 @@ def segmental(one: Sequence[float], other: Sequence[float]) -> Chance | None:
     """comet-compare's paired t-test and bootstrap of `other`'s segment scores against `one`'s; None for fewer than two."""
     if len(one) < 2:
         return None
-    from alma_pipeline.ml.significance import segmental as test
+    from alma_pipeline.ml.scoring.paired_tests import segmental as test
 
     found = test(one, other)
     return Chance(found.p_value, found.wins)

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from alma_pipeline import rounds
-from alma_pipeline.plan import Step
+from alma_pipeline.plan import rounds
+from alma_pipeline.plan.plan import Step
 from alma_pipeline.redact import redact
-from alma_pipeline.report.request import Job
-from alma_pipeline.store import Store
+from alma_pipeline.report.jobs import Job
+from alma_pipeline.store.store import Store
 
 FIRED = re.compile(r"^\S*Diverged: (.+)$", re.MULTILINE)
 """The last line of the traceback that a worker leaves."""

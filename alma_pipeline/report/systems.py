@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.node import Node
-from alma_pipeline.report.request import Job
+from alma_pipeline.plan.node import Node
+from alma_pipeline.report.jobs import Job
 from alma_pipeline.report.testsets import described
-from alma_pipeline.store import Record
+from alma_pipeline.store.store import Record
 
 SEED = "seed="
 MARK = "†"

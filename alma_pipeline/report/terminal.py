@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
+from alma_pipeline.console import Screen
+from alma_pipeline.report.names import MARKS, arrow, metric_name, signed
 from alma_pipeline.report.scoreboard import Board, Cell
-from alma_pipeline.report.wording import MARKS, arrow, metric_name, signed
-from alma_pipeline.screen import Screen
 
 STYLES = {"better": "green", "worse": "red", "tie": "dim", "": "dim"}
 GAP = 2

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from alma_pipeline.store import Record
+from alma_pipeline.store.store import Record
 
 READERS = {"cldr": "CLDR", "files": "given files"}
 SHOWN = 7

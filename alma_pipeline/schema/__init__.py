@@ -10,15 +10,15 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from alma_pipeline.fields import choice, number
 from alma_pipeline.schema.budget import Budget, Horizon, PreferenceBudget, TextBudget
 from alma_pipeline.schema.data import CLEANING, Cleaning, Data, Expected, GroupedLanguage, Language, Source
+from alma_pipeline.schema.decoding import Translating
+from alma_pipeline.schema.fields import choice, number
 from alma_pipeline.schema.hardware import Hardware
 from alma_pipeline.schema.model import PRECISION_BYTES, Architecture, Model, Released
-from alma_pipeline.schema.neural import Comet, Neural
 from alma_pipeline.schema.node import NodeConfig
+from alma_pipeline.schema.scorer import Comet, Neural
 from alma_pipeline.schema.training import Lora, Training
-from alma_pipeline.schema.translating import Translating
 
 __all__ = [
     "CLEANING",

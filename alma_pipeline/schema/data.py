@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from alma_pipeline.fields import choice, number
+from alma_pipeline.schema.fields import choice, number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import II, MISSING
 
-from alma_pipeline.fields import choice, number
+from alma_pipeline.schema.fields import choice, number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from alma_pipeline.fields import choice, number
+from alma_pipeline.schema.fields import choice, number
 from alma_pipeline.schema.training import Lora
 
 PRECISION_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}

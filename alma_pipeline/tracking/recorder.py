@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.redact import redact
+from alma_pipeline.tracking.mlflow_values import text
 from alma_pipeline.tracking.models import logged_model
 from alma_pipeline.tracking.outbox import Event
 from alma_pipeline.tracking.repair import settle_sweep, sweep_run
 from alma_pipeline.tracking.server import Server
-from alma_pipeline.tracking.values import text
 
 PARENT = "mlflow.parentRunId"
 INVOCATION = ""

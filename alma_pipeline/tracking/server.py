@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.redact import redact
-from alma_pipeline.tracking.values import parameters, points, short
+from alma_pipeline.tracking.mlflow_values import parameters, points, short
 
 PARAMS_PER_CALL = 100
 METRICS_PER_CALL = 1000

@@ -13,13 +13,13 @@ from typing import Any
 
 from alma_pipeline.redact import redact, redacted
 from alma_pipeline.schema import Tracking
-from alma_pipeline.tracking.invocation import Invocation, packages
-from alma_pipeline.tracking.kept import deliver_kept, keep
+from alma_pipeline.tracking.mlflow_values import name, numbers, score_metrics, signature_tags
 from alma_pipeline.tracking.outbox import Outbox
 from alma_pipeline.tracking.recorder import INVOCATION, Recorder, read_lines
 from alma_pipeline.tracking.repair import process_tags, repair
+from alma_pipeline.tracking.run_metadata import Invocation, packages
 from alma_pipeline.tracking.server import connect, tracking_uri
-from alma_pipeline.tracking.values import name, numbers, score_metrics, signature_tags
+from alma_pipeline.tracking.undelivered import deliver_kept, keep
 
 LIGHT_FILES = {"record.json": None, "scores.json": "eval", "hypotheses.jsonl": "eval", "segments.jsonl": "eval"}
 """What `tracking.artifacts=light` uploads of an artifact, and into which folder."""

@@ -6,14 +6,14 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml.dev_score import wanted
+from alma_pipeline.ml.data.preference_pairs import Limits, read_pairs
+from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.models import open_for_training
-from alma_pipeline.ml.pairs import Limits, read_pairs
-from alma_pipeline.ml.preference import Terms, paper_tau, released_tau
-from alma_pipeline.ml.preference_objective import PreferenceModel, as_split, chosen_answer
-from alma_pipeline.ml.prompts import Prompter
-from alma_pipeline.ml.training import train
+from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.training.dev_set import wanted
+from alma_pipeline.ml.training.loop import train
+from alma_pipeline.ml.training.preference_losses import Terms, paper_tau, released_tau
+from alma_pipeline.ml.training.preference_objective import PreferenceModel, as_split, chosen_answer
 from stages.arpo.config import Config
 
 

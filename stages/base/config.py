@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import II
 
-from alma_pipeline.fields import choice
 from alma_pipeline.schema import Architecture, Language, NodeConfig, Source
+from alma_pipeline.schema.fields import choice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,14 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import corpora
-from alma_pipeline.ml.hub import snapshot
-from alma_pipeline.ml.pretrained import Pretrained, from_wheel, licence
-from alma_pipeline.ml.prompts import alma_prompt
-from alma_pipeline.ml.published import take_full
-from alma_pipeline.ml.reading import Text
-from alma_pipeline.ml.textfiles import Rejects
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.data import corpora
+from alma_pipeline.ml.data.prompts import alma_prompt
+from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.models.gguf import Pretrained, from_wheel, licence
+from alma_pipeline.ml.models.hub import snapshot
+from alma_pipeline.ml.models.released import take_full
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Architecture
 from stages.base.config import Config
 

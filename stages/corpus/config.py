@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import II
 
-from alma_pipeline.fields import choice, number
 from alma_pipeline.schema import Cleaning, Language, NodeConfig, Source
+from alma_pipeline.schema.fields import choice, number
 
 AT_LEAST_ONE = {"above": None, "at_least": 1, "below": None, "at_most": None}
 

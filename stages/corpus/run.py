@@ -8,14 +8,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import blocks, corpora, prepared
-from alma_pipeline.ml.arrangement import by_size, drawn, in_turn, mixed
-from alma_pipeline.ml.cldr import Cldr
-from alma_pipeline.ml.corpora import Gathered, Line, SentencePair
-from alma_pipeline.ml.filling import Filling, repeated
-from alma_pipeline.ml.preparation import Preparation, hold_out
-from alma_pipeline.ml.prepared import Workplace
-from alma_pipeline.ml.prompts import Example, Prompter
+from alma_pipeline.ml.data import corpora, corpus, token_arrays
+from alma_pipeline.ml.data.cldr import Cldr
+from alma_pipeline.ml.data.corpora import Gathered, Line, SentencePair
+from alma_pipeline.ml.data.corpus import Workplace
+from alma_pipeline.ml.data.ingest import Preparation, hold_out
+from alma_pipeline.ml.data.mixing import by_size, drawn, in_turn, mixed
+from alma_pipeline.ml.data.prompts import Example, Prompter
+from alma_pipeline.ml.data.tokenise import Filling, repeated
 from alma_pipeline.schema import Source
 from stages.corpus.config import Config
 
@@ -47,7 +47,7 @@ def _from_text(job: Job, config: Config) -> dict[str, Any]:
         found = ", ".join(source.reader for source in sources)
         raise UserError(f"{config.form} is read from {found}; generated text (cldr) and text that is read do not mix")
     if config.form == "test":
-        counts = prepared.test_set(work, config.pairs, _directions(config), config.held_out)
+        counts = corpus.test_set(work, config.pairs, _directions(config), config.held_out)
     elif config.form == "pairs":
         counts = _read_pairs(work, job, config)
     else:
@@ -69,12 +69,12 @@ def _read_pairs(work: Workplace, job: Job, config: Config) -> dict[str, Any]:
         shares = by_size(sizes, config.temperature)
         schedule, planned = drawn(sizes, shares, config.seed), sum(1 for _ in drawn(sizes, shares, config.seed))
     prompter = Prompter(AutoTokenizer.from_pretrained(job.inputs["base"].path), config.prompt, config.languages)
-    tokenise = prepared.pair_tokens(prompter, config.max_source, config.max_target)
+    tokenise = corpus.pair_tokens(prompter, config.max_source, config.max_target)
     filling = Filling(preparation, None)
     state = filling.run(schedule, planned, tokenise)
     if not state.examples:
         raise UserError(_all_too_long(planned, config))
-    dev = prepared.dev_set(work, in_turn, held_out, tokenise)
+    dev = corpus.dev_set(work, in_turn, held_out, tokenise)
     return {
         **filling.finish(job.out),
         "dev_examples": dev.examples,
@@ -94,11 +94,11 @@ def _read_documents(work: Workplace, job: Job, config: Config) -> dict[str, Any]
     held_out = hold_out(job, parts, config.held_out)
     preparation = Preparation(job, work.folder, config.train)
     sizes = preparation.run(parts, held_out, config.cleaning.most_contaminated).kept
-    tokenise = prepared.document_tokens(AutoTokenizer.from_pretrained(job.inputs["base"].path), str(config.seed))
+    tokenise = corpus.document_tokens(AutoTokenizer.from_pretrained(job.inputs["base"].path), str(config.seed))
     filling = Filling(preparation, config.block)
     planned = sum(1 for _ in _schedule(config, sizes))
     state = filling.run(_schedule(config, sizes), planned, tokenise, config.tokens)
-    dev = prepared.dev_set(work, in_turn, held_out, tokenise)
+    dev = corpus.dev_set(work, in_turn, held_out, tokenise)
     return {
         **filling.finish(job.out),
         "dev_examples": dev.examples,
@@ -133,7 +133,7 @@ def _test(job: Job, config: Config) -> dict[str, Any]:
     text = corpora.open_cldr([config.pairs], "test", config.languages, config.seed)
     found = corpora.sentence_pairs(text, _directions(config), "test", config.held_out)
     _check_held_out(found.rows, _directions(config), config.held_out, "direction")
-    blocks.write_rows(job.out / "test.jsonl", found.rows)
+    token_arrays.write_rows(job.out / "test.jsonl", found.rows)
     counted = Counter(row.direction for row in found.rows)
     return {
         "test_examples": len(found.rows),
@@ -157,8 +157,8 @@ def _pairs(job: Job, config: Config, tokenizer: PreTrainedTokenizerBase) -> dict
         dropped["too_long"] += len(found.rows) - len(rows[split])
         merged += sum(example.merged for example in examples)
         newlines += found.newlines
-        blocks.write_rows(job.out / f"{split}.jsonl", rows[split])
-        written[split] = blocks.write_examples(job.out, split, examples)
+        token_arrays.write_rows(job.out / f"{split}.jsonl", rows[split])
+        written[split] = token_arrays.write_examples(job.out, split, examples)
     counted = {split: Counter(row.direction for row in kept) for split, kept in rows.items()}
     return {
         **{f"train_{name}": written["train"][name] for name in ("examples", "tokens", "labels")},
@@ -190,12 +190,12 @@ def _monolingual(job: Job, config: Config, tokenizer: PreTrainedTokenizerBase) -
     shares = config.probabilities or dict.fromkeys(config.languages, 1.0)
     train, dev = _training_lines(text, config, shares), _held_out_lines(text, config, shares)
     for split, found in (("train", train), ("dev", dev)):
-        blocks.write_rows(job.out / f"{split}.jsonl", found.rows)
-    examples = blocks.document_examples(tokenizer, [line.text for line in train.rows])
-    counts = blocks.write_blocks(job.out, examples, config.block)
+        token_arrays.write_rows(job.out / f"{split}.jsonl", found.rows)
+    examples = token_arrays.document_examples(tokenizer, [line.text for line in train.rows])
+    counts = token_arrays.write_blocks(job.out, examples, config.block)
     held_out = [line.text for line in dev.rows]
-    written = blocks.write_examples(job.out, "dev", blocks.document_examples(tokenizer, held_out))
-    blocks.write_bytes(job.out, "dev", held_out)
+    written = token_arrays.write_examples(job.out, "dev", token_arrays.document_examples(tokenizer, held_out))
+    token_arrays.write_bytes(job.out, "dev", held_out)
     return {
         **counts,
         "dev_examples": written["examples"],

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from alma_pipeline.fields import choice, number
 from alma_pipeline.schema import Language, Training
+from alma_pipeline.schema.fields import choice, number
 
 USED_BY = {
     "nll_weight": ("cpo", "hinge", "cpo_simpo"),

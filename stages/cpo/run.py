@@ -6,15 +6,15 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml.dev_score import wanted
+from alma_pipeline.ml.data.preference_pairs import Limits, read_pairs
+from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.models import open_for_training
-from alma_pipeline.ml.pairs import Limits, read_pairs
-from alma_pipeline.ml.preference import WITH_REFERENCE, Terms
-from alma_pipeline.ml.preference_objective import PreferenceModel, as_split, chosen_answer
-from alma_pipeline.ml.prompts import Prompter
-from alma_pipeline.ml.reference import with_reference
-from alma_pipeline.ml.training import train
+from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.training.dev_set import wanted
+from alma_pipeline.ml.training.loop import train
+from alma_pipeline.ml.training.preference_losses import WITH_REFERENCE, Terms
+from alma_pipeline.ml.training.preference_objective import PreferenceModel, as_split, chosen_answer
+from alma_pipeline.ml.training.reference import with_reference
 from stages.cpo.config import Config
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from alma_pipeline.fields import choice
 from alma_pipeline.schema import Training
+from alma_pipeline.schema.fields import choice
 
 
 @dataclass(frozen=True, kw_only=True)

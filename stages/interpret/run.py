@@ -7,10 +7,10 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml import hypotheses, translators
-from alma_pipeline.ml.hypotheses import Loaded
-from alma_pipeline.ml.prompts import one_line
-from alma_pipeline.ml.routing import Router, load_together
+from alma_pipeline.ml.data.prompts import one_line
+from alma_pipeline.ml.decoding import hypotheses, translators
+from alma_pipeline.ml.decoding.hypotheses import Loaded
+from alma_pipeline.ml.models.routing import Router, load_together
 from stages.interpret.config import Config
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from alma_pipeline.fields import choice
 from alma_pipeline.schema import NodeConfig
+from alma_pipeline.schema.fields import choice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml.checkpoints import TOKENIZER_FILES
-from alma_pipeline.ml.merging import merged
+from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
+from alma_pipeline.ml.models.merge import merged
 from stages.merge.config import Config
 
 

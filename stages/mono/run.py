@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.job import Job
+from alma_pipeline.ml.data.examples import read_blocks, read_sequences
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.documents import blocks_objective
-from alma_pipeline.ml.examples import read_blocks, read_sequences
-from alma_pipeline.ml.models import open_for_training
-from alma_pipeline.ml.training import train
+from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.training.documents import blocks_objective
+from alma_pipeline.ml.training.loop import train
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml.dev_score import wanted
+from alma_pipeline.ml.data.examples import Tokens, read_sequences
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.examples import Tokens, read_sequences
-from alma_pipeline.ml.models import open_for_training
-from alma_pipeline.ml.objective import LanguageModel
-from alma_pipeline.ml.training import train
+from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.training.dev_set import wanted
+from alma_pipeline.ml.training.loop import train
+from alma_pipeline.ml.training.objective import LanguageModel
 from stages.parallel.config import Config
 
 

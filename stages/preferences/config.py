@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import II
 
-from alma_pipeline.fields import added_later, choice, number
 from alma_pipeline.schema import Language, Neural, NodeConfig, Source
+from alma_pipeline.schema.fields import added_later, choice, number
 
 
 @dataclass(frozen=True, kw_only=True)

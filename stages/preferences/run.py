@@ -11,16 +11,18 @@ from transformers import AutoTokenizer
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import candidate_scores, candidates, corpora, decoding, preference_rows, translators
-from alma_pipeline.ml.candidate_scores import Draft
-from alma_pipeline.ml.candidates import Candidate, Sentence, Triples
-from alma_pipeline.ml.kept_outputs import KeptOutputs
-from alma_pipeline.ml.models import release
-from alma_pipeline.ml.outputs import Outputs
-from alma_pipeline.ml.prompts import Prompter, one_line
-from alma_pipeline.ml.reading import Text
-from alma_pipeline.ml.search import Sampling
-from alma_pipeline.ml.textfiles import Rejects
+from alma_pipeline.ml.data import corpora, released_preferences
+from alma_pipeline.ml.data.prompts import Prompter, one_line
+from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.system_outputs import Outputs
+from alma_pipeline.ml.decoding import decode, translators
+from alma_pipeline.ml.decoding.kept_outputs import KeptOutputs
+from alma_pipeline.ml.decoding.search import Sampling
+from alma_pipeline.ml.models.load import release
+from alma_pipeline.ml.scoring import candidate_scores, candidates
+from alma_pipeline.ml.scoring.candidate_scores import Draft
+from alma_pipeline.ml.scoring.candidates import Candidate, Sentence, Triples
 from stages.preferences.config import Config
 
 ALSO = "also_"
@@ -69,7 +71,7 @@ def _released(job: Job, config: Config) -> dict[str, Any]:
     rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
     text = Text(config.pairs, config.languages, job.files, rejects, job.codes)
     wanted = config.directions or corpora.directions(config.languages)
-    counts = preference_rows.write(text, wanted, config, job)
+    counts = released_preferences.write(text, wanted, config, job)
     commits = {"commits": {config.pairs.repo: config.pairs.revision}} if config.pairs.reader == "hub" else {}
     return {"counts": counts | {"rejected": rejects.count}, **commits}
 
@@ -155,9 +157,9 @@ def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> li
         )
         model, _ = translators.load(job, checkpoint, max(map(len, prompts)) + config.max_new_tokens, beams=1)
         sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
-        limits = decoding.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
-        outputs = decoding.sample(model, prompts, sampling, limits, decoding.logged(job), kept=kept)
-    return [[(decoding.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
+        limits = decode.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
+        outputs = decode.sample(model, prompts, sampling, limits, decode.logged(job), kept=kept)
+    return [[(decode.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
 
 
 def _dev_score(found: Sequence[Sequence[Candidate]]) -> float:

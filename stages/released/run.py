@@ -3,8 +3,8 @@
 from typing import Any
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml.hub import snapshot
-from alma_pipeline.ml.published import take_adapter, take_full
+from alma_pipeline.ml.models.hub import snapshot
+from alma_pipeline.ml.models.released import take_adapter, take_full
 from stages.released.config import Config
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import metrics, neural, surface
-from alma_pipeline.ml.metrics import Scores, Translation
-from alma_pipeline.ml.neural import Segment
-from alma_pipeline.ml.prompts import one_line
-from alma_pipeline.ml.segment_cache import SegmentCache
-from alma_pipeline.ml.surface import Measured
+from alma_pipeline.ml.data.prompts import one_line
+from alma_pipeline.ml.scoring import comet, metrics, sacrebleu_metrics
+from alma_pipeline.ml.scoring.comet import Segment
+from alma_pipeline.ml.scoring.metrics import Scores, Translation
+from alma_pipeline.ml.scoring.sacrebleu_metrics import Measured
+from alma_pipeline.ml.scoring.segment_cache import SegmentCache
 from stages.score.config import Config
 
 
@@ -26,7 +26,7 @@ def run(job: Job) -> dict[str, Any]:
         "directions": {direction: value.plain() for direction, value in scores.items()},
         "averages": metrics.averages(scores),
         "signatures": metrics.signatures(scores),
-        "lower_is_better": sorted(surface.LOWER_IS_BETTER & set(config.metrics)),
+        "lower_is_better": sorted(sacrebleu_metrics.LOWER_IS_BETTER & set(config.metrics)),
         "languages": {direction: value.languages() for direction, value in scores.items()},
         "cut": cut,
         "newlines": sum(value.newlines for value in scores.values()),
@@ -66,8 +66,8 @@ def _add_neural(job: Job, name: str, rows: list[dict[str, Any]], scores: dict[st
     """Score all directions by one model, loaded once, and add it to `scores`; the cut segments of each direction."""
     found = [Segment(row["source"], one_line(row["hypothesis"])[0], row["reference"]) for row in rows]
     cache = SegmentCache(job.cache / "segment_scores.db")
-    scorer = neural.placed(job.config.scorers[name], job.files)
-    made = neural.score(scorer, found, job.hardware, cache, lambda done, total: job.log(done, total, {}))
+    scorer = comet.placed(job.config.scorers[name], job.files)
+    made = comet.score(scorer, found, job.hardware, cache, lambda done, total: job.log(done, total, {}))
     cut: dict[str, int] = {}
     for direction, value in scores.items():
         places = [place for place, row in enumerate(rows) if row["direction"] == direction]

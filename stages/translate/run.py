@@ -8,8 +8,8 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import hypotheses, translators
-from alma_pipeline.ml.hypotheses import Hypothesis
+from alma_pipeline.ml.decoding import hypotheses, translators
+from alma_pipeline.ml.decoding.hypotheses import Hypothesis
 from stages.translate.config import Config
 
 

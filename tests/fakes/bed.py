@@ -17,12 +17,13 @@ import psutil
 import pytest
 from stages.fake.config import Config as Fake
 
-from alma_pipeline import config as configuration
-from alma_pipeline import launch, plan
-from alma_pipeline.plan import Forced, Plan, Step
-from alma_pipeline.runner import Runner
+from alma_pipeline.config import load as configuration
+from alma_pipeline.execution import launch
+from alma_pipeline.execution.runner import Runner
+from alma_pipeline.plan import plan
+from alma_pipeline.plan.plan import Forced, Plan, Step
 from alma_pipeline.schema import Budget, Config, Data, Evaluation, GroupedLanguage, Hardware, Model, NodeConfig, Tracking
-from alma_pipeline.store import Record, Store
+from alma_pipeline.store.store import Record, Store
 
 SITE = os.pathsep.join(map(str, [Path(__file__).parent / "site", Path(__file__).parents[2]]))
 """For PYTHONPATH: workers know the fakes, and the code beside these tests whatever else is installed."""
@@ -120,7 +121,7 @@ def fake_world(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Path]:
     orders.mkdir()
     monkeypatch.setenv("PYTHONPATH", SITE)
     monkeypatch.setenv("FAKE_ORDERS", str(orders))
-    monkeypatch.setattr(launch, "PRELOADED", ("alma_pipeline.worker",))
+    monkeypatch.setattr(launch, "PRELOADED", ("alma_pipeline.execution.worker",))
     yield orders
 
 

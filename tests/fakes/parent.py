@@ -14,11 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stages.fake.config import Config as Fake
 from stages.fake_many.config import Config as FakeMany
 
-from alma_pipeline import cli, launch
+from alma_pipeline.cli import main as cli
 from alma_pipeline.errors import StageFailed, UserError
-from alma_pipeline.runner import Runner
+from alma_pipeline.execution import launch
+from alma_pipeline.execution.runner import Runner
 from alma_pipeline.schema import Hardware
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 from fakes.bed import LOCAL, PAIR, Told, chain, diamond, planned
 
 HARDWARE = {
@@ -39,9 +40,9 @@ class Aloud(Told):
 
 def main(root: Path, mode: str, steps: int) -> int:
     signal.signal(signal.SIGTERM, cli._interrupt)
-    launch.PRELOADED = ("alma_pipeline.worker",)
+    launch.PRELOADED = ("alma_pipeline.execution.worker",)
     if mode == "command":
-        launch.command = lambda hardware, work, token: [sys.executable, "-m", "alma_pipeline.worker", str(work), token]
+        launch.command = lambda hardware, work, token: [sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token]
     hardware = HARDWARE[mode]
     config = diamond(steps) if mode == "beside" else chain(steps, Fake if mode == "server" else FakeMany, hardware)
     store = Store(root)

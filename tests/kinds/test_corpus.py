@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.cldr import Cldr
-from alma_pipeline.ml.corpora import interleave
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.data.cldr import Cldr
+from alma_pipeline.ml.data.corpora import interleave
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Hardware, Language, Source
 from stages.corpus.config import Config
 from stages.corpus.run import run

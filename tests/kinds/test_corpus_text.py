@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import filling, preparation
+from alma_pipeline.ml.data import ingest, tokenise
 from alma_pipeline.schema import Cleaning, Source
 from stages.corpus.config import Config
 from stages.corpus.run import run
@@ -177,10 +177,10 @@ def test_too_little_to_hold_out_is_said_with_numbers(tmp_path: Path, base: Input
 @pytest.mark.parametrize("form", ["pairs", "documents"])
 def test_a_killed_preparation_goes_on_and_ends_the_same(tmp_path: Path, base: Input, form: str, monkeypatch: Any) -> None:
     """At every point where it saves: what is there after the end is what an undisturbed run leaves."""
-    monkeypatch.setattr(preparation, "BATCH", 60)
-    monkeypatch.setattr(filling, "BATCH", 60)
-    monkeypatch.setattr(preparation, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(filling, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(ingest, "BATCH", 60)
+    monkeypatch.setattr(tokenise, "BATCH", 60)
+    monkeypatch.setattr(ingest, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(tokenise, "SAVE_SECONDS", 0.0)
     cleaning = Cleaning(steps=["exact"])
 
     def job(name: str) -> Job:
@@ -193,15 +193,15 @@ def test_a_killed_preparation_goes_on_and_ends_the_same(tmp_path: Path, base: In
     saves = len((Path(whole.work) / "metrics.jsonl").read_text().splitlines())
     assert saves > 8
     again, attempts = job("again"), 0
-    save = preparation.Preparation.save
+    save = ingest.Preparation.save
 
-    def killed(self: preparation.Preparation) -> None:
+    def killed(self: ingest.Preparation) -> None:
         save(self)
         killed.left -= 1  # type: ignore[attr-defined]
         if not killed.left:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation.Preparation, "save", killed)
+    monkeypatch.setattr(ingest.Preparation, "save", killed)
     while True:
         killed.left = 3  # type: ignore[attr-defined]
         try:

@@ -14,9 +14,9 @@ from training_bed import ADAPTER, FULL, files, logged, make_base, make_job, weig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.identity import settings
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.preference import WITH_LIKELIHOOD
+from alma_pipeline.ml.training.preference_losses import WITH_LIKELIHOOD
+from alma_pipeline.store.identity import settings
 from stages.cpo.config import USED_BY, Config
 from stages.cpo.run import run
 

@@ -7,13 +7,13 @@ import pytest
 from decoding_bed import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
 from transformers import AutoTokenizer
 
-from alma_pipeline import config
+from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml import decoding
-from alma_pipeline.ml.prompts import Prompter, alma_prompt
-from alma_pipeline.plan import make_plan
-from alma_pipeline.store import Store
+from alma_pipeline.ml.data.prompts import Prompter, alma_prompt
+from alma_pipeline.ml.decoding import decode
+from alma_pipeline.plan.plan import make_plan
+from alma_pipeline.store.store import Store
 from stages.translate.run import run
 
 
@@ -49,7 +49,7 @@ def test_the_first_training_pairs_of_the_direction_are_shown_and_the_first_line_
         asked.extend(prompts)
         return [answer for _ in prompts]
 
-    monkeypatch.setattr(decoding, "beam_search", search)
+    monkeypatch.setattr(decode, "beam_search", search)
     result, found = translated(tmp_path / "work", inputs, shots=2, max_new_tokens=len(answer))
     shots = {"en-de": [("May 1", "1. Mai"), ("June 1", "1. Juni")]}
     rows = [(row["direction"], row["source"]) for row in found]
@@ -64,7 +64,7 @@ def test_too_few_pairs_to_show_are_named(tmp_path: Path, inputs: dict[str, Input
 
 def test_the_base_zero_and_few_shot_are_two_systems_of_one_test(tmp_path: Path) -> None:
     def planned(*words: str) -> dict[str, Any]:
-        plan = make_plan(config.load(["data.languages=[de]", *words]), Store(tmp_path / "store"))
+        plan = make_plan(load.load(["data.languages=[de]", *words]), Store(tmp_path / "store"))
         return {step.node.name: step for step in plan.steps}
 
     zero, few = planned("stage=base"), planned("stage=base", "stages.translate.shots=5")

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from training_bed import ADAPTER, as_input, files, logged, make_base, make_documents, make_job, weights
 
-from alma_pipeline.ml.models import load_for_inference
+from alma_pipeline.ml.models.load import load_for_inference
 from stages.group_adapter.run import run
 
 

@@ -8,12 +8,12 @@ from adapter_bed import make_adapter
 from decoding_bed import LANGUAGES, make_checkpoint, make_job, read, write
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import decoding
-from alma_pipeline.ml.judging import Judges
-from alma_pipeline.ml.models import load_for_inference
-from alma_pipeline.ml.prompts import Prompter
-from alma_pipeline.ml.reranking import chrf, minimum_bayes_risk
-from alma_pipeline.ml.search import Sampling
+from alma_pipeline.ml.data.prompts import Prompter
+from alma_pipeline.ml.decoding import decode
+from alma_pipeline.ml.decoding.judging import Judges
+from alma_pipeline.ml.decoding.reranking import chrf, minimum_bayes_risk
+from alma_pipeline.ml.decoding.search import Sampling
+from alma_pipeline.ml.models.load import load_for_inference
 from alma_pipeline.schema import Hardware
 from stages.interpret.run import run
 
@@ -54,7 +54,7 @@ def test_a_mixed_file_gives_the_same_as_each_language_alone(tmp_path: Path, modu
 
 def test_a_translation_is_one_line_whatever_the_model_says(tmp_path: Path, base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
     """B45: else every line after it would stand beside another's source."""
-    monkeypatch.setattr(decoding, "text", lambda tokenizer, ids: "Das\nHaus\u2028ist klein\n")
+    monkeypatch.setattr(decode, "text", lambda tokenizer, ids: "Das\nHaus\u2028ist klein\n")
     assert interpret(tmp_path / "one", {"all": base}, [("en-de", "May 3")], languages=LANGUAGES) == ["Das Haus ist klein"]
 
 
@@ -77,10 +77,10 @@ def test_each_sentence_is_chosen_among_samples_of_its_own_adapter(tmp_path: Path
 
 def samples(checkpoint: Input, rows: list[tuple[str, str]]) -> list[list[str]]:
     model, tokenizer = load_for_inference(checkpoint, Hardware(name="test", threads=1), "fp32")
-    limits = decoding.limits(tokenizer, 6, 4000)
+    limits = decode.limits(tokenizer, 6, 4000)
     sampling = Sampling(width=SAMPLES["candidates"], temperature=1.2, top_p=0.9, seed=3)
-    outputs = decoding.sample(model, Prompter(tokenizer, "alma", LANGUAGES).prompts(rows), sampling, limits)
-    return [[decoding.text(tokenizer, ids) for ids in each] for each in outputs]
+    outputs = decode.sample(model, Prompter(tokenizer, "alma", LANGUAGES).prompts(rows), sampling, limits)
+    return [[decode.text(tokenizer, ids) for ids in each] for each in outputs]
 
 
 def test_only_the_first_process_ranks(tmp_path: Path, base: Input, monkeypatch: pytest.MonkeyPatch) -> None:

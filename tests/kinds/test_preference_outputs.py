@@ -10,10 +10,10 @@ from comet_bed import hardware, neural
 from decoding_bed import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.identity import settings
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import decoding
+from alma_pipeline.ml.decoding import decode
 from alma_pipeline.schema import Source
+from alma_pipeline.store.identity import settings
 from stages.preferences.config import Config
 from stages.preferences.run import run
 
@@ -109,7 +109,7 @@ def test_it_repeats_bit_for_bit_and_goes_on_so_after_it_was_killed(
     job = prepared(tmp_path / "store" / "work" / "job", inputs, given, str(tmp_path / "nowhere"), **scorers)
     with pytest.raises(UserError, match="was expected at"):
         run(job)
-    monkeypatch.setattr(decoding, "sample", None)  # nothing is sampled again
+    monkeypatch.setattr(decode, "sample", None)  # nothing is sampled again
     job = Job(job.name, job.key, job.work, job.config, hardware(), job.inputs, job.files)
     result = run(job)
     assert written(job) == written(made[0])
@@ -119,7 +119,7 @@ def test_it_repeats_bit_for_bit_and_goes_on_so_after_it_was_killed(
 def test_files_that_hold_none_of_the_sources_are_named_before_anything_is_sampled(
     tmp_path: Path, inputs: dict[str, Input], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "sample", None)
+    monkeypatch.setattr(decode, "sample", None)
     (tmp_path / "other.jsonl").write_text('{"source": "of another set", "hypothesis": "x"}\n')
     with pytest.raises(UserError, match=r"outputs\.gpt4: its files hold none of the 18 sources that were drawn"):
         run(prepared(tmp_path / "work", inputs, {"a digest": tmp_path / "other.jsonl"}))

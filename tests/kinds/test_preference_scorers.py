@@ -19,13 +19,13 @@ from decoding_bed import LANGUAGES, kept_outputs, make_checkpoint, make_corpus, 
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from alma_pipeline.attempt import clear
+from alma_pipeline.execution.attempt import clear
+from alma_pipeline.execution.launch import start_alone
 from alma_pipeline.job import Input, Job
-from alma_pipeline.launch import start_alone
-from alma_pipeline.ml.metrics import sentence_chrf
-from alma_pipeline.ml.neural import interpreter
+from alma_pipeline.ml.scoring.comet import interpreter
+from alma_pipeline.ml.scoring.metrics import sentence_chrf
 from alma_pipeline.schema import Source
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 from stages.preferences.config import Config
 from stages.preferences.run import run
 

@@ -12,7 +12,7 @@ from decoding_bed import LANGUAGES, files, make_checkpoint, make_corpus, make_jo
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.metrics import sentence_chrf
+from alma_pipeline.ml.scoring.metrics import sentence_chrf
 from alma_pipeline.schema import Source
 from stages.preferences.run import run
 

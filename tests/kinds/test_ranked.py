@@ -8,11 +8,11 @@ from comet_bed import hardware, neural, scored
 from decoding_bed import kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
 
 from alma_pipeline.errors import PipelineError, UserError
-from alma_pipeline.identity import settings
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import decoding
-from alma_pipeline.ml import neural as neural_scoring
-from alma_pipeline.ml.neural import Segment
+from alma_pipeline.ml.decoding import decode
+from alma_pipeline.ml.scoring import comet as neural_scoring
+from alma_pipeline.ml.scoring.comet import Segment
+from alma_pipeline.store.identity import settings
 from stages.translate.config import Config
 from stages.translate.run import run
 
@@ -35,7 +35,7 @@ def kept(job: Job, inputs: dict[str, Input]) -> list[list[str]]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(inputs["checkpoint"].path)
-    return [[decoding.text(tokenizer, ids) for ids in each] for each in kept_outputs(job)]
+    return [[decode.text(tokenizer, ids) for ids in each] for each in kept_outputs(job)]
 
 
 def test_quality_takes_the_sample_that_the_scorer_finds_best_and_goes_on_after_it_failed(
@@ -48,7 +48,7 @@ def test_quality_takes_the_sample_that_the_scorer_finds_best_and_goes_on_after_i
     with monkeypatch.context() as broken, pytest.raises(PipelineError, match="the scorer crashed"):
         broken.setattr(neural_scoring, "score", _crash)
         run(job)
-    monkeypatch.setattr(decoding, "decoder", None)  # the samples are there
+    monkeypatch.setattr(decode, "decoder", None)  # the samples are there
     result = run(job)
     assert "reference:no" in result["ranked_by"]["mine"]
     rows, texts = read(job.out / "hypotheses.jsonl"), kept(job, inputs)

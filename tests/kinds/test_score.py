@@ -10,9 +10,9 @@ from decoding_bed import LANGUAGES, files, make_job, read, write
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import metrics
-from alma_pipeline.ml.metrics import Translation
-from alma_pipeline.ml.neural import Segment
+from alma_pipeline.ml.scoring import metrics
+from alma_pipeline.ml.scoring.comet import Segment
+from alma_pipeline.ml.scoring.metrics import Translation
 from stages.score.config import Config
 from stages.score.run import run
 

@@ -10,12 +10,12 @@ from decoding_bed import LANGUAGES, files, make_checkpoint, make_corpus, make_jo
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.identity import settings
 from alma_pipeline.job import Input
-from alma_pipeline.ml import decoding
-from alma_pipeline.ml.prompts import Prompter
-from alma_pipeline.ml.reranking import chrf, minimum_bayes_risk
-from alma_pipeline.ml.search import Sampling
+from alma_pipeline.ml.data.prompts import Prompter
+from alma_pipeline.ml.decoding import decode
+from alma_pipeline.ml.decoding.reranking import chrf, minimum_bayes_risk
+from alma_pipeline.ml.decoding.search import Sampling
+from alma_pipeline.store.identity import settings
 from stages.translate.config import Config
 from stages.translate.run import run
 
@@ -115,8 +115,8 @@ def samples(checkpoint: Input, rows: list[dict[str, str]], sampling: Sampling, l
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path)
     model = AutoModelForCausalLM.from_pretrained(checkpoint.path)
     prompts = Prompter(tokenizer, "alma", LANGUAGES).prompts([(row["direction"], row["source"]) for row in rows])
-    outputs = decoding.sample(model, prompts, sampling, decoding.limits(tokenizer, longest, 4000))
-    return [[decoding.text(tokenizer, ids) for ids in each] for each in outputs]
+    outputs = decode.sample(model, prompts, sampling, decode.limits(tokenizer, longest, 4000))
+    return [[decode.text(tokenizer, ids) for ids in each] for each in outputs]
 
 
 def test_how_candidates_are_sampled_is_in_the_key_only_where_they_are() -> None:

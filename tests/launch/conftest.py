@@ -10,7 +10,7 @@ from fakes.bed import fake_world, planned, recipe
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.job import Job
-from alma_pipeline.store import Store, Work
+from alma_pipeline.store.store import Store, Work
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from fakes.bed import SITE, wait_for
 
-from alma_pipeline import launch
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.launch import ForkServer, Launcher
+from alma_pipeline.execution import launch
+from alma_pipeline.execution.launch import ForkServer, Launcher
 from alma_pipeline.schema import Hardware
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 Prepared = Callable[..., tuple[Path, str]]
 
@@ -112,7 +112,7 @@ def test_closing_does_not_wait_for_slow_imports(orders: Path, monkeypatch: pytes
 def test_what_libraries_print_on_import_goes_to_the_log(orders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "loud_library.py").write_text("import os; print('printed'); os.system('echo from C')")
     monkeypatch.setenv("PYTHONPATH", f"{SITE}{os.pathsep}{tmp_path}")
-    monkeypatch.setattr(launch, "PRELOADED", ("loud_library", "alma_pipeline.worker"))
+    monkeypatch.setattr(launch, "PRELOADED", ("loud_library", "alma_pipeline.execution.worker"))
     server = ForkServer(Hardware(name="x"), tmp_path / "server.txt")
     assert server.reply(wait=True) == {"ready": True}
     server._ready = True

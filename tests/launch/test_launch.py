@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline import launch
-from alma_pipeline.fields import problems
-from alma_pipeline.launch import command, environment
+from alma_pipeline.execution import launch
+from alma_pipeline.execution.launch import command, environment
 from alma_pipeline.schema import Hardware
+from alma_pipeline.schema.fields import problems
 
-WORKER = ["-m", "alma_pipeline.worker", "/s/work/mono-3f", "T"]
+WORKER = ["-m", "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner"]
 SRUN = ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
-AGENT = [sys.executable, "-m", "alma_pipeline.slurm_agent", "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=mono-3f"]
+AGENT = [sys.executable, "-m", "alma_pipeline.execution.slurm_agent", "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=mono-3f"]
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline import slurm_agent
 from alma_pipeline.errors import UserError
-from alma_pipeline.launch import command
+from alma_pipeline.execution import slurm_agent
+from alma_pipeline.execution.launch import command
 from alma_pipeline.schema import Hardware
 
-WORKER = ["-m", "alma_pipeline.worker", "/s/work/mono-3f", "T"]
+WORKER = ["-m", "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
 
 Played = Callable[[str, str], None]
 

@@ -9,10 +9,10 @@ from preference_bed import LANGUAGES, make_preferences
 from training_bed import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alma_pipeline.ml.pairs import Limits, Pair, read_pairs
-from alma_pipeline.ml.preference import Terms
-from alma_pipeline.ml.preference_objective import PreferenceModel
-from alma_pipeline.ml.prompts import Prompter
+from alma_pipeline.ml.data.preference_pairs import Limits, Pair, read_pairs
+from alma_pipeline.ml.data.prompts import Prompter
+from alma_pipeline.ml.training.preference_losses import Terms
+from alma_pipeline.ml.training.preference_objective import PreferenceModel
 
 cpo = pytest.importorskip("trl.experimental.cpo", reason="trl is a test-only dependency")
 datasets = pytest.importorskip("datasets")

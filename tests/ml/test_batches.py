@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.batches import best_fit, check_budget, global_batch, order, packed_batches, padded, padded_batches
+from alma_pipeline.ml.training.batching import best_fit, check_budget, global_batch, order, packed_batches, padded, padded_batches
 
 
 def test_order_is_a_permutation_of_its_own_for_each_seed_and_epoch() -> None:

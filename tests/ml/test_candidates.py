@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from alma_pipeline.ml.candidates import REFERENCE, SAMPLE, Candidate, Sentence, choose_sources, pair, triples
+from alma_pipeline.ml.scoring.candidates import REFERENCE, SAMPLE, Candidate, Sentence, choose_sources, pair, triples
 
 BEST = Candidate("das ist gut", 100.0, REFERENCE)
 

@@ -11,9 +11,9 @@ import pytest
 from babel import Locale
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml import cldr
-from alma_pipeline.ml.cldr import PHRASES_PER_DOCUMENT, Cldr, check_revision, one_target_each, phrases
-from alma_pipeline.ml.cldr_templates import TEMPLATES, Untranslated, distance, measure
+from alma_pipeline.ml.data import cldr
+from alma_pipeline.ml.data.cldr import PHRASES_PER_DOCUMENT, Cldr, check_revision, one_target_each, phrases
+from alma_pipeline.ml.data.cldr_templates import TEMPLATES, Untranslated, distance, measure
 from alma_pipeline.schema import Source
 
 LOCALES = {"en": "en", "de": "de", "cs": "cs"}

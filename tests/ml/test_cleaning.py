@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from text_bed import LANGUAGES
 
-from alma_pipeline.ml.arrangement import by_size, drawn, in_turn, mixed
-from alma_pipeline.ml.cleaning import Cleaner, bare, bare_sentences
-from alma_pipeline.ml.corpora import Line, SentencePair
-from alma_pipeline.ml.scripts import in_script
-from alma_pipeline.ml.seen import Seen
+from alma_pipeline.ml.data.cleaning import Cleaner, bare, bare_sentences
+from alma_pipeline.ml.data.corpora import Line, SentencePair
+from alma_pipeline.ml.data.mixing import by_size, drawn, in_turn, mixed
+from alma_pipeline.ml.data.scripts import in_script
+from alma_pipeline.ml.data.seen import Seen
 from alma_pipeline.schema import Cleaning
 
 GERMAN = "Der Zug nach Leipzig fährt heute eine halbe Stunde später ab."

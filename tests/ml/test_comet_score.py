@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from comet_bed import comet_compare, comet_score, encoding, neural, scored, segments
 
-from alma_pipeline.ml.neural import Segment
-from alma_pipeline.ml.significance import segmental
+from alma_pipeline.ml.scoring.comet import Segment
+from alma_pipeline.ml.scoring.paired_tests import segmental
 
 ALIKE = ("--batch_size", "1", "--disable_length_batching")
 LIMIT = 62

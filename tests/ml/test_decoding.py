@@ -8,8 +8,8 @@ from search_bed import CONFIGS, DECODERS, EOS, LIMITS, PROMPTS, VOCABULARY, alon
 from tokenizers import Tokenizer, models
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from alma_pipeline.ml import decoding, plain_decoding, tree_decoding
-from alma_pipeline.ml.search import Beams, Limits
+from alma_pipeline.ml.decoding import decode, generate, tree
+from alma_pipeline.ml.decoding.search import Beams, Limits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,44 +27,44 @@ def test_equals_generate_one_prompt_at_a_time(module: object, model: PreTrainedM
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_trees_serve_every_architecture_they_claim(kind: str) -> None:
     model = make(kind)
-    assert tree_decoding.serves(model)
+    assert tree.serves(model)
     expected = [[alone(model, prompt, 4)] for prompt in PROMPTS[:12]]
-    assert run(tree_decoding, model, PROMPTS[:12], Beams(width=4)) == expected
+    assert run(tree, model, PROMPTS[:12], Beams(width=4)) == expected
 
 
 def test_of_many_pieces_the_likeliest_are_found_block_by_block() -> None:
     """A vocabulary in which a search with three beams does not sort every logit."""
     model = make(vocab_size=12_000)
     expected = [[alone(model, prompt, 3)] for prompt in PROMPTS]
-    assert run(tree_decoding, model, PROMPTS, Beams(width=3)) == expected
+    assert run(tree, model, PROMPTS, Beams(width=3)) == expected
 
 
 def test_claimed_architectures_are_those_tested() -> None:
-    assert set(tree_decoding.EXACT) == set(CONFIGS)
+    assert set(tree.EXACT) == set(CONFIGS)
 
 
 def test_eager_attention_takes_trees_too() -> None:
     model = make(attn_implementation="eager")
     assert model.config._attn_implementation == "eager"
     expected = [[alone(model, prompt, 3)] for prompt in PROMPTS[:8]]
-    assert run(tree_decoding, model, PROMPTS[:8], Beams(width=3)) == expected
+    assert run(tree, model, PROMPTS[:8], Beams(width=3)) == expected
 
 
 def test_a_sliding_window_is_decoded_by_generate() -> None:
     """A cache that forgets tokens cannot hold a tree; the public functions then take the plain way."""
     model = make("mistral", sliding_window=4)
-    assert not tree_decoding.serves(model)
-    assert decoding.decoder(model) is plain_decoding.decode
+    assert not tree.serves(model)
+    assert decode.decoder(model) is generate.decode
     short = replace(LIMITS, decode_tokens=1)  # windows and padding do not mix: one prompt at a time
-    assert decoding.beam_search(model, PROMPTS[:6], 3, short) == [alone(model, prompt, 3) for prompt in PROMPTS[:6]]
+    assert decode.beam_search(model, PROMPTS[:6], 3, short) == [alone(model, prompt, 3) for prompt in PROMPTS[:6]]
 
 
 def test_long_outputs_outlast_the_room_of_the_cache(model: PreTrainedModel) -> None:
     """The cache is tidied every 16 steps; an output of 60 tokens lives through several tidyings."""
     limits = replace(LIMITS, max_new_tokens=60, eos=VOCABULARY + 1)
-    plain = run(plain_decoding, model, PROMPTS[:4], Beams(width=3), replace(limits, eos=EOS))
-    assert run(tree_decoding, model, PROMPTS[:4], Beams(width=3), replace(limits, eos=EOS)) == plain
-    greedy = run(tree_decoding, model, PROMPTS[:4], Beams(width=1), limits)
+    plain = run(generate, model, PROMPTS[:4], Beams(width=3), replace(limits, eos=EOS))
+    assert run(tree, model, PROMPTS[:4], Beams(width=3), replace(limits, eos=EOS)) == plain
+    greedy = run(tree, model, PROMPTS[:4], Beams(width=1), limits)
     assert {len(outputs[0]) for outputs in greedy} == {60}
 
 
@@ -82,8 +82,8 @@ def test_a_model_s_own_defaults_are_set_aside(module: object) -> None:
 def test_a_model_with_an_adapter_decodes_as_the_merged_one() -> None:
     """Development scores are taken while the adapter is in training."""
     wrapped = get_peft_model(make(), LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
-    assert tree_decoding.serves(wrapped)
-    found = decoding.beam_search(wrapped, PROMPTS[:8], 3, LIMITS)
+    assert tree.serves(wrapped)
+    found = decode.beam_search(wrapped, PROMPTS[:8], 3, LIMITS)
     merged = wrapped.merge_and_unload()
     assert found == [alone(merged, prompt, 3) for prompt in PROMPTS[:8]]
     assert found != [alone(make(), prompt, 3) for prompt in PROMPTS[:8]]
@@ -91,22 +91,22 @@ def test_a_model_with_an_adapter_decodes_as_the_merged_one() -> None:
 
 def test_decoding_leaves_training_mode_as_it_was(model: PreTrainedModel) -> None:
     model.train()
-    found = decoding.greedy(model, PROMPTS[:3], LIMITS)
+    found = decode.greedy(model, PROMPTS[:3], LIMITS)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
     model.eval()
-    assert decoding.greedy(model, PROMPTS[:3], LIMITS) == found and not model.training
+    assert decode.greedy(model, PROMPTS[:3], LIMITS) == found and not model.training
 
 
 def test_progress_counts_up_to_all(model: PreTrainedModel) -> None:
     heard: list[tuple[int, int]] = []
-    decoding.beam_search(model, PROMPTS, 2, LIMITS, lambda done, *, total: heard.append((done, total)))
+    decode.beam_search(model, PROMPTS, 2, LIMITS, lambda done, *, total: heard.append((done, total)))
     assert heard == sorted(heard) and heard[-1] == (18, 18)
 
 
 def test_no_prompts_and_empty_prompts(model: PreTrainedModel) -> None:
-    assert decoding.beam_search(model, [], 5, LIMITS) == []
+    assert decode.beam_search(model, [], 5, LIMITS) == []
     with pytest.raises(ValueError, match="prompt 1 is empty"):
-        decoding.greedy(model, [[0], []], LIMITS)
+        decode.greedy(model, [[0], []], LIMITS)
 
 
 def word_tokenizer(**special: str) -> PreTrainedTokenizerFast:
@@ -116,15 +116,15 @@ def word_tokenizer(**special: str) -> PreTrainedTokenizerFast:
 
 def test_limits_take_the_end_and_padding_of_the_tokenizer() -> None:
     """B59: without a padding token the end token pads, which the attention mask makes harmless."""
-    assert decoding.limits(word_tokenizer(eos_token="</s>", pad_token="<pad>"), 7, 9) == Limits(
+    assert decode.limits(word_tokenizer(eos_token="</s>", pad_token="<pad>"), 7, 9) == Limits(
         max_new_tokens=7, decode_tokens=9, eos=1, pad=2
     )
-    assert decoding.limits(word_tokenizer(eos_token="</s>"), 7, 9).pad == 1
+    assert decode.limits(word_tokenizer(eos_token="</s>"), 7, 9).pad == 1
     with pytest.raises(ValueError, match="no end-of-sentence token"):
-        decoding.limits(word_tokenizer(), 7, 9)
+        decode.limits(word_tokenizer(), 7, 9)
 
 
 def test_text_has_neither_special_tokens_nor_outer_space() -> None:
     tokenizer = word_tokenizer(eos_token="</s>", pad_token="<pad>")
-    assert decoding.text(tokenizer, [3, 2, 4, 1]) == "a b"
-    assert decoding.text(tokenizer, []) == ""
+    assert decode.text(tokenizer, [3, 2, 4, 1]) == "a b"
+    assert decode.text(tokenizer, []) == ""

@@ -8,8 +8,8 @@ from search_bed import DECODERS, EOS, LIMITS, PAD, PROMPTS, run
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alma_pipeline.ml import plain_decoding, tree_decoding
-from alma_pipeline.ml.search import Beams, Limits
+from alma_pipeline.ml.decoding import generate, tree
+from alma_pipeline.ml.decoding.search import Beams, Limits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,20 +41,20 @@ def test_no_batch_exceeds_the_token_budget(module: object, model: PreTrainedMode
         run(module, model, prompts, Beams(width=3), replace(LIMITS, decode_tokens=budget))
         watch.handle.remove()
         rows = {"plain": [shape[0] // 3 for shape in watch.shapes], "tree": [shape[0] for shape in watch.shapes]}
-        assert max(rows["tree" if module is tree_decoding else "plain"]) == at_once
+        assert max(rows["tree" if module is tree else "plain"]) == at_once
 
 
 def test_batches_are_sorted_by_length_and_cover_every_prompt() -> None:
     limits = Limits(max_new_tokens=10, decode_tokens=60, eos=EOS, pad=PAD)
-    assert plain_decoding.batches([5, 20, 10, 5, 100], 1, limits) == [[4], [1, 2], [0, 3]]
-    assert plain_decoding.batches([], 1, limits) == []
+    assert generate.batches([5, 20, 10, 5, 100], 1, limits) == [[4], [1, 2], [0, 3]]
+    assert generate.batches([], 1, limits) == []
 
 
 def test_trees_refill_and_read_a_prompt_once(model: PreTrainedModel) -> None:
     """A prompt's tokens pass through the model once, not once per beam; late prompts join early ones."""
     watch = Watch(model)
     prompts = [[0] * 10] * 9
-    run(tree_decoding, model, prompts, Beams(width=4), replace(LIMITS, decode_tokens=4 * 22 * 3))
+    run(tree, model, prompts, Beams(width=4), replace(LIMITS, decode_tokens=4 * 22 * 3))
     watch.handle.remove()
     read = [shape for shape in watch.shapes if shape[1] == 9]
     assert sum(shape[0] for shape in read) == 9 and len(read) >= 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from search_bed import LIMITS, PROMPTS, SAMPLING, make
 
-from alma_pipeline.ml import decoding
+from alma_pipeline.ml.decoding import decode
 
 
 def in_processes(work: Callable[[Path], None], folder: Path) -> None:
@@ -31,18 +31,18 @@ def _join(work: Callable[[Path], None], rank: int, folder: Path) -> None:
 
 def _shared(path: Path) -> None:
     model = make()
-    shared = decoding.beam_search(model, PROMPTS, 3, LIMITS), decoding.sample(model, PROMPTS, SAMPLING, LIMITS)
+    shared = decode.beam_search(model, PROMPTS, 3, LIMITS), decode.sample(model, PROMPTS, SAMPLING, LIMITS)
     many = dict(enumerate([[0]] * 18))
-    split = len(decoding._share(many, model))
+    split = len(decode._share(many, model))
     for parameter in model.parameters():
         parameter.ds_id = 0  # type: ignore[attr-defined]  # what DeepSpeed marks a ZeRO-3 parameter with
-    torch.save((shared, split, len(decoding._share(many, model))), path)
+    torch.save((shared, split, len(decode._share(many, model))), path)
 
 
 def test_processes_share_out_the_work_and_all_get_the_results(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     in_processes(_shared, tmp_path)
     model = make()
-    expected = decoding.beam_search(model, PROMPTS, 3, LIMITS), decoding.sample(model, PROMPTS, SAMPLING, LIMITS)
+    expected = decode.beam_search(model, PROMPTS, 3, LIMITS), decode.sample(model, PROMPTS, SAMPLING, LIMITS)
     for rank in range(2):
         assert torch.load(tmp_path / f"rank{rank}") == (expected, 9, 18)

@@ -8,15 +8,15 @@ from torch import nn
 from training_bed import make_base, make_job, make_pairs
 from transformers import AutoTokenizer
 
-from alma_pipeline.ml import decoding
-from alma_pipeline.ml.dev_score import Sample, dev_score
+from alma_pipeline.ml.data.examples import read_sequences
+from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.divergence import divergence
-from alma_pipeline.ml.examples import read_sequences
-from alma_pipeline.ml.models import open_for_training
-from alma_pipeline.ml.objective import LanguageModel
-from alma_pipeline.ml.steplog import Diverged
-from alma_pipeline.ml.training import train
+from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.training.dev_set import Sample, dev_score
+from alma_pipeline.ml.training.divergence import divergence
+from alma_pipeline.ml.training.loop import train
+from alma_pipeline.ml.training.objective import LanguageModel
+from alma_pipeline.ml.training.step_log import Diverged
 from alma_pipeline.schema import Training
 
 PARENT = {"loss": 2.0, "score": 40.0, "loops": 0.1}
@@ -91,7 +91,7 @@ def test_the_loop_stops_and_says_where_the_last_good_checkpoint_is(tmp_path: Pat
 def test_loops_of_the_references_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = AutoTokenizer.from_pretrained(make_base(tmp_path / "base").path)
     loop, plain = [10] * 8, [10, 11, 12]
-    monkeypatch.setattr(decoding, "greedy", lambda model, prompts, limits: [loop, loop, plain, plain])
+    monkeypatch.setattr(decode, "greedy", lambda model, prompts, limits: [loop, loop, plain, plain])
     sample = Sample([[3]] * 4, [plain, loop, plain, plain])
     measures = dev_score(sample, tokenizer, 64)(nn.Module())
     assert measures["loops"] == 0.25 and 0 < measures["score"] < 100

@@ -6,14 +6,14 @@ import torch
 from text_bed import LANGUAGES, english, german
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from alma_pipeline.ml import decoding
-from alma_pipeline.ml.examples import Tokens
-from alma_pipeline.ml.objective import LanguageModel
-from alma_pipeline.ml.pairs import pair_of
-from alma_pipeline.ml.preference import Terms
-from alma_pipeline.ml.preference_objective import PreferenceModel
-from alma_pipeline.ml.prompts import Example, Prompter
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.data.examples import Tokens
+from alma_pipeline.ml.data.preference_pairs import pair_of
+from alma_pipeline.ml.data.prompts import Example, Prompter
+from alma_pipeline.ml.decoding import decode
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
+from alma_pipeline.ml.training.objective import LanguageModel
+from alma_pipeline.ml.training.preference_losses import Terms
+from alma_pipeline.ml.training.preference_objective import PreferenceModel
 
 ROWS = [("de-en", "3 Tage", "3 days"), ("de-en", "12 Nächte", "12 long nights"), ("en-de", "9 days", "9 Tage")]
 WORSE = [(direction, source, f"{target} {target}") for direction, source, target in ROWS]
@@ -77,5 +77,5 @@ def test_a_trained_model_ends_its_translations(tokenizer: PreTrainedTokenizerBas
         objective(objective.collate(examples), objective.norms(examples))[0].backward()
         optimizer.step()
         optimizer.zero_grad()
-    found = decoding.greedy(model, prompter.prompts([row[:2] for row in ROWS]), decoding.limits(tokenizer, 60, 4096))
-    assert [decoding.text(tokenizer, ids) for ids in found] == [target for _, _, target in ROWS]
+    found = decode.greedy(model, prompter.prompts([row[:2] for row in ROWS]), decode.limits(tokenizer, 60, 4096))
+    assert [decode.text(tokenizer, ids) for ids in found] == [target for _, _, target in ROWS]

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from alma_pipeline.ml import guards, language_id
+from alma_pipeline.ml.data import language_id
+from alma_pipeline.ml.scoring import guards
 from alma_pipeline.paths import CONF
 
 

@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from alma_pipeline.ml import heads
-from alma_pipeline.ml.causal import head_of
+from alma_pipeline.ml.models.causal import head_of
+from alma_pipeline.ml.training import heads
 
 VOCABULARY = 60
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -17,10 +17,11 @@ from huggingface_hub.errors import (
 )
 from text_bed import LANGUAGES, make_job
 
+from alma_pipeline.cli.progress import Progress
 from alma_pipeline.errors import UserError
-from alma_pipeline.live import Progress
-from alma_pipeline.ml import downloads, hub, hubrows
-from alma_pipeline.ml.downloads import RATE, Download
+from alma_pipeline.ml.data.readers import hub as hubrows
+from alma_pipeline.ml.models import downloads, hub
+from alma_pipeline.ml.models.downloads import RATE, Download
 from alma_pipeline.schema import Source
 
 REPO = "meta-llama/Llama-2-7b-hf"

@@ -10,15 +10,16 @@ import pyarrow.parquet
 import pytest
 from text_bed import ALL_CODES, LANGUAGES, english, german, make_job, text
 
+from alma_pipeline.cli.progress import Progress
 from alma_pipeline.errors import UserError
-from alma_pipeline.live import Progress
-from alma_pipeline.ml import hubrows, preparation
-from alma_pipeline.ml.cleaning import Cleaner
-from alma_pipeline.ml.corpora import Line
-from alma_pipeline.ml.preparation import Part, Preparation, hold_out
-from alma_pipeline.ml.reading import Text
-from alma_pipeline.ml.rowshapes import Triple
-from alma_pipeline.ml.textfiles import Rejects
+from alma_pipeline.ml.data import ingest
+from alma_pipeline.ml.data.cleaning import Cleaner
+from alma_pipeline.ml.data.corpora import Line
+from alma_pipeline.ml.data.ingest import Part, Preparation, hold_out
+from alma_pipeline.ml.data.readers import hub
+from alma_pipeline.ml.data.readers.columns import Triple
+from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.text import Text
 from alma_pipeline.schema import Cleaning, Source
 
 
@@ -46,7 +47,7 @@ def test_oscar_by_its_folders_of_packed_lines(tmp_path: Path, monkeypatch: pytes
     )
     zstd(repo / "en_meta" / "en_meta_part_1.jsonl.zst", '{"content": "A text.", "metadata": {}}\n')
     (repo / "OSCAR-2301.py").write_text("raise SystemExit('code of a repository was run')\n")
-    monkeypatch.setitem(hubrows.FILES, str(repo), hubrows.FILES["oscar-corpus/OSCAR-2301"])
+    monkeypatch.setitem(hub.FILES, str(repo), hub.FILES["oscar-corpus/OSCAR-2301"])
     found = streamed(tmp_path, repo)
     assert [row.text for row in found.documents("de")] == ["Ein Text.", "Zwei\nZeilen."]
     with pytest.raises(
@@ -61,7 +62,7 @@ def test_on_the_hub_they_are_named_with_their_commit(monkeypatch: pytest.MonkeyP
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *words, **more: asked.append({"words": words, **more}))
     source = Source(reader="hub", repo="oscar-corpus/OSCAR-2301", revision="1" * 40)
-    hubrows._open(source, None, "de_meta/*.jsonl.zst")
+    hub._open(source, None, "de_meta/*.jsonl.zst")
     files = {"train": f"hf://datasets/oscar-corpus/OSCAR-2301@{'1' * 40}/de_meta/*.jsonl.zst"}
     assert asked == [{"words": ("json",), "data_files": files, "split": "train", "streaming": True}]
 
@@ -106,8 +107,8 @@ def test_a_pair_of_texts_may_be_packed(tmp_path: Path) -> None:
 
 def test_a_streamed_set_is_seen_to_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much there is nobody knows: what has been read is told, while rows are held out and after."""
-    monkeypatch.setattr(preparation, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(preparation, "BATCH", 50)
+    monkeypatch.setattr(ingest, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(ingest, "BATCH", 50)
     repo = tmp_path / "web"
     parquet(repo / "train-0.parquet", [{"text": german(n)} for n in range(200)])
     found = streamed(tmp_path, repo)

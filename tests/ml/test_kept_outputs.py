@@ -13,9 +13,9 @@ from test_decoding_shared import in_processes
 from transformers import PreTrainedModel
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml import decoding
+from alma_pipeline.ml.decoding import decode
+from alma_pipeline.ml.decoding.kept_outputs import KeptOutputs
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.kept_outputs import KeptOutputs
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
 
@@ -36,8 +36,8 @@ def found(model: PreTrainedModel, how: str, kept: KeptOutputs | None, heard: Any
     """Few prompts at a time, so that there is something left where a run is stopped."""
     limits = type(LIMITS)(**FEW)
     if how == "beam":
-        return decoding.beam_search(model, PROMPTS, 3, limits, announce=heard, kept=kept)
-    return decoding.sample(model, PROMPTS, SAMPLING, limits, announce=heard, kept=kept)
+        return decode.beam_search(model, PROMPTS, 3, limits, announce=heard, kept=kept)
+    return decode.sample(model, PROMPTS, SAMPLING, limits, announce=heard, kept=kept)
 
 
 def stopped_after(count: int, job: Job, model: PreTrainedModel, how: str) -> set[int]:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from alma_pipeline.ml.layouts import Item, packed, padded
+from alma_pipeline.ml.training.layouts import Item, packed, padded
 
 
 def ids(*numbers: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import merging
-from alma_pipeline.ml.merging import PROBE, merged
+from alma_pipeline.ml.models import merge
+from alma_pipeline.ml.models.merge import PROBE, merged
 from alma_pipeline.schema import Hardware
 from stages.merge.config import Config
 from stages.merge.run import run
@@ -57,7 +57,7 @@ def test_the_cast_is_measured_apart(adapted: Input) -> None:
 
 def test_a_difference_above_the_tolerance_is_refused(adapted: Input, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a tolerance that rounding alone exceeds."""
-    monkeypatch.setattr(merging, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(merge, "TOLERANCE", 1e-12)
     with pytest.raises(PipelineError, match="merged model differs from base and adapter"):
         merged(adapted, "fp32", AutoTokenizer.from_pretrained(adapted.path))
 

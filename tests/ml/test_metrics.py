@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from alma_pipeline.ml import metrics
-from alma_pipeline.ml.metrics import Scores, Translation
-from alma_pipeline.ml.surface import Measured
+from alma_pipeline.ml.scoring import metrics
+from alma_pipeline.ml.scoring.metrics import Scores, Translation
+from alma_pipeline.ml.scoring.sacrebleu_metrics import Measured
 
 TEXTS = {
     "13a": ("The cat sat on the mat today.", "The cat sits on a mat today!"),

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from training_bed import VOCABULARY
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from alma_pipeline.ml.data.examples import Tokens
 from alma_pipeline.ml.distributed import World
-from alma_pipeline.ml.examples import Tokens
-from alma_pipeline.ml.feeding import Batch, on_device
-from alma_pipeline.ml.microbatches import stream
-from alma_pipeline.ml.objective import LanguageModel
-from alma_pipeline.ml.training import accumulate
+from alma_pipeline.ml.training.loop import accumulate
+from alma_pipeline.ml.training.microbatches import stream
+from alma_pipeline.ml.training.objective import LanguageModel
+from alma_pipeline.ml.training.prefetch import Batch, on_device
 from alma_pipeline.schema import Hardware
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

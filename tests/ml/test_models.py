@@ -14,8 +14,8 @@ from training_bed import ADAPTER, FULL, LORA, files, make_base, weights
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.checkpoints import check, gather, write
-from alma_pipeline.ml.models import Trainee, load_for_inference, load_full, load_merged, open_for_training
+from alma_pipeline.ml.models.checkpoints import check, gather, write
+from alma_pipeline.ml.models.load import Trainee, load_for_inference, load_full, load_merged, open_for_training
 from alma_pipeline.schema import Hardware, Training
 
 CPU = Hardware(name="test")

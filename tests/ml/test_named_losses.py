@@ -5,7 +5,7 @@ from decimal import Decimal, getcontext
 import pytest
 import torch
 
-from alma_pipeline.ml.preference import Norms, Sums, Terms, loss_share, means, named_losses, statistics
+from alma_pipeline.ml.training.preference_losses import Norms, Sums, Terms, loss_share, means, named_losses, statistics
 
 getcontext().prec = 60
 BETA, GAMMA = Decimal("0.3"), Decimal("0.7")

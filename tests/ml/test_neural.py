@@ -9,9 +9,9 @@ import pytest
 from comet_bed import comet_score, hardware, neural, scored, segments
 
 from alma_pipeline.errors import PipelineError, UserError
-from alma_pipeline.ml import neural as library
-from alma_pipeline.ml.neural import Scored, Segment, explained, score
-from alma_pipeline.ml.segment_cache import Found, SegmentCache, key
+from alma_pipeline.ml.scoring import comet as library
+from alma_pipeline.ml.scoring.comet import Scored, Segment, explained, score
+from alma_pipeline.ml.scoring.segment_cache import Found, SegmentCache, key
 from alma_pipeline.schema import Hardware, Neural
 
 

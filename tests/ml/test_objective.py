@@ -20,10 +20,10 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from alma_pipeline.ml import logprobs
-from alma_pipeline.ml.batches import packed_batches
-from alma_pipeline.ml.examples import Tokens
-from alma_pipeline.ml.objective import LanguageModel
+from alma_pipeline.ml.data.examples import Tokens
+from alma_pipeline.ml.training import logprobs
+from alma_pipeline.ml.training.batching import packed_batches
+from alma_pipeline.ml.training.objective import LanguageModel
 
 FEW = 64
 

@@ -10,10 +10,10 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alma_pipeline.ml.attention import NAME, own_attention
-from alma_pipeline.ml.layouts import Item, packed, padded
-from alma_pipeline.ml.logprobs import label_logprobs
-from alma_pipeline.ml.packing import choose
+from alma_pipeline.ml.training.attention import NAME, own_attention
+from alma_pipeline.ml.training.layouts import Item, packed, padded
+from alma_pipeline.ml.training.logprobs import label_logprobs
+from alma_pipeline.ml.training.packing import choose
 
 VOCABULARY = 50
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -8,10 +8,10 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml import pairs as pairs_module
-from alma_pipeline.ml.pairs import Limits, Pairs, pair_of, read_pairs
-from alma_pipeline.ml.prompts import Example, Prompter
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.data import preference_pairs as pairs_module
+from alma_pipeline.ml.data.preference_pairs import Limits, Pairs, pair_of, read_pairs
+from alma_pipeline.ml.data.prompts import Example, Prompter
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Language
 
 LANGUAGES = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alma_pipeline.ml.preference import (
+from alma_pipeline.ml.training.preference_losses import (
     Norms,
     Sums,
     Tau,

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
-from alma_pipeline.ml import logprobs
-from alma_pipeline.ml.pairs import Pair
-from alma_pipeline.ml.preference import Tau, Terms, paper_tau, released_tau
-from alma_pipeline.ml.preference_objective import PreferenceModel
+from alma_pipeline.ml.data.preference_pairs import Pair
+from alma_pipeline.ml.training import logprobs
+from alma_pipeline.ml.training.preference_losses import Tau, Terms, paper_tau, released_tau
+from alma_pipeline.ml.training.preference_objective import PreferenceModel
 
 VOCABULARY = 40
 # Lengths of (prompt, chosen, rejected): equal and unequal, a one-token answer, a prompt of BOS alone.

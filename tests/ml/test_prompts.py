@@ -5,8 +5,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.prompts import Prompter, answer_ids, one_line
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.data.prompts import Prompter, answer_ids, one_line
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Language
 
 LANGUAGES = {"en": Language(name="English", locale="en"), "de": Language(name="German", locale="de")}

@@ -9,7 +9,7 @@ from training_bed import LORA, as_input, make_base, make_job, make_pairs
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models import BASE_FILE, load_merged, open_for_training
+from alma_pipeline.ml.models.load import BASE_FILE, load_merged, open_for_training
 from alma_pipeline.schema import Hardware, Training
 
 CPU = Hardware(name="test", threads=1)

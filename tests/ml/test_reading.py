@@ -15,10 +15,10 @@ import pytest
 from text_bed import LANGUAGES, alma_r, english, german, json_lines, nested, text
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml import hubrows
-from alma_pipeline.ml.reading import Text
-from alma_pipeline.ml.rowshapes import Triple
-from alma_pipeline.ml.textfiles import Rejects
+from alma_pipeline.ml.data.readers import hub
+from alma_pipeline.ml.data.readers.columns import Triple
+from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.text import Text
 from alma_pipeline.schema import Source
 
 PAIRS = [(german(n), english(n)) for n in range(3)]
@@ -263,11 +263,11 @@ def test_a_hub_set_streams_by_its_configurations_and_goes_on_from_a_row(tmp_path
 
 def test_names_of_hub_configurations() -> None:
     def name(repo: str, part: str) -> str | None:
-        return hubrows.config_name(Source(reader="hub", repo=repo), part, LANGUAGES)
+        return hub.config_name(Source(reader="hub", repo=repo), part, LANGUAGES)
 
     assert name("haoranxu/ALMA-R-Preference", "en-de") == "de-en"
     assert name("haoranxu/FLORES-200", "en-de") == "en-de"
     assert name("allenai/nllb", "de-en") == "deu_Latn-eng_Latn"
     assert name("haoranxu/X-ALMA-Preference", "en-de") is None
     own = Source(reader="hub", repo="Helsinki-NLP/opus-100", config="{pair}")
-    assert hubrows.config_name(own, "en-cs", LANGUAGES) == "cs-en"
+    assert hub.config_name(own, "en-cs", LANGUAGES) == "cs-en"

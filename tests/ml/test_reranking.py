@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from sacrebleu.metrics import CHRF
 
-from alma_pipeline.ml.reranking import best_quality, chrf, minimum_bayes_risk, pair_sources
+from alma_pipeline.ml.decoding.reranking import best_quality, chrf, minimum_bayes_risk, pair_sources
 
 CANDIDATES = [
     ["the house is small", "the house is small", "a house is little", "completely different words"],

@@ -14,8 +14,8 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml import resume
-from alma_pipeline.ml.engine import Engine
+from alma_pipeline.ml.training import resume
+from alma_pipeline.ml.training.engine import Engine
 from stages.parallel.run import run
 
 EVERY_STEP = {"checkpoint_seconds": 1e-6}

@@ -9,10 +9,10 @@ from decoding_bed import make_checkpoint
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml import decoding, plain_decoding, tree_decoding
-from alma_pipeline.ml.models import load_merged
-from alma_pipeline.ml.routing import Router, load_together
-from alma_pipeline.ml.search import Beams, Limits, Results, Sampling
+from alma_pipeline.ml.decoding import decode, generate, tree
+from alma_pipeline.ml.decoding.search import Beams, Limits, Results, Sampling
+from alma_pipeline.ml.models.load import load_merged
+from alma_pipeline.ml.models.routing import Router, load_together
 from alma_pipeline.schema import Hardware
 
 LIMITS = Limits(max_new_tokens=8, decode_tokens=400, eos=1, pad=2)
@@ -32,7 +32,7 @@ def modules(base: Input, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {name: make_adapter(base, tmp_path_factory.mktemp(name), seed, 2 * seed) for seed, name in ((1, "g1"), (2, "g6"))}
 
 
-@pytest.mark.parametrize("module", [plain_decoding, tree_decoding])
+@pytest.mark.parametrize("module", [generate, tree])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_mixed_batch_gives_what_each_adapter_gives_alone(modules: dict[str, Input], module: object, beams: int) -> None:
     """The reference is the merged model, one prompt at a time: other code, and no batch at all."""
@@ -43,15 +43,13 @@ def test_a_mixed_batch_gives_what_each_adapter_gives_alone(modules: dict[str, In
     with torch.no_grad():
         module.decode(model, dict(enumerate(PROMPTS)), Beams(width=beams), LIMITS, found.update, router)  # type: ignore[attr-defined]
     merged = {name: load_merged(checkpoint, checkpoint.adapters, "fp32") for name, checkpoint in modules.items()}
-    expected = [
-        decoding.beam_search(merged[name], [prompt], beams, LIMITS)[0] for name, prompt in zip(names, PROMPTS, strict=True)
-    ]
+    expected = [decode.beam_search(merged[name], [prompt], beams, LIMITS)[0] for name, prompt in zip(names, PROMPTS, strict=True)]
     assert [found[i][0] for i in range(len(PROMPTS))] == expected
-    other = [decoding.beam_search(merged["g1"], [prompt], beams, LIMITS)[0] for prompt in PROMPTS]
+    other = [decode.beam_search(merged["g1"], [prompt], beams, LIMITS)[0] for prompt in PROMPTS]
     assert other != expected, "the adapters must differ, or the test shows nothing"
 
 
-@pytest.mark.parametrize("module", [plain_decoding, tree_decoding])
+@pytest.mark.parametrize("module", [generate, tree])
 def test_so_it_does_where_samples_are_drawn(modules: dict[str, Input], module: object) -> None:
     """A prompt's noise goes by its place, so the merged model is asked for that place alone."""
     names = ["g1", "g6", "g6", "g1", "g6"]
@@ -66,7 +64,7 @@ def test_so_it_does_where_samples_are_drawn(modules: dict[str, Input], module: o
 
     def alone(name: str, place: int) -> list[list[int]]:
         drawn: Results = {}
-        plain_decoding.decode(merged[name], {place: prompts[place]}, settings, LIMITS, drawn.update, lambda rows: None)
+        generate.decode(merged[name], {place: prompts[place]}, settings, LIMITS, drawn.update, lambda rows: None)
         return drawn[place]
 
     assert [found[i] for i in prompts] == [alone(name, i) for i, name in enumerate(names)]

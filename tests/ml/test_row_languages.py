@@ -7,7 +7,7 @@ import pytest
 from text_bed import alma_r, json_lines, text
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.reading import Text
+from alma_pipeline.ml.data.readers.text import Text
 
 
 def pairs(found: Text, direction: str) -> list[tuple[str, str]]:

@@ -7,8 +7,8 @@ import torch
 from search_bed import DECODERS, LIMITS, PROMPTS, SAMPLING, run
 from transformers import PreTrainedModel
 
-from alma_pipeline.ml import decoding, plain_decoding, tree_decoding
-from alma_pipeline.ml.search import Results, Sampling, invert, noise
+from alma_pipeline.ml.decoding import decode, generate, tree
+from alma_pipeline.ml.decoding.search import Results, Sampling, invert, noise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,22 +25,22 @@ def test_samples_do_not_depend_on_the_batch(module: object, model: PreTrainedMod
 
 
 def test_both_decoders_draw_the_same_samples(model: PreTrainedModel) -> None:
-    assert run(tree_decoding, model, PROMPTS, SAMPLING) == run(plain_decoding, model, PROMPTS, SAMPLING)
+    assert run(tree, model, PROMPTS, SAMPLING) == run(generate, model, PROMPTS, SAMPLING)
 
 
 def test_the_seed_and_the_index_decide_the_samples(model: PreTrainedModel) -> None:
     same = [PROMPTS[3]] * 6
-    found = decoding.sample(model, same, SAMPLING, LIMITS)
-    assert found == decoding.sample(model, same, SAMPLING, LIMITS)
-    assert found != decoding.sample(model, same, replace(SAMPLING, seed=6), LIMITS)
+    found = decode.sample(model, same, SAMPLING, LIMITS)
+    assert found == decode.sample(model, same, SAMPLING, LIMITS)
+    assert found != decode.sample(model, same, replace(SAMPLING, seed=6), LIMITS)
     assert len({str(samples) for samples in found}) > 1, "equal prompts have noise of their own"
     assert any(len({str(sample) for sample in samples}) > 1 for samples in found)
 
 
 def test_cold_and_narrow_sampling_is_greedy(model: PreTrainedModel) -> None:
-    greedy = decoding.greedy(model, PROMPTS, LIMITS)
+    greedy = decode.greedy(model, PROMPTS, LIMITS)
     for settings in (replace(SAMPLING, temperature=1e-4), replace(SAMPLING, top_p=1e-6)):
-        assert decoding.sample(model, PROMPTS, settings, LIMITS) == [[output] * 3 for output in greedy]
+        assert decode.sample(model, PROMPTS, settings, LIMITS) == [[output] * 3 for output in greedy]
 
 
 def test_tokens_are_drawn_by_their_share_of_the_nucleus() -> None:

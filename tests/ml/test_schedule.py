@@ -8,7 +8,7 @@ import torch
 from transformers import get_scheduler
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.schedule import evaluation_steps, factor, learning_rate, total_steps, warmup_steps
+from alma_pipeline.ml.training.schedule import evaluation_steps, factor, learning_rate, total_steps, warmup_steps
 from alma_pipeline.schema import Training
 
 THEIRS = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alma_pipeline.ml.significance import paired, segmental
+from alma_pipeline.ml.scoring.paired_tests import paired, segmental
 
 WORDS = ["the", "of", "a", "in", "to", "and", "is", "was", "for", "on", "that", "by", "with", "as", "it", "from", "at", "his"]
 

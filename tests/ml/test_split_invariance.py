@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from training_bed import make_base, make_pairs
 
-from alma_pipeline.ml.models import open_for_training
+from alma_pipeline.ml.models.load import open_for_training
 
 LOSSES = pytest.mark.parametrize("loss", BUDGETS)
 ADAPTERS = pytest.mark.parametrize("adapter", ["none", "new"])

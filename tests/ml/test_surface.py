@@ -9,7 +9,7 @@ import pytest
 from sacrebleu.metrics import CHRF, TER
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml import surface
+from alma_pipeline.ml.scoring import sacrebleu_metrics
 
 SENTENCES = {
     "13a": ("The committee meets on Tuesday, 5 May.", "The committee met on Tuesday 5 May!"),
@@ -30,7 +30,7 @@ def command(folder: Path, tokenizer: str, references: list[str], hypotheses: lis
     for name, lines in (("references", references), ("hypotheses", hypotheses)):
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     words = ["-m", "bleu", "chrf", "ter", "--chrf-word-order", "2", "--tokenize", tokenizer, "-w", "10"]
-    words += ["--ter-normalized", "--ter-asian-support"] if tokenizer in surface.UNSPACED else []
+    words += ["--ter-normalized", "--ter-asian-support"] if tokenizer in sacrebleu_metrics.UNSPACED else []
     line = [sys.executable, "-m", "sacrebleu", str(folder / "references"), "-i", str(folder / "hypotheses"), *words]
     found = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
     names = {"BLEU": "bleu", "chrF2++": "chrf++", "TER": "ter"}
@@ -40,9 +40,9 @@ def command(folder: Path, tokenizer: str, references: list[str], hypotheses: lis
 @pytest.mark.parametrize("name", ["bleu", "chrf++", "ter"])
 def test_counted_in_portions_it_is_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     references, hypotheses = texts("13a")
-    whole = surface.measure(name, "13a", hypotheses, references)
-    monkeypatch.setattr(surface, "AT_ONCE", 3)  # of four: one whole portion and a rest
-    assert surface.measure(name, "13a", hypotheses, references) == whole
+    whole = sacrebleu_metrics.measure(name, "13a", hypotheses, references)
+    monkeypatch.setattr(sacrebleu_metrics, "AT_ONCE", 3)  # of four: one whole portion and a rest
+    assert sacrebleu_metrics.measure(name, "13a", hypotheses, references) == whole
 
 
 @pytest.mark.parametrize("tokenizer", SENTENCES)
@@ -50,7 +50,7 @@ def test_equals_the_command_to_the_last_digit(tmp_path: Path, tokenizer: str) ->
     """B49: tokenizers by target language, Chinese, Japanese and Korean too."""
     references, hypotheses = texts(tokenizer)
     for name, (score, signature) in command(tmp_path, tokenizer, references, hypotheses).items():
-        found = surface.measure(name, tokenizer, hypotheses, references)
+        found = sacrebleu_metrics.measure(name, tokenizer, hypotheses, references)
         assert round(found.score, 10) == score and score > 0
         assert found.signature == signature
 
@@ -58,30 +58,30 @@ def test_equals_the_command_to_the_last_digit(tmp_path: Path, tokenizer: str) ->
 def test_segments_are_sacrebleu_s_sentence_scores() -> None:
     references, hypotheses = texts("13a")
     for name, metric in (("chrf++", CHRF(word_order=2)), ("ter", TER())):
-        found = surface.measure(name, "13a", hypotheses, references).segments
+        found = sacrebleu_metrics.measure(name, "13a", hypotheses, references).segments
         pairs = zip(hypotheses, references, strict=True)
         assert found == [metric.sentence_score(hypothesis, [reference]).score for hypothesis, reference in pairs]
         assert found is not None and len(set(found)) > 2
-    assert surface.measure("bleu", "13a", hypotheses, references).segments is None
+    assert sacrebleu_metrics.measure("bleu", "13a", hypotheses, references).segments is None
 
 
 def test_ter_takes_unspaced_sentences_apart_and_says_so() -> None:
     references, hypotheses = texts("zh")
-    apart = surface.measure("ter", "zh", hypotheses, references)
-    whole = surface.measure("ter", "13a", hypotheses, references)
+    apart = sacrebleu_metrics.measure("ter", "zh", hypotheses, references)
+    whole = sacrebleu_metrics.measure("ter", "13a", hypotheses, references)
     assert "asian:yes" in apart.signature and "asian:no" in whole.signature
     assert apart.score < whole.score
 
 
 def test_an_unknown_metric_and_no_text_are_errors() -> None:
     with pytest.raises(ValueError, match="expected one of"):
-        surface.metric("meteor", "13a")
+        sacrebleu_metrics.metric("meteor", "13a")
     with pytest.raises(ValueError, match="no translations"):
-        surface.measure("bleu", "13a", [], [])
+        sacrebleu_metrics.measure("bleu", "13a", [], [])
 
 
 def test_spbleu_without_its_pieces_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that cannot be imported stands for a package that is not installed."""
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(UserError, match=r"spbleu needs the package sentencepiece .*Install .* or take spbleu out of evaluation"):
-        surface.metric("spbleu", "13a")
+        sacrebleu_metrics.metric("spbleu", "13a")

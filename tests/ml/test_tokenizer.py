@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.tokenizer import BOS, EOS, PAD, SMALLEST, train_tokenizer
+from alma_pipeline.ml.models.tokenizer import BOS, EOS, PAD, SMALLEST, train_tokenizer
 
 TEXTS = [f"Translate this from German to English:\nGerman: {n} Nächte\nEnglish:{n} nights" for n in range(40)]
 SAVE = """

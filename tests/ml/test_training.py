@@ -15,13 +15,13 @@ from two_processes_bed import RESUMED_AT
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml import logprobs
+from alma_pipeline.ml.data.examples import read_sequences
 from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.engine import Engine, adamw, deepspeed_config
-from alma_pipeline.ml.examples import read_sequences
-from alma_pipeline.ml.models import open_for_training
-from alma_pipeline.ml.objective import LanguageModel
-from alma_pipeline.ml.steplog import Diverged, Step, StepLog
+from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.training import logprobs
+from alma_pipeline.ml.training.engine import Engine, adamw, deepspeed_config
+from alma_pipeline.ml.training.objective import LanguageModel
+from alma_pipeline.ml.training.step_log import Diverged, Step, StepLog
 from alma_pipeline.schema import Hardware, Training
 from stages.parallel.run import run
 
@@ -68,7 +68,7 @@ def test_dev_loss_is_measured_before_and_after_on_all_of_dev(tmp_path: Path, inp
 
 def dev_loss(checkpoint: Path, inputs: dict[str, Input]) -> float:
     """In one batch, without the loop."""
-    from alma_pipeline.ml.models import load_full
+    from alma_pipeline.ml.models.load import load_full
 
     objective = LanguageModel(load_full(checkpoint, torch.float32).eval(), 64)
     dev = read_sequences(Path(inputs["corpus"].path), "dev").examples[:]

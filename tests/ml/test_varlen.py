@@ -8,9 +8,9 @@ from test_packing import PACKED, VOCABULARY, make, make_items, scores, separatel
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from alma_pipeline.ml import varlen
-from alma_pipeline.ml.layouts import Item, packed
-from alma_pipeline.ml.packing import choose
+from alma_pipeline.ml.training import varlen
+from alma_pipeline.ml.training.layouts import Item, packed
+from alma_pipeline.ml.training.packing import choose
 
 CPU = torch.device("cpu")
 

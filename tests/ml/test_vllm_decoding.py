@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from decoding_bed import make_checkpoint
 
-from alma_pipeline.ml import decoding, vllm_decoding
-from alma_pipeline.ml.search import Limits, Sampling
-from alma_pipeline.ml.vllm_decoding import Vllm
+from alma_pipeline.ml.decoding import decode, vllm
+from alma_pipeline.ml.decoding.search import Limits, Sampling
+from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.schema import Hardware
 
 END = 9
@@ -57,7 +57,7 @@ def test_a_checkpoint_is_cut_up_over_the_devices_for_texts_no_longer_than_they_g
     monkeypatch.setattr(sys.modules["vllm"], "LLM", SimpleNamespace, raising=False)
     monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
     eight = Hardware(name="test", device="cuda", devices=8, launcher="torchrun")
-    found, tokenizer = vllm_decoding.load(checkpoint, eight, "bf16", longest=512, beams=beams)
+    found, tokenizer = vllm.load(checkpoint, eight, "bf16", longest=512, beams=beams)
     assert vars(found.engine) == {
         "model": checkpoint.base,
         "tokenizer": checkpoint.path,
@@ -73,20 +73,20 @@ def test_a_checkpoint_is_cut_up_over_the_devices_for_texts_no_longer_than_they_g
 
 
 def test_greedy(model: Vllm) -> None:
-    assert decoding.beam_search(model, PROMPTS, 1, LIMITS) == [[0, 3], [0, 4], [0, 6]]
+    assert decode.beam_search(model, PROMPTS, 1, LIMITS) == [[0, 3], [0, 4], [0, 6]]
     assert {(own.temperature, own.max_tokens, *own.stop_token_ids) for own in model.engine.asked} == {(0.0, 4, END)}
 
 
 def test_beams(model: Vllm) -> None:
     """The best of each search, without its prompt and its end."""
-    assert decoding.beam_search(model, PROMPTS, 5, LIMITS) == [[8], [8], [8]]
+    assert decode.beam_search(model, PROMPTS, 5, LIMITS) == [[8], [8], [8]]
     assert [(own.beam_width, own.max_tokens) for own in model.engine.asked] == [(5, 4)]
 
 
 def test_samples_have_seeds_of_their_own(model: Vllm) -> None:
     seeds = set()
     for seed in range(50):
-        found = decoding.sample(model, PROMPTS, Sampling(width=2, temperature=0.7, top_p=0.9, seed=seed), LIMITS)
+        found = decode.sample(model, PROMPTS, Sampling(width=2, temperature=0.7, top_p=0.9, seed=seed), LIMITS)
         assert found == [[[0, 3], [1, 3]], [[0, 4], [1, 4]], [[0, 6], [1, 6]]]
         assert {(own.n, own.temperature, own.top_p) for own in model.engine.asked} == {(2, 0.7, 0.9)}
         seeds |= {own.seed + number for own in model.engine.asked for number in range(own.n)}
@@ -97,15 +97,15 @@ def test_samples_have_seeds_of_their_own(model: Vllm) -> None:
 def test_prompts_go_in_portions_and_keep_their_seeds(model: Vllm, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on asks for what is left, each prompt with the seed of its own place."""
     settings = Sampling(width=1, temperature=1.0, top_p=1.0, seed=3)
-    decoding.sample(model, PROMPTS, settings, LIMITS)
+    decode.sample(model, PROMPTS, settings, LIMITS)
     seeds = [own.seed for own in model.engine.asked]
-    monkeypatch.setattr(vllm_decoding, "AT_ONCE", 2)
+    monkeypatch.setattr(vllm, "AT_ONCE", 2)
     heard: list[tuple[list[int], list[int]]] = []
     left = dict(enumerate(PROMPTS))
-    vllm_decoding.decode(model, left, settings, LIMITS, lambda found: heard.append((list(found), _seeds(model))))
+    vllm.decode(model, left, settings, LIMITS, lambda found: heard.append((list(found), _seeds(model))))
     assert heard == [([0, 1], seeds[:2]), ([2], seeds[2:])]
     heard.clear()
-    vllm_decoding.decode(model, {2: PROMPTS[2]}, settings, LIMITS, lambda found: heard.append((list(found), _seeds(model))))
+    vllm.decode(model, {2: PROMPTS[2]}, settings, LIMITS, lambda found: heard.append((list(found), _seeds(model))))
     assert heard == [([2], seeds[2:])]
 
 

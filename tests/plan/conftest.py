@@ -4,9 +4,9 @@ import pytest
 from fakes.bed import fill
 from plan_bed import real
 
-from alma_pipeline.plan import make_plan
+from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.schema import Config
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from fakes.bed import changed
 from plan_bed import left_off, verdicts, works
 
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.plan import Forced, make_plan
+from alma_pipeline.plan.plan import Forced, make_plan
 from alma_pipeline.schema import Config, Hardware
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 
 @pytest.mark.parametrize(

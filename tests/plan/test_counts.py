@@ -4,8 +4,8 @@ from pathlib import Path
 
 from fakes.bed import fill, loaded
 
-from alma_pipeline.plan import make_plan
-from alma_pipeline.store import Store
+from alma_pipeline.plan.plan import make_plan
+from alma_pipeline.store.store import Store
 
 
 def test_a_node_on_triples_that_are_there_is_estimated_from_their_number(tmp_path: Path) -> None:

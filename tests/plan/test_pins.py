@@ -8,10 +8,12 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from alma_pipeline import config, invocation, pins
+from alma_pipeline.cli import run
+from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
-from alma_pipeline.plan import Forced, Plan, make_plan
-from alma_pipeline.store import Store
+from alma_pipeline.plan import pins
+from alma_pipeline.plan.plan import Forced, Plan, make_plan
+from alma_pipeline.store.store import Store
 
 ONE, TWO = "1" * 40, "2" * 40
 WORDS = ["model=13b", "stage=cpo", "evaluation.checkpoints=[]"]
@@ -37,7 +39,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 def about_to_run(store: Store, *words: str, forced: Forced | None = None) -> Plan:
-    return invocation._pinned_plan(config.load([*WORDS, *words]), store, forced or Forced())
+    return run._pinned_plan(load.load([*WORDS, *words]), store, forced or Forced())
 
 
 def revision(plan: Plan, node: str = "preferences") -> str:
@@ -45,18 +47,18 @@ def revision(plan: Plan, node: str = "preferences") -> str:
 
 
 def test_a_plan_asks_nothing_and_writes_nothing(store: Store, hub: Hub) -> None:
-    assert revision(make_plan(config.load(WORDS), store)) == "main"
+    assert revision(make_plan(load.load(WORDS), store)) == "main"
     assert not hub.asked and not (store.root / pins.FILE).exists()
 
 
 def test_what_is_about_to_run_has_a_commit_that_stays_when_the_branch_moves(store: Store, hub: Hub) -> None:
-    before = make_plan(config.load(WORDS), store)
+    before = make_plan(load.load(WORDS), store)
     plan = about_to_run(store)
     assert hub.asked == [(PREFERENCES, "main")], "only what the work reads: the other nodes are adopted"
     assert revision(plan) == ONE and plan["preferences"].key != before["preferences"].key
     hub.commit = TWO
     assert revision(about_to_run(store)) == ONE and len(hub.asked) == 1
-    later = make_plan(config.load(WORDS), Store(store.root))
+    later = make_plan(load.load(WORDS), Store(store.root))
     assert [step.key for step in later.steps] == [step.key for step in plan.steps], "plan, report and translate agree with run"
 
 
@@ -75,12 +77,12 @@ def test_a_published_checkpoint_is_adopted_whatever_the_branch_is_now(store: Sto
     """Which commit its authors trained on is not known."""
     about_to_run(store, "target=train", "upstream=train")
     assert {repo for repo, _ in hub.asked} >= {"haoranxu/ALMA-Human-Parallel", "oscar-corpus/OSCAR-2301"}
-    plan = make_plan(config.load(WORDS), store)
+    plan = make_plan(load.load(WORDS), store)
     assert [plan[name].verdict for name in ("mono", "parallel", "cpo")] == ["adopt", "adopt", "run"]
 
 
 def test_what_the_first_of_two_runs_was_told_counts(store: Store, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = make_plan(config.load(WORDS), store)
+    plan = make_plan(load.load(WORDS), store)
     known = pins._known
     monkeypatch.setattr(pins, "_known", lambda path: known(path) | {f"{PREFERENCES}@main": TWO})
     pins.ask(plan.work, store)
@@ -106,4 +108,4 @@ def test_a_damaged_file_is_named(store: Store) -> None:
     store.root.mkdir(parents=True, exist_ok=True)
     (store.root / pins.FILE).write_text("{")
     with pytest.raises(UserError, match=r"pins\.json is damaged"):
-        make_plan(config.load(WORDS), store)
+        make_plan(load.load(WORDS), store)

@@ -9,9 +9,9 @@ import pytest
 from fakes.bed import Fake, changed, fill, loaded, planned, put, recipe
 from plan_bed import real, verdicts, works
 
-from alma_pipeline.plan import make_plan, to_json
+from alma_pipeline.plan.plan import make_plan, to_json
 from alma_pipeline.schema import Config
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 
 def test_everything_is_new_at_first(store: Store, cpo: Config) -> None:

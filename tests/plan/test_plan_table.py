@@ -5,9 +5,9 @@ import io
 from fakes.bed import LOCAL, chain, fill, planned
 from rich.console import Console
 
-from alma_pipeline.plan import Plan
-from alma_pipeline.plan_table import plan_table
-from alma_pipeline.store import Store
+from alma_pipeline.cli.plan_table import plan_table
+from alma_pipeline.plan.plan import Plan
+from alma_pipeline.store.store import Store
 
 
 def shown(plan: Plan, width: int = 80) -> str:

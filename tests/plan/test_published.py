@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from fakes.bed import changed, fill
 
-from alma_pipeline.identity import settings
-from alma_pipeline.plan import Forced, make_plan
-from alma_pipeline.recipe import build
+from alma_pipeline.plan.graph import build
+from alma_pipeline.plan.plan import Forced, make_plan
 from alma_pipeline.schema import Config, Released
-from alma_pipeline.store import Store
+from alma_pipeline.store.identity import settings
+from alma_pipeline.store.store import Store
 
 
 def released(config: Config, *names: str, **changes: Any) -> Config:

@@ -3,9 +3,9 @@
 import pytest
 from plan_bed import real, works
 
-from alma_pipeline.plan import Plan, make_plan
-from alma_pipeline.reasons import SHOWN
-from alma_pipeline.store import Store
+from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.plan.reasons import SHOWN
+from alma_pipeline.store.store import Store
 
 
 def test_another_model_is_one_cause(made: Store) -> None:

@@ -7,13 +7,13 @@ import pytest
 from fakes.bed import COUNTS, fill, loaded, put
 from plan_bed import real, verdicts, works
 
+from alma_pipeline.cli.translate import last_made
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.identity import settings
-from alma_pipeline.plan import Plan, make_plan
-from alma_pipeline.recipe import build
+from alma_pipeline.plan.graph import build
+from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Config, Source
-from alma_pipeline.store import Store
-from alma_pipeline.translating import last_made
+from alma_pipeline.store.identity import settings
+from alma_pipeline.store.store import Store
 
 FELL = {"before": 41.5, "now": 40.25, "stopped": True}
 

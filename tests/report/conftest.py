@@ -6,8 +6,8 @@ import pytest
 from report_bed import composed, finish
 
 from alma_pipeline.report.content import Content, content
-from alma_pipeline.report.request import Job, planned
-from alma_pipeline.store import Store
+from alma_pipeline.report.jobs import Job, planned
+from alma_pipeline.store.store import Store
 
 
 @pytest.fixture(scope="session")

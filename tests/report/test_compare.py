@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from report_bed import finish
 
+from alma_pipeline.cli import compare
 from alma_pipeline.errors import UserError
-from alma_pipeline.report import compare, sides, significance
-from alma_pipeline.report.request import Job, gather
+from alma_pipeline.report import sides, significance
+from alma_pipeline.report.jobs import Job, gather
 from alma_pipeline.report.scoreboard import boards
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.report.systems import systems
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 WORDS = "data.languages=[de,zh] tracking=none"
 BETA = f"stage=cpo stages.cpo.beta=0.2 {WORDS}"

@@ -16,7 +16,7 @@ from browser_bed import PHONE, started, visiting
 
 from alma_pipeline.report import page as pages
 from alma_pipeline.report.content import Content
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 
 @pytest.fixture(scope="session")

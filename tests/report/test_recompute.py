@@ -12,7 +12,7 @@ from pathlib import Path
 from alma_pipeline.report import page
 from alma_pipeline.report.content import Content
 from alma_pipeline.report.recompute import comet_score, expression
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 SIGNATURE = "Unbabel/wmt22-comet-da@0123abc|reference:yes|precision:fp16|comet:2.2.7"
 FAKES = {

@@ -12,17 +12,17 @@ import pytest
 from report_bed import SEGMENTS, composed
 from scipy import stats
 
-from alma_pipeline.ml.significance import segmental
+from alma_pipeline.ml.scoring.paired_tests import segmental
 from alma_pipeline.report import paper, significance
 from alma_pipeline.report.content import Content, content
-from alma_pipeline.report.guards import rates
+from alma_pipeline.report.guard_rates import rates
+from alma_pipeline.report.jobs import Job, planned
 from alma_pipeline.report.lengths import lengths
-from alma_pipeline.report.request import Job, planned
 from alma_pipeline.report.scoreboard import Board, Cell, boards, paired, tab_names
 from alma_pipeline.report.significance import PairedTests, across_seeds
 from alma_pipeline.report.systems import Evaluation, System, systems
 from alma_pipeline.report.terminal import cell_text
-from alma_pipeline.store import Record, Store
+from alma_pipeline.store.store import Record, Store
 
 
 def test_systems_know_what_they_were_trained_from(job: Job) -> None:

@@ -5,10 +5,11 @@ import re
 import pytest
 from report_bed import finish
 
-from alma_pipeline.report import compare, page, paper
+from alma_pipeline.cli import compare
+from alma_pipeline.report import page, paper
 from alma_pipeline.report.content import content
-from alma_pipeline.report.request import gather
-from alma_pipeline.store import Store
+from alma_pipeline.report.jobs import gather
+from alma_pipeline.store.store import Store
 
 WORDS = ["stage=parallel", "data.languages=[de,zh]", "tracking=none"]
 WELCH = "Welch's t-test across seeds where a system has several, ± their standard deviation"

@@ -8,11 +8,11 @@ import pytest
 from report_bed import finish
 from tracking_help import invocation, one_run
 
-from alma_pipeline.plan import Plan, to_json
-from alma_pipeline.report import compare
+from alma_pipeline.cli import compare
+from alma_pipeline.plan.plan import Plan, to_json
 from alma_pipeline.report.sides import Side, find_side
 from alma_pipeline.schema import Tracking
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 from alma_pipeline.tracking import Tracker, report, runs, tracking_uri
 
 STEPS = [{"node": "cpo", "kind": "cpo", "key": "f" * 64, "inputs": {}, "settings": {"beta": 0.1}}]

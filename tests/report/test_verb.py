@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from report_bed import composed, finish
 
-from alma_pipeline import cli
+from alma_pipeline.cli import main
+from alma_pipeline.cli.report import write
 from alma_pipeline.report import paper
 from alma_pipeline.report.content import Content, content
-from alma_pipeline.report.request import Job, planned
+from alma_pipeline.report.jobs import Job, planned
 from alma_pipeline.report.scoreboard import part_of
-from alma_pipeline.report.verb import write
-from alma_pipeline.store import Store
+from alma_pipeline.store.store import Store
 
 WORDS = ["data.languages=[de,zh]", "tracking=none"]
 
@@ -25,7 +25,7 @@ def command(finished: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setattr(sys, "argv", ["alma-pipeline", *words])
-    return cli.main()
+    return main.main()
 
 
 def test_report_writes_a_page_and_prints_the_scores(

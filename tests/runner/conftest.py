@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fakes.bed import CANARY, LOCAL, World, fake_world
 
-from alma_pipeline.launch import Launcher
+from alma_pipeline.execution.launch import Launcher
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from fakes.bed import Fake, World, chain, planned, recipe
 
 from alma_pipeline.errors import PipelineError, UserError
-from alma_pipeline.plan import Plan
-from alma_pipeline.runner import Runner, checkpoint
+from alma_pipeline.execution.runner import Runner, checkpoint
+from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Released
 
 

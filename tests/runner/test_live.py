@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from fakes.bed import World, chain, later, planned, wait_for
 
-from alma_pipeline import live
+from alma_pipeline.cli import progress as live
+from alma_pipeline.cli.progress import LiveView, Pace, PlainView, Progress, summary, view
+from alma_pipeline.console import Screen
 from alma_pipeline.errors import StageFailed
-from alma_pipeline.live import LiveView, Pace, PlainView, Progress, summary, view
-from alma_pipeline.runner import Runner
-from alma_pipeline.screen import Screen
+from alma_pipeline.execution.runner import Runner
 
 STYLES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 

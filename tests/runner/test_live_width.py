@@ -5,9 +5,9 @@ import io
 import pytest
 from fakes.bed import chain, planned
 
-from alma_pipeline.live import LiveView, Progress
-from alma_pipeline.screen import Screen
-from alma_pipeline.store import Store
+from alma_pipeline.cli.progress import LiveView, Progress
+from alma_pipeline.console import Screen
+from alma_pipeline.store.store import Store
 
 
 def progress() -> Progress:

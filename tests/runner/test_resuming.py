@@ -7,8 +7,8 @@ import pytest
 from fakes.bed import World, chain, planned
 
 from alma_pipeline.errors import StageFailed
-from alma_pipeline.plan import Forced
-from alma_pipeline.store import Store
+from alma_pipeline.plan.plan import Forced
+from alma_pipeline.store.store import Store
 
 
 def test_a_killed_node_goes_on_from_its_resume_point(world: World) -> None:

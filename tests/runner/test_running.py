@@ -9,11 +9,11 @@ import pytest
 from fakes.bed import CANARY, Fake, World, chain, changed, fake_world, recipe
 from stages.fake_many.config import Config as FakeMany
 
-from alma_pipeline import launch
-from alma_pipeline.attempt import tail
 from alma_pipeline.errors import StageFailed, UserError
-from alma_pipeline.launch import Launcher
-from alma_pipeline.plan import Forced
+from alma_pipeline.execution import launch
+from alma_pipeline.execution.attempt import tail
+from alma_pipeline.execution.launch import Launcher
+from alma_pipeline.plan.plan import Forced
 from alma_pipeline.schema import Hardware
 
 
@@ -169,7 +169,7 @@ def test_what_went_wrong_is_found_behind_what_the_launcher_says(
     """torchrun ends with exit code 1 whatever its workers did, and prints a page of its own below their words."""
 
     def noisy(hardware: Hardware, work: Path, token: str) -> list[str]:
-        return ["sh", "-c", NOISY, "sh", sys.executable, "-m", "alma_pipeline.worker", str(work), token]
+        return ["sh", "-c", NOISY, "sh", sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token]
 
     monkeypatch.setattr(launch, "command", noisy)
     hardware = Hardware(name="x", launcher="torchrun")

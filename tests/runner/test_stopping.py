@@ -7,7 +7,7 @@ import time
 import pytest
 from fakes.bed import World, chain, later, lives, planned, wait_for
 
-from alma_pipeline import cli
+from alma_pipeline.cli import main
 
 
 def test_what_a_worker_leaves_behind_goes_with_it(world: World) -> None:
@@ -22,7 +22,7 @@ def test_interrupted_the_worker_is_stopped_and_watchers_are_told(
     world: World, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     world.order("a", hold=3)
-    before = signal.signal(signal.SIGTERM, cli._interrupt)
+    before = signal.signal(signal.SIGTERM, main._interrupt)
     later(lambda: (wait_for(lambda: len(world.journal("a")) > 4), os.kill(os.getpid(), number))[0])
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -37,7 +37,7 @@ def test_interrupted_the_worker_is_stopped_and_watchers_are_told(
 
 
 def test_a_worker_that_ignores_sigterm_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alma_pipeline.launch.STOP_SECONDS", 0.5)
+    monkeypatch.setattr("alma_pipeline.execution.launch.STOP_SECONDS", 0.5)
     world.order("a", end="stubborn")
     later(lambda: (wait_for(lambda: len(world.journal("a")) > 1), time.sleep(0.3), os.kill(os.getpid(), signal.SIGINT))[0])
     with pytest.raises(KeyboardInterrupt):

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from alma_pipeline.fields import number
 from alma_pipeline.schema import NodeConfig
+from alma_pipeline.schema.fields import number
 
 
 @dataclass(frozen=True, kw_only=True)

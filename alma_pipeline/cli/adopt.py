@@ -1,0 +1,121 @@
+"""`adopt`: an existing checkpoint, a folder or a hub repository, becomes the output of a named node.
+
+It gets a key of its own, from what it is; an alias under the key that the node asks for points to it, so that later plans
+find it and nothing claims training that did not happen. Nothing that exists is replaced.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.cli.arguments import Command
+from alma_pipeline.config import load as configuration
+from alma_pipeline.config.compose import with_search_path
+from alma_pipeline.console import Screen
+from alma_pipeline.errors import UserError
+from alma_pipeline.execution import provenance
+from alma_pipeline.execution.launch import Launcher
+from alma_pipeline.execution.runner import Runner
+from alma_pipeline.paths import store_root
+from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.plan.step import Step
+from alma_pipeline.schema import Hardware, Released
+from alma_pipeline.schema.fields import nearest
+from alma_pipeline.schema.kinds import kind_config
+from alma_pipeline.store.identity import key_of, payload
+from alma_pipeline.store.store import Record, Store, digest
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+DECIDING = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "tokenizer*", "*.model")
+"""Files of a local folder whose content is its identity."""
+
+
+def main(command: Command) -> int:
+    """`adopt NODE FOLDER|OWNER/NAME[@REVISION] [settings]`. Raises UserError; the store then holds nothing new."""
+    if len(command.names) != 2:
+        raise UserError("adopt takes a node and what to take: `adopt mono ./my-checkpoint model=7b stage=cpo`")
+    name, source = command.names
+    config = configuration.load(with_search_path(command.overrides, command.flags.get("--config-dir", [])))
+    store = Store(store_root())
+    # Without what was published for this node, so that the plan says what is asked for.
+    published = {node: entry for node, entry in config.model.released.items() if node != name}
+    plan = make_plan(dataclasses.replace(config, model=dataclasses.replace(config.model, released=published)), store)
+    step = _adopting(plan, name, source, "--adapter" in command.flags)
+    store.check_writable()
+    found = store.find(step.key) or _taken(store, step, plan)
+    alias = _point(store, plan[name], found)
+    Screen().say(f"{name} = {source}: {found.path}\n{alias.path.name} points to it")
+    return 0
+
+
+def _adopting(plan: Plan, name: str, source: str, as_adapter: bool) -> Step:
+    """The node's step as one that adopts `source`. Raises UserError where the node has something or lacks its base."""
+    known = {step.node.name: step for step in plan.steps}
+    if name not in known:
+        raise UserError(f"adopt {name}: no such node in this plan; {nearest(name, list(known))}")
+    step = known[name]
+    if not (hasattr(step.node.config, "learning_rate") or step.node.kind == "base"):
+        raise UserError(f"adopt {name}: its kind {step.node.kind} leaves no checkpoint; adopt a node that is trained, or base")
+    if step.record is not None:
+        raise UserError(
+            f"{name} exists already: {step.record.path}; adopt replaces nothing. Change a setting of it, or move it away"
+        )
+    folder = Path(source).expanduser()
+    local = folder.is_dir()
+    repo, _, revision = (str(folder.absolute()), "", "") if local else source.partition("@")
+    if not local and (repo.count("/") != 1 or repo.startswith((".", "/", "~"))):
+        raise UserError(f"adopt {name} {source}: no such folder, and no OWNER/NAME[@REVISION] of the hub")
+    adapter = as_adapter or (local and not any((folder / file).is_file() for file in WEIGHTS))
+    content = {"files": _digests(folder)} if local else {"repo": repo, "revision": revision or "main"}
+    stands_on = _stands_on(plan, step) if adapter else {}
+    own = payload(kind_config("released")(), {role: plan[node].key for role, node in stands_on.items()}) | {"config": content}
+    entry = Released(repo=repo, revision=revision or "main", form="adapter" if adapter else "full")
+    return dataclasses.replace(
+        step, key=key_of(own), payload=own, verdict="adopt", reason=source, released=entry, stands_on=stands_on, record=None
+    )
+
+
+def _stands_on(plan: Plan, step: Step) -> dict[str, str]:
+    init = step.node.inputs.get("init")
+    if init is None:
+        raise UserError(f"adopt {step.node.name}: it is no adapter's place; give a full model")
+    if plan[init].record is None:
+        raise UserError(
+            f"adopt {step.node.name}: an adapter stands on {init}, which does not exist yet; adopt or make that first"
+        )
+    return {"init": init}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 by file name. Raises UserError for a folder with nothing in it that counts."""
+    files = sorted({path for pattern in DECIDING for path in folder.glob(pattern) if path.is_file()})
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise UserError(f"{folder}: has no safetensors; expected a model or an adapter as Hugging Face and PEFT write them")
+    return {path.name: digest(path) for path in files}
+
+
+def _taken(store: Store, step: Step, plan: Plan) -> Record:
+    """The artifact, made by the ordinary runner from a plan of this one step."""
+    hardware = Hardware(name="adopt")
+    logs = store.root / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    launcher = Launcher(hardware, logs)
+    try:
+        runner = Runner(store, hardware, launcher, [], provenance.capture())
+        runner.run(Plan([*(other for other in plan.steps if other.record and other.node.name != step.node.name), step]))
+    finally:
+        launcher.close()
+    return runner.done[step.node.name]
+
+
+def _point(store: Store, asked: Step, found: Record) -> Record:
+    """The alias: what the node asked for, and the key of what it gets."""
+    work = store.begin(asked.node.name, asked.key)
+    try:
+        (work.path / "out").mkdir(exist_ok=True)
+        record: dict[str, Any] = {"name": asked.node.name, "key": asked.key, "kind": asked.node.kind, "payload": asked.payload}
+        record |= {"result": {}, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": 0.0, "alias_of": found.key}
+        return store.commit(work, record)
+    finally:
+        work.close()

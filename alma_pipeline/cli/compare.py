@@ -1,0 +1,140 @@
+"""`compare A B`: what two sides differ in, then their scores, each difference with whether it may be chance.
+
+What a side can be is said in `sides`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from alma_pipeline.console import Screen
+from alma_pipeline.errors import UserError
+from alma_pipeline.report.content import SIGNIFICANCE
+from alma_pipeline.report.scoreboard import boards
+from alma_pipeline.report.sides import Side, find_side
+from alma_pipeline.report.significance import BOOTSTRAP, PairedTests, method
+from alma_pipeline.report.systems import System
+from alma_pipeline.report.terminal import show
+from alma_pipeline.store.identity import differences
+
+BASELINE, OTHER = "A", "B"
+NONE = "–"
+AGAINST = "against"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a setting of a node differs; of a whole node when it stands on one side only."""
+
+    key: str
+    one: str
+    other: str
+
+
+def main(root: Path, names: list[str], significance: str = "") -> int:
+    """Print differences, then scores. `significance`: the test; empty for the one that the sides ask for.
+
+    Raises UserError for a side that is not there or has no scores in common with the other."""
+    if len(names) != 2:
+        raise UserError(
+            "compare takes two sides, each a checkpoint (node name, key or folder), a run in MLflow (name or id) or a request in "
+            'quotes: `compare parallel cpo`, `compare "stage=cpo" "stage=cpo stages.cpo.beta=0.2"`'
+        )
+    one, other = (find_side(root, name) for name in names)
+    screen = Screen()
+    screen.say(f"{BASELINE}: {one.label}\n{OTHER}: {other.label}\n")
+    screen.print(_difference_table(list(settings(one, other))))
+    found = list(pairs(one, other))
+    if not found:
+        raise UserError(_why_none(one, other))
+    tests = PairedTests(root / "reports" / SIGNIFICANCE, significance or one.significance or other.significance or BOOTSTRAP)
+    for pair in found:
+        for board in boards(list(pair), tests):
+            show(screen, board, AGAINST)
+    tests.keep()
+    several = any(len(system.seeds) > 1 for pair in found for system in pair)
+    screen.say(
+        f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({method(tests.test, several)})",
+        "dim",
+    )
+    return 0
+
+
+def _why_none(one: Side, other: Side) -> str:
+    """In words, what keeps the two from being compared."""
+    ours, theirs = ({system.test for system in side.systems} for side in (one, other))
+    if bare := [side.label for side in (one, other) if not side.systems]:
+        return f"{' and '.join(dict.fromkeys(bare))}: no scores of it in the store; evaluate it, then compare"
+    if not ours & theirs:
+        return (
+            f"{one.label} was scored on {' and '.join(sorted(ours))}, {other.label} on {' and '.join(sorted(theirs))}: "
+            "score both on one test set, then compare"
+        )
+    if not any({*a.directions} & {*b.directions} for a in one.systems for b in other.systems):
+        return f"{one.label} and {other.label} have no direction in common"
+    if not _alone(one, other) and (lacking := list(_lacking(one, other))):
+        return f"{'; '.join(lacking)}: evaluate what is to be compared, then compare"
+    return f"{one.label} and {other.label} have the same scores"
+
+
+def _alone(one: Side, other: Side) -> bool:
+    """Whether each side is one system, so that they are compared whatever their names."""
+    return all(len({system.name for system in side.systems}) == 1 for side in (one, other))
+
+
+def _lacking(one: Side, other: Side) -> Iterator[str]:
+    ours, theirs = ({system.name for system in side.systems} for side in (one, other))
+    for label, names in ((one.label, theirs - ours), (other.label, ours - theirs)):
+        if names:
+            yield f"{label} has no scores of {', '.join(sorted(names))}"
+
+
+def settings(one: Side, other: Side) -> Iterator[Difference]:
+    """Of every node that both have, and the nodes that only one has: key, A's value, B's value."""
+    for name in dict.fromkeys([*one.payloads, *other.payloads]):
+        theirs, ours = one.payloads.get(name), other.payloads.get(name)
+        if theirs is None or ours is None:
+            yield Difference(name, *(payload["kind"] if payload else NONE for payload in (theirs, ours)))
+            continue
+        for key, a, b in differences(_told(theirs["config"]), _told(ours["config"])):
+            yield Difference(f"{name}.{key}", str(a), str(b))
+
+
+def _told(config: dict[str, Any]) -> dict[str, Any]:
+    """Languages by their codes."""
+    return config | ({"languages": ", ".join(config["languages"])} if isinstance(config.get("languages"), dict) else {})
+
+
+def _difference_table(found: list[Difference]) -> Table | str:
+    if not found:
+        return "no difference in settings"
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("what differs", BASELINE, OTHER):
+        table.add_column(name, overflow="fold")
+    for row in found:
+        table.add_row(row.key, row.one, row.other)
+    return table
+
+
+def pairs(one: Side, other: Side) -> Iterator[tuple[System, System]]:
+    """Systems to compare: two checkpoints whatever their names, of two requests those of one name whose scores differ; on the
+    directions that both were scored on."""
+    alone = _alone(one, other)
+    for theirs in one.systems:
+        for ours in other.systems:
+            common = {*theirs.directions} & {*ours.directions}
+            if theirs.test == ours.test and common and (alone or theirs.name == ours.name) and _keys(theirs) != _keys(ours):
+                baseline = f"{BASELINE} {theirs.called}"
+                yield _named(theirs, baseline, "", common), _named(ours, f"{OTHER} {ours.called}", baseline, common)
+
+
+def _named(system: System, name: str, parent: str, directions: set[str]) -> System:
+    seeds = [{direction: found for direction, found in seed.items() if direction in directions} for seed in system.seeds]
+    return replace(system, name=name, variant="", parent=parent, seeds=[seed for seed in seeds if seed])
+
+
+def _keys(system: System) -> frozenset[str]:
+    return frozenset(evaluation.scores.key for seed in system.seeds for evaluation in seed.values())

@@ -1,0 +1,106 @@
+"""`export`: a checkpoint of the store as a plain Hugging Face folder with a model card, merged or as an adapter."""
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.cli import model_card
+from alma_pipeline.cli.arguments import Command
+from alma_pipeline.cli.show import find
+from alma_pipeline.console import Screen
+from alma_pipeline.errors import UserError
+from alma_pipeline.execution import one_off
+from alma_pipeline.execution.runner import as_input
+from alma_pipeline.schema import Hardware
+from alma_pipeline.schema.kinds import kind_config
+from alma_pipeline.store.store import Record, Store
+
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def main(root: Path, command: Command) -> int:
+    """`export NAME|KEY FOLDER`. Raises UserError for what is no checkpoint, and before it would overwrite anything."""
+    if len(command.names) != 2:
+        raise UserError("export takes what to export and an empty or new folder: `export cpo ./my-model`")
+    store, console = Store(root), Screen()
+    record, folder = find(store, command.names[0]), Path(command.names[1])
+    if not record.checkpoint:
+        raise UserError(f"{record.path.name} is of kind {record.kind}, which leaves no model; export one that was trained")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists; export writes an empty or new folder, and overwrites nothing")
+    repo = command.flags.get("--push", [""])[-1]
+    if repo:
+        from alma_pipeline.cli import push
+
+        push.check(repo)
+    as_adapter = "--adapter" in command.flags
+    unfinished = folder.with_name(f"{folder.name}.unfinished-{secrets.token_hex(4)}")
+    try:
+        measured = _adapter(store, record, unfinished) if as_adapter else _merged(store, record, command, unfinished)
+        (unfinished / "README.md").write_text(model_card.text(store, record, measured, as_adapter), encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        os.rename(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)  # never what was there before: the name is this call's own
+    console.say(f"{record.path.name} → {folder.absolute()}{_told(measured)}")
+    if repo:
+        console.say(f"pushed to {push.folder(folder, repo)}")
+    return 0
+
+
+def _merged(store: Store, record: Record, command: Command, folder: Path) -> dict[str, Any]:
+    """The full model with its adapters merged, in `folder`; how far it is from base and adapters."""
+    precision = command.flags.get("--precision", [_precision(store, record)])[-1]
+    job: Any = kind_config("merge")
+    config = job(precision=precision)
+    inputs = {"checkpoint": as_input(store, record)}
+    with one_off.carried_out(store.root, config, Hardware(name="export"), inputs, lambda work: None, lambda lines: None) as done:
+        out, result = done
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(out, folder)
+        measured: dict[str, Any] = {"precision": precision} | result["merge"]
+        return measured
+
+
+def _precision(store: Store, record: Record) -> str:
+    """That of the full model it stands on."""
+    settings = json.loads((_base(store, record).path / "config.json").read_text(encoding="utf-8"))
+    return PRECISIONS.get(settings.get("dtype") or settings.get("torch_dtype") or "", "fp32")
+
+
+def _base(store: Store, record: Record) -> Record:
+    found = store.find(record.checkpoint["base_key"])
+    if found is None:
+        raise UserError(f"{record.path.name} stands on the artifact {record.checkpoint['base_key'][:12]}, which is gone")
+    return found
+
+
+def _adapter(store: Store, record: Record, folder: Path) -> dict[str, Any]:
+    """The adapter alone, naming the published model it belongs on."""
+    if record.checkpoint["form"] != "adapter":
+        raise UserError(f"{record.path.name} is a full model; leave --adapter out")
+    if len(record.checkpoint["adapter_keys"]) > 1:
+        raise UserError(f"{record.path.name} stands on a base with other adapters merged; export it merged, without --adapter")
+    base = _base(store, record)
+    folder.mkdir(parents=True)
+    for path in record.path.iterdir():
+        if path.name in ADAPTER_FILES or "token" in path.name or path.name == "special_tokens_map.json":
+            shutil.copyfile(path, folder / path.name)
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = model_card.published_as(base) or base.path.name
+    (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return {}
+
+
+def _told(measured: dict[str, Any]) -> str:
+    if not measured.get("adapters"):
+        return ""
+    return (
+        f" ({measured['adapters']} adapters merged in fp32, largest logit difference {measured['difference']:.2g} "
+        f"of at most {measured['tolerance']:.2g}; {measured['precision']} adds {measured['cast_difference']:.2g})"
+    )

@@ -1,0 +1,87 @@
+"""`show` and `plan --diff`: finished artifacts by name or key, and what differs between two."""
+
+import json
+from pathlib import Path
+
+from rich.table import Table
+
+from alma_pipeline.console import Screen
+from alma_pipeline.errors import UserError
+from alma_pipeline.schema.fields import nearest
+from alma_pipeline.store.identity import differences
+from alma_pipeline.store.store import Record, Store
+from alma_pipeline.units import seconds, size
+
+
+def main(root: Path, names: list[str]) -> int:
+    """Print a record, its lineage and its scores. Raises UserError for an unknown or ambiguous name."""
+    if len(names) != 1:
+        raise UserError("show takes one node name, key or artifact folder name; `show parallel`, `show 3f2a91`")
+    store = Store(root)
+    record = find(store, names[0])
+    console = Screen()
+    console.say(f"{record.name}  {record.kind}  {record.key}", style="bold")
+    console.say(f"{record.path}\nmade {record.created} in {seconds(record.seconds)}, {_size(record)}")
+    console.say("\nlineage")
+    for line in lineage(store, record, 1):
+        console.say(line)
+    console.say("\nsettings")
+    console.print_json(json.dumps(record.payload["config"]))
+    console.say("\nresult")
+    console.print_json(json.dumps(record.result))
+    return 0
+
+
+def find(store: Store, text: str) -> Record:
+    """The artifact meant by a key's beginning, a folder name or a node name (its newest)."""
+    records = store.records()
+    for match in (
+        [record for record in records if record.path.name == text],
+        [record for record in records if record.name == text][:1],
+        [record for record in records if len(text) >= 4 and record.key.startswith(text)],
+    ):
+        if len(match) > 1:
+            raise UserError(f"'{text}' is the beginning of {len(match)} keys: {', '.join(r.path.name for r in match)}")
+        if match:
+            return _itself(store, match[0])
+    names = sorted({record.name for record in records})
+    raise UserError(f"no artifact '{text}' in {store.root}; {nearest(text, names) if names else 'the store is empty'}")
+
+
+def _itself(store: Store, record: Record) -> Record:
+    """What an alias points to, where that is there."""
+    return (store.find(record.alias_of) if record.alias_of else None) or record
+
+
+def lineage(store: Store, record: Record, depth: int) -> list[str]:
+    """The artifacts one was made from, inputs of inputs indented."""
+    lines = []
+    for role, key in record.payload["inputs"].items():
+        source = store.find(key)
+        lines.append(f"{'  ' * depth}{role}: {source.path.name if source else f'{key[:12]} (gone)'}")
+        if source:
+            lines += lineage(store, source, depth + 1)
+    return lines
+
+
+def diff(root: Path, first: str, second: str) -> int:
+    """Print every setting and input in which two artifacts differ."""
+    store = Store(root)
+    a, b = find(store, first), find(store, second)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", a.path.name, b.path.name):
+        table.add_column(name, overflow="fold")
+    for key, old, new in differences(a.payload["config"], b.payload["config"]):
+        table.add_row(key, str(old), str(new))
+    for key in ("kind", "version"):
+        if a.payload[key] != b.payload[key]:
+            table.add_row(key, str(a.payload[key]), str(b.payload[key]))
+    for role, old, new in differences(a.payload["inputs"], b.payload["inputs"]):
+        table.add_row(f"input {role}", str(old)[:12], str(new)[:12])
+    console = Screen()
+    console.print(table if table.row_count else "no difference in settings or inputs")
+    return 0
+
+
+def _size(record: Record) -> str:
+    return f"{len(record.files)} files, {size(sum(record.files.values()))}"

@@ -1,0 +1,135 @@
+"""What a person reads when a recipe is done: scores and training, as terminal tables. Holds no logic of either."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from alma_pipeline.plan.plan import Plan, Step
+from alma_pipeline.store.store import Record
+from alma_pipeline.units import about, count, seconds, size
+
+MEASURES = (
+    {"bits_per_byte": "bits/byte"},
+    {"rewards/accuracies": "accuracy", "logps/margins": "margin"},
+    {"loss": "loss"},
+)
+"""What says most of a stage, by the name it has in a result; the first that is known is shown."""
+GAP = 2
+NONE = "–"
+
+
+def score_tables(records: dict[str, Record], width: int) -> Iterator[Table]:
+    """Averages and chrF++ by direction for each checkpoint, in as many tables as so many columns need."""
+    scores = {name.removesuffix(".score"): record.result for name, record in records.items() if record.kind == "score"}
+    if not scores:
+        return
+    names = max(len("checkpoint"), *(len(name) for name in scores))
+    title = "chrF++ (mean over directions, then each)"
+    for columns in _packed(_score_columns(scores), width - names):
+        rows = [[name, *(cells[name] for cells in columns.values())] for name in scores]
+        yield _table(title, ["checkpoint", *columns], [row for row in rows if any(row[1:])])
+        title = ""
+
+
+def _score_columns(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Header to cell by checkpoint."""
+    averages = {name: result["averages"] for name, result in scores.items()}
+    columns = {
+        label: {name: _number(parts.get(part), measure) for name, parts in averages.items()}
+        for label, part, measure in (
+            ("all", "all", "chrf++"),
+            ("en→xx", "en-xx", "chrf++"),
+            ("xx→en", "xx-en", "chrf++"),
+            ("BLEU xx→en", "xx-en", "bleu"),  # of one signature, unlike the other way (B49)
+            ("exact %", "all", "exact"),
+        )
+    }
+    directions = dict.fromkeys(direction for result in scores.values() for direction in result["directions"])
+    for direction in directions:
+        cells = {name: _number(result["directions"].get(direction), "chrf++") for name, result in scores.items()}
+        columns[direction.replace("-", "→")] = cells
+    return columns
+
+
+def _number(scores: dict[str, Any] | None, measure: str) -> str:
+    """Empty where a checkpoint has no such direction, a dash where a score has no such number."""
+    if not scores:
+        return ""
+    value = scores.get(measure)
+    return NONE if value is None else f"{value:.1f}"
+
+
+def _packed(columns: dict[str, dict[str, str]], width: int) -> Iterator[dict[str, dict[str, str]]]:
+    """The columns in their order, in groups that fit; at least one in each."""
+    group: dict[str, dict[str, str]] = {}
+    left = width
+    for label, cells in columns.items():
+        needed = GAP + max(len(label), *(len(cell) for cell in cells.values()))
+        if group and needed > left:
+            yield group
+            group, left = {}, width
+        group[label] = cells
+        left -= needed
+    yield group
+
+
+def training_table(plan: Plan, records: dict[str, Record], width: int) -> Table | None:
+    """What each training node did to its dev measures, and, for those that ran now, the estimate beside it."""
+    trained = [step for step in plan.steps if step.node.name in records and "before" in records[step.node.name].result]
+    if not trained:
+        return None
+    rows = [_trained(step, records[step.node.name].result) for step in trained]
+    columns = ["node", "dev set, before → after", "steps", "tokens/s", "time", "memory"]
+    while (
+        len(columns) > 3 and sum(max(len(line[i]) for line in [columns, *rows]) + GAP for i in range(len(columns))) > width + GAP
+    ):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return _table("training (in brackets: expected)", columns, rows, left=2)
+
+
+def _trained(step: Step, result: dict[str, Any]) -> list[str]:
+    expected = step.estimate
+    return [
+        step.node.name,
+        _measures(result["before"], result["after"]),
+        f"{result['steps']:,}",
+        count(result["tokens_per_second"]),
+        _beside(seconds(result["seconds"]), about(expected.seconds) if expected and expected.seconds else ""),
+        _beside(size(result["peak_memory_bytes"]), size(expected.memory_bytes) if expected else ""),
+    ]
+
+
+def _beside(actual: str, expected: str) -> str:
+    return f"{actual} ({expected})" if expected else actual
+
+
+def _measures(before: dict[str, float], after: dict[str, float]) -> str:
+    """Of the dev set, before and after."""
+    for names in MEASURES:
+        if all(name in before and name in after for name in names):
+            return ", ".join(f"{label} {before[name]:.3g} → {after[name]:.3g}" for name, label in names.items())
+    return ""
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]], left: int = 1) -> Table:
+    """The first columns stand left, numbers right."""
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0), title=title or None, title_justify="left"
+    )
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def reused(plan: Plan) -> Text:
+    """What is said when there is nothing to do."""
+    return Text(f"nothing to do: all {len(plan.steps)} nodes are there")
+
+
+def targets(plan: Plan, records: dict[str, Record]) -> list[tuple[Step, Record]]:
+    """The checkpoints that were asked for, with their folders."""
+    return [(step, records[step.node.name]) for step in plan.steps if step.node.target and step.node.name in records]

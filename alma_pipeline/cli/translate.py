@@ -1,0 +1,181 @@
+"""`translate`: a stage's checkpoint as a translator, each language by its group's adapter. Trains nothing.
+
+Decodes as `stages.translate` says, as test sets are. Downloads nothing but a scorer that is asked for and not there.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.cli import segments
+from alma_pipeline.cli.arguments import Command
+from alma_pipeline.cli.segments import Segment
+from alma_pipeline.config import load as configuration
+from alma_pipeline.config.compose import with_search_path
+from alma_pipeline.errors import ConfigError, UserError
+from alma_pipeline.execution import engines, one_off, scorers
+from alma_pipeline.execution.runner import as_input
+from alma_pipeline.job import Input
+from alma_pipeline.paths import store_root
+from alma_pipeline.plan import node_settings, rounds
+from alma_pipeline.plan.node import EXAMPLES
+from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.schema import Config, Hardware
+from alma_pipeline.schema.fields import nearest
+from alma_pipeline.schema.kinds import kind_config
+from alma_pipeline.store.identity import NODE_FIELDS
+from alma_pipeline.store.store import Store
+
+
+def main(command: Command) -> int:
+    """Translate the files named, else standard input, to standard output or `--output`. Raises UserError."""
+    given = [text for text in command.overrides if text.startswith("direction=")]
+    direction = given[-1].removeprefix("direction=") if given else ""
+    overrides = with_search_path([text for text in command.overrides if text not in given], command.flags.get("--config-dir", []))
+    config = configuration.load(overrides)
+    store = Store(store_root())
+    plan = make_plan(config, store)
+    targets = _targets(config, plan)
+    settings = _settings(config, list(targets))
+    _check_made(config, plan, list(targets.values()))
+    inputs = {name: as_input(store, record) for name, node in targets.items() if (record := plan[node].record)}
+    inputs |= _examples(settings.shots, plan, store)
+    found = segments.read(command.names, direction, "--json" in command.flags)
+    _check_directions(config, found, targets)
+    scorers.check_each(settings.scorers, config.hardware)
+    engines.check_each({"stages.translate": settings.engine}, config.hardware)
+    output = command.flags.get("--output", [""])[-1]
+    texts = translate(settings, config.hardware, store, found, inputs)
+    lines = (segments.rendered(segment, text) + "\n" for segment, text in zip(found, texts, strict=True))
+    if output:
+        Path(output).write_text("".join(lines), encoding="utf-8")
+    else:
+        sys.stdout.writelines(lines)
+    return 0
+
+
+def _targets(config: Config, plan: Plan) -> dict[str, str]:
+    """The target's node by language group, `g5`; by the name `all` where one checkpoint serves every language."""
+    if len(config.targets) > 1:
+        raise UserError(f"this stage has the targets {', '.join(config.targets)}; say which one translates, as in stage=cpo")
+    nodes = [step.node for step in plan.steps if step.node.target]
+    return {f"g{node.group}" if node.group else "all": last_made(plan, node.name) for node in nodes}
+
+
+def last_made(plan: Plan, name: str) -> str:
+    """The node; where rounds stopped before it, the last round that they came to."""
+    first, step = rounds.first_round(name), plan[name]
+    if not step.reason.startswith(rounds.STOPPED):
+        return name
+    number = int(name.removeprefix(f"{first}_"))
+    return last_made(plan, rounds.round_name(first, number - 1))
+
+
+def _settings(config: Config, targets: list[str]) -> Any:
+    """What `stages.translate` says, for these adapters. Raises UserError for what they cannot do."""
+    given: Any = config.stages["translate"]
+    groups = {code: f"g{config.languages[code].group}" for code in config.data.languages}
+    routes = {code: name for code, name in groups.items() if name in targets}
+    if routes and given.engine != "own":
+        raise UserError(
+            f"stages.translate.engine={given.engine}: a group's sentences go through their adapter row by row, which only "
+            "engine=own does; expected that, or a stage with one checkpoint for every language"
+        )
+    shared = {item.name: getattr(given, item.name) for item in dataclasses.fields(given) if item.name not in NODE_FIELDS}
+    here = {
+        "languages": node_settings.language_table(config, config.data.languages),
+        "scorers": node_settings.scorer_table(config, given.neural()),
+        "routes": routes,
+    }
+    return kind_config("interpret")(**(shared | here))
+
+
+def _check_made(config: Config, plan: Plan, names: list[str]) -> None:
+    missing = [f"{name} ({plan[name].verdict}: {plan[name].reason})" for name in names if plan[name].record is None]
+    if missing:
+        raise UserError(
+            f"no checkpoint to translate with: {', '.join(missing)}; make it first with the same settings and the verb run"
+            + (", and target=adopt where a published one will do" if config.model.released else "")
+        )
+
+
+def _examples(shots: int, plan: Plan, store: Store) -> dict[str, Input]:
+    """The corpus whose pairs few-shot prompts show, as the input of that name. Raises UserError where it is not there."""
+    if not shots:
+        return {}
+    asked = f"stages.translate.shots={shots} shows pairs of {EXAMPLES}"
+    step = next((step for step in plan.steps if step.node.name == EXAMPLES), None)
+    if step is None:
+        raise UserError(f"{asked}, which this stage lacks; take base, parallel or cpo, or shots=0")
+    if step.record is None:
+        raise UserError(
+            f"{asked}, which is not there ({step.verdict}: {step.reason}); make it with --only {EXAMPLES} and the verb run, "
+            "or take shots=0"
+        )
+    return {"examples": as_input(store, step.record)}
+
+
+def _check_directions(config: Config, found: list[Segment], targets: dict[str, str]) -> None:
+    """Raises ConfigError with the first problem of each direction."""
+    problems = {segment.direction: f"{segment.where}: {text}" for segment in reversed(found)
+                if (text := _direction_problem(config, segment.direction, targets))}  # fmt: skip
+    if problems:
+        raise ConfigError(list(reversed(problems.values())))
+
+
+def _direction_problem(config: Config, direction: str, targets: dict[str, str]) -> str:
+    if not direction:
+        return "has no direction; give direction=de-en for all, or a 'direction' in each JSON line"
+    source, _, target = direction.partition("-")
+    others = [code for code in (source, target) if code != "en"]
+    if len(others) != 1 or not target:
+        return f"direction={direction}: expected English on one side, as in de-en or en-de"
+    if others[0] not in config.data.languages:
+        known = config.data.languages
+        return f"direction={direction}: this checkpoint's languages are {', '.join(known)}; {nearest(others[0], known)}"
+    if "all" not in targets and f"g{config.languages[others[0]].group}" not in targets:
+        return (
+            f"direction={direction}: belongs to group {config.languages[others[0]].group}, which group={config.group} leaves out"
+        )
+    return ""
+
+
+def translate(settings: Any, hardware: Hardware, store: Store, found: list[Segment], inputs: dict[str, Input]) -> list[str]:
+    """A text for each segment, in order."""
+    units = [(segment.direction, line) for segment in found for line in segment.lines()]
+    if not units:
+        return [segment.text for segment in found]
+
+    def feed(work: Path) -> None:
+        with open(work / "sources.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(unit, ensure_ascii=False) + "\n" for unit in units)
+
+    with one_off.carried_out(store.root, settings, hardware, inputs, feed, _progress) as (out, result):
+        with open(out / "translations.jsonl", encoding="utf-8") as file:
+            lines: Iterator[str] = iter([json.loads(line) for line in file])
+    _warn(result, len(units), settings)
+    return [segment.translated(lines) for segment in found]
+
+
+def _progress(lines: one_off.Lines) -> None:
+    if sys.stderr.isatty():
+        last = lines[-1]
+        end = "\n" if last["step"] == last["total"] else ""
+        what = "lines" if last["metrics"] else "scores"  # a scorer says how far it is and nothing else
+        print(f"\r{last['step']:,} of {last['total']:,} {what}", end=end, file=sys.stderr, flush=True)
+
+
+def _warn(result: dict[str, Any], count: int, settings: Any) -> None:
+    """What the output does not show."""
+    for name, what, limit in (
+        ("sources_cut", "lines were cut", "max_source"),
+        ("outputs_at_limit", "translations were ended", "max_new_tokens"),
+    ):
+        if result[name]:
+            text = f"{result[name]} of {count} {what} at {getattr(settings, limit)} tokens"
+            print(f"alma-pipeline: {text}; stages.translate.{limit} says how many may be", file=sys.stderr)
+    if joined := result["outputs_joined"]:
+        print(f"alma-pipeline: {joined} of {count} translations came out as several lines, joined into one each", file=sys.stderr)

@@ -1,0 +1,121 @@
+"""Hydra's composition: the typed schema, overrides and search path to one tree, and a grid to its jobs. Checks no values."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigNode, ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alma_pipeline.config.hydra_errors import describe
+from alma_pipeline.config.locate import SEARCH_PATH, config_folders
+from alma_pipeline.errors import ConfigError, UserError
+from alma_pipeline.paths import CONF
+from alma_pipeline.schema import Config, Data, Source
+from alma_pipeline.schema.kinds import kind_config, kinds, thaw
+
+SOURCES = [item.name for item in dataclasses.fields(Data) if item.type is Source]
+
+
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
+"""What Hydra raises for overrides and files that do not compose; a file that is no mapping is an OSError."""
+
+
+class LateSchema:
+    """A schema in Hydra's store that is built when Hydra takes its copy of it: a stage needs half of them."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DictConfig:
+        node: DictConfig = thaw(OmegaConf.structured(kind_config(self.kind) if self.kind else Config))
+        if not self.kind:
+            OmegaConf.set_struct(node.groups, False)  # its names are checked by the plan, which knows the groups of the run
+            # Names of systems and columns are the user's.
+            for names in (node.evaluation.outputs, *(node.data[source].columns for source in SOURCES)):
+                OmegaConf.set_struct(names, False)
+        elif "outputs" in node:
+            OmegaConf.set_struct(node.outputs, False)
+        return node
+
+
+class LateNode(ConfigNode):
+    """Where a `LateSchema` stands; never changed, so that the copy which Hydra makes of its whole store can share it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LateNode":
+        return self
+
+
+def register() -> None:
+    """Put the typed schema where the YAML files' defaults lists find it; safe to call again."""
+    repo = ConfigStore.instance().repo
+    if "schema.yaml" not in repo:
+        repo["kind"] = {f"{kind}.yaml": _late(kind) for kind in kinds()}
+        repo["schema.yaml"] = _late("")
+
+
+def _late(kind: str) -> LateNode:
+    node: Any = LateSchema(kind)
+    return LateNode(name=f"{kind or 'schema'}.yaml", node=node, group="kind" if kind else None, package=None, provider=None)
+
+
+def compose_tree(overrides: list[str], hydra: bool = False) -> DictConfig:
+    """The composed tree, on request with Hydra's own node; raises Hydra's exceptions as they come."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides, return_hydra_config=hydra)
+
+
+def split(overrides: list[str]) -> list[list[str]]:
+    """Every combination of the values of a grid. Raises ConfigError for words that are no overrides."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        try:
+            jobs: list[list[str]] = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
+        except HydraException as error:
+            raise ConfigError([describe(error)]) from error
+    return jobs
+
+
+def with_search_path(overrides: list[str], config_dirs: list[str]) -> list[str]:
+    """The overrides, with each `--config-dir DIR` as the one that Hydra's compose understands. Raises UserError for no folder."""
+    folders = [Path(text).expanduser().absolute() for text in config_dirs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(
+                f"--config-dir {folder}: no such folder; expected one with options, as in {folder}/experiment/mine.yaml"
+            )
+    own = [text for text in overrides if text.lstrip("+").startswith(SEARCH_PATH)]
+    gone = [path for path in config_folders(own)[1:] if "://" not in str(path) and not path.is_dir()]
+    if gone:
+        raise UserError(f"{SEARCH_PATH}: {', '.join(map(str, gone))}: no such folder")
+    if not folders:
+        return list(overrides)
+    if own:
+        raise UserError(f"--config-dir and {SEARCH_PATH} do not go together; --config-dir may be repeated")
+    quoted = ",".join("'file://" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
+    return [f"{SEARCH_PATH}=[{quoted}]", *overrides]
+
+
+def run_hydra(words: list[str], task: Any) -> int:
+    """Hand over to Hydra's own command line, with its exceptions coming through to ours."""
+    import hydra
+
+    register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [sys.argv[0], *words]
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    return 0

@@ -1,0 +1,184 @@
+"""Which overrides of a request are wrong: every mistake at once, with the full key and the nearest valid name.
+
+Called only when something is wrong, so that it may be slow. It changes nothing and decides nothing.
+"""
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alma_pipeline import paths
+from alma_pipeline.config import check, compose
+from alma_pipeline.config.hydra_errors import describe, first_line
+from alma_pipeline.config.locate import SEARCH_PATH, config_folders, is_choice, located
+from alma_pipeline.errors import ConfigError
+from alma_pipeline.schema import fields
+
+BUILDING_BLOCKS = ("node", "kind", "__pycache__")
+"""Folders of the configuration that hold no choices."""
+
+
+def problems(overrides: list[str], error: Exception) -> list[str]:
+    """A text for each mistake in the overrides and in the files they choose; of `error` alone when nothing else is found."""
+    folders = config_folders(overrides)
+    found: list[str] = []
+    parsed = [(text, override) for text in overrides if (override := _parse(text, found))]
+    values = [(text, override) for text, override in parsed if not is_choice(override.key_or_group, folders)]
+    choices = [text for text, override in values if override.key_or_group == SEARCH_PATH]
+    for text, override in parsed:
+        if is_choice(override.key_or_group, folders):
+            problem = _bad_choice(text, override, folders)
+            (found if problem else choices).append(problem or text)
+    tree = _composed(choices, folders, found)
+    if tree is not None:
+        for text, override in values:
+            if override.key_or_group != SEARCH_PATH and (problem := _bad_value(tree, text, override, folders)):
+                found.append(problem)
+        found += _whole(tree, overrides)
+    return list(dict.fromkeys(found)) or [describe(error, folders=folders)]
+
+
+def _parse(text: str, found: list[str]) -> Override | None:
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        found.append(f"{text}: not a setting ({first_line(error)}); expected GROUP=OPTION or KEY=VALUE")
+        return None
+    if override.is_sweep_override():
+        key = override.key_or_group
+        plain = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP
+        listed = f" (a list is written '{key}=[{text.partition('=')[2]}]')" if plain else ""
+        found.append(f"{text}: several values; add -m for a run with each{listed}")
+        return None
+    return override
+
+
+def _composed(choices: list[str], folders: list[Path], found: list[str]) -> DictConfig | None:
+    """The tree of those choices that compose, one after another; a text in `found` for each that does not."""
+    alone: list[str] = []
+    tree = _try(choices, "", folders, alone)
+    if tree is not None:
+        return tree
+    good: list[str] = []
+    for text in choices:
+        longer = _try([*good, text], text, folders, found)
+        tree, good = (longer, [*good, text]) if longer is not None else (tree, good)
+    found += [] if found else alone
+    return tree if tree is not None else _try([], "", folders, found)
+
+
+def _try(choices: list[str], newest: str, folders: list[Path], found: list[str]) -> DictConfig | None:
+    try:
+        return compose.compose_tree(choices)
+    except compose.COMPOSITION_ERRORS as error:
+        group, _, option = newest.lstrip("+").partition("=")
+        paths = [folder / group / f"{option}.yaml" for folder in folders]
+        file = next((str(path) for path in reversed(paths) if path.exists()), newest)
+        found.append(describe(error, file, folders))
+        return None
+
+
+def _whole(tree: DictConfig, overrides: list[str]) -> list[str]:
+    """What is wrong with the values that are in the tree now."""
+    try:
+        config = check.from_tree(tree)
+    except ConfigError as error:
+        return located(error.problems, tree, overrides)
+    return check.graph_problems(config)
+
+
+def _bad_choice(text: str, override: Override, folders: list[Path]) -> str | None:
+    group, value = override.key_or_group, override.value()
+    if override.is_delete() or group.startswith("hydra/") or value is None:
+        return None
+    options = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+    wrong = [str(name) for name in (value if isinstance(value, list) else [value]) if str(name) not in options]
+    if not wrong:
+        return None
+    return f"{text}: no such option; {fields.nearest(wrong[0], options)} (options: {', '.join(options)})"
+
+
+def _bad_value(tree: DictConfig, text: str, override: Override, folders: list[Path]) -> str | None:
+    """Put one value into the tree; else what is wrong with it."""
+    if override.key_or_group.startswith("hydra."):
+        return _bad_hydra(text, folders)
+    if override.package is not None:
+        return f"{text}: there is no group '{override.key_or_group}'; {_nearest_key(override.key_or_group, tree, '')}"
+    problem = _bad_key(tree, text, override)
+    if problem:
+        return problem
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config([override], tree)
+    except (HydraException, OmegaConfBaseException) as error:
+        kind = _type_at(tree, override.key_or_group)
+        if override.is_delete() and kind is not None:
+            return f"{text}: a setting cannot be taken away; give it a value"
+        if kind is not None and not fields.fits(kind, override.value()):
+            return f"{text}: expected {fields.expected(kind)}, found {_shown(override.value())}"
+        return describe(error, text, folders)
+    return None
+
+
+def _bad_hydra(text: str, folders: list[Path]) -> str | None:
+    try:
+        compose.compose_tree([text], hydra=True)
+    except compose.COMPOSITION_ERRORS as error:
+        return describe(error, text, folders)
+    return None
+
+
+def _bad_key(tree: DictConfig, text: str, override: Override) -> str | None:
+    """The first part of a dotted key that does not exist, with the nearest name that does."""
+    node: Any = tree
+    walked: list[str] = []
+    parts = override.key_or_group.split(".")
+    for part in parts:
+        where = ".".join(walked)
+        if not OmegaConf.is_dict(node) or node._is_none():
+            return f"{text}: {where} is a value and has no '{part}'"
+        if part not in node:
+            if _takes_new_names(node, override, last=part == parts[-1]):
+                return None
+            if where == "stages":
+                nodes = [str(name) for name in node]
+                return f"{text}: stages.{part} takes no part in this stage; {fields.nearest(part, nodes)}"
+            return f"{text}: no key '{part}' {f'in {where}' if where else 'at the top'}; {_nearest_key(part, node, where)}"
+        walked.append(part)
+        node = node._get_node(part)
+    return None
+
+
+def _takes_new_names(node: DictConfig, override: Override, last: bool) -> bool:
+    adding = override.is_add() or override.is_force_add()
+    typed = dataclasses.is_dataclass(OmegaConf.get_type(node))
+    return not typed and (OmegaConf.is_struct(node) is False or (adding and last))
+
+
+def _nearest_key(part: str, node: DictConfig, where: str) -> str:
+    known = [str(name) for name in node if name != "hydra"]
+    if not where:
+        groups = [path.name for path in paths.CONF.iterdir() if path.is_dir()]
+        known += [name for name in groups if name not in BUILDING_BLOCKS]
+    return fields.nearest(part, sorted(set(known)))
+
+
+def _type_at(tree: DictConfig, key: str) -> Any:
+    """The declared type of a field of the schema; None elsewhere."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(tree, parent) if parent else tree
+    schema = OmegaConf.get_type(node) if OmegaConf.is_dict(node) else None
+    if schema is None or not dataclasses.is_dataclass(schema):
+        return None
+    return typing.get_type_hints(schema).get(name)
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)

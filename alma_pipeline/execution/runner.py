@@ -1,0 +1,224 @@
+"""Carries out a plan: which node next, how many at a time, and what becomes of them. Knows nothing of models."""
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.execution.attempt import Attempt, clear, forget, is_finished
+from alma_pipeline.execution.launch import Launcher
+from alma_pipeline.job import Input, Job, read_job
+from alma_pipeline.plan import rounds
+from alma_pipeline.plan.plan import Plan, Step
+from alma_pipeline.schema import Hardware
+from alma_pipeline.store.store import Record, Store, Work
+
+POLL_SECONDS = 0.05
+
+
+class Watcher(Protocol):
+    """Whoever wants to know how the plan goes: the screen, and tracking."""
+
+    def started(self, step: Step, work: Path) -> None:
+        """A node's worker begins, in this folder."""
+
+    def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
+        """Its worker told of new steps."""
+
+    def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
+        """`status`: FINISHED, FAILED or KILLED. `work` is the artifact's folder once finished."""
+
+    def waiting(self, text: str) -> None:
+        """Nothing can go on before what this says."""
+
+
+@dataclass
+class Runner:
+    """One invocation's execution of a plan."""
+
+    store: Store
+    hardware: Hardware
+    launcher: Launcher
+    watchers: list[Watcher]
+    provenance: dict[str, Any]
+    done: dict[str, Record] = field(default_factory=dict)
+    """Node name to artifact, reused ones included; of a whole run in the plan's order, which tables follow."""
+    _attempts: list[Attempt] = field(default_factory=list)
+    _left_out: set[str] = field(default_factory=set)
+
+    def run(self, plan: Plan) -> None:
+        """Make every step that needs making, each as soon as it may be. Raises StageFailed at the first that fails."""
+        self.done |= {step.node.name: step.record for step in plan.steps if step.record is not None and not step.works}
+        self._check_inputs(plan)
+        waiting = list(plan.work)
+        try:
+            while waiting or self._attempts:
+                waiting = [step for step in waiting if not self._leave_out(step) and not self._start(step)]
+                if not any([self._advance(attempt) for attempt in [*self._attempts]]):
+                    time.sleep(POLL_SECONDS)
+        finally:
+            for attempt in [*self._attempts]:  # interrupted, or beside one that failed
+                self._end(attempt, "KILLED")
+        self.done = {step.node.name: self.done[step.node.name] for step in plan.steps if step.node.name in self.done}
+
+    def _leave_out(self, step: Step) -> bool:
+        """Whether the step belongs to a further round of preferences that is not run, and then says so."""
+        for name in step.node.inputs.values():
+            record = self.done.get(name)
+            reason = f"{name} was not" if name in self._left_out else rounds.stopped(record.result) if record else ""
+            if reason:
+                self._left_out.add(step.node.name)
+                self._waiting(f"{step.node.name} is not run: {reason}")
+                return True
+        return False
+
+    def _check_inputs(self, plan: Plan) -> None:
+        """Before anything is made, as an --only may leave out what it stands on."""
+        there = {*self.done, *(step.node.name for step in plan.work)}
+        for step in plan.work:
+            missing = [name for name in step.inputs.values() if name not in there]
+            if missing:
+                raise UserError(f"{step.node.name} needs {', '.join(missing)}, which does not exist yet; drop --only")
+
+    def _start(self, step: Step) -> bool:
+        """Whether the step is begun, or found made; not while it lacks an input or the machine is full."""
+        if len(self._attempts) >= self.hardware.side_by_side or not self.done.keys() >= set(step.inputs.values()):
+            return False
+        work = self._begin(step)
+        if work is None:
+            return False
+        try:
+            found = self.store.find(step.key)
+            if found and step.record is None:  # another process made it while we waited
+                self.done[step.node.name] = found
+                work.close()
+                return True
+            attempt = Attempt(step, work, self._job(step, work))
+        except BaseException:
+            work.close()
+            raise
+        self._attempts.append(attempt)
+        self._launch(attempt)
+        return True
+
+    def _begin(self, step: Step) -> Work | None:
+        """Never waits while a node of ours is running: whom we wait for may be waiting for that one."""
+        if self._attempts:
+            return self.store.begin_if_free(step.node.name, step.key)
+        return self.store.begin(step.node.name, step.key, self._waiting)
+
+    def _waiting(self, text: str) -> None:
+        for watcher in self.watchers:
+            watcher.waiting(text)
+
+    def _job(self, step: Step, work: Work) -> Job:
+        if not step.fresh and is_finished(work.path):
+            return read_job(work.path / "job.json")
+        point = None if step.fresh else self.store.resume_point(step.node.name, step.key)
+        clear(work.path, all_of_it=step.fresh)
+        forget(work.path / "metrics.jsonl", after=int(point["step"]) if point else 0)
+        node, inputs = step.node, self._inputs(step)
+        job = Job(node.name, step.key, str(work.path), step.config, self.hardware, inputs, node.files, node.codes)
+        job.write()
+        return job
+
+    def _launch(self, attempt: Attempt) -> None:
+        for watcher in self.watchers:
+            watcher.started(attempt.step, attempt.work.path)
+        try:
+            attempt.start(self.launcher)
+        except Exception:
+            self._end(attempt, "FAILED")
+            raise
+
+    def _advance(self, attempt: Attempt) -> bool:
+        """Pass on what is new; whether the step is made."""
+        try:
+            ended = attempt.ended()
+            self._report(attempt)
+            if not ended:
+                return False
+            record = self.store.commit(attempt.work, self._record(attempt))
+        except Exception:
+            self._report(attempt)
+            self._end(attempt, "FAILED")
+            raise
+        self.done[attempt.step.node.name] = record
+        self._end(attempt, "FINISHED", record)
+        return True
+
+    def _report(self, attempt: Attempt) -> None:
+        if lines := next(attempt.lines):
+            for watcher in self.watchers:
+                watcher.progressed(attempt.step, lines)
+
+    def _end(self, attempt: Attempt, status: str, record: Record | None = None) -> None:
+        self._attempts.remove(attempt)
+        try:
+            attempt.stop()
+            for watcher in self.watchers:
+                watcher.ended(attempt.step, status, record, record.path if record else attempt.work.path)
+        finally:
+            attempt.work.close()
+
+    def _inputs(self, step: Step) -> dict[str, Input]:
+        return {role: as_input(self.store, self.done[name]) for role, name in step.inputs.items()}
+
+    def _record(self, attempt: Attempt) -> dict[str, Any]:
+        step, job, work = attempt.step, attempt.job, attempt.work.path
+        run, written = work / "mlflow_run", work / "result.json"
+        result = json.loads(written.read_text(encoding="utf-8"))
+        return {
+            "name": step.node.name,
+            "key": step.key,
+            "kind": step.config.kind,
+            "payload": step.payload,
+            "result": result,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "seconds": round(written.stat().st_mtime - (work / "job.json").stat().st_mtime, 2),
+            "provenance": self.provenance,
+            "hardware": dataclasses.asdict(job.hardware),
+            "checkpoint": checkpoint(step.key, job, result),
+            "mlflow_run": run.read_text(encoding="utf-8").strip() if run.exists() else "",
+        }
+
+
+def as_input(store: Store, record: Record) -> Input:
+    """A finished artifact as a job reads it; a checkpoint with all that it stands on. Raises UserError where that is gone."""
+    plain = Input(key=record.key, kind=record.kind, path=str(record.path), result=record.result)
+    if not record.checkpoint:
+        return plain
+    base = _required(store, record.checkpoint["base_key"])
+    adapters = [_required(store, key) for key in record.checkpoint["adapter_keys"]]
+    return dataclasses.replace(
+        plain,
+        base=str(base.path),
+        base_key=base.key,
+        adapters=[str(adapter.path) for adapter in adapters],
+        adapter_keys=[adapter.key for adapter in adapters],
+    )
+
+
+def _required(store: Store, key: str) -> Record:
+    record = store.find(key)
+    if record is None:
+        raise UserError(f"a checkpoint stands on the artifact {key[:12]}, which is gone; run its node again with --force")
+    return record
+
+
+def checkpoint(key: str, job: Job, result: dict[str, Any]) -> dict[str, Any]:
+    """How to load what a node made: its base by key, and the adapters on it in order (B14).
+
+    A full model is its own base. A continued adapter takes its parent's place; a new one joins the line.
+    """
+    form = result.get("checkpoint", {}).get("form")
+    if form is None:
+        return {}
+    if form == "full":
+        return {"form": "full", "base_key": key, "adapter_keys": []}
+    parent = job.inputs["init"]
+    before = parent.adapter_keys[:-1] if job.config.adapter == "continue" else parent.adapter_keys
+    return {"form": "adapter", "base_key": parent.base_key, "adapter_keys": [*before, key]}

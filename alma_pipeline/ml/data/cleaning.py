@@ -1,0 +1,143 @@
+"""Cleaning of sentence pairs and documents in declared steps, with a count for each reason. Reads and writes nothing.
+
+The steps and their limits are `Cleaning` (conf: data.cleaning). `near` follows Bifixer (Ramirez-Sanchez et al. 2020): two texts
+are near duplicates when they differ in case, punctuation, spaces or Unicode compatibility forms alone.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from alma_pipeline.ml.data.corpora import Line, SentencePair
+from alma_pipeline.ml.data.language_id import is_other
+from alma_pipeline.ml.data.prompts import one_line
+from alma_pipeline.ml.data.scripts import in_script
+from alma_pipeline.ml.data.seen import Seen
+from alma_pipeline.schema import Cleaning, Language
+
+Row = TypeVar("Row", SentencePair, Line)
+ALWAYS = ("empty", "held_out")
+NOT_WORDS = re.compile(r"[\W_]+")
+
+
+def bare(text: str) -> str:
+    """Letters and digits alone, in compatibility form and without case: what near duplicates have in common."""
+    return NOT_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+def bare_sentences(rows: Iterable[Mapping[str, str]]) -> frozenset[str]:
+    """What of test sentences, on either side, must not be trained on; `rows` as a corpus of form test has them."""
+    return frozenset(text for row in rows for side in ("source", "target") if (text := bare(row[side])))
+
+
+class Cleaner:
+    """The steps for one stream: what is a duplicate depends on what came before, in that stream."""
+
+    def __init__(self, settings: Cleaning, languages: Mapping[str, Language], test: frozenset[str]) -> None:
+        self.settings, self.languages, self.test = settings, languages, test
+        self.apart: frozenset[str] = frozenset()
+        """Held-out texts: no row that holds one stays."""
+        self.dropped: Counter[str] = Counter()
+        self.changed: Counter[str] = Counter()
+        """Rows that a step changed: nfc, newlines."""
+        self.read = 0
+        self._seen = {name: Seen() for name in ("exact", "near") if name in settings.steps}
+
+    def pairs(self, rows: Sequence[SentencePair]) -> list[SentencePair]:
+        """Those that stay, in order: one line each, both sides there."""
+        return self._steps([self._one_line(row) for row in rows], self._pair_reasons())
+
+    def documents(self, rows: Sequence[Line]) -> list[Line]:
+        """Those documents that pass every step, normalised; each dropped one is counted under its reason."""
+        return self._steps([Line(row.id, row.language, self._normal(row.text.strip())) for row in rows], self._document_reasons())
+
+    def remember(self, rows: Sequence[SentencePair | Line]) -> None:
+        """Rows kept by an earlier attempt: their duplicates are known again."""
+        for name, seen in self._seen.items():
+            seen.add(_hashes(name, [_texts(row) for row in rows]))
+
+    def _one_line(self, row: SentencePair) -> SentencePair:
+        (source, one), (target, other) = one_line(row.source), one_line(row.target)
+        self.changed["newlines"] += one + other
+        return SentencePair(row.id, row.direction, self._normal(source), self._normal(target))
+
+    def _normal(self, text: str) -> str:
+        if "nfc" not in self.settings.steps or unicodedata.is_normalized("NFC", text):
+            return text
+        self.changed["nfc"] += 1
+        return unicodedata.normalize("NFC", text)
+
+    def _steps(self, rows: list[Row], reasons: Mapping[str, Callable[[Row], bool]]) -> list[Row]:
+        self.read += len(rows)
+        for name, bad in reasons.items():
+            kept = [row for row in rows if not bad(row)]
+            self.dropped[name] += len(rows) - len(kept)
+            rows = kept
+        # Duplicates last: what they are looked up in is then exactly what was kept, before and after a kill.
+        for name, seen in self._seen.items():
+            new = seen.add(_hashes(name, [_texts(row) for row in rows]))
+            kept = [row for row, is_new in zip(rows, new, strict=True) if is_new]
+            self.dropped[f"{name}_duplicate"] += len(rows) - len(kept)
+            rows = kept
+        return rows
+
+    def _pair_reasons(self) -> dict[str, Callable[[SentencePair], bool]]:
+        settings = self.settings
+        reasons: dict[str, Callable[[SentencePair], bool]] = {
+            "empty": lambda row: not (row.source and row.target),
+            "length": lambda row: max(len(row.source), len(row.target)) > settings.max_characters,
+            "ratio": lambda row: _ratio(row.source, row.target) > settings.max_ratio,
+            "script": lambda row: any(self._other_script(text, code) for text, code in _sides(row)),
+            "language": lambda row: any(is_other(text, code, settings.confidence) for text, code in _sides(row)),
+            "held_out": self._is_apart,
+            "test": self._in_test,
+        }
+        return {name: reason for name, reason in reasons.items() if name in (*ALWAYS, *settings.steps)}
+
+    def _document_reasons(self) -> dict[str, Callable[[Line], bool]]:
+        settings = self.settings
+        reasons: dict[str, Callable[[Line], bool]] = {
+            "empty": lambda row: not row.text,
+            "length": lambda row: len(row.text) > settings.max_document,
+            "script": lambda row: self._other_script(row.text, row.language),
+            "language": lambda row: is_other(row.text, row.language, settings.confidence),
+            "held_out": self._is_apart,
+            "test": self._in_test,
+        }
+        return {name: reason for name, reason in reasons.items() if name in (*ALWAYS, *settings.steps)}
+
+    def _other_script(self, text: str, code: str) -> bool:
+        return not in_script(text, self.languages[code].nllb[-4:])
+
+    def _is_apart(self, row: SentencePair | Line) -> bool:
+        return any(text in self.apart for text in _texts(row))
+
+    def _in_test(self, row: SentencePair | Line) -> bool:
+        texts = row.text.split("\n") if isinstance(row, Line) else (row.source, row.target)
+        return any(bare(text) in self.test for text in texts)
+
+
+def _sides(row: SentencePair) -> tuple[tuple[str, str], tuple[str, str]]:
+    source, target = row.direction.split("-")
+    return (row.source, source), (row.target, target)
+
+
+def _ratio(source: str, target: str) -> float:
+    one, other = len(source.encode()), len(target.encode())
+    return max(one, other) / max(1, min(one, other))
+
+
+def _texts(row: SentencePair | Line) -> tuple[str, ...]:
+    return (row.text,) if isinstance(row, Line) else (row.source, row.target)
+
+
+def _hashes(name: str, rows: Sequence[tuple[str, ...]]) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
+    """[rows] 64 bits each: among 10^8 rows one in a few thousand runs drops a row that it should not."""
+    spelled = ("\n".join(map(bare, texts)) if name == "near" else "\n".join(texts) for texts in rows)
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in spelled)
+    return np.frombuffer(digests, dtype=np.uint64)

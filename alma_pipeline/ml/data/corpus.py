@@ -1,0 +1,178 @@
+"""What the `corpus` stage makes of prepared text: parts to read, rows as tokens, dev and test sets, counts."""
+
+import functools
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml.data import token_arrays
+from alma_pipeline.ml.data.cleaning import Cleaner, bare_sentences
+from alma_pipeline.ml.data.corpora import Line, SentencePair
+from alma_pipeline.ml.data.ingest import HeldOut, Part, Preparation, as_one_line, batched
+from alma_pipeline.ml.data.prompts import BATCH, Example, Prompter
+from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.tokenise import Tokenise
+from alma_pipeline.schema import Cleaning, Language, Source
+
+FOLDER = "step-0"
+"""In the resume folder, where the plan finds resume points; the manifest says how many rows have been read."""
+REJECTED = "rejected.jsonl"
+
+
+class Workplace:
+    """Where a corpus is prepared, and what its parts are read and cleaned with."""
+
+    def __init__(self, job: Job, languages: dict[str, Language], cleaning: Cleaning) -> None:
+        self.job, self.languages, self.cleaning = job, languages, cleaning
+        self.folder = job.resume / FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.rejects: list[Rejects] = []
+        self._test: frozenset[str] | None = None
+
+    def text(self, source: Source) -> Text:
+        """A source's reader; all of them count what cannot be read in one place."""
+        if not self.rejects:
+            self.rejects.append(Rejects(source.on_error, self.folder / REJECTED))
+        return Text(source, self.languages, self.job.files, self.rejects[0], self.job.codes)
+
+    def cleaner(self) -> Cleaner:
+        """A fresh cleaner of the node's settings."""
+        return Cleaner(self.cleaning, self.languages, self.test)
+
+    @property
+    def test(self) -> frozenset[str]:
+        """Sentences of the run's test corpus, where the cleaning asks for them."""
+        if "test" not in self.cleaning.steps:
+            return frozenset()
+        if self._test is None:
+            with open(Path(self.job.inputs["test"].path) / "test.jsonl", encoding="utf-8") as file:
+                self._test = bare_sentences(map(json.loads, file))
+        return self._test
+
+    def pairs(self, source: Source, directions: Sequence[str]) -> list[Part[SentencePair]]:
+        """Sentence pairs by direction, each read when it is asked for."""
+        text = self.text(source)
+        return [Part(name, functools.partial(text.pairs, name), self.cleaner, text.bytes(name)) for name in directions]
+
+    def documents(self, source: Source, codes: Sequence[str]) -> list[Part[Line]]:
+        """Documents by language, each read when it is asked for."""
+        text = self.text(source)
+        return [Part(code, functools.partial(text.documents, code), self.cleaner, text.bytes(code)) for code in codes]
+
+    def keep_rejected(self) -> int:
+        """Rejected rows become part of the artifact; how many there are."""
+        path = self.folder / REJECTED
+        if path.exists():
+            os.replace(path, self.job.out / REJECTED)
+        return sum(rejects.count for rejects in self.rejects)
+
+    def counts(self, preparation: Preparation, too_long: int) -> dict[str, Any]:
+        """What cleaning did, in all and by part; the totals go to tracking too."""
+        by_part = preparation.progress.counts
+        dropped = sum((Counter(counts["dropped"]) for counts in by_part.values()), Counter[str]())
+        changed = sum((Counter(counts["changed"]) for counts in by_part.values()), Counter[str]())
+        dropped["too_long"] += too_long
+        rejected = self.keep_rejected()
+        read, kept = preparation.progress.rows, sum(preparation.progress.kept.values())
+        totals = {f"data/dropped/{name}": float(count) for name, count in (+dropped).items()}
+        sums = {"data/read": float(read), "data/kept": float(kept), "data/rejected": float(rejected)}
+        steps = read + preparation.progress.packed.get("done", kept)
+        self.job.log(steps, steps, totals | sums)
+        return {
+            "dropped": dict(+dropped),
+            "newlines": changed["newlines"],
+            "normalised": changed["nfc"],
+            "rejected": rejected,
+            "read": read,
+            "cleaning": {name: {"kept": preparation.progress.kept[name], **counts} for name, counts in by_part.items()},
+        }
+
+    def origin(self, sources: Sequence[Source]) -> dict[str, Any]:
+        """The commit that each hub set was read at: the plan has put it in place of a branch."""
+        found = {source.repo or "": source.revision or "" for source in sources if source.reader == "hub"}
+        return {"commits": found} if found else {}
+
+
+def pair_tokens(prompter: Prompter, max_source: int, max_target: int) -> Tokenise:
+    """Pairs as prompt and answer; a pair too long on either side is left out, never cut (B48, B51)."""
+
+    def tokenise(rows: Sequence[SentencePair | Line]) -> list[tuple[SentencePair | Line, Example | None]]:
+        texts = [(row.direction, row.source, row.target) for row in rows if isinstance(row, SentencePair)]
+        found = prompter.examples(texts)
+        fits = [example.prompt <= max_source and len(example.ids) - example.prompt <= max_target for example in found]
+        return [(row, example if fit else None) for row, example, fit in zip(rows, found, fits, strict=True)]
+
+    return tokenise
+
+
+def document_tokens(tokenizer: PreTrainedTokenizerBase, seed: str) -> Tokenise:
+    """Documents, and pairs joined into a line in an order drawn by `seed`."""
+
+    def tokenise(rows: Sequence[SentencePair | Line]) -> list[tuple[SentencePair | Line, Example | None]]:
+        lines = [row if isinstance(row, Line) else as_one_line(row, seed) for row in rows]
+        found = token_arrays.document_examples(tokenizer, [line.text for line in lines])
+        return list(zip(lines, found, strict=True))
+
+    return tokenise
+
+
+@dataclass
+class Dev:
+    """What the dev set holds; lengths are in tokens."""
+
+    examples: int = 0
+    longest: int = 0
+    merged: int = 0
+    too_long: int = 0
+    counted: dict[str, int] = field(default_factory=dict)
+
+
+def dev_set(work: Workplace, order: Callable[[Mapping[str, int]], Iterator[str]], held_out: HeldOut, tokenise: Tokenise) -> Dev:
+    """Write the held-out rows, the parts in turn, and their arrays. Raises UserError where all are too long."""
+    waiting = {name: iter(rows) for name, rows in held_out.rows.items()}
+    rows = [next(waiting[name]) for name in order({name: len(rows) for name, rows in held_out.rows.items()})]
+    found = [item for batch in batched(rows, BATCH) for item in tokenise(batch)]
+    kept = [(row, example) for row, example in found if example is not None]
+    if rows and not kept:
+        raise UserError(f"all {len(rows)} held-out rows are too long; raise max_source and max_target")
+    token_arrays.write_rows(work.job.out / "dev.jsonl", [row for row, _ in kept])
+    examples = [example for _, example in kept]
+    written = token_arrays.write_examples(work.job.out, "dev", examples)
+    if any(isinstance(row, Line) for row, _ in kept):
+        token_arrays.write_bytes(work.job.out, "dev", [row.text for row, _ in kept if isinstance(row, Line)])
+    named = Counter(row.language if isinstance(row, Line) else row.direction for row, _ in kept)
+    merged = sum(example.merged for example in examples)
+    return Dev(written["examples"], written["longest"], merged, len(found) - len(kept), dict(named))
+
+
+def test_set(work: Workplace, source: Source, directions: Sequence[str], count: int | None) -> dict[str, Any]:
+    """Write the first `count` sentences of each direction, the directions in turn; null: all. Raises UserError for fewer."""
+    text, columns = work.text(source), []
+    cleaner = Cleaner(Cleaning(), work.languages, frozenset())
+    for direction in directions:
+        rows = [row for batch in batched(text.pairs(direction), BATCH) for row in cleaner.pairs(batch)][:count]
+        if not rows or (count is not None and len(rows) < count):
+            raise UserError(
+                f"held_out={count or 'null'} for every direction, but the text has only {len(rows)} for {direction}; lower "
+                "held_out (budget.text.test), or add text"
+            )
+        columns.append(rows)
+    rows = [row for turn in itertools.zip_longest(*columns) for row in turn if row is not None]
+    token_arrays.write_rows(work.job.out / "test.jsonl", rows)
+    return {
+        "test_examples": len(rows),
+        "dropped": dict(+cleaner.dropped),
+        "newlines": cleaner.changed["newlines"],
+        "rejected": work.keep_rejected(),
+        "directions": {name: {"test": n} for name, n in Counter(row.direction for row in rows).items()},
+    }

@@ -1,0 +1,261 @@
+"""Text read and cleaned into one file of rows for each language or direction, so that it can go on after a kill.
+
+First what is held out, from the beginnings; then everything else, which must hold none of it. Memory does not grow with the
+text, except for 8 bytes a row where duplicates are looked for. How rows are mixed and tokenised: `arrangement`.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml.data.cleaning import Cleaner
+from alma_pipeline.ml.data.corpora import Line, SentencePair
+from alma_pipeline.ml.data.prompts import BATCH
+from alma_pipeline.ml.data.readers.text import Stream
+
+Row = TypeVar("Row", SentencePair, Line)
+Item = TypeVar("Item")
+SAVE_SECONDS = 10.0
+UNKNOWN = 0
+"""The total of a line while nobody knows how much text there is, as in a hub set that is streamed."""
+ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+"""Made once: `json.dumps` makes an encoder for every row."""
+HELD_OUT_OF = 8
+"""One row in so many may be held out (our choice): the same in every direction, since its English side decides."""
+
+
+@dataclass(frozen=True)
+class Part(Generic[Row]):
+    """One language's documents or one direction's pairs."""
+
+    name: str
+    open: Callable[[int], Stream[Row]]
+    """Rows from a position on."""
+    cleaner: Callable[[], Cleaner]
+    bytes: int = 0
+    """Roughly, for the progress bar."""
+
+
+@dataclass
+class Progress:
+    """How far the preparation is: all that is needed to go on, beside the files."""
+
+    rows: int = 0
+    """Read, of all parts that are done and of the current one."""
+    part: str = ""
+    position: int = 0
+    size: int = 0
+    """Bytes of the current part's file that count."""
+    kept: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """Part to `dropped`, `changed` and `read`."""
+    bytes: int = 0
+    """Read of all parts, for the estimate of the total."""
+    packed: dict[str, Any] = field(default_factory=dict)
+    """How far `filling` is; empty before it begins."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is kept from training: rows by part, and every text in them."""
+
+    rows: dict[str, list[Any]]
+    texts: frozenset[str]
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def hold_out(job: Job, parts: Sequence[Part[Any]], count: int | None) -> HeldOut:
+    """The first `count` rows of each part whose English side falls to the held-out eighth; null: of its first 100,000 rows.
+
+    Raises UserError where a part has fewer.
+    """
+    rows: dict[str, list[Any]] = {}
+    told, seen = time.monotonic(), 0
+    for part in parts:
+        cleaner, found = part.cleaner(), dict[tuple[str, ...], Any]()
+        read = 0
+        for batch in batched(part.open(0), BATCH):
+            read, seen = read + len(batch), seen + len(batch)
+            if time.monotonic() - told >= SAVE_SECONDS:
+                told = time.monotonic()
+                job.log(seen, UNKNOWN, {"data/looked_through": float(seen)})
+            for row in _clean(cleaner, batch):
+                if _decides(row) and (count is None or len(found) < count):
+                    found.setdefault(texts_of(row), row)
+            if len(found) == count or (count is None and read >= 100_000):
+                break
+        if count is not None and len(found) < count:
+            raise UserError(
+                f"held_out={count} for every language or direction, but {part.name} has only {len(found)} of {read:,} rows "
+                f"to hold out (one in {HELD_OUT_OF}, after cleaning: {_said(cleaner.dropped)}); lower held_out "
+                "(budget.text.dev), or add text"
+            )
+        rows[part.name] = list(found.values())
+    return HeldOut(rows, frozenset(text for found in rows.values() for row in found for text in texts_of(row)))
+
+
+def _said(dropped: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in dropped.items() if count) or "nothing dropped"
+
+
+def _clean(cleaner: Cleaner, batch: list[Any]) -> list[Any]:
+    return cleaner.documents(batch) if isinstance(batch[0], Line) else cleaner.pairs(batch)
+
+
+def texts_of(row: SentencePair | Line) -> tuple[str, ...]:
+    """A document's text, or a pair's two."""
+    return (row.text,) if isinstance(row, Line) else (row.source, row.target)
+
+
+def _decides(row: SentencePair | Line) -> bool:
+    """Whether a row may be held out: by its English side, so that both directions and every language agree."""
+    text = row.text if isinstance(row, Line) else row.target if row.direction.endswith("-en") else row.source
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) % HELD_OUT_OF == 0
+
+
+class Preparation:
+    """The cleaned rows of all parts, as JSON lines in `folder`, one file a part."""
+
+    def __init__(self, job: Job, folder: Path, limit: int | None) -> None:
+        """Takes up what an earlier attempt left in `folder`. `limit`: rows that are enough of each part; null takes all."""
+        self.job, self.folder, self.limit = job, folder, limit
+        self.progress = _load(folder / "manifest.json")
+        self._saved = time.monotonic()
+
+    def path(self, part: str) -> Path:
+        """Where a part's cleaned rows lie."""
+        return self.folder / f"rows-{part}.jsonl"
+
+    def run(self, parts: Sequence[Part[Any]], held_out: HeldOut, most_contaminated: float) -> Progress:
+        """Every part that is not done yet. Raises UserError where nothing is left of one, or too much stands in a test set."""
+        total = sum(part.bytes for part in parts)
+        for part in parts:
+            if part.name not in self.progress.kept:
+                self._part(part, held_out, total)
+                _check(part.name, self.progress, most_contaminated)
+        return self.progress
+
+    def _part(self, part: Part[Any], held_out: HeldOut, total: int) -> None:
+        progress, cleaner = self.progress, part.cleaner()
+        cleaner.apart = held_out.texts
+        if progress.part != part.name:
+            progress.part, progress.position, progress.size = part.name, 0, 0
+        kept = self._take_up(part, cleaner)
+        stream = part.open(progress.position)
+        before = progress.rows - progress.position
+        with open(self.path(part.name), "r+b" if progress.size else "wb") as file:
+            file.truncate(progress.size)
+            file.seek(progress.size)
+            for batch in batched(stream, BATCH):
+                rows = _clean(cleaner, batch)
+                rows = rows if self.limit is None else rows[: self.limit - kept]
+                kept += len(rows)
+                file.writelines(line_of(row) for row in rows)
+                progress.bytes += sum(len(text) for row in batch for text in texts_of(row))
+                progress.rows, progress.position = before + stream.position, stream.position
+                self._report(part, cleaner, file, kept, total)
+                if kept == self.limit:
+                    break
+        progress.rows, progress.kept[part.name] = before + stream.position, kept
+        progress.counts[part.name] = _counts(cleaner)
+        self.save()
+
+    def _take_up(self, part: Part[Any], cleaner: Cleaner) -> int:
+        """What an earlier attempt kept of a part: remembered as seen, and counted."""
+        progress = self.progress
+        _restore(cleaner, progress.counts.get(part.name, {}))
+        kept = 0
+        if not progress.size:
+            return kept
+        with open(self.path(part.name), "rb+") as file:
+            file.truncate(progress.size)
+            for batch in batched(file, BATCH):
+                kept += len(batch)
+                cleaner.remember([row_of(json.loads(line)) for line in batch])
+        return kept
+
+    def _report(self, part: Part[Any], cleaner: Cleaner, file: Any, kept: int, total: int) -> None:
+        progress = self.progress
+        if time.monotonic() - self._saved < SAVE_SECONDS:
+            return
+        file.flush()
+        os.fsync(file.fileno())
+        progress.size = file.tell()
+        progress.counts[part.name] = _counts(cleaner)
+        self.save()
+        expected = round(progress.rows * max(1.0, total / max(1, progress.bytes))) if total else UNKNOWN
+        self.job.log(progress.rows, expected, {"kept": sum(progress.kept.values()) + kept})
+
+    def save(self) -> None:
+        """Make the resume point the present state. `step` is what the plan shows."""
+        self._saved = time.monotonic()
+        text = json.dumps({"step": self.progress.rows, **dataclasses.asdict(self.progress)})
+        draft = self.folder / "manifest.json.new"
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, self.folder / "manifest.json")
+
+
+def row_of(value: dict[str, str]) -> SentencePair | Line:
+    """A row as it was before `line_of`."""
+    return Line(**value) if "text" in value else SentencePair(**value)
+
+
+def line_of(row: SentencePair | Line) -> bytes:
+    """A row as a line of JSON."""
+    return (ENCODE(vars(row)) + "\n").encode()
+
+
+def as_one_line(row: SentencePair, seed: str) -> Line:
+    """A pair as one line, either side first with equal chance, parted by a space (X-ALMA's pseudo-monolingual text)."""
+    source, target = row.direction.split("-")
+    swap = hashlib.blake2b(f"{seed}/{row.id}".encode(), digest_size=1).digest()[0] % 2
+    first, second = ((target, row.target), (source, row.source)) if swap else ((source, row.source), (target, row.target))
+    order = f"{first[0]}-{second[0]}"
+    return Line(f"{order}:{row.id}", order, f"{first[1]} {second[1]}")
+
+
+def _counts(cleaner: Cleaner) -> dict[str, dict[str, int]]:
+    return {"dropped": dict(+cleaner.dropped), "changed": dict(+cleaner.changed), "read": {"rows": cleaner.read}}
+
+
+def _restore(cleaner: Cleaner, counts: dict[str, dict[str, int]]) -> None:
+    cleaner.dropped, cleaner.changed = Counter(counts.get("dropped")), Counter(counts.get("changed"))
+    cleaner.read = counts.get("read", {}).get("rows", 0)
+
+
+def _check(part: str, progress: Progress, most: float) -> None:
+    counts = progress.counts[part]
+    read, dropped = counts["read"]["rows"], counts["dropped"]
+    tested = dropped.get("test", 0)
+    if tested > most * read:
+        raise UserError(
+            f"{part}: {tested:,} of {read:,} rows ({tested / read:.1%}) stand in the run's test set, more than "
+            f"cleaning.most_contaminated={most:.0%}: text and test set have one origin. Take another test set, or raise the "
+            "limit to train without these rows"
+        )
+    if not progress.kept[part]:
+        raise UserError(f"{part}: no row is left of {read:,}: {_said(Counter(dropped))}")
+
+
+def _load(path: Path) -> Progress:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Progress()
+    state = json.loads(path.read_text(encoding="utf-8"))
+    return Progress(**{item.name: state[item.name] for item in dataclasses.fields(Progress)})

@@ -1,0 +1,148 @@
+"""Preference triples as token sequences: a prompt and its two answers. Not their batches, and not their loss.
+
+Nothing is truncated: a pair that does not fit, on either side, is dropped as a whole and counted (B51, B56).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.ml.data.prompts import Example, Prompter, one_line
+
+FIELDS = ("direction", "source", "chosen", "rejected")
+ROWS = 2000
+"""Triples tokenised at a time: the token lists of a large data set never stand in memory together."""
+
+
+class Pair(NamedTuple):
+    """Two answers to one prompt, as token ids."""
+
+    prompt: NDArray[np.int32]
+    """[prompt] BOS first"""
+    chosen: NDArray[np.int32]
+    """[chosen] EOS last; every token of an answer is a label"""
+    rejected: NDArray[np.int32]
+    """[rejected] EOS last"""
+    reference: tuple[float, float] | None = None
+    """Log-probabilities (nats) of the chosen and the rejected answer under the model that training starts from."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest sizes in tokens; BOS counts for the prompt, EOS for the answer."""
+
+    prompt: int
+    length: int
+    """Of the prompt and one answer."""
+
+
+@dataclass
+class Pairs:
+    """The usable pairs of a file, in its order, and what happened to the rest."""
+
+    kept: list[Pair] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Reason to number: `empty`, `identical`, `prompt_too_long`, `answer_too_long`."""
+    joined_lines: int = 0
+    """Triples in which a line break became a space."""
+    merged: int = 0
+    """Kept pairs in which the tokenizer would have joined the prompt's end with an answer's start."""
+
+    def counts(self) -> dict[str, Any]:
+        """What a stage reports of its data."""
+        return {
+            "pairs": len(self.kept),
+            "dropped": dict(self.dropped),
+            "joined_lines": self.joined_lines,
+            "merged": self.merged,
+        }
+
+
+def read_pairs(path: Path, prompter: Prompter, limits: Limits) -> Pairs:
+    """The pairs of a `train.jsonl` or `dev.jsonl` of a preferences artifact.
+
+    Raises UserError for a line without the fields of a triple, a direction whose languages the node does not have,
+    and a file no pair of which is left.
+    """
+    result = Pairs()
+    rows: list[Mapping[str, Any]] = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            rows.append(_checked(json.loads(line), f"{path}:{number}", prompter))
+            if len(rows) == ROWS:
+                _add(result, rows, prompter, limits)
+                rows = []
+    _add(result, rows, prompter, limits)
+    if not result.kept:
+        raise UserError(
+            f"{path}: no preference pair is left of {result.dropped.total()} (dropped: {dict(result.dropped)}). "
+            f"Check the triples, or raise max_prompt={limits.prompt} and max_length={limits.length}."
+        )
+    return result
+
+
+def _checked(row: Mapping[str, Any], where: str, prompter: Prompter) -> Mapping[str, Any]:
+    missing = [name for name in FIELDS if row.get(name) is None]
+    if missing:
+        raise UserError(f"{where}: a preference triple has {', '.join(FIELDS)}; found no {', '.join(missing)}")
+    unknown = [code for code in row["direction"].split("-") if code not in prompter.languages]
+    if unknown:
+        raise UserError(
+            f"{where}: direction {row['direction']} needs {', '.join(unknown)}, which is not among the node's "
+            f"languages ({', '.join(prompter.languages)}). Add it to data.languages, or take other preferences."
+        )
+    return row
+
+
+def _add(result: Pairs, rows: Sequence[Mapping[str, Any]], prompter: Prompter, limits: Limits) -> None:
+    """Clean, tokenise and measure some triples, each side by the same rules."""
+    texts = []
+    for row in rows:
+        (source, a), (chosen, b), (rejected, c) = (one_line(row[name]) for name in FIELDS[1:])
+        if not (source and chosen and rejected):
+            result.dropped["empty"] += 1
+        elif chosen == rejected:
+            result.dropped["identical"] += 1
+        else:
+            result.joined_lines += a or b or c
+            texts.append((row["direction"], source, chosen, rejected))
+    chosen_sides = prompter.examples([(direction, source, chosen) for direction, source, chosen, _ in texts])
+    rejected_sides = prompter.examples([(direction, source, rejected) for direction, source, _, rejected in texts])
+    for chosen_side, rejected_side in zip(chosen_sides, rejected_sides, strict=True):
+        reason = unfit(chosen_side, rejected_side, limits)
+        if reason:
+            result.dropped[reason] += 1
+        else:
+            result.kept.append(pair_of(chosen_side, rejected_side, prompter))
+            result.merged += chosen_side.merged or rejected_side.merged
+
+
+def unfit(chosen: Example, rejected: Example, limits: Limits) -> str:
+    """Why a pair of examples is dropped, or an empty string; one bad side is enough."""
+    if chosen.prompt > limits.prompt:
+        return "prompt_too_long"
+    if max(len(chosen.ids), len(rejected.ids)) > limits.length:
+        return "answer_too_long"
+    # A normaliser may leave nothing of a text, such as one of zero-width characters: then EOS stands alone.
+    only_eos = min(len(example.ids) - example.prompt for example in (chosen, rejected)) == 1
+    return "empty" if only_eos else ""
+
+
+def pair_of(chosen: Example, rejected: Example, prompter: Prompter) -> Pair:
+    """Two examples of the same prompt as one pair; what is asserted holds for anything `Prompter` makes."""
+    prompt = chosen.ids[: chosen.prompt]
+    assert prompt == rejected.ids[: rejected.prompt], "the two answers of a pair must follow the same prompt ids (B52)"
+    for example in (chosen, rejected):
+        assert example.ids[0] == prompter.bos, "a prompt must start with BOS (B57)"
+        # Some models spell BOS and EOS alike, so the last token is left out of the count.
+        assert example.ids[:-1].count(prompter.bos) == 1, "a sequence must have one BOS (B57)"
+        assert example.ids[-1] == prompter.eos, "an answer must end with EOS"
+    first, second = (np.array(example.ids[example.prompt :], np.int32) for example in (chosen, rejected))
+    return Pair(np.array(prompt, np.int32), first, second)

@@ -1,0 +1,84 @@
+"""Preference triples of a data set as the `preferences` stage leaves them: train.jsonl and dev.jsonl. Scores nothing."""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml.data.ingest import UNKNOWN
+from alma_pipeline.ml.data.readers.text import Text
+
+TELL_SECONDS = 10.0
+HELD_OUT_OF = 8
+"""One source in so many may be held out, by its own text: all triples of a source stay on one side."""
+
+
+class Settings(Protocol):
+    """What of the stage's settings matters here."""
+
+    @property
+    def held_out(self) -> int:
+        """Sentences a direction that are kept for the dev set."""
+
+    @property
+    def released_scorer(self) -> str:
+        """By whose scores a released data set's candidates are ranked."""
+
+
+def write(text: Text, directions: Sequence[str], settings: Settings, job: Job) -> dict[str, Any]:
+    """Every usable triple of the directions in `job.out`, `held_out` sources of each in dev. Returns counts.
+
+    Raises UserError for a direction without a triple, or with too few to hold out.
+    """
+    named: dict[str, dict[str, int]] = {}
+    dropped: Counter[str] = Counter()
+    train_file, dev_file = job.out / "train.jsonl", job.out / "dev.jsonl"
+    told, written = time.monotonic(), 0
+    with open(train_file, "w", encoding="utf-8") as train, open(dev_file, "w", encoding="utf-8") as dev:
+        for direction in directions:
+            held_out: set[str] = set()
+            count = Counter[str]()
+            for row in _rows(text, direction, settings.released_scorer, dropped):
+                if row["source"] in held_out or (len(held_out) < settings.held_out and _may_be_held_out(row["source"])):
+                    held_out.add(row["source"])
+                    split, file = "dev", dev
+                else:
+                    split, file = "train", train
+                count[split] += 1
+                written += 1
+                if time.monotonic() - told >= TELL_SECONDS:
+                    told = time.monotonic()
+                    job.log(written, UNKNOWN, {"data/kept": float(written)})
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if not count["train"] or len(held_out) < settings.held_out:
+                raise UserError(
+                    f"{direction}: {count.total()} preference triples, {len(held_out)} sources of them to hold out; expected "
+                    f"held_out={settings.held_out} and some to train on. Lower held_out, or leave the direction out (directions=)"
+                )
+            named[direction] = {"train": count["train"], "dev": count["dev"]}
+    totals = {f"{split}_examples": sum(count[split] for count in named.values()) for split in ("train", "dev")}
+    return {**totals, "dropped": dict(dropped), "directions": named}
+
+
+def _rows(text: Text, direction: str, scorer: str, dropped: Counter[str]) -> Iterator[dict[str, str]]:
+    for number, triple in text.triples(direction, scorer):
+        if not (triple.source.strip() and triple.chosen.strip() and triple.rejected.strip()):
+            dropped["empty"] += 1
+        elif triple.chosen.strip() == triple.rejected.strip():
+            dropped["equal_texts"] += 1
+        else:
+            yield {
+                "id": f"{direction}:{number}",
+                "direction": direction,
+                "source": triple.source,
+                "chosen": triple.chosen,
+                "rejected": triple.rejected,
+            }
+
+
+def _may_be_held_out(source: str) -> bool:
+    return int.from_bytes(hashlib.blake2b(source.encode(), digest_size=4).digest()) % HELD_OUT_OF == 0

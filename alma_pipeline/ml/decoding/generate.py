@@ -1,0 +1,108 @@
+"""Decoding by Hugging Face `generate`: the reference, and the way for models that `tree_decoding` cannot serve.
+
+Every setting that decides the output is given here; a model's own generation defaults (X-ALMA's ask for sampling)
+are set aside.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from alma_pipeline.ml.decoding.search import Beams, Finish, Limits, Sampling, invert, noise, trim
+
+
+def batches(lengths: list[int], width: int, limits: Limits) -> list[list[int]]:
+    """Positions of prompts, longest first, in batches within the token budget; a lone prompt may exceed it."""
+    order, result = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)), []
+    while order:
+        count = limits.prompts_at_once(lengths[order[0]], width)
+        result.append(order[:count])
+        order = order[count:]
+    return result
+
+
+def decode(
+    model: PreTrainedModel,
+    prompts: dict[int, list[int]],
+    settings: Beams | Sampling,
+    limits: Limits,
+    finish: Finish,
+    announce: Callable[[list[int]], None],
+) -> None:
+    """Outputs by prompt index go to `finish`: one for a beam search, `width` for sampling."""
+    indices = list(prompts)
+    for batch in batches([len(prompts[index]) for index in indices], settings.width, limits):
+        chosen = [indices[i] for i in batch]
+        announce([index for index in chosen for _ in range(settings.width)])  # `generate` repeats each prompt side by side
+        finish(dict(zip(chosen, _generate(model, chosen, prompts, settings, limits), strict=True)))
+
+
+def _generate(
+    model: PreTrainedModel,
+    indices: list[int],
+    prompts: dict[int, list[int]],
+    settings: Beams | Sampling,
+    limits: Limits,
+) -> list[list[list[int]]]:
+    ids, mask = padded([prompts[index] for index in indices], limits.pad, model.device)
+    processors = LogitsProcessorList()
+    copies = 1
+    if isinstance(settings, Sampling):
+        copies = settings.width
+        ids, mask = ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
+        processors.append(_Seeded(settings, indices, ids.shape[1], limits))
+    config = _config(1 if isinstance(settings, Sampling) else settings.width, limits)
+    with _without_defaults(model):
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors)
+    rows = [trim(row, limits.eos) for row in output[:, ids.shape[1] :].tolist()]
+    return [rows[i : i + copies] for i in range(0, len(rows), copies)]
+
+
+def padded(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts as one tensor, padded on the left, and its attention mask; both [prompts, longest]."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _config(beams: int, limits: Limits) -> GenerationConfig:
+    return GenerationConfig(
+        num_beams=beams,
+        do_sample=False,
+        length_penalty=1.0,
+        early_stopping=False,
+        num_return_sequences=1,
+        max_new_tokens=limits.max_new_tokens,
+        eos_token_id=limits.eos,
+        pad_token_id=limits.pad,
+        use_cache=True,
+    )
+
+
+@contextmanager
+def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
+    """`generate` fills every setting left open from the model's own generation config: give it an empty one."""
+    kept = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = kept
+
+
+class _Seeded(LogitsProcessor):  # type: ignore[misc]
+    """Leaves one token possible: the one that the prompt's noise picks."""
+
+    def __init__(self, settings: Sampling, indices: list[int], prompt_length: int, limits: Limits) -> None:
+        shape = (settings.width, limits.max_new_tokens)
+        drawn = [torch.from_numpy(noise(settings.seed, index, shape)) for index in indices]
+        self.settings, self.start, self.noise = settings, prompt_length, torch.cat(drawn)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = input_ids.shape[1] - self.start
+        tokens = invert(scores, self.noise[:, step].to(scores.device), self.settings)
+        return torch.full_like(scores, -torch.inf).scatter(-1, tokens[:, None], 0.0)

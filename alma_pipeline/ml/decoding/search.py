@@ -1,0 +1,220 @@
+"""Which tokens come next: beam search and seeded sampling over a batch of prompts, as tensors.
+
+Knows nothing of models and caches: logits in, tokens out. Shapes: S prompts at work, w hypotheses of each
+(beams or samples), V pieces, T the most tokens an output may have.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alma_pipeline.ml.decoding.likeliest import likeliest
+
+NEVER = -1e9
+"""A score that loses against every real one; the value Hugging Face's beam search uses."""
+FIRST = 256
+"""How many of the likeliest pieces are looked at before the whole vocabulary is sorted."""
+Results = dict[int, list[list[int]]]
+"""Prompt index to its outputs, each a list of token ids."""
+Finish = Callable[[Results], None]
+"""Hears of prompts as they are finished, of each once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long outputs may get, how much is decoded at a time, and the special tokens."""
+
+    max_new_tokens: int
+    decode_tokens: int
+    """Token budget of a batch: (longest prompt + max_new_tokens) x width, over its prompts. Never changes a result."""
+    eos: int
+    pad: int
+
+    def prompts_at_once(self, longest: int, width: int) -> int:
+        """How many prompts of at most `longest` tokens fit the budget; at least one."""
+        return max(1, self.decode_tokens // ((longest + self.max_new_tokens) * width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beams:
+    """Settings of a beam search; one beam is greedy decoding."""
+
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Settings of sampling."""
+
+    width: int
+    """Outputs per prompt."""
+    temperature: float
+    top_p: float
+    """Share of the probability mass that the smallest set of likeliest tokens must reach; 1: all tokens."""
+    seed: int
+
+
+class BeamSearch:
+    """Beam search with length penalty 1, equal to Hugging Face's with `early_stopping=False`.
+
+    A prompt is done when its best running beam cannot beat the worst of `width` finished ones at the present length,
+    or cannot beat the best finished one at any length: the second rule is only sooner, the best is the same.
+    """
+
+    def __init__(self, settings: Beams, limits: Limits, device: torch.device) -> None:
+        self.width, self.limits, self.device = settings.width, limits, device
+        self.tensors = self._fresh(0)
+
+    def _fresh(self, count: int) -> dict[str, Tensor]:
+        shape, longest = (count, self.width), self.limits.max_new_tokens
+        scores = torch.full(shape, NEVER, device=self.device)
+        scores[:, 0] = 0  # the beams of a prompt start equal: only the first may put forward candidates
+        return {
+            "length": torch.zeros(count, dtype=torch.long, device=self.device),
+            "scores": scores,
+            "tokens": torch.zeros(*shape, longest, dtype=torch.long, device=self.device),
+            "finished": torch.full(shape, NEVER, device=self.device),
+            "best": torch.full((count,), NEVER, device=self.device),
+            "best_tokens": torch.zeros(count, longest, dtype=torch.long, device=self.device),
+            "best_length": torch.zeros(count, dtype=torch.long, device=self.device),
+        }
+
+    def add(self, indices: list[int]) -> None:
+        """Start on more prompts, behind those at work."""
+        fresh = self._fresh(len(indices))
+        self.tensors = {name: torch.cat([value, fresh[name]]) for name, value in self.tensors.items()}
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows only."""
+        self.tensors = {name: value[rows] for name, value in self.tensors.items()}
+
+    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step. logits: [S, w, V] -> the beam each hypothesis comes from [S, w], its next token [S, w], done [S].
+
+        Rows that were done before take part without effect on their output.
+        """
+        now, rank = self.tensors, torch.arange(2 * self.width, device=self.device)
+        scores, beams, tokens = self._candidates(logits)
+        now["length"] = (now["length"] + 1).clamp(max=self.limits.max_new_tokens)
+        length = now["length"]
+        histories = now["tokens"].gather(1, beams[..., None].expand(-1, -1, now["tokens"].shape[2]))
+        histories.scatter_(2, (length - 1)[:, None, None].expand(-1, histories.shape[1], 1), tokens[..., None])
+        ends = (tokens == self.limits.eos) | (length == self.limits.max_new_tokens)[:, None]
+        self._finish(torch.where(ends & (rank < self.width), scores / length[:, None], NEVER), histories)
+        running, order = torch.where(ends, scores + NEVER, scores).topk(self.width)
+        now["scores"] = running
+        now["tokens"] = histories.gather(1, order[..., None].expand(-1, -1, histories.shape[2]))
+        return beams.gather(1, order), tokens.gather(1, order), self._done(running[:, 0])
+
+    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The 2w best continuations: total log-probabilities, beams and tokens, each [S, 2w], best first.
+
+        Twice the width, because at most w of them can be ends of sentence.
+        """
+        count = min(2 * self.width, logits.shape[-1])
+        values, tokens = likeliest(logits.float().log_softmax(-1), count)
+        values = values + self.tensors["scores"][..., None]
+        scores, flat = values.flatten(1).topk(2 * self.width)
+        return scores, flat // count, tokens.flatten(1).gather(1, flat)
+
+    def _finish(self, scores: Tensor, histories: Tensor) -> None:
+        """Take in newly finished hypotheses. scores: [S, 2w] mean log-probabilities, NEVER where not finished."""
+        now = self.tensors
+        now["finished"] = torch.cat([now["finished"], scores], 1).topk(self.width)[0]
+        score, place = scores.max(1)
+        better = score > now["best"]
+        now["best"] = torch.where(better, score, now["best"])
+        found = histories[torch.arange(len(place), device=self.device), place]
+        now["best_tokens"] = torch.where(better[:, None], found, now["best_tokens"])
+        now["best_length"] = torch.where(better, now["length"], now["best_length"])
+
+    def _done(self, running: Tensor) -> Tensor:
+        """Whether each prompt's search is over. running: [S] total log-probability of the best open beam."""
+        now, longest = self.tensors, self.limits.max_new_tokens
+        settled = running / now["length"] <= now["finished"][:, -1]
+        return settled | (running / longest <= now["best"]) | (now["length"] == longest)
+
+    def outputs(self, row: int) -> list[list[int]]:
+        """The best hypothesis of a prompt that is done, without its end token."""
+        length = int(self.tensors["best_length"][row])
+        return [trim(self.tensors["best_tokens"][row, :length].tolist(), self.limits.eos)]
+
+
+class SampleSearch:
+    """Independent samples by inversion: a token is where its step's number in [0, 1) falls in the distribution."""
+
+    def __init__(self, settings: Sampling, limits: Limits, device: torch.device) -> None:
+        self.settings, self.width, self.limits, self.device = settings, settings.width, limits, device
+        self.tensors = self._fresh([])
+
+    def _fresh(self, indices: list[int]) -> dict[str, Tensor]:
+        shape = (len(indices), self.width, self.limits.max_new_tokens)
+        drawn = [noise(self.settings.seed, index, shape[1:]) for index in indices]
+        return {
+            "length": torch.zeros(len(indices), dtype=torch.long, device=self.device),
+            "tokens": torch.zeros(shape, dtype=torch.long, device=self.device),
+            "ended": torch.zeros(shape[:2], dtype=torch.bool, device=self.device),
+            "noise": torch.from_numpy(np.stack(drawn) if drawn else np.zeros(shape, np.float32)).to(self.device),
+        }
+
+    def add(self, indices: list[int]) -> None:
+        """Start on more prompts, behind those at work; `indices` choose their noise."""
+        fresh = self._fresh(indices)
+        self.tensors = {name: torch.cat([value, fresh[name]]) for name, value in self.tensors.items()}
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows only."""
+        self.tensors = {name: value[rows] for name, value in self.tensors.items()}
+
+    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step. logits: [S, w, V] -> the samples themselves [S, w], the next token of each [S, w], done [S]."""
+        now, (count, width, longest) = self.tensors, self.tensors["tokens"].shape
+        place = now["length"].clamp(max=longest - 1)[:, None, None].expand(-1, width, 1)
+        tokens = invert(logits, now["noise"].gather(2, place)[..., 0], self.settings)
+        tokens = torch.where(now["ended"], self.limits.eos, tokens)
+        now["tokens"].scatter_(2, place, tokens[..., None])
+        now["ended"] = now["ended"] | (tokens == self.limits.eos)
+        now["length"] = (now["length"] + 1).clamp(max=longest)
+        done = now["ended"].all(1) | (now["length"] == longest)
+        return torch.arange(width, device=self.device).expand(count, -1), tokens, done
+
+    def outputs(self, row: int) -> list[list[int]]:
+        """The samples of a prompt that is done, without end tokens."""
+        length = int(self.tensors["length"][row])
+        return [trim(tokens[:length], self.limits.eos) for tokens in self.tensors["tokens"][row].tolist()]
+
+
+def trim(tokens: list[int], eos: int) -> list[int]:
+    """The tokens before the first end of sentence."""
+    return tokens[: tokens.index(eos)] if eos in tokens else tokens
+
+
+def noise(seed: int, index: int, shape: tuple[int, ...]) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    """Uniform numbers in [0, 1) that depend on the seed and the prompt's index alone."""
+    return np.random.default_rng([seed, index]).random(shape, dtype=np.float32)
+
+
+def invert(logits: Tensor, noise: Tensor, settings: Sampling) -> Tensor:
+    """The token whose slice of the nucleus holds the noise, pieces laid out by id. [..., V], [...] -> [...]."""
+    probabilities, pieces = _nucleus((logits.float() / settings.temperature).softmax(-1), settings.top_p)
+    heights = probabilities.cumsum(-1)
+    # the first piece whose height exceeds the noise; pieces outside the nucleus add no height and are never first
+    place = (heights <= noise[..., None] * heights[..., -1:]).sum(-1, keepdim=True)
+    return pieces.gather(-1, place.clamp(max=heights.shape[-1] - 1))[..., 0]
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Probabilities of pieces in order of their ids, 0 outside the nucleus, and the ids; seldom all of them."""
+    if top_p >= 1:
+        pieces = torch.arange(probabilities.shape[-1], device=probabilities.device)
+        return probabilities, pieces.expand_as(probabilities)
+    count = min(FIRST, probabilities.shape[-1])
+    values, pieces = probabilities.topk(count)
+    if bool((values.sum(-1) < top_p).any()):
+        values, pieces = probabilities.sort(-1, descending=True)
+    inside = values * (values.cumsum(-1) - values < top_p)
+    pieces, order = pieces.sort(-1)
+    return inside.gather(-1, order), pieces

@@ -1,0 +1,193 @@
+"""Fast decoding: the hypotheses of a prompt share one key-value cache as the branches of a tree.
+
+A beam search that reorders beams usually copies their whole cache at every step. Here the keys and values of a token
+stay where they were written, once for all beams, and a mask says which of them a beam descends from; changing places
+is a gather of booleans. The prompt is read once, not once per beam. Prompts that are done leave, and waiting ones
+take their place, so that the batch stays full. Not for models that need more than a 4-D mask and position ids.
+
+Shapes: S prompts at work, w hypotheses of each, L columns of the cache in use.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from alma_pipeline.ml.decoding.search import Beams, BeamSearch, Finish, Limits, SampleSearch, Sampling
+from alma_pipeline.ml.decoding.tree_attention import attention_of_trees, mask
+
+EXACT = ("llama", "mistral", "qwen2", "qwen3")
+"""Architectures compared with Hugging Face `generate` in the tests."""
+ROOM = 16
+"""Steps between two tidyings of the cache at the latest."""
+LEAVE = 8
+"""Prompts that are done stay until they are one in this many, because each tidying copies the cache."""
+
+
+def serves(model: PreTrainedModel) -> bool:
+    """Whether this model's attention takes a 4-D mask over a cache that keeps every token."""
+    layers = DynamicCache(config=model.config).layers
+    whole = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    return whole and model.config.model_type in EXACT and model.config._attn_implementation in ("eager", "sdpa")
+
+
+def decode(
+    model: PreTrainedModel,
+    prompts: dict[int, list[int]],
+    settings: Beams | Sampling,
+    limits: Limits,
+    finish: Finish,
+    announce: Callable[[list[int]], None],
+) -> None:
+    """Outputs by prompt index go to `finish`: one for a beam search, `width` for sampling."""
+    waiting = sorted(prompts, key=lambda index: (len(prompts[index]), -index))  # taken from the end: longest first
+    search = _search(settings, limits, model.device)
+    trees, rows, over = Trees(model, settings.width), list[int](), list[bool]()
+    while waiting or not all(over):
+        if trees.full or sum(over) * LEAVE >= len(rows):
+            stay = [row for row, is_over in enumerate(over) if not is_over]
+            rows = [rows[row] for row in stay]
+            fresh = _next(prompts, waiting, rows, settings.width, limits)
+            announce(fresh)
+            trees.change(stay, [prompts[index] for index in fresh])
+            search.keep(stay)
+            search.add(fresh)
+            rows, over = rows + fresh, [False] * (len(rows) + len(fresh))
+        announce(rows)
+        parents, tokens, done = search.choose(trees.step())
+        trees.follow(parents, tokens)
+        ended = [row for row, is_over in enumerate(done.tolist()) if is_over and not over[row]]
+        if ended:
+            finish({rows[row]: search.outputs(row) for row in ended})
+        over = [is_over or row in ended for row, is_over in enumerate(over)]
+
+
+def _search(settings: Beams | Sampling, limits: Limits, device: torch.device) -> BeamSearch | SampleSearch:
+    if isinstance(settings, Sampling):
+        return SampleSearch(settings, limits, device)
+    return BeamSearch(settings, limits, device)
+
+
+def _next(prompts: dict[int, list[int]], waiting: list[int], working: list[int], width: int, limits: Limits) -> list[int]:
+    """Prompts to start on, taken off `waiting`: as many as the token budget has room for beside those at work."""
+    longest = max(len(prompts[index]) for index in [*working, *waiting[-1:]])
+    room = limits.prompts_at_once(longest, width) - len(working)
+    return [waiting.pop() for _ in range(min(room, len(waiting)))]
+
+
+class Trees:
+    """The shared cache of the prompts at work, and for each hypothesis its last token and what it descends from."""
+
+    def __init__(self, model: PreTrainedModel, width: int) -> None:
+        self.model, self.width = model, width
+        self.layers: list[_Layer] = []
+        self.visible = torch.zeros(0, width, 0, dtype=torch.bool, device=model.device)  # [S, w, L]
+        self.tokens = torch.zeros(0, width, dtype=torch.long, device=model.device)  # [S, w], not in the cache yet
+        self.positions = torch.zeros(0, dtype=torch.long, device=model.device)  # [S], of those tokens
+
+    @property
+    def full(self) -> bool:
+        """Whether the cache has no room for another step."""
+        return not self.layers or self.layers[0].used + self.width > self.layers[0].room
+
+    def follow(self, parents: Tensor, tokens: Tensor) -> None:
+        """Each hypothesis becomes one of its prompt's hypotheses [S, w] with one more token [S, w]."""
+        self.visible = self.visible.gather(1, parents[..., None].expand_as(self.visible))
+        self.tokens = tokens
+
+    def step(self) -> Tensor:
+        """Read each hypothesis' last token; logits of the next one, [S, w, V]."""
+        own = torch.eye(self.width, dtype=torch.bool, device=self.visible.device).expand(len(self.tokens), -1, -1)
+        self.visible = torch.cat([self.visible, own], 2)
+        with attention_of_trees(self.model):
+            logits: Tensor = self.model(
+                input_ids=self.tokens,
+                attention_mask=mask(self.visible, self.model.config, self.model.dtype),
+                position_ids=self.positions[:, None].expand_as(self.tokens),
+                past_key_values=Cache(layers=self.layers),
+                use_cache=True,
+            ).logits
+        self.positions = self.positions + 1
+        return logits
+
+    def change(self, stay: list[int], prompts: list[list[int]]) -> None:
+        """Keep these rows, without the columns that no hypothesis descends from, and start on these prompts."""
+        rows = torch.tensor(stay, dtype=torch.long, device=self.visible.device)
+        live = self.visible[rows].any(1)
+        count = int(live.sum(1).max()) if stay else 0
+        columns = live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]  # [S', count]
+        read = self._read(prompts) if prompts else []
+        used = max(count, read[0][0].shape[2] if read else 0)
+        self.layers = self.layers or [_Layer() for _ in read]
+        for i, layer in enumerate(self.layers):
+            layer.change(rows, columns, read[i] if read else None, used, used + ROOM * self.width)
+        self.visible = self._visible(rows, columns, prompts, used)
+        last = torch.tensor([prompt[-1] for prompt in prompts], dtype=torch.long, device=rows.device)
+        self.tokens = torch.cat([self.tokens[rows], last[:, None].expand(-1, self.width)])
+        places = torch.tensor([len(prompt) - 1 for prompt in prompts], dtype=torch.long, device=rows.device)
+        self.positions = torch.cat([self.positions[rows], places])
+
+    def _read(self, prompts: list[list[int]]) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values [prompts, heads, longest, size] of all but the last token, layer by layer.
+
+        Padded on the right, where no token of the prompt looks: no mask is needed.
+        """
+        longest = max(2, *(len(prompt) for prompt in prompts)) - 1
+        ids = [(prompt[:-1] + [0] * longest)[:longest] for prompt in prompts]
+        cache = DynamicCache(config=self.model.config)
+        inputs = torch.tensor(ids, device=self.visible.device)
+        self.model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+    def _visible(self, rows: Tensor, columns: Tensor, prompts: list[list[int]], used: int) -> Tensor:
+        result = self.visible.new_zeros(len(rows) + len(prompts), self.width, used)
+        kept = self.visible[rows].gather(2, columns[:, None].expand(-1, self.width, -1))
+        result[: len(rows), :, : columns.shape[1]] = kept
+        for row, prompt in enumerate(prompts, start=len(rows)):
+            result[row, :, : len(prompt) - 1] = True
+        return result
+
+
+class _Layer(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values, with room for some steps, so that a step writes in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys = self.values = torch.empty(0, 0, 0, 0)
+        self.used = 0
+        self.is_initialized = True
+
+    @property
+    def room(self) -> int:
+        return int(self.keys.shape[2])
+
+    def get_seq_length(self) -> int:
+        return self.used
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """Write new columns [S, heads, w, size]; all columns in use."""
+        start, self.used = self.used, self.used + key_states.shape[2]
+        self.keys[:, :, start : self.used] = key_states
+        self.values[:, :, start : self.used] = value_states
+        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+
+    def change(self, rows: Tensor, columns: Tensor, read: tuple[Tensor, Tensor] | None, used: int, room: int) -> None:
+        """Keep `columns` [S', L'] of `rows` [S'], put what was read behind them, and leave room."""
+        self.keys = _moved(self.keys, rows, columns, read[0] if read else None, room)
+        self.values = _moved(self.values, rows, columns, read[1] if read else None, room)
+        self.used = used
+
+
+def _moved(old: Tensor, rows: Tensor, columns: Tensor, read: Tensor | None, room: int) -> Tensor:
+    """A new buffer [S' + read, heads, room, size]. Zeros where nothing stands: masked columns must be finite."""
+    like, count = old if read is None else read, len(rows)
+    _, heads, _, size = like.shape
+    new = like.new_zeros(count + (0 if read is None else len(read)), heads, room, size)
+    if count:
+        index = columns[:, None, :, None].expand(-1, heads, -1, size)
+        new[:count, :, : columns.shape[1]] = old[rows].gather(2, index)
+    if read is not None:
+        new[count:, :, : read.shape[2]] = read
+    return new

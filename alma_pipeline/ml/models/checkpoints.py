@@ -1,0 +1,106 @@
+"""Checkpoints out of models under training: weights gathered from the ranks, written, reopened and compared.
+
+Does not decide when, nor which is kept; `training` does.
+"""
+
+import json
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from alma_pipeline.errors import PipelineError
+from alma_pipeline.ml import durable
+from alma_pipeline.ml.models.load import BASE_FILE, Trainee, load_full
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+State = dict[str, Tensor]
+
+
+def gather(trainee: Trainee, first: bool) -> State:
+    """Whole tensors on the CPU by the model's names: those of the adapter, or all. Every rank takes part, for under
+    ZeRO-3 each holds a slice; only the first gets them."""
+    state = {}
+    for name, parameter in trainee.model.named_parameters():
+        if trainee.form == "adapter" and not parameter.requires_grad:
+            continue
+        whole = deepspeed.zero.GatheredParameters([parameter]) if hasattr(parameter, "ds_id") else nullcontext()
+        with whole:
+            if first:
+                state[name] = parameter.detach().to("cpu", copy=True)
+    if trainee.form == "adapter":
+        return get_peft_model_state_dict(trainee.model, state, save_embedding_layers=False) if first else {}
+    return state | _buffers(trainee.model) if first else {}
+
+
+def write(trainee: Trainee, state: State, folder: Path, moved: bool) -> None:
+    """Write a checkpoint folder of gathered weights, which appears whole or not at all.
+
+    `moved` says that the weights have been updated, after which an adapter that is still 0 would be a lost one.
+    Raises PipelineError where what is reopened is not what was gathered.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = durable.unfinished(folder)
+    check(state, moved)
+    if trainee.form == "adapter":
+        _write_adapter(trainee, state, unfinished)
+        found = load_file(unfinished / "adapter_model.safetensors")
+    else:
+        trainee.model.save_pretrained(unfinished, state_dict=dict(state))
+        found = load_full(unfinished, next(iter(state.values())).dtype).state_dict()
+    _compare(state, found, unfinished)
+    for name in TOKENIZER_FILES:
+        if (trainee.tokenizer / name).is_file():
+            shutil.copyfile(trainee.tokenizer / name, unfinished / name)
+    durable.finish(unfinished, folder)
+
+
+def check(state: State, moved: bool) -> None:
+    """Raises PipelineError for tensors no training leaves behind: empty ones, non-finite ones, a LoRA that is still 0."""
+    empty = [name for name, tensor in state.items() if not tensor.numel()]
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    still = [name for name, tensor in state.items() if moved and "lora_B" in name and not tensor.any()]
+    for names, what in ((empty, "hold nothing"), (broken, "hold NaN or infinity"), (still, "are still 0 after training")):
+        if names:
+            raise PipelineError(f"refusing to save: {len(names)} of {len(state)} tensors {what}, among them {names[:3]}")
+
+
+def _compare(state: State, found: State, folder: Path) -> None:
+    lost = [name for name in state if name not in found]
+    changed = [name for name in state if name in found and not torch.equal(state[name], found[name])]
+    if lost or changed:
+        raise PipelineError(f"{folder} reads back differently: missing {lost[:3]}, changed {changed[:3]}")
+
+
+def _write_adapter(trainee: Trainee, state: State, folder: Path) -> None:
+    """A PEFT folder that names its base by key, and by the folder's name for the reader; never by a path."""
+    config = replace(trainee.model.peft_config["default"], base_model_name_or_path=trainee.base.name, inference_mode=True)
+    config.save_pretrained(str(folder))
+    save_file(
+        {name: tensor.contiguous() for name, tensor in state.items()}, folder / "adapter_model.safetensors", {"format": "pt"}
+    )
+    base: dict[str, Any] = {"base_key": trainee.base_key, "merged": list(trainee.merged)}
+    base |= {} if trainee.base_weights == "as_is" else {"base_weights": trainee.base_weights}
+    (folder / BASE_FILE).write_text(json.dumps(base, indent=1) + "\n", encoding="utf-8")
+
+
+def _buffers(model: nn.Module) -> State:
+    """Persistent buffers; ZeRO never slices them."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items() if name not in parameters}

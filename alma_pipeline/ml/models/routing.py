@@ -1,0 +1,78 @@
+"""Several adapters on one base: each row of a batch goes through the adapter of its prompt (PEFT's mixed batches).
+
+What X-ALMA's all-in-one model does with code of its own. Knows nothing of languages: who takes which adapter is told.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Input
+from alma_pipeline.ml.models.load import check_base, load_adapter, load_merged, load_under, peft_config, trained_on
+from alma_pipeline.schema import Hardware
+
+
+def load_together(checkpoints: Mapping[str, Input], hardware: Hardware, precision: str) -> PreTrainedModel:
+    """One model with the last adapter of each checkpoint under that checkpoint's name, on this process's device.
+
+    Raises UserError unless all of them are adapters on the same base with the same adapters merged.
+    """
+    first = next(iter(checkpoints.values()))
+    _check_alike(checkpoints)
+    below = first.adapters[:-1]
+    model: Any = load_merged(first, below, precision) if below else load_under(first, precision)
+    for name, checkpoint in checkpoints.items():
+        folder = Path(checkpoint.adapters[-1])
+        check_base(folder, checkpoint.base_key, checkpoint.adapter_keys[:-1])
+        shape = peft_config(folder, dropout=0.0)
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, shape, autocast_adapter_dtype=False)
+        else:
+            model = get_peft_model(model, shape, adapter_name=name, autocast_adapter_dtype=False)
+        load_adapter(model, folder, name)
+    device = "cpu" if hardware.device == "cpu" else torch.device("cuda", torch.cuda.current_device())
+    inner: PreTrainedModel = model.get_base_model()
+    return inner.to(device).eval()
+
+
+def _check_alike(checkpoints: Mapping[str, Input]) -> None:
+    bare = [name for name, checkpoint in checkpoints.items() if not checkpoint.adapters]
+    if bare:
+        raise UserError(f"{', '.join(bare)}: expected adapters on a shared base, found a full model")
+    below = {
+        name: (checkpoint.base_key, *checkpoint.adapter_keys[:-1], *_rounding(checkpoint))
+        for name, checkpoint in checkpoints.items()
+    }
+    if len(set(below.values())) > 1:
+        found = "; ".join(f"{name} on {' + '.join(key[:12] for key in keys)}" for name, keys in below.items())
+        raise UserError(f"the adapters stand on different bases, so they cannot share one: {found}. Take one group at a time")
+
+
+def _rounding(checkpoint: Input) -> list[str]:
+    held = trained_on(Path(checkpoint.adapters[0]))
+    return [] if held == "as_is" else [held]
+
+
+class Router:
+    """Tells every LoRA of a model which adapter serves which row; a decoder's `announce`."""
+
+    def __init__(self, model: nn.Module, adapters: Sequence[str]) -> None:
+        """`adapters`: the adapter's name for each prompt."""
+        self.adapters = adapters
+        self.rows: list[str] = []
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                module.register_forward_pre_hook(self._inject, with_kwargs=True)
+
+    def __call__(self, prompts: list[int]) -> None:
+        self.rows = [self.adapters[prompt] for prompt in prompts]
+
+    def _inject(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return arguments, named | {"adapter_names": self.rows}

@@ -1,0 +1,1 @@
+"""Metrics, guards, neural scorers and tests of significance over finished translations. It decodes nothing."""

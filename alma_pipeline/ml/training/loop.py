@@ -1,0 +1,250 @@
+"""The one training loop: every stage that trains runs it, with its own objective and examples.
+
+The state of a run is the engine's, the random generators' and a few plain numbers (`Progress`). What a step trains on
+and its learning rate follow from the step's number, so that a run that was killed goes on exactly where it was.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Job
+from alma_pipeline.ml import rng
+from alma_pipeline.ml.data.examples import Split
+from alma_pipeline.ml.distributed import World, everyone, total
+from alma_pipeline.ml.models.causal import causal_model
+from alma_pipeline.ml.models.load import Trainee
+from alma_pipeline.ml.training import resume
+from alma_pipeline.ml.training.attention import own_attention
+from alma_pipeline.ml.training.batching import check_budget, global_batch
+from alma_pipeline.ml.training.dev_set import Score
+from alma_pipeline.ml.training.divergence import divergence
+from alma_pipeline.ml.training.engine import Engine, adamw
+from alma_pipeline.ml.training.microbatches import Whole, stream
+from alma_pipeline.ml.training.objective import Objective
+from alma_pipeline.ml.training.prefetch import Batch
+from alma_pipeline.ml.training.schedule import evaluation_steps, learning_rate, total_steps
+from alma_pipeline.ml.training.selection import Selection
+from alma_pipeline.ml.training.step_log import Diverged, Step, StepLog
+from alma_pipeline.schema import Hardware
+
+Example = TypeVar("Example")
+Norms = TypeVar("Norms")
+
+
+@dataclass
+class Progress:
+    """Where a run is, in plain values; part of every resume point."""
+
+    step: int = 0
+    tokens: int = 0
+    """Trained on, prompts included."""
+    labels: int = 0
+    seconds: float = 0.0
+    """Of training alone."""
+    before: dict[str, float] = field(default_factory=dict)
+    """Dev measures of the untrained parent."""
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    kept: dict[str, Any] | None = None
+
+
+def train(
+    job: Job,
+    world: World,
+    trainee: Trainee,
+    objective: Objective[Example, Norms],
+    data: Split[Example],
+    dev: Split[Example],
+    score: Score | None = None,
+) -> dict[str, Any]:
+    """Train `trainee.model`, wrapped in `objective`, as `job.config` says, and put the checkpoint into `job.out`.
+
+    Returns the node's result. Raises UserError for settings that cannot be carried out, Diverged for a run gone wrong.
+    """
+    config = job.config
+    steps = total_steps(config, len(data.examples), data.tokens)
+    _check(data, dev, job, score)
+    parameters = count_parameters(trainee.model)
+    engine = Engine(objective, adamw(objective, config), config, job.hardware, world.size)
+    log = StepLog(job, world, steps, objective.measures)
+    loop = _Loop(job, world, trainee, objective, engine, data.examples, dev.examples, score, steps, log)
+    loop.take_up()
+    start_seconds = time.time() - psutil.Process().create_time()
+    loop.run()
+    kept = loop.selection.publish(job.out, world)
+    engine.close()
+    progress = loop.progress
+    return parameters | {
+        "checkpoint": {"form": trainee.form},
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "labels": progress.labels,
+        "seconds": progress.seconds,
+        "start_seconds": start_seconds,
+        "tokens_per_second": progress.tokens / progress.seconds,
+        "layout": objective.layout,
+        "peak_memory_bytes": max(everyone(_peak_memory(world.device))),
+        "before": progress.before,
+        "after": kept.measures,
+        "chosen_step": kept.step,
+        "evaluations": progress.evaluations,
+    }
+
+
+@dataclass
+class _Loop(Generic[Example, Norms]):
+    """What `train` works with, and the loop itself."""
+
+    job: Job
+    world: World
+    trainee: Trainee
+    objective: Objective[Example, Norms]
+    engine: Engine
+    data: Sequence[Example]
+    dev: Sequence[Example]
+    score: Score | None
+    steps: int
+    log: StepLog
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.selection = Selection(Path(self.job.work), self.job.config.choose_by, self.steps)
+        self.topology = resume.Topology(self.world.size, self.job.hardware.zero_stage, self.job.config.precision)
+
+    def take_up(self) -> None:
+        """Go on from the newest resume point, or begin: measure the parent."""
+        rng.seed(self.job.config.seed, self.world.rank)
+        point = resume.newest(self.job.resume, self.world, self.topology)
+        if point:
+            resume.restore(point, self.engine, self.world)
+            self.progress = Progress(**point.progress)
+        self.selection.take_up(self.progress.kept, self.world)
+
+    def run(self) -> None:
+        """Train to the end."""
+        evaluations = evaluation_steps(self.steps, self.job.config.evaluations)
+        if not self.progress.before:
+            self.progress.before = self._measure()
+        self.objective.train()  # a model is loaded ready to evaluate; without this one taken up would drop and recompute nothing
+        batches = map(self._batch, range(self.progress.step, self.steps))
+        micro_batches = stream(self.objective, batches, self.world, self.job.hardware)
+        self.log.restart_clock()
+        while self.progress.step < self.steps:
+            is_time = self.log.note(self._step(micro_batches))
+            if is_time or self.progress.step in evaluations:
+                self.progress.seconds += self.log.flush()
+            if self.progress.step in evaluations:
+                self._evaluate()
+            if self.log.save_is_due and self.progress.step < self.steps:
+                self._save()
+
+    def _batch(self, step: int) -> list[Example]:
+        """What optimiser step `step`, counted from 0, trains on."""
+        config = self.job.config
+        return [self.data[place] for place in global_batch(step, config.global_batch, len(self.data), config.seed)]
+
+    def _step(self, micro_batches: Iterator[tuple[Whole[Norms], Batch]]) -> Step:
+        """One optimiser step on the next global batch."""
+        progress = self.progress
+        whole, totals = accumulate(self.engine, micro_batches, self.engine.backward)
+        rate = learning_rate(self.job.config, progress.step, self.steps)
+        self.engine.step(rate)
+        progress.step, progress.tokens = progress.step + 1, progress.tokens + whole.tokens
+        progress.labels += whole.labels
+        return Step(progress.step, totals, self.engine.grad_norm, rate, whole.tokens, whole.labels)
+
+    def _measure(self) -> dict[str, float]:
+        """Measure and log the current weights on the dev set."""
+        measures = evaluate(self.objective, self.engine, self.dev, self.world, self.job.hardware)
+        if self.score:
+            with own_attention(causal_model(self.trainee.model), self.objective.attention):
+                measures |= self.score(self.trainee.model)
+        self.job.log(self.progress.step, self.steps, {f"dev/{name}": value for name, value in measures.items()})
+        return measures
+
+    def _evaluate(self) -> None:
+        """Measure the current weights, stop if they are lost, keep them if they are the best."""
+        step, progress = self.progress.step, self.progress
+        measures = self._measure()
+        progress.evaluations.append({"step": step} | measures)
+        self._check_divergence(measures)
+        if self.selection.is_better(step, measures):
+            # The first step of a warm-up has rate 0 and moves nothing.
+            self.selection.keep(step, measures, self.trainee, self.world, moved=self.engine.updates > 1)
+        progress.kept = self.selection.state
+        self.log.restart_clock()
+
+    def _check_divergence(self, measures: dict[str, float]) -> None:
+        wrong = divergence(self.job.config, self.progress.before, measures, f"after step {self.progress.step} of {self.steps}")
+        if wrong:
+            kept = self.selection.state
+            raise Diverged(
+                f"{wrong}. Log: {self.job.work}/metrics.jsonl. Last good checkpoint: "
+                + (f"{self.job.work}/best-{kept['step']}" if kept else "the parent")
+            )
+
+    def _save(self) -> None:
+        """Write a resume point."""
+        resume.save(self.job.resume, self.engine, self.world, self.topology, self.progress.step, asdict(self.progress))
+        self.selection.note(self.world)
+        self.log.note_save()
+        self.log.restart_clock()
+
+
+def accumulate(
+    engine: Engine, micro_batches: Iterator[tuple[Whole[Any], Batch]], use_loss: Callable[[Tensor], None]
+) -> tuple[Whole[Any], dict[str, Tensor]]:
+    """Run the next global batch of a stream in its micro-batches, this rank's share; the objective's sums over that
+    share, on the device."""
+    totals: dict[str, Tensor] = {}
+    rounds = 0
+    for whole, batch in micro_batches:
+        loss, sums = engine(batch, whole.norms)
+        use_loss(loss)
+        totals = {name: totals[name] + value for name, value in sums.items()} if totals else sums
+        rounds += 1
+        if rounds == whole.rounds:
+            return whole, totals
+    raise ValueError(f"the stream ended after {rounds} micro-batches of a global batch")
+
+
+def evaluate(
+    objective: Objective[Example, Norms], engine: Engine, dev: Sequence[Example], world: World, hardware: Hardware
+) -> dict[str, float]:
+    """The objective's measures of the current weights on all of `dev`, the same on every rank."""
+    objective.eval()
+    with torch.no_grad():
+        _, totals = accumulate(engine, stream(objective, [dev], world, hardware), use_loss=lambda loss: None)
+    objective.train()
+    summed = total(torch.stack(list(totals.values()))).tolist()
+    return objective.measures(dict(zip(totals, summed, strict=True)))
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """How many numbers the model has, and how many of them are trained; before ZeRO-3 slices them."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {"parameters": sum(n for n, _ in sizes), "trained_parameters": sum(n for n, trained in sizes if trained)}
+
+
+def _check(data: Split[Any], dev: Split[Any], job: Job, score: Score | None) -> None:
+    if not len(dev.examples):
+        raise UserError("the dev set has no example, so nothing can be measured; expected at least one: see held_out")
+    if job.config.choose_by == "dev_score" and score is None:
+        raise UserError(f"choose_by=dev_score: {job.config.kind} has no dev score here; use dev_loss or last")
+    check_budget(data.longest, job.hardware.row_tokens, "training")
+    check_budget(dev.longest, job.hardware.row_tokens, "dev")
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes, of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

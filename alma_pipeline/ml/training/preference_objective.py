@@ -1,0 +1,81 @@
+"""The objective of `cpo` and `arpo`: a model wrapped with a preference loss over pairs. The loss itself is `preference`.
+
+How answers lie in a micro-batch is known to `layouts` alone: both behind one copy of their prompt, or a row for each.
+Here the labels stand in one flat order, pair by pair, the chosen answer first.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from alma_pipeline.ml.data.examples import Split
+from alma_pipeline.ml.data.preference_pairs import Pair
+from alma_pipeline.ml.training.layouts import Item
+from alma_pipeline.ml.training.objective import Objective
+from alma_pipeline.ml.training.preference_losses import WITH_REFERENCE, Norms, Sums, Terms, loss_share, means, statistics
+from alma_pipeline.ml.training.prefetch import Batch
+
+
+class PreferenceModel(Objective[Pair, Norms]):
+    """CPO, ARPO or a relative of theirs, as `terms` say; both answers of a pair are always in the same micro-batch.
+
+    The model must have no dropout: a margin between two answers must not be one between two masks.
+    """
+
+    def __init__(self, model: nn.Module, row_tokens: int, terms: Terms) -> None:
+        super().__init__(model, row_tokens)
+        self.terms = terms
+
+    def items(self, example: Pair) -> list[Item]:
+        """Both answers after one prompt, neither of which sees the other."""
+        return [Item(example.prompt, (example.chosen, example.rejected))]
+
+    def norms(self, examples: Sequence[Pair]) -> Norms:
+        """Pairs, and labels of the chosen answers."""
+        return Norms(pairs=len(examples), chosen_labels=sum(len(pair.chosen) for pair in examples))
+
+    def collate(self, examples: Sequence[Pair]) -> Batch:
+        """The rows, and `answers` [pairs, 2], how many of the labels each answer takes in turn; `reference` [pairs, 2]
+        log-probabilities where the loss needs them."""
+        answers = [[len(pair.chosen), len(pair.rejected)] for pair in examples]
+        batch = self.rows(examples) | {"answers": torch.tensor(answers, dtype=torch.int64).view(-1, 2)}
+        if self.terms.loss in WITH_REFERENCE:
+            batch["reference"] = torch.tensor([pair.reference for pair in examples], dtype=torch.float64).view(-1, 2)
+        return batch
+
+    def forward(self, batch: Batch, norms: Norms) -> tuple[Tensor, dict[str, Tensor]]:
+        """This micro-batch's share of the global batch's loss, and float64 sums to be logged."""
+        logprobs = self.logprobs(batch)
+        sums = answer_sums(logprobs, batch["answers"], batch.get("reference"))
+        labels = torch.full((), len(logprobs), dtype=torch.float64, device=logprobs.device)
+        return loss_share(sums, self.terms, norms).float(), {"labels": labels} | statistics(sums, self.terms)
+
+    def measures(self, totals: dict[str, float]) -> dict[str, float]:
+        """`loss` and its two terms, accuracy, margins, rewards and log-probabilities; see `preference.means`."""
+        return means(totals, self.terms)
+
+
+def as_split(pairs: Sequence[Pair], objective: PreferenceModel) -> Split[Pair]:
+    """Pairs with their sizes, as the training loop takes them."""
+    tokens = sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs)
+    return Split(pairs, tokens=tokens, longest=max(map(objective.length, pairs), default=0))
+
+
+def chosen_answer(pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The prompt, and the answer that a dev score compares with."""
+    return pair.prompt, pair.chosen
+
+
+def answer_sums(logprobs: Tensor, answers: Tensor, reference: Tensor | None = None) -> Sums:
+    """Each answer's sum of its part of `logprobs` [labels]; `answers` [pairs, 2] holds the sizes of the parts.
+
+    Summed in float64: a margin is a small difference of two large sums.
+    """
+    wide = logprobs.double()
+    # segment_reduce refuses to work on no segments; the empty sum stays part of the graph.
+    summed = torch.segment_reduce(wide, "sum", lengths=answers.flatten()) if len(answers) else wide[:0]
+    chosen, rejected = summed.view(-1, 2).unbind(dim=1)
+    return Sums(chosen, rejected, answers[:, 0], answers[:, 1], reference)

@@ -1,0 +1,107 @@
+"""Attention among a packed row's sequences in one call of the variable-length flash kernel that comes with torch, on CUDA.
+
+Queries stay where they lie in the row. A pair's second answer attends to its prompt too, which lies before the first one:
+its keys and values are gathered, and the kernel lets a query see all keys up to its own, counted from the sequence's end
+(FlashAttention 2.1's causal mask for fewer queries than keys). So prompts that stand once need no block mask.
+
+Whether the kernel is right on a device is tried there, once for each shape of heads, forward and backward.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+
+from alma_pipeline.ml.training.layouts import Bounds
+
+TYPES = torch.float16, torch.bfloat16
+TOLERANCE = 0.02
+"""Largest error of the trial as a share of the result: the types have 8 bits and more."""
+TRIAL = ((7, 7), (5, 9), (1, 6), (12, 12))
+"""Queries and keys of the trial's sequences; where there are fewer queries, they are the last."""
+
+
+def attend(states: Sequence[Tensor], bounds: Bounds, keys: Tensor | None, scaling: float | None, window: int | None) -> Tensor:
+    """[tokens, heads, size] out of query [tokens, heads, size] and key, value [tokens, key heads, size].
+
+    `keys` are the places of all sequences' keys; None where they lie as the queries do. A token sees the `window` last
+    ones, itself among them; None: all before it.
+    """
+    query, key, value = states
+    if keys is not None:
+        key, value = key.index_select(0, keys), value.index_select(0, keys)
+    output = varlen_attn(
+        query.contiguous(),
+        key.contiguous(),
+        value.contiguous(),
+        *bounds,
+        bounds[-1],
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(output, Tensor)  # a pair only where the log-sum-exp is asked for too
+    return output
+
+
+def is_right(query: Tensor, key: Tensor, window: int | None, dropout: float) -> bool:
+    """Whether `attend` may take states like these: [tokens, heads, size] on CUDA in 16 bits, without dropout, and tried."""
+    if not query.is_cuda or query.dtype not in TYPES or dropout:
+        return False
+    return _tried(query.device, query.dtype, query.shape[1], key.shape[1], query.shape[2], window is not None)
+
+
+@lru_cache
+def _tried(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, size: int, windowed: bool) -> bool:
+    try:
+        # In a layer that is recomputed, what the trial saves would count as the layer's, which it is only the first time.
+        with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+            error = trial(device, dtype, heads, key_heads, size, 4 if windowed else None)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as problem:
+        print(f"variable-length flash attention does not run on {device} ({problem}): padded groups instead", flush=True)
+        return False
+    if not error <= TOLERANCE:
+        print(f"variable-length flash attention is off by {error:.2g} on {device}: padded groups instead", flush=True)
+        return False
+    print(f"packed rows attend by variable-length flash attention (off by {error:.2g} on {device})", flush=True)
+    return True
+
+
+@torch.enable_grad()
+def trial(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, size: int, window: int | None) -> float:
+    """Largest relative error, over output and gradients, of `attend` beside sequences one at a time in float32."""
+    draw = torch.Generator().manual_seed(0)
+    queries, lengths = (torch.tensor(column) for column in zip(*TRIAL, strict=True))
+    shapes = ((int(queries.sum()), heads), (int(lengths.sum()), key_heads), (int(lengths.sum()), key_heads))
+    states = [torch.randn(*shape, size, generator=draw).to(device, dtype).requires_grad_() for shape in shapes]
+    exact = [state.detach().float().requires_grad_() for state in states]
+    bounds = (_sums(queries).to(device), _sums(lengths).to(device), int(lengths.max()))
+    found = attend(states, bounds, None, None, window)
+    expected = _one_by_one(exact, window)
+    slope = torch.randn(*expected.shape, generator=draw).to(device)
+    pairs = [(found, expected)]
+    pairs += zip(torch.autograd.grad(found, states, slope.to(dtype)), torch.autograd.grad(expected, exact, slope), strict=True)
+    return max(float((one.detach().float() - other.detach()).norm() / other.detach().norm()) for one, other in pairs)
+
+
+def _one_by_one(states: list[Tensor], window: int | None) -> Tensor:
+    """What `attend` must give for the sequences of `TRIAL`, in float32."""
+    outputs, at, key_at = [], 0, 0
+    for queries, keys in TRIAL:
+        query = states[0][at : at + queries].transpose(0, 1)
+        key, value = (state[key_at : key_at + keys].transpose(0, 1) for state in states[1:])
+        distance = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)
+        mask = (distance >= 0) & (distance < (window or keys))
+        outputs.append(
+            scaled_dot_product_attention(query, key, value, attn_mask=mask.to(query.device), enable_gqa=True).transpose(0, 1)
+        )
+        at, key_at = at + queries, key_at + keys
+    return torch.cat(outputs)
+
+
+def _sums(sizes: Tensor) -> Tensor:
+    return torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)

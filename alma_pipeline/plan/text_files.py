@@ -1,0 +1,252 @@
+"""Files of a text source: where they are, and what they are by content. Reads bytes, never text.
+
+A node's settings say what its files hold and their digests; where they lie travels beside the settings, so that the same
+text at another place is the same data.
+"""
+
+import dataclasses
+import glob
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.errors import ConfigError
+from alma_pipeline.files import Digests
+from alma_pipeline.plan.node import Node
+from alma_pipeline.schema import Config, Neural, NodeConfig, Source
+
+SUFFIX = re.compile(r"(?:\.(?P<format>jsonl|json|tsv|csv|parquet|tmx|txt))?(?P<packing>\.(?:gz|bz2|xz|zst))?$")
+"""What a file's name says of its inside."""
+PLAIN_FOR_ALL = re.compile(r"all(\.\d+)?\.txt")
+"""Plain lines, in a file that was found under the same name for every direction."""
+SPLITS = {"train": ("train",), "test": ("test", "devtest", "valid", "validation", "dev")}
+"""Names a split goes by in copies, the first that is there counts. ALMA's folders have `valid`, and not all have `test`."""
+COPIES = (
+    "{lang}en/{split}.{lang}-en.json*",  # ALMA's folders
+    "{direction}/{split}*",  # a hub repository's configurations, one of either name for both directions or one for each
+    "{direction}/{direction}-{split}*",
+    "{lang}-en/{split}*",
+    "{lang}-en/{lang}-en-{split}*",
+)
+DOCUMENTS = ("{lang}_meta/*.jsonl*", "{lang}/{split}*", "{lang}.jsonl*", "{lang}.txt*")
+"""OSCAR-2301's folders, a configuration for each language, or a file for each."""
+WHOLE = ("data/{split}-*", "{split}*")
+"""One table for all directions."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Files of a source by what they hold, and what has none."""
+
+    files: dict[str, Path]
+    missing: list[str]
+    looked: list[str]
+    """Patterns that were tried for the first thing missing."""
+
+
+def with_files(nodes: list[Node], config: Config, digests: Digests) -> list[Node]:
+    """The nodes with their local text found and known by content, and the codes that its rows may name.
+
+    Raises ConfigError with everything that is missing.
+    """
+    result, problems = [], []
+    for node in nodes:
+        try:
+            settled, files = located(node.config, node.setting, config, digests)
+            result.append(dataclasses.replace(node, config=settled, files=files, codes=list(config.languages)))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return result
+
+
+def located(node: NodeConfig, setting: str, config: Config, digests: Digests) -> tuple[NodeConfig, dict[str, str]]:
+    """The node with digests in place of paths, and where each digest lies. Raises ConfigError for text that is missing."""
+    places: dict[str, str] = {}
+    changes: dict[str, Any] = {}
+    problems: list[str] = []
+    for item in dataclasses.fields(node):
+        source = getattr(node, item.name)
+        if not isinstance(source, Source) or not is_read(node, item.name):
+            continue
+        try:
+            found = _found(source, _parts(node, item.name), f"{setting}.{item.name}", config)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        if found is not None:
+            named = {name: digests.of(path) for name, path in found.items()}
+            places |= {named[name]: str(path) for name, path in found.items()}
+            # Content alone says what it is: a copy of a hub set, moved or renamed, stays the same data.
+            changes[item.name] = dataclasses.replace(
+                source, reader="files", repo=None, revision=None, config=None, path=None, files=named
+            )
+    if scorers := getattr(node, "scorers", {}):
+        changes["scorers"] = {name: _scorer(scorer, places) for name, scorer in scorers.items()}
+    try:
+        if given := getattr(node, "given", {}):
+            changes["given"] = _given(given, _parts(node, "given"), setting, digests, places)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return (dataclasses.replace(node, **changes), places) if changes else (node, places)
+
+
+def _scorer(scorer: Neural, places: dict[str, str]) -> Neural:
+    """A scorer that is a file by its content, which stands as its revision; adds to `places`."""
+    if not scorer.model.endswith(".ckpt"):
+        return scorer
+    places[scorer.revision] = scorer.model
+    return dataclasses.replace(scorer, model=f"{scorer.revision}.ckpt")
+
+
+def _given(
+    given: dict[str, Source], directions: list[str], setting: str, digests: Digests, places: dict[str, str]
+) -> dict[str, Source]:
+    """Other systems' outputs by content; a system need not have all directions. Adds to `places`. Raises ConfigError."""
+    result = {}
+    for system, source in given.items():
+        key, pattern = f"{setting}.outputs.{system}", source.path or ""
+        if any(name in pattern for name in ("{side}", "{lang}", "{pair}")):
+            raise ConfigError(
+                [f"{key}={pattern}: expected {{direction}} in it, or one file whose rows say theirs in a column 'direction'"]
+            )
+        found = _matching([pattern], directions, ("",), Path(), "txt")
+        if not found.files:
+            raise ConfigError([_lacks(f"{key}={pattern}", found, directions)])
+        if len(directions) > 1 and any(PLAIN_FOR_ALL.match(name) for name in found.files):
+            raise ConfigError(
+                [
+                    f"{key}={pattern}: plain lines do not say which of {', '.join(directions)} they are in; "
+                    "expected {direction} in the name, rows that say theirs in a column 'direction', or one direction alone"
+                ]
+            )
+        named = {name: digests.of(path) for name, path in found.files.items()}
+        places |= {named[name]: str(path) for name, path in found.files.items()}
+        result[system] = dataclasses.replace(source, path=None, files=named)
+    return result
+
+
+def is_read(node: Any, role: str) -> bool:
+    """Whether a node's settings make use of this source."""
+    form = getattr(node, "form", "")
+    if role == "text":
+        return form in ("", "documents", "pseudo_mono") and getattr(node, "source", "random") == "random"
+    return form in ("", "pairs", "pseudo_mono", "test")
+
+
+def _parts(node: Any, role: str) -> list[str]:
+    """What a source must hold: languages for monolingual text, else directions."""
+    codes = list(node.languages)
+    if role == "text":
+        shares = getattr(node, "probabilities", {})
+        return [code for code in codes if not shares or shares.get(code, 0) > 0]
+    both = [direction for code in codes if code != "en" for direction in (f"{code}-en", f"en-{code}")]
+    return getattr(node, "directions", []) or both
+
+
+def _found(source: Source, parts: list[str], key: str, config: Config) -> dict[str, Path] | None:
+    """Files by what they hold; None for a source that is read elsewhere. Raises ConfigError."""
+    if source.reader == "files":
+        if not source.path:
+            raise ConfigError(
+                [f"{key}.path: reader=files needs it, as in data/{{lang}}-en.tsv or data/train.{{lang}}-en.{{side}}"]
+            )
+        found = _matching([source.path], parts, ("",), Path())
+        if found.missing:
+            raise ConfigError([_lacks(f"{key}.path={source.path}", found, parts)])
+        return found.files
+    if source.path:
+        raise ConfigError([f"{key}.path={source.path}: with reader={source.reader} nothing is read there; set reader=files"])
+    if source.reader != "hub" or not config.data.root:
+        return None
+    return _copy(source, parts, key, Path(config.data.root).expanduser())
+
+
+def _copy(source: Source, parts: list[str], key: str, root: Path) -> dict[str, Path] | None:
+    """A copy of a hub set under `data.root`: a folder of its name, or ALMA's folders right there; None where there is none."""
+    if not root.is_dir():
+        raise ConfigError([f"data.root={root}: no such folder"])
+    repo = source.repo or ""
+    folders = [root / repo, root / repo.rpartition("/")[2]]
+    pairs = all("-" in part for part in parts)
+    own = [folder for folder in folders if repo and folder.is_dir()]
+    if not own and not (pairs and _is_alma(repo)):
+        return None
+    patterns = [*COPIES, *WHOLE] if pairs else list(DOCUMENTS)
+    for folder in own or [root, root / "human_written_data"]:
+        found = _matching(patterns, parts, SPLITS.get(source.split, (source.split,)), folder)
+        if found.files and not found.missing:
+            return found.files
+        if found.files:
+            raise ConfigError([_lacks(f"data.root={root}: {key}", found, parts)])
+    if own:
+        raise ConfigError([_lacks(f"data.root={root}: {key} ({own[0]})", found, parts)])
+    return None
+
+
+def _is_alma(repo: str) -> bool:
+    """Sets that ALMA's own folders hold: the human-written pairs, whose `valid` or `test` files serve as a test too."""
+    return repo in ("haoranxu/ALMA-Human-Parallel", "haoranxu/WMT22-Test", "haoranxu/WMT23-Test")
+
+
+def _lacks(what: str, found: Found, parts: list[str]) -> str:
+    have = [part for part in parts if part not in found.missing]
+    tried = f"; looked for {', '.join(found.looked[:4])}" if found.looked else ""
+    choice = f". Take those there are, as in directions={','.join(have)}, or add the files" if have and "-" in have[0] else ""
+    return f"{what} has no text for {', '.join(found.missing)}{tried}{choice}"
+
+
+def _matching(patterns: list[str], parts: list[str], splits: tuple[str, ...], folder: Path, otherwise: str = "") -> Found:
+    """`otherwise`: the format of a file whose name tells none."""
+    files: dict[str, Path] = {}
+    missing: list[str] = []
+    looked: list[str] = []
+    for part in parts:
+        tried = [(pattern, filled) for split in splits for pattern in patterns for filled in [_filled(pattern, part, split)]]
+        for pattern, filled in tried:
+            names = dict(_named(pattern, filled, part, folder, otherwise))
+            if names:
+                files |= names
+                break
+        else:
+            missing.append(part)
+            looked = looked or [filled for _, filled in tried]
+    return Found(files, missing, looked)
+
+
+def _filled(pattern: str, part: str, split: str) -> str:
+    lang = next((code for code in part.split("-") if code != "en"), "en") if "-" in part else part
+    pair = "-".join(sorted(part.split("-")))
+    for name, value in (("lang", lang), ("direction", part), ("pair", pair), ("split", split)):
+        pattern = pattern.replace(f"{{{name}}}", value)
+    return pattern
+
+
+def _named(pattern: str, filled: str, part: str, folder: Path, otherwise: str) -> Iterator[tuple[str, Path]]:
+    """Files of one part under the name that says what they hold: `de.0.jsonl.gz`, `de-en.parquet`, `de-en/de.txt`, `all.tmx`."""
+    one_language = "{lang}" in pattern or "{pair}" in pattern
+    holds = part if "{direction}" in pattern else _filled("{lang}", part, "") if one_language else "all"
+    if "{side}" in pattern:
+        for side in part.split("-"):
+            for path in _glob(folder, filled.replace("{side}", side)):
+                yield f"{'-'.join(sorted(part.split('-')))}/{side}.txt{SUFFIX.search(path.name)['packing'] or ''}", path  # type: ignore[index]
+        return
+    paths = _glob(folder, filled)
+    for number, path in enumerate(paths):
+        suffix = SUFFIX.search(path.name)
+        form = (suffix and suffix["format"]) or otherwise
+        if not suffix or not form:
+            raise ConfigError(
+                [f"{path}: what is in it? Its name should end in .jsonl, .json, .tsv, .csv, .parquet, .tmx or .txt"]
+            )
+        yield f"{holds}{f'.{number}' if len(paths) > 1 else ''}.{form}{suffix['packing'] or ''}", path
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    whole = pattern if Path(pattern).is_absolute() else str(Path(glob.escape(str(folder))) / pattern)
+    return [Path(path).absolute() for path in sorted(glob.glob(str(Path(whole).expanduser()))) if Path(path).is_file()]

@@ -1,0 +1,98 @@
+"""What a finished recipe shows, in sentences with numbers: computed from the records, never asserted."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from alma_pipeline.plan.plan import Plan
+from alma_pipeline.store.store import Record
+
+
+def sentences(plan: Plan, records: dict[str, Record]) -> list[str]:
+    """Comparisons the recipe is trained for, as far as this plan holds both sides of each."""
+    return [
+        *_bits(plan, records),
+        *_controls(plan, records),
+        *_own_group(plan, records),
+        *_preferences(plan, records),
+    ]
+
+
+def lines(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+    """The same for a terminal, under a heading."""
+    if found := sentences(plan, records):
+        yield "\nwhat the stages did"
+        yield from (f"  {text}" for text in found)
+
+
+def _bits(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+    for step in plan.steps:
+        result = _result(records, step.node.name)
+        before, after = (result.get(side, {}).get("bits_per_byte") for side in ("before", "after"))
+        if step.node.kind in ("mono", "group_adapter") and before and after:
+            change = 100 * (after - before) / before
+            yield f"{step.node.name}: held-out bits per byte {before:.3f} → {after:.3f} ({change:+.0f} %)"
+
+
+def _controls(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+    """Nodes of the same kind and steps that differ in where they start."""
+    parallel = [step.node for step in plan.steps if step.node.kind == "parallel" and step.node.group is None]
+    for control in parallel:
+        if control.inputs.get("init") != "base":
+            continue
+        for node in parallel:
+            ours, theirs = _mean(records, node.name), _mean(records, control.name)
+            if node is not control and ours is not None and theirs is not None:
+                yield (
+                    f"{node.name} (from {node.inputs['init']}) against {control.name} (from base), equal steps: "
+                    f"chrF++ {ours:.1f} against {theirs:.1f}"
+                )
+
+
+def _own_group(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+    """Each group's adapter against the others on its own directions."""
+    nodes = [step.node for step in plan.steps if step.node.kind == "parallel" and step.node.group is not None]
+    for node in nodes:
+        own = _directions(plan, node.group or 0)
+        ours = _mean(records, node.name, own)
+        for other in nodes:
+            theirs = _mean(records, other.name, own)
+            if other is not node and ours is not None and theirs is not None:
+                yield (
+                    f"on the directions of group {node.group}: chrF++ {ours:.1f} by its own adapter, "
+                    f"{theirs:.1f} by group {other.group}'s"
+                )
+
+
+def _preferences(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+    for step in plan.steps:
+        result = _result(records, step.node.name)
+        before, after = result.get("before", {}), result.get("after", {})
+        if "rewards/accuracies" not in before or "rewards/accuracies" not in after:
+            continue
+        parent = step.node.inputs["init"]
+        text = (
+            f"{step.node.name}: held-out preference accuracy {100 * before['rewards/accuracies']:.0f} % → "
+            f"{100 * after['rewards/accuracies']:.0f} %, mean margin of log-probabilities "
+            f"{before['logps/margins']:.2f} → {after['logps/margins']:.2f}"
+        )
+        directions = _directions(plan, step.node.group) if step.node.group is not None else None
+        old = _mean(records, parent, directions)
+        new = _mean(records, step.node.name, directions)
+        yield f"{text}, chrF++ {old:.1f} → {new:.1f}" if old is not None and new is not None else text
+
+
+def _result(records: dict[str, Record], name: str) -> dict[str, Any]:
+    return records[name].result if name in records else {}
+
+
+def _directions(plan: Plan, group: int) -> set[str]:
+    """The directions a group's adapter is made for: those of its corpora."""
+    corpora = [step.node for step in plan.steps if step.node.group == group and step.node.kind == "corpus"]
+    codes = {code for node in corpora for code in getattr(node.config, "languages", {})} - {"en"}
+    return {direction for code in codes for direction in (f"{code}-en", f"en-{code}")}
+
+
+def _mean(records: dict[str, Record], name: str, directions: set[str] | None = None) -> float | None:
+    scores = _result(records, f"{name}.score").get("directions", {})
+    chosen = [value["chrf++"] for key, value in scores.items() if directions is None or key in directions]
+    return sum(chosen) / len(chosen) if chosen else None

@@ -1,0 +1,99 @@
+"""What is known of a command when it starts, and what of that goes on its run. Knows no server."""
+
+import importlib.metadata
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from alma_pipeline.redact import redacted
+from alma_pipeline.tracking.mlflow_values import text
+
+REFERENCE_TABLES = {"languages"}
+"""Parts of the configuration that are the same in every run: in config/resolved.yaml, not among the parameters."""
+GIT_TAGS = {"commit": "commit", "branch": "branch", "dirty": "dirty", "remote": "repoURL"}
+"""Provenance's word → the end of MLflow's reserved tag."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invocation:
+    """One command that runs something; plain values only."""
+
+    name: str
+    """Of its run, such as `cpo-13b-1f3a9c2e`."""
+    stage: str
+    """What was asked for."""
+    config: dict[str, Any]
+    """Resolved."""
+    overrides: list[str]
+    plan: Any
+    provenance: dict[str, Any]
+    """As `provenance.capture` gives it: user, argv, packages, git {commit, branch, dirty, remote}, ..."""
+    sweep: str = ""
+    """Id that the jobs of one sweep share; empty outside a sweep."""
+    job: int | None = None
+    """Number within the sweep."""
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration as far as runs can differ in it."""
+        return {key: value for key, value in self.config.items() if key not in REFERENCE_TABLES}
+
+    def source_tags(self) -> dict[str, str]:
+        """Reserved tags, for every run of the invocation: MLflow sets them only through its fluent interface."""
+        git = self.provenance.get("git", {})
+        return {
+            "mlflow.user": text(self.provenance.get("user", "")),
+            "mlflow.source.name": "alma_pipeline",
+            "mlflow.source.type": "JOB" if "SLURM_JOB_ID" in os.environ else "LOCAL",
+            **{f"mlflow.source.git.{GIT_TAGS[key]}": text(value) for key, value in git.items() if key in GIT_TAGS},
+        }
+
+    def tags(self) -> dict[str, str]:
+        """For the invocation's own run."""
+        command = " ".join(["alma-pipeline", *self.overrides])
+        hardware = self.config["hardware"]
+        tags = {
+            "alma.level": "invocation",
+            "alma.stage": self.stage,
+            "alma.status": "RUNNING",
+            "alma.overrides": " ".join(self.overrides),
+            "alma.launcher": hardware["launcher"],
+            "alma.world_size": text(hardware["devices"] * hardware["nodes"]),
+            "mlflow.note.content": f"`{command}`",
+        }
+        sweep = {"alma.sweep_id": self.sweep, "alma.job_num": text(self.job)} if self.sweep else {}
+        return self.source_tags() | tags | sweep
+
+    def artifacts(self) -> dict[str, str]:
+        """Texts that say what was run, by their path in the run; without secrets."""
+        return {
+            "config/resolved.yaml": _yaml(self.config),
+            "config/overrides.yaml": _yaml(self.overrides),
+            "config/plan.json": _json(self.plan),
+            "env/versions.json": _json(self.provenance),
+        }
+
+
+def _yaml(value: Any) -> str:
+    dumped: str = yaml.safe_dump(redacted(value), sort_keys=False, allow_unicode=True)
+    return dumped
+
+
+def _json(value: Any) -> str:
+    return json.dumps(redacted(value), indent=1, ensure_ascii=False)
+
+
+def packages() -> dict[str, str]:
+    """Every installed package as an artifact like the others; reading them all takes a good part of a second."""
+    found = {f"{item.metadata['Name']}=={item.version}" for item in importlib.metadata.distributions()}
+    return {"env/pip-freeze.txt": "\n".join(sorted(found, key=str.lower)) + "\n"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Where a job stands in a sweep."""
+
+    id: str
+    job: int

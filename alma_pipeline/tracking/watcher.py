@@ -1,0 +1,99 @@
+"""The runner's events as tracking events: which settings, data and scores of a step go to its MLflow run."""
+
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline.plan.plan import Plan, Step, to_json
+from alma_pipeline.schema import Config
+from alma_pipeline.store.identity import settings
+from alma_pipeline.store.store import Record, Store
+from alma_pipeline.tracking import Invocation, Tracker, check_uri, final_scores
+from alma_pipeline.tracking.run_metadata import Sweep
+
+DATA_KINDS = ("corpus", "preferences")
+
+
+class Tracked:
+    """A watcher of the runner that passes everything on to a `Tracker`."""
+
+    def __init__(self, tracker: Tracker, plan: Plan) -> None:
+        self.tracker = tracker
+        self.plan = plan
+
+    def started(self, step: Step, work: Path) -> None:
+        # What its worker is told: for an adopted checkpoint where it comes from, never settings it was not trained with here.
+        inputs = {role: self.plan[name].key for role, name in step.inputs.items()}
+        self.tracker.node_started(
+            step.node.name,
+            step.config.kind,
+            step.key,
+            settings=settings(step.config),
+            inputs=inputs,
+            work=work,
+            datasets=list(self._datasets(step)),
+            checkpoint=self._checkpoint(step),
+        )
+
+    def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
+        self.tracker.metrics(step.node.name, lines)
+
+    def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
+        files = [work / name for name in (*record.files, "record.json")] if record else []
+        self.tracker.node_ended(step.node.name, status, record.result if record else {}, work / "log.txt", files)
+
+    def waiting(self, text: str) -> None:
+        """Nothing to track."""
+
+    def close(self, status: str, plan: Plan, records: dict[str, Record]) -> None:
+        """End the invocation's run with the final scores, those of reused nodes too."""
+        scores = {name.removesuffix(".score"): record.result for name, record in records.items() if record.kind == "score"}
+        target = next((step.node.name for step in plan.steps if step.node.target), "")
+        self.tracker.finished(status, final_scores(scores, target))
+        self.tracker.close()
+
+    def _datasets(self, step: Step) -> list[tuple[str, str, str]]:
+        """(name, digest, context) of what a step reads; an artifact's key is its digest."""
+        found = []
+        for role, name in step.inputs.items():
+            source = self.plan[name]
+            if source.node.kind in DATA_KINDS:
+                contexts = ("test",) if role == "test" else ("train", "dev")
+                found += [(name, source.key[:32], context) for context in contexts]
+        return found
+
+    def _checkpoint(self, step: Step) -> str:
+        """For an evaluation node, the key of the checkpoint it is about."""
+        name = step.node.inputs.get("hypotheses", step.node.name)
+        source = self.plan[name].node.inputs.get("checkpoint")
+        return self.plan[source].key if source else ""
+
+
+def check(config: Config) -> None:
+    """Before anything is written: raises UserError for a tracking address that cannot work."""
+    if config.tracking.enabled:
+        check_uri()
+
+
+def start(
+    config: Config,
+    resolved: dict[str, Any],
+    plan: Plan,
+    store: Store,
+    overrides: list[str],
+    provenance: dict[str, Any],
+    sweep: Sweep | None,
+) -> Tracked:
+    """Tracking for one invocation, which `check` has let through."""
+    target = next(step for step in plan.steps if step.node.target)
+    name = "-".join(config.targets)
+    invocation = Invocation(
+        name=f"{name}-{config.model.name}-{target.key[:8]}",
+        stage=name,
+        config=resolved,
+        overrides=overrides,
+        plan=to_json(plan),
+        provenance=provenance,
+        sweep=sweep.id if sweep else "",
+        job=sweep.job if sweep else None,
+    )
+    return Tracked(Tracker(store.root, config.tracking, invocation), plan)
