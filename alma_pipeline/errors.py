@@ -1,5 +1,7 @@
 """The ways a command can end badly. Not a place for handling: `cli` maps these to exit codes."""
 
+import difflib
+
 
 class PipelineError(Exception):
     """Anything this project raises on purpose."""
@@ -23,3 +25,9 @@ class StageFailed(PipelineError):
     def __init__(self, node: str, reason: str, log: str, tail: str = "") -> None:
         self.node, self.reason, self.log, self.tail = node, reason, log, tail
         super().__init__(f"{node}: {reason}")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean 'beta'?` where a known name is close, else the known names."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"

@@ -3,7 +3,12 @@
 import hashlib
 import json
 import os
+import shutil
+import uuid
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 from alma_pipeline.errors import UserError
 
@@ -43,3 +48,70 @@ class Digests:
             os.replace(draft, self.cache)
         except OSError:  # a full disk: the next plan reads the file again
             draft.unlink(missing_ok=True)
+
+
+def unfinished(final: Path) -> Path:
+    """A new empty folder beside `final` to write into; `finish` turns it into `final`."""
+    folder = final.with_name(f"{final.name}.tmp-{uuid.uuid4().hex[:8]}")
+    folder.mkdir(parents=True)
+    return folder
+
+
+def finish(folder: Path, final: Path) -> None:
+    """Put all that was written in `folder` on disk, then give it its name; an older `final` is replaced."""
+    sync_tree(folder)
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(folder, final)
+    sync(final.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def copy(source: Path, target: Path) -> None:
+    """The files of `source` as those of `target`, whatever stood there; linked, not copied, where the disk can."""
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(source, target, copy_function=_link_or_copy)
+    sync_tree(target)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a disk without hard links
+        shutil.copy2(source, target)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write so that a reader sees the old or the new content, never a part, also after a power cut."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def lock_file(path: str | Path) -> FileLock:
+    """A lock that the system frees when its holder dies. Never a marker file, which kill -9 would leave behind."""
+    return FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until a folder and everything in it are on disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)

@@ -1,5 +1,7 @@
 """Numbers as a person reads them: times, bytes, counts."""
 
+from typing import Any
+
 
 def seconds(value: float) -> str:
     """A measured time: `4.2 s`, `42 s`, `3 min 05 s`, `7 h 12 min`, `3.4 days`."""
@@ -48,3 +50,9 @@ def count(value: float) -> str:
             return f"{value:.0f}" if not unit else f"{value:.1f}{unit}"
         value /= 1000
     return f"{value:.1f}B"
+
+
+def short(value: Any) -> str:
+    """A value as text of at most 40 characters."""
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.ml.scoring import comet_worker
-from alma_pipeline.ml.scoring.comet import OWN, Progress, Scored, Segment, interpreter, score
+from alma_pipeline.ml.scoring.comet import Progress, Scored, Segment, score
 from alma_pipeline.ml.scoring.segment_cache import SegmentCache
+from alma_pipeline.paths import COMET_PYTHON, comet_interpreter
 from alma_pipeline.schema import Hardware, Neural
 
 WORDS = ["der", "Hund", "schläft", "am", "Morgen", "nicht", "明天", "早上", "去", "北京。", "12", "a", "b!"]
@@ -16,7 +17,9 @@ WORDS = ["der", "Hund", "schläft", "am", "Morgen", "nicht", "明天", "早上",
 def models(folder: Path) -> Path:
     """regression, referenceless, unified and xcomet under it."""
     script = Path(__file__).with_name("comet_model.py")
-    done = subprocess.run([str(interpreter(None)), "-I", str(script), str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(comet_interpreter(None)), "-I", str(script), str(folder)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -56,7 +59,7 @@ def encoding(folder: Path, name: str, found: list[Segment]) -> dict[str, int]:
     """Of these segments how many are cut, and how many threads encode their text."""
     parts = [{"id": at, "src": one.source, "mt": one.hypothesis, "ref": one.reference} for at, one in enumerate(found)]
     checkpoint = neural(folder, name).model
-    command = [str(OWN), "-I", str(Path(__file__).with_name("comet_encoding.py")), comet_worker.__file__, checkpoint]
+    command = [str(COMET_PYTHON), "-I", str(Path(__file__).with_name("comet_encoding.py")), comet_worker.__file__, checkpoint]
     done = subprocess.run(command, check=True, capture_output=True, text=True, input=json.dumps(parts))
     told: dict[str, int] = json.loads(done.stdout)
     return told
@@ -71,7 +74,7 @@ def comet_compare(work: Path, metric: Neural, found: list[Segment], other: list[
 
 def _command(name: str, work: Path, metric: Neural, found: list[Segment], reference: bool, *words: str) -> str:
     files = ["-s", _file(work, "source", found), *(["-r", _file(work, "reference", found)] if reference else [])]
-    command = [str(OWN.with_name(name)), "--model", metric.model, "--gpus", "0", "--quiet", *files, *words]
+    command = [str(COMET_PYTHON.with_name(name)), "--model", metric.model, "--gpus", "0", "--quiet", *files, *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

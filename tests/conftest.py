@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline.execution.launch import PLACE
+from alma_pipeline.execution.processes import PLACE
 from alma_pipeline.store.store import Store
 
 

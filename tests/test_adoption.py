@@ -16,12 +16,14 @@ from alma_pipeline.cli.arguments import parse
 from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution.runner import Runner, as_input
+from alma_pipeline.files import write_json
 from alma_pipeline.job import read_job
 from alma_pipeline.ml.models.load import load_for_inference
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.identity import key_of
-from alma_pipeline.store.store import Record, Store, write_json
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 from alma_pipeline.tracking.watcher import Tracked
 
 HARDWARE = Hardware(name="test", threads=1)

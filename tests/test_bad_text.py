@@ -16,8 +16,8 @@ from text_bed import english, german, json_lines, nested
 
 from alma_pipeline.cli import main
 from alma_pipeline.errors import UserError
+from alma_pipeline.files import write_json
 from alma_pipeline.job import read_job
-from alma_pipeline.store.store import write_json
 
 WORDS = [
     *("stage=parallel", "model=tiny", "data=alma", "hardware=cpu", "budget=demo", "tracking=none", "directions=de-en"),

@@ -19,7 +19,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.cli import main
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 BASE, TEXT, SFT, HYPOTHESES, SCORE = (f"{number:02d}" * 32 for number in range(20, 25))
 SIGNATURES = {"chrf++": "nrefs:1|case:mixed", "bleu": {"de-en": "nrefs:1|tok:13a"}}

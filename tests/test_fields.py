@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from alma_pipeline.schema.fields import choice, nearest, number, problems
+from alma_pipeline.errors import nearest
+from alma_pipeline.schema.fields import choice, number, problems
 
 
 @dataclass(frozen=True, kw_only=True)

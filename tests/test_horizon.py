@@ -7,8 +7,8 @@ from fakes.bed import loaded
 
 from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.ml.training.schedule import total_steps
 from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.schema.training import total_steps
 from alma_pipeline.store.store import Store
 
 

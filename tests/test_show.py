@@ -5,6 +5,7 @@ from fakes.bed import put
 
 from alma_pipeline.cli import show
 from alma_pipeline.errors import UserError
+from alma_pipeline.store import lookup
 from alma_pipeline.store.store import Store
 
 BASE, OLD, NEW, LONE = "aaaa11" + "0" * 58, "aaaa22" + "0" * 58, "bbbb33" + "0" * 58, "cccc44" + "0" * 58
@@ -30,7 +31,7 @@ def filled(store: Store) -> Store:
 )
 def test_find(filled: Store, text: str, key: str) -> None:
     """A name means its newest artifact."""
-    assert show.find(filled, text).key == key
+    assert lookup.find(filled, text).key == key
 
 
 @pytest.mark.parametrize(
@@ -43,17 +44,17 @@ def test_find(filled: Store, text: str, key: str) -> None:
 )
 def test_what_cannot_be_found(filled: Store, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        show.find(filled, text)
+        lookup.find(filled, text)
 
 
 def test_an_empty_store(store: Store) -> None:
     with pytest.raises(UserError, match="the store is empty"):
-        show.find(store, "mono")
+        lookup.find(store, "mono")
 
 
 def test_lineage(filled: Store) -> None:
-    assert show.lineage(filled, show.find(filled, "mono"), 1) == [f"  init: mono-{OLD[:12]}", f"    init: base-{BASE[:12]}"]
-    assert show.lineage(filled, show.find(filled, "cpo"), 0) == ["init: ffffffffffff (gone)"]
+    assert lookup.lineage(filled, lookup.find(filled, "mono"), 1) == [f"  init: mono-{OLD[:12]}", f"    init: base-{BASE[:12]}"]
+    assert lookup.lineage(filled, lookup.find(filled, "cpo"), 0) == ["init: ffffffffffff (gone)"]
 
 
 def test_show(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:

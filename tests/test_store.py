@@ -11,8 +11,10 @@ import pytest
 from fakes.bed import put
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.files import digest, sync, sync_tree, write_json
 from alma_pipeline.store import store as module
-from alma_pipeline.store.store import Store, digest, is_whole, read_record, sync, write_json
+from alma_pipeline.store.record import is_whole, read_record
+from alma_pipeline.store.store import Store
 
 KEY, OTHER = "a" * 64, "b" * 64
 RECORD = {"name": "mono", "key": KEY, "kind": "fake", "payload": {}, "result": {}, "created": "", "seconds": 0}
@@ -43,7 +45,7 @@ def test_logs_come_along_with_an_artifact(store: Store) -> None:
     work.close()
 
 
-@pytest.mark.parametrize("at", ["digest", "sync", "write_json", "rename"])
+@pytest.mark.parametrize("at", ["digest", "sync_tree", "sync", "write_json", "rename"])
 def test_a_commit_that_is_cut_off_leaves_no_artifact_and_can_be_done_again(
     store: Store, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
@@ -67,10 +69,11 @@ def test_a_commit_that_is_cut_off_leaves_no_artifact_and_can_be_done_again(
 
 def test_the_record_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    for name in ("digest", "sync", "write_json"):
+    for name in ("digest", "sync_tree", "sync", "write_json"):
         monkeypatch.setattr(module, name, _noting(order, name, getattr(module, name)))
     put(store, "mono", KEY)
-    assert order == ["write_json", "digest", "sync", "write_json", "sync", "sync"], "owner; files on disk, record, names on disk"
+    expected = ["write_json", "digest", "sync_tree", "write_json", "sync", "sync"]
+    assert order == expected, "owner; files on disk, record, names on disk"
 
 
 def test_an_unfinished_folder_is_not_found(store: Store) -> None:
@@ -213,9 +216,9 @@ def test_sync_takes_files_and_folders(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "deep" / "x").write_text("x")
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
-    sync(tmp_path)
+    sync_tree(tmp_path)
     assert len(synced) == 3
-    sync(tmp_path, inside=False)
+    sync(tmp_path)
     assert len(synced) == 4
 
 

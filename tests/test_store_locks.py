@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.store.store import Store, lock_file
+from alma_pipeline.files import lock_file
+from alma_pipeline.store.store import Store
 
 KEY, OTHER = "a" * 64, "b" * 64
 

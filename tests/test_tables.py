@@ -12,7 +12,8 @@ from rich.table import Table
 from alma_pipeline.cli import tables
 from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.plan.plan import Plan
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 AVERAGE = {"chrf++": 61.25, "bleu": 40.04, "exact": 33.3}
 RESULT: dict[str, Any] = {

@@ -14,9 +14,10 @@ from fakes.bed import Fake, fake_world, journal, planned, recipe, wait_for
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.execution.worker import ABANDONED, FAILURE, USER_MISTAKE
+from alma_pipeline.files import lock_file
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.schema import Hardware, Language
-from alma_pipeline.store.store import Store, Work, lock_file
+from alma_pipeline.store.store import Store, Work
 
 
 class Bench:

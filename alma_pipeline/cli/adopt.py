@@ -13,18 +13,19 @@ from alma_pipeline.cli.arguments import Command
 from alma_pipeline.config import load as configuration
 from alma_pipeline.config.compose import with_search_path
 from alma_pipeline.console import Screen
-from alma_pipeline.errors import UserError
+from alma_pipeline.errors import UserError, nearest
 from alma_pipeline.execution import provenance
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.runner import Runner
+from alma_pipeline.files import digest
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.plan.step import Step
 from alma_pipeline.schema import Hardware, Released
-from alma_pipeline.schema.fields import nearest
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import key_of, payload
-from alma_pipeline.store.store import Record, Store, digest
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 DECIDING = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "tokenizer*", "*.model")

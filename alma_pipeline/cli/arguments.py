@@ -1,11 +1,10 @@
 """The words of the command line: verb, flags, and what is left for Hydra. Knows no configuration and runs nothing."""
 
-import re
 from dataclasses import dataclass, field
 
-from alma_pipeline.errors import UserError
+from alma_pipeline.config.overrides import _listed, _quoted
+from alma_pipeline.errors import UserError, nearest
 from alma_pipeline.paths import CONF
-from alma_pipeline.schema.fields import nearest
 
 VERBS = {
     "run": "make the target's checkpoint and its scores exist (the default)",
@@ -25,8 +24,6 @@ REQUESTING = (*COMPOSING, "report")
 """Verbs that take settings and nothing else."""
 CONFIGURED = (*REQUESTING, "translate", "adopt")
 """Verbs that take settings, so that they know which checkpoint is meant."""
-PATTERN = re.compile(r"\{(lang|direction|pair|side|nllb)\}")
-"""What stands for a part of the text in `data.<source>.path` and `config`."""
 
 
 @dataclass(frozen=True)
@@ -122,24 +119,6 @@ def parse(words: list[str]) -> Command:
     command.overrides = [_quoted(text) for text in command.overrides]
     _check(command)
     return command
-
-
-def single(override: str) -> str:
-    """A setting of a single run, as Hydra takes it."""
-    return _quoted(_listed(override))
-
-
-def _listed(override: str) -> str:
-    """`directions=de-en,en-de` as the list it means: commas are Hydra's sign for a sweep, and this is a single run."""
-    name, _, value = override.partition("=")
-    return f"{name}=[{value}]" if name == "directions" and "," in value and not value.startswith("[") else override
-
-
-def _quoted(override: str) -> str:
-    """`data.parallel.path=my/{lang}-en.tsv` as the text it means: a brace is Hydra's sign for a mapping."""
-    name, _, value = override.partition("=")
-    starts = "" if PATTERN.match(value) else "{["  # {lang}.txt is a pattern too, {a: b} a mapping
-    return f"{name}='{value}'" if "{" in value and value[0] not in f"{starts}\"'$" else override
 
 
 def _flag(word: str, left: list[str]) -> tuple[str, list[str]]:

@@ -16,7 +16,7 @@ from alma_pipeline.console import Screen
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.plan.step import Step
-from alma_pipeline.store.store import Record
+from alma_pipeline.store.record import Record
 
 SHOWN = 120
 """Tokens of a part that are shown."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
-from alma_pipeline.store.store import Record, Store, digest, is_whole, read_record
+from alma_pipeline.files import digest
+from alma_pipeline.store.record import Record, is_whole, read_record
+from alma_pipeline.store.store import Store
 from alma_pipeline.units import size
 
 KNOWN_BAD = {

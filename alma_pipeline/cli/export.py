@@ -9,14 +9,15 @@ from typing import Any
 
 from alma_pipeline.cli import model_card
 from alma_pipeline.cli.arguments import Command
-from alma_pipeline.cli.show import find
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import one_off
 from alma_pipeline.execution.runner import as_input
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.lookup import find
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

@@ -15,11 +15,13 @@ from pathlib import Path
 from filelock import Timeout
 
 from alma_pipeline.cli.arguments import Command
-from alma_pipeline.cli.show import find
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
+from alma_pipeline.files import lock_file
 from alma_pipeline.plan.node import TEMPLATES
-from alma_pipeline.store.store import Record, Store, lock_file
+from alma_pipeline.store.lookup import find
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 from alma_pipeline.units import size
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from alma_pipeline import __version__
 from alma_pipeline.redact import redact
 from alma_pipeline.store.identity import flatten
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 UNKNOWN = "unknown"
 SHOWN = ("steps", "epochs", "tokens", "global_batch", "learning_rate", "schedule", "adapter", "lora.rank", "lora.alpha",

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from alma_pipeline.console import UNBOUNDED, Screen
 from alma_pipeline.plan.plan import Plan, Step
-from alma_pipeline.store.store import Record
+from alma_pipeline.store.record import Record
 from alma_pipeline.units import count, seconds, size
 
 RATE = "download/bytes_per_second"

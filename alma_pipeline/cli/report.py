@@ -74,7 +74,7 @@ def write(path: Path, text: str) -> None:
 
 def _track(root: Path, jobs: list[Job], path: Path) -> None:
     """Beside the scores it is about: on the run of the invocation that made the newest target."""
-    from alma_pipeline.tracking import report
+    from alma_pipeline.tracking import runs
 
     targets = [
         record for job in jobs for step in job.plan.steps if step.node.target and (record := job.records.get(step.node.name))
@@ -83,5 +83,5 @@ def _track(root: Path, jobs: list[Job], path: Path) -> None:
     if not jobs[0].config.tracking.enabled or not tracked:
         return
     newest = max(tracked, key=lambda record: record.created)
-    said = report.log(root, jobs[0].config.tracking.experiment, newest.mlflow_run, path)
+    said = runs.log_report(root, jobs[0].config.tracking.experiment, newest.mlflow_run, path)
     Screen().say(redact(said))

@@ -23,7 +23,8 @@ from alma_pipeline.plan import pins
 from alma_pipeline.plan.plan import Forced, Plan, make_plan, to_json
 from alma_pipeline.redact import redact, redacted
 from alma_pipeline.schema import Config, Hardware
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 from alma_pipeline.tracking.run_metadata import Sweep
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alma_pipeline.plan.plan import Plan, Step
-from alma_pipeline.store.store import Record
+from alma_pipeline.store.record import Record
 from alma_pipeline.units import about, count, seconds, size
 
 MEASURES = (

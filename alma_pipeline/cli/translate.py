@@ -15,7 +15,7 @@ from alma_pipeline.cli.arguments import Command
 from alma_pipeline.cli.segments import Segment
 from alma_pipeline.config import load as configuration
 from alma_pipeline.config.compose import with_search_path
-from alma_pipeline.errors import ConfigError, UserError
+from alma_pipeline.errors import ConfigError, UserError, nearest
 from alma_pipeline.execution import engines, one_off, scorers
 from alma_pipeline.execution.runner import as_input
 from alma_pipeline.job import Input
@@ -24,7 +24,6 @@ from alma_pipeline.plan import node_settings, rounds
 from alma_pipeline.plan.node import EXAMPLES
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Config, Hardware
-from alma_pipeline.schema.fields import nearest
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import NODE_FIELDS
 from alma_pipeline.store.store import Store

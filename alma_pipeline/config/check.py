@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from alma_pipeline import errors
 from alma_pipeline.config.values import Values, build
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.paths import CONF
@@ -61,7 +62,7 @@ def _node(tree: DictConfig, values: Values, name: str, found: list[str]) -> Node
     schema = OmegaConf.get_type(tree.stages, name) or dict
     if not issubclass(schema, NodeConfig):
         known = [str(other) for other in tree.stages if other != name]
-        found.append(f"stages.{name}: takes no part in this stage; {fields.nearest(name, known)}")
+        found.append(f"stages.{name}: takes no part in this stage; {errors.nearest(name, known)}")
         return None
     node: NodeConfig | None = build(schema, values.at(f"stages.{name}"), f"stages.{name}", found)
     return node
@@ -74,7 +75,7 @@ def _unknown_names(config: Config) -> Iterator[str]:
         if code == "en":
             yield "data.languages: English stands on one side of every direction; list only the others"
         elif code not in config.languages:
-            yield f"data.languages: '{code}' is not in the language table; {fields.nearest(code, languages)}"
+            yield f"data.languages: '{code}' is not in the language table; {errors.nearest(code, languages)}"
         elif config.languages[code].group is None:
             yield f"data.languages: '{code}' has no group; set languages.{code}.group to one of 1 to 8"
         if config.data.languages.count(code) > 1:
@@ -86,4 +87,4 @@ def _unknown_names(config: Config) -> Iterator[str]:
     for key in ("checkpoints", "every_direction", "controls"):
         for name in getattr(config.evaluation, key):
             if name not in anywhere:
-                yield f"evaluation.{key}: no node '{name}'; {fields.nearest(name, anywhere)}"
+                yield f"evaluation.{key}: no node '{name}'; {errors.nearest(name, anywhere)}"

@@ -23,8 +23,6 @@ from alma_pipeline.schema import Config, Data, Source
 from alma_pipeline.schema.kinds import kind_config, kinds, thaw
 
 SOURCES = [item.name for item in dataclasses.fields(Data) if item.type is Source]
-
-
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
 """What Hydra raises for overrides and files that do not compose; a file that is no mapping is an OSError."""
 

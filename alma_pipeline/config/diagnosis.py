@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alma_pipeline import paths
+from alma_pipeline import errors, paths
 from alma_pipeline.config import check, compose
 from alma_pipeline.config.hydra_errors import describe, first_line
 from alma_pipeline.config.locate import SEARCH_PATH, config_folders, is_choice, located
@@ -103,7 +103,7 @@ def _bad_choice(text: str, override: Override, folders: list[Path]) -> str | Non
     wrong = [str(name) for name in (value if isinstance(value, list) else [value]) if str(name) not in options]
     if not wrong:
         return None
-    return f"{text}: no such option; {fields.nearest(wrong[0], options)} (options: {', '.join(options)})"
+    return f"{text}: no such option; {errors.nearest(wrong[0], options)} (options: {', '.join(options)})"
 
 
 def _bad_value(tree: DictConfig, text: str, override: Override, folders: list[Path]) -> str | None:
@@ -149,7 +149,7 @@ def _bad_key(tree: DictConfig, text: str, override: Override) -> str | None:
                 return None
             if where == "stages":
                 nodes = [str(name) for name in node]
-                return f"{text}: stages.{part} takes no part in this stage; {fields.nearest(part, nodes)}"
+                return f"{text}: stages.{part} takes no part in this stage; {errors.nearest(part, nodes)}"
             return f"{text}: no key '{part}' {f'in {where}' if where else 'at the top'}; {_nearest_key(part, node, where)}"
         walked.append(part)
         node = node._get_node(part)
@@ -167,7 +167,7 @@ def _nearest_key(part: str, node: DictConfig, where: str) -> str:
     if not where:
         groups = [path.name for path in paths.CONF.iterdir() if path.is_dir()]
         known += [name for name in groups if name not in BUILDING_BLOCKS]
-    return fields.nearest(part, sorted(set(known)))
+    return errors.nearest(part, sorted(set(known)))
 
 
 def _type_at(tree: DictConfig, key: str) -> Any:

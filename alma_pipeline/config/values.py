@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alma_pipeline import errors
 from alma_pipeline.config.hydra_errors import describe
 from alma_pipeline.schema import fields
 
@@ -75,7 +76,7 @@ def build(schema: type, values: Any, key: str, found: list[str]) -> Any:
     before = len(found)
     hints = _hints(schema)
     found += [
-        f"{_under(key, name)}: no such key; {fields.nearest(str(name), list(hints))}" for name in values if name not in hints
+        f"{_under(key, name)}: no such key; {errors.nearest(str(name), list(hints))}" for name in values if name not in hints
     ]
     arguments = {}
     for item in dataclasses.fields(schema):

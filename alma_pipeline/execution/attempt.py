@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import PipelineError, StageFailed, UserError
-from alma_pipeline.execution.launch import Launcher, Running
+from alma_pipeline.execution.launch import Launcher
+from alma_pipeline.execution.processes import Running
 from alma_pipeline.job import Job
 from alma_pipeline.plan.plan import Step
 from alma_pipeline.redact import redact

@@ -6,11 +6,7 @@ from importlib.util import find_spec
 from alma_pipeline.errors import UserError
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Hardware
-
-MISSING = (
-    "engine=vllm: the package vllm is not installed here. Install it into this environment (pip install vllm; it needs a GPU), "
-    "or take engine=own, which needs nothing"
-)
+from alma_pipeline.schema.decoding import VLLM_MISSING
 
 
 def check(plan: Plan, hardware: Hardware) -> None:
@@ -28,7 +24,7 @@ def check_each(engines: Mapping[str, str], hardware: Hardware) -> None:
 
 def _problems(hardware: Hardware) -> Iterator[str]:
     if not find_spec("vllm"):
-        yield MISSING
+        yield VLLM_MISSING
     if hardware.device != "cuda":
         yield f"engine=vllm needs a GPU, found hardware.device={hardware.device}; take hardware=gpu1 or gpu8, or engine=own"
     if hardware.nodes > 1 or hardware.launcher == "slurm":

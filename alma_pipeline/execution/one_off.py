@@ -17,7 +17,8 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution.attempt import failure, is_finished, tail
-from alma_pipeline.execution.launch import Running, start_alone
+from alma_pipeline.execution.launch import start_alone
+from alma_pipeline.execution.processes import Running
 from alma_pipeline.execution.runner import POLL_SECONDS
 from alma_pipeline.job import Input, Job
 from alma_pipeline.schema import Hardware, NodeConfig

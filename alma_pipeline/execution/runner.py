@@ -14,7 +14,8 @@ from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.plan import rounds
 from alma_pipeline.plan.plan import Plan, Step
 from alma_pipeline.schema import Hardware
-from alma_pipeline.store.store import Record, Store, Work
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store, Work
 
 POLL_SECONDS = 0.05
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.scoring.comet import interpreter
+from alma_pipeline.paths import comet_interpreter
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import PRECISION_BYTES, Hardware, Neural
 
@@ -42,7 +42,7 @@ def check_each(wanted: Mapping[str, Neural], hardware: Hardware) -> None:
     """Raises UserError, naming all that is missing, when one of these cannot be had."""
     if not wanted:
         return
-    interpreter(hardware.comet_python)
+    comet_interpreter(hardware.comet_python)
     problems = [text for name, scorer in wanted.items() for text in _problems(name, scorer, hardware)]
     if problems:
         raise UserError("\n".join(problems))

@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import energy
+from alma_pipeline.files import lock_file, sync_tree, write_json
 from alma_pipeline.job import read_job
-from alma_pipeline.store.store import lock_file, sync, write_json
 
 USER_MISTAKE = 2
 FAILURE = 1
@@ -41,7 +41,7 @@ def main(work: Path, token: str) -> int:
         meter = energy.begin(job)
         result = importlib.import_module(f"stages.{job.config.kind}.run").run(job)
         if rank == 0:
-            sync(job.out)  # a result says that the files are there, after a power cut too
+            sync_tree(job.out)  # a result says that the files are there, after a power cut too
             write_json(work / "result.json", result | meter.stop())
         return 0
     except UserError as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 from alma_pipeline.plan.estimate import Counts
 from alma_pipeline.schema import Expected, NodeConfig, Training
-from alma_pipeline.store.store import Record
+from alma_pipeline.store.record import Record
 
 READ_ROLES = ("corpus", "preferences", "test")
 ANSWERS = 1.5

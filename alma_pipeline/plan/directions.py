@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.schema import Config, fields
+from alma_pipeline.schema import Config
 
 GROUP = re.compile(r"g([1-8])")
 
@@ -57,6 +58,6 @@ def _problems(word: str, config: Config) -> Iterator[str]:
         return
     for code in codes:
         if code not in config.languages:
-            yield f"directions: '{code}' in {word} is not in the language table; {fields.nearest(code, list(config.languages))}"
+            yield f"directions: '{code}' in {word} is not in the language table; {errors.nearest(code, list(config.languages))}"
         elif code != "en" and code not in config.data.languages:
             yield f"directions: {word}, but '{code}' is not in data.languages ({', '.join(config.data.languages)}); add it there"

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alma_pipeline.ml.training.schedule import total_steps
 from alma_pipeline.plan import model_size
 from alma_pipeline.schema import PRECISION_BYTES, Hardware, Lora, Model, NodeConfig, Training
+from alma_pipeline.schema.training import total_steps
 
 SOURCES = (
     "Kaplan et al. 2020 and Chowdhery et al. 2022 (FLOPs), Rajbhandari et al. 2020 (ZeRO), Korthikanti et al. 2022 (activations)"

@@ -11,6 +11,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan import adapters, directions, horizon, rounds
 from alma_pipeline.plan.node import EXAMPLES, SHARED, TEMPLATES, TEST, Node, base_name
@@ -41,7 +42,7 @@ def build(config: Config) -> list[Node]:
 def _check_targets(config: Config) -> None:
     known = [name for name in config.stages if name not in TEMPLATES]
     wrong = [
-        f"targets: '{name}' is no node of this stage; {fields.nearest(name, known)}"
+        f"targets: '{name}' is no node of this stage; {errors.nearest(name, known)}"
         for name in config.targets
         if name not in known
     ]
@@ -127,7 +128,7 @@ def _overridden(config: Config, name: str, group: int) -> NodeConfig:
     where = f"groups.g{group}.{name}"
     known = [item.name for item in dataclasses.fields(kind_config(node.kind)) if item.name not in SHARED]
     unknown = [
-        f"{where}.{key}: no such setting of one group; {fields.nearest(key, known)}"
+        f"{where}.{key}: no such setting of one group; {errors.nearest(key, known)}"
         for key in _settings(changes, where)
         if key not in known
     ]
@@ -177,7 +178,7 @@ def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
 def _why_none(source: str, instances: list[str]) -> str:
     if source in map(base_name, instances):
         return "exists once per group, and this is not a group node"
-    return f"no such node; {fields.nearest(source, sorted({base_name(name) for name in instances}))}"
+    return f"no such node; {errors.nearest(source, sorted({base_name(name) for name in instances}))}"
 
 
 def _evaluated(config: Config, nodes: list[Node], instances: dict[str, Node]) -> list[Node]:
@@ -229,11 +230,11 @@ def _idle_overrides(config: Config, nodes: list[Node], groups: list[int]) -> Ite
     for key, per_node in config.groups.items():
         known = [f"g{group}" for group in groups]
         if key not in known:
-            yield f"groups.{key}: takes no part in this run; {fields.nearest(str(key), known)}"
+            yield f"groups.{key}: takes no part in this run; {errors.nearest(str(key), known)}"
             continue
         for name in _settings(per_node, f"groups.{key}"):
             if name not in taking_part:
-                yield f"groups.{key}.{name}: takes no part in this run; {fields.nearest(name, sorted(taking_part))}"
+                yield f"groups.{key}.{name}: takes no part in this run; {errors.nearest(name, sorted(taking_part))}"
 
 
 def plain(node: Node) -> dict[str, Any]:

@@ -4,10 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
+from alma_pipeline.files import digest
 from alma_pipeline.plan import directions
-from alma_pipeline.schema import Config, Language, Neural, NodeConfig, Source, fields
-from alma_pipeline.store.store import digest
+from alma_pipeline.schema import Config, Language, Neural, NodeConfig, Source
 
 
 def filled(config: Config, node: NodeConfig, group: int | None) -> NodeConfig:
@@ -38,7 +39,7 @@ def scorer_table(config: Config, names: list[str]) -> dict[str, Neural]:
     """The lines of the table of scorers that a node names; a file stands there with its content's SHA-256. Raises ConfigError."""
     unknown = [name for name in names if name not in config.scorers]
     if unknown:
-        raise ConfigError([f"scorers: no scorer '{name}'; {fields.nearest(name, list(config.scorers))}" for name in unknown])
+        raise ConfigError([f"scorers: no scorer '{name}'; {errors.nearest(name, list(config.scorers))}" for name in unknown])
     return {name: _by_content(name, config.scorers[name]) for name in names}
 
 

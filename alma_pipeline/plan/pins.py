@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.files import lock_file, write_json
 from alma_pipeline.plan.node import Node
 from alma_pipeline.plan.step import Step
 from alma_pipeline.plan.text_files import is_read
 from alma_pipeline.schema import NodeConfig, Source
-from alma_pipeline.store.store import Store, lock_file, write_json
+from alma_pipeline.store.store import Store
 
 FILE = "pins.json"
 COMMIT = re.compile(r"[0-9a-f]{40}")

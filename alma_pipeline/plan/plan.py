@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.files import Digests
 from alma_pipeline.plan import released, rounds
@@ -16,9 +17,10 @@ from alma_pipeline.plan.pins import pinned
 from alma_pipeline.plan.reasons import because
 from alma_pipeline.plan.step import Forced, Step
 from alma_pipeline.plan.text_files import with_files
-from alma_pipeline.schema import Config, fields
+from alma_pipeline.schema import Config
 from alma_pipeline.store.identity import differences, key_of, payload, settings
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def make_plan(config: Config, store: Store, forced: Forced | None = None) -> Pla
 def _check_names(nodes: list[Node], forced: Forced) -> None:
     known = [node.name for node in nodes]
     wrong = [
-        f"--{flag} {name}: no such node in this plan; {fields.nearest(name, known)}"
+        f"--{flag} {name}: no such node in this plan; {errors.nearest(name, known)}"
         for flag, names in (("force", forced.force), ("from", forced.since), ("only", forced.only))
         for name in names
         if name not in known

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alma_pipeline.plan.node import Node
-from alma_pipeline.plan.released import short
 from alma_pipeline.store.identity import ABSENT, differences
+from alma_pipeline.units import short
 
 SHOWN = 3
 """Causes that are named; the others are counted, and `plan --diff` has them all."""

@@ -9,6 +9,7 @@ from alma_pipeline.schema import Config, Released
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import differences, flatten, key_of, payload, settings
 from alma_pipeline.store.store import Store
+from alma_pipeline.units import short
 
 NOT_COMPARED = ("languages", "seed")
 """A published checkpoint has the seed it has, and serves any of its languages."""
@@ -83,9 +84,3 @@ def full_model(draft: dict[str, Step], node: Node) -> str:
             return name
         name = draft[name].node.inputs["init"]
     return name
-
-
-def short(value: Any) -> str:
-    """A value as text of at most 40 characters."""
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -7,7 +7,7 @@ from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.plan.node import Node
 from alma_pipeline.schema import NodeConfig, Released
 from alma_pipeline.schema.kinds import kind_config
-from alma_pipeline.store.store import Record
+from alma_pipeline.store.record import Record
 
 
 @dataclass(frozen=True)

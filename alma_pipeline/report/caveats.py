@@ -1,11 +1,16 @@
 """Which systems were trained on the test set they are scored on, by what sources and published checkpoints say of themselves."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from alma_pipeline.plan import rounds
+from alma_pipeline.plan.plan import Step
+from alma_pipeline.redact import redact
 from alma_pipeline.report.jobs import Job
 from alma_pipeline.report.systems import MARK, System, base_name, evaluations, settings_of, systems, variants
+from alma_pipeline.store.store import Store
 
 TOLD = "trained_on"
 
@@ -78,3 +83,25 @@ def notes(found: list[System]) -> list[str]:
 def told(job: Job) -> list[str]:
     """The notes on a recipe's own checkpoints, for who sees the scores elsewhere than in a report."""
     return notes(marked(systems([job]), [job]))
+
+
+FIRED = re.compile(r"^\S*Diverged: (.+)$", re.MULTILINE)
+"""The last line of the traceback that a worker leaves."""
+
+
+def stops(jobs: list[Job], store: Store) -> list[str]:
+    """A sentence for each node of the recipe, of all jobs once."""
+    found = [text for job in jobs for step in job.plan.steps for text in _stop(step, store)]
+    return list(dict.fromkeys(found))
+
+
+def _stop(step: Step, store: Store) -> Iterator[str]:
+    if step.reason.startswith(rounds.STOPPED):
+        yield f"{step.node.name}: {step.reason}"
+    if step.record is not None:
+        return
+    for path in sorted(store.work_path(step.node.name, step.key).glob("failed-*.txt")):
+        fired = FIRED.findall(redact(path.read_text(encoding="utf-8", errors="replace")))
+        if fired:
+            yield f"{step.node.name} diverged and was stopped: {fired[-1]}"
+            return  # all ranks say the same

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.report import findings
-from alma_pipeline.report.caveats import marked, notes
+from alma_pipeline.report.caveats import marked, notes, stops
 from alma_pipeline.report.cost import Cost, Sum, costs, energy, sums
 from alma_pipeline.report.curves import Curve, curves
 from alma_pipeline.report.guard_rates import Confusion, Rate, confusions, group_confusions, rates
@@ -19,7 +19,6 @@ from alma_pipeline.report.reproduce import Origin, Source, origins, packages, so
 from alma_pipeline.report.samples import Sample, samples
 from alma_pipeline.report.scoreboard import Board, boards
 from alma_pipeline.report.significance import PairedTests, method
-from alma_pipeline.report.stops import stops
 from alma_pipeline.report.systems import Evaluation, System, evaluations, group_of, other_groups, systems
 from alma_pipeline.store.store import Store
 

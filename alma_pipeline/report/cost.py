@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from alma_pipeline.plan.node import is_training
 from alma_pipeline.report.jobs import Job
-from alma_pipeline.store.store import Record
+from alma_pipeline.store.record import Record
 
 PARTS = ("preparation", "training", "preferences", "evaluation")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from alma_pipeline.plan.plan import Plan
-from alma_pipeline.store.store import Record
+from alma_pipeline.store.record import Record
 
 
 def sentences(plan: Plan, records: dict[str, Record]) -> list[str]:

@@ -6,7 +6,8 @@ from alma_pipeline.config import load as configuration
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Config
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from alma_pipeline.plan.node import is_training
 from alma_pipeline.report.jobs import Job
 from alma_pipeline.report.systems import System
 from alma_pipeline.store.identity import flatten
-from alma_pipeline.store.store import Record
+from alma_pipeline.store.record import Record
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.cli.arguments import single
-from alma_pipeline.cli.show import find
+from alma_pipeline.config.overrides import single
 from alma_pipeline.errors import UserError
 from alma_pipeline.report.jobs import gather
+from alma_pipeline.report.names import described
 from alma_pipeline.report.systems import OUTPUTS, Evaluation, System, base_name, systems
-from alma_pipeline.report.testsets import described
 from alma_pipeline.store.identity import flatten
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.lookup import find
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 EVALUATING = ("translate", "outputs", "score")
 

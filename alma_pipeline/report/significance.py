@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alma_pipeline.store.store import write_json
+from alma_pipeline.files import write_json
 
 BOOTSTRAP, RANDOMISATION = "bootstrap", "randomisation"
 SAMPLES = {BOOTSTRAP: 1000, RANDOMISATION: 10000}

@@ -12,8 +12,8 @@ from typing import Any
 
 from alma_pipeline.plan.node import Node
 from alma_pipeline.report.jobs import Job
-from alma_pipeline.report.testsets import described
-from alma_pipeline.store.store import Record
+from alma_pipeline.report.names import described
+from alma_pipeline.store.record import Record
 
 SEED = "seed="
 MARK = "†"

@@ -62,3 +62,9 @@ class Translating(NodeConfig):
     def width(self) -> int:
         """Hypotheses of a sentence that are decoded side by side."""
         return self.beams if self.decoding == "beam" else self.candidates
+
+
+VLLM_MISSING = (
+    "engine=vllm: the package vllm is not installed here. Install it into this environment (pip install vllm; it needs a GPU), "
+    "or take engine=own, which needs nothing"
+)

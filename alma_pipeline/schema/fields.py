@@ -4,12 +4,13 @@ Not a validation framework: a limit is data beside the field, and one function r
 """
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any
+
+from alma_pipeline.errors import nearest
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", list: "a list, as in [a,b]"}
 
@@ -43,12 +44,6 @@ def _later(as_before: Any) -> dict[str, Any]:
 def added_later(item: Any) -> Any:
     """A field that came after artifacts were made: its default means what they did, and stays out of their keys."""
     return dataclasses.field(default=item.default, metadata={**item.metadata, "as_before": item.default})
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean 'beta'?` where a known name is close, else the known names."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
 
 
 def expected(hint: Any) -> str:

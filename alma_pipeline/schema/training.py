@@ -1,10 +1,12 @@
 """What every training kind shares."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from omegaconf import II
 
+from alma_pipeline.errors import UserError
 from alma_pipeline.schema.fields import choice, number
 from alma_pipeline.schema.node import NodeConfig
 
@@ -69,3 +71,18 @@ class Training(NodeConfig):
             yield f"exactly one of steps, epochs, tokens sets the horizon; found {', '.join(given) or 'none'}"
         if self.base_weights == "nf4" and self.adapter not in ("new", "continue"):
             yield f"base_weights=nf4 freezes the weights, so it needs adapter=new or continue; found adapter={self.adapter}"
+
+
+def total_steps(config: Training, examples: int, tokens: int) -> int:
+    """Optimiser steps of the node's horizon over `examples` examples that hold `tokens` tokens together.
+
+    `epochs` and `tokens` are rounded up to whole steps. Raises UserError for an empty training set.
+    """
+    if not examples:
+        raise UserError("the training set has no example; expected at least one: see the corpus node's `dropped` counts")
+    if config.steps is not None:
+        return config.steps
+    if config.epochs is not None:
+        return math.ceil(config.epochs * examples / config.global_batch)
+    assert config.tokens is not None, "Training.conflicts lets exactly one horizon through"
+    return math.ceil(config.tokens * examples / (tokens * config.global_batch))

@@ -7,7 +7,6 @@
 """
 
 import functools
-import hashlib
 import json
 import os
 import secrets
@@ -15,40 +14,15 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from alma_pipeline.errors import UserError
-
-SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a finished artifact: the content of its `record.json`, and where it lies."""
-
-    path: Path
-    name: str
-    key: str
-    kind: str
-    payload: dict[str, Any]
-    result: dict[str, Any]
-    files: dict[str, int]
-    """Size by relative path: what a reuse checks."""
-    digests: dict[str, str]
-    """SHA-256 by relative path: what `doctor --verify` checks."""
-    created: str
-    seconds: float
-    provenance: dict[str, Any] = field(default_factory=dict)
-    hardware: dict[str, Any] = field(default_factory=dict)
-    checkpoint: dict[str, Any] = field(default_factory=dict)
-    """Of a checkpoint: {form, base_key, adapter_keys}, how to load it."""
-    mlflow_run: str = ""
-    alias_of: str = ""
-    """Of an adopted artifact: the key it really has."""
+from alma_pipeline.files import digest, lock_file, sync, sync_tree, write_json
+from alma_pipeline.store.record import SCHEMA, Record, is_whole, read_record
 
 
 @dataclass
@@ -170,9 +144,9 @@ class Store:
                 shutil.copy2(work.path / name, out / name)
         files = {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
         digests = {name: digest(out / name) for name in files}
-        sync(out)
+        sync_tree(out)
         write_json(out / "record.json", {"schema": SCHEMA, "files": files, "digests": digests} | record)
-        sync(out, inside=False)
+        sync(out)
         final = self.root / "artifacts" / work.path.name
         final.parent.mkdir(parents=True, exist_ok=True)
         self._folders = None
@@ -181,7 +155,7 @@ class Store:
             if older == final or ((replaced := read_record(older)) and replaced.key == work.key):
                 self._set_aside(older)
         os.rename(out, final)
-        sync(final.parent, inside=False)
+        sync(final.parent)
         shutil.rmtree(work.path)
         self._folders = None
         done = read_record(final)
@@ -194,24 +168,6 @@ class Store:
         os.rename(folder, aside)
 
 
-def read_record(folder: Path) -> Record | None:
-    """The record of an artifact folder; None when the folder is not finished. Raises UserError for one nobody here wrote."""
-    file = folder / "record.json"
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); move {folder} out of the store, and its node is made again") from error
-    schema = raw.pop("schema", None) if isinstance(raw, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{file} has schema {schema}, expected {SCHEMA}: made by another version; use that, or another store")
-    try:
-        return Record(path=folder, **raw)
-    except TypeError as error:
-        raise UserError(f"{file} does not fit schema {SCHEMA} ({error}); move {folder} out of the store") from error
-
-
 def _manifest(path: Path) -> dict[str, Any] | None:
     """None for one that is damaged: the worker passes over it too, and says so in its log."""
     if not path.parent.name.removeprefix("step-").isdigit():
@@ -221,35 +177,6 @@ def _manifest(path: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return manifest
-
-
-def is_whole(record: Record) -> bool:
-    """Every file there, with its size. Digests are `doctor --verify`'s business."""
-    try:
-        return all(os.stat(record.path / name).st_size == size for name, size in record.files.items())
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write so that a reader sees the old or the new content, never a part, also after a power cut."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def lock_file(path: str | Path) -> FileLock:
-    """A lock that the system frees when its holder dies. Never a marker file, which kill -9 would leave behind."""
-    return FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
 def _acquire(lock: FileLock, text: str, waiting: Any) -> None:
@@ -271,13 +198,3 @@ def _lock(lock: FileLock, timeout: float) -> None:
         raise UserError(
             f"{lock.lock_file} cannot be locked ({error}); set ALMA_PIPELINE_STORE to a file system with file locks"
         ) from error
-
-
-def sync(folder: Path, inside: bool = True) -> None:
-    """Wait until a folder's list of names, and unless told otherwise all that is in it, is on disk."""
-    for path in (*(folder.rglob("*") if inside else ()), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

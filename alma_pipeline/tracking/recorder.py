@@ -4,6 +4,7 @@ An event may be applied twice, after an outage or by a later process: nothing is
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 from alma_pipeline.redact import redact
 from alma_pipeline.tracking.mlflow_values import text
-from alma_pipeline.tracking.models import logged_model
 from alma_pipeline.tracking.outbox import Event
 from alma_pipeline.tracking.repair import settle_sweep, sweep_run
 from alma_pipeline.tracking.server import Server
@@ -144,3 +144,27 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     if path.is_file():
         with open(path, encoding="utf-8") as file:
             yield from (json.loads(line) for line in file if line.endswith("\n"))
+
+
+FORBIDDEN = re.compile(r"[/:.%\"']")
+"""In a model's name, says MLflow."""
+LINEAGE = ("alma.node", "alma.key", "alma.parent_key", "alma.input.")
+
+
+def logged_model(server: Server, run_id: str, again: bool) -> str:
+    """The id of the model that a run made, with the run's parameters. `again`: an earlier try may have made it.
+
+    Raises what MLflow raises, as a server before version 3 does, which knows no such models.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    client = server.client
+    if again and (found := client.search_logged_models([server.experiment], f"source_run_id = '{run_id}'", max_results=1)):
+        return str(found[0].model_id)
+    run: Any = client.get_run(run_id)
+    tags = {key: value for key, value in run.data.tags.items() if key.startswith(LINEAGE)}
+    name, kind = FORBIDDEN.sub("_", run.info.run_name), run.data.tags["alma.stage"]
+    model = client.create_logged_model(server.experiment, name, run_id, tags, run.data.params, kind)
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return str(model.model_id)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.tracking.server import import_client, tracking_uri
+from alma_pipeline.tracking.server import connect, import_client, tracking_uri
 
 PLAN = "config/plan.json"
 
@@ -25,3 +25,22 @@ def _plan(client: Any, run: str) -> list[dict[str, Any]]:
         return []
     steps: list[dict[str, Any]] = json.loads(Path(client.download_artifacts(run, PLAN)).read_text(encoding="utf-8"))["steps"]
     return steps
+
+
+FOLDER = "report"
+PARENT = "mlflow.parentRunId"
+
+
+def log_report(root: Path, experiment: str, node_run: str, path: Path) -> str:
+    """Put a file on the run of the invocation that a node's run belongs to; says in words what became of it."""
+    uri = tracking_uri(root)
+    try:
+        server = connect(root, uri, experiment)
+        run = server.run(node_run)
+        if run is None:
+            return f"not in MLflow: run {node_run} is not there any more"
+        outer = run.data.tags.get(PARENT, node_run)
+        server.client.log_artifact(outer, str(path), FOLDER)
+    except Exception as error:  # whatever MLflow raises: the page is written, and that is what was asked for
+        return f"not in MLflow: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    return f"in MLflow: run {outer}, {FOLDER}/{path.name}"

@@ -6,7 +6,8 @@ from typing import Any
 from alma_pipeline.plan.plan import Plan, Step, to_json
 from alma_pipeline.schema import Config
 from alma_pipeline.store.identity import settings
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 from alma_pipeline.tracking import Invocation, Tracker, check_uri, final_scores
 from alma_pipeline.tracking.run_metadata import Sweep
 

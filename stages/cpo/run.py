@@ -13,8 +13,7 @@ from alma_pipeline.ml.models.load import open_for_training
 from alma_pipeline.ml.training.dev_set import wanted
 from alma_pipeline.ml.training.loop import train
 from alma_pipeline.ml.training.preference_losses import WITH_REFERENCE, Terms
-from alma_pipeline.ml.training.preference_objective import PreferenceModel, as_split, chosen_answer
-from alma_pipeline.ml.training.reference import with_reference
+from alma_pipeline.ml.training.preference_objective import PreferenceModel, as_split, chosen_answer, with_reference
 from stages.cpo.config import Config
 
 

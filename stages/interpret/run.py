@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.prompts import one_line
-from alma_pipeline.ml.decoding import hypotheses, translators
+from alma_pipeline.ml.decoding import hypotheses
 from alma_pipeline.ml.decoding.hypotheses import Loaded
 from alma_pipeline.ml.models.routing import Router, load_together
 from stages.interpret.config import Config
@@ -22,7 +22,7 @@ def run(job: Job) -> dict[str, Any]:
     routes even a single language goes through its unmerged adapter, so that a mixed file and its languages one by one give
     the same.
     """
-    translators.join(job)
+    hypotheses.join(job)
     with open(Path(job.work) / "sources.jsonl", encoding="utf-8") as file:
         rows = [(direction, source) for direction, source in map(json.loads, file)]
     made = hypotheses.translated(job, rows, lambda: _loaded(job, [direction for direction, _ in rows]))

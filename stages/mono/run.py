@@ -7,8 +7,8 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml.data.examples import read_blocks, read_sequences
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.models.load import open_for_training
-from alma_pipeline.ml.training.documents import blocks_objective
 from alma_pipeline.ml.training.loop import train
+from alma_pipeline.ml.training.objective import blocks_objective
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -16,13 +16,12 @@ from alma_pipeline.ml.data.prompts import Prompter, one_line
 from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
 from alma_pipeline.ml.data.system_outputs import Outputs
-from alma_pipeline.ml.decoding import decode, translators
-from alma_pipeline.ml.decoding.kept_outputs import KeptOutputs
+from alma_pipeline.ml.decoding import decode, hypotheses
+from alma_pipeline.ml.decoding.decode import KeptOutputs
 from alma_pipeline.ml.decoding.search import Sampling
 from alma_pipeline.ml.models.load import release
-from alma_pipeline.ml.scoring import candidate_scores, candidates
-from alma_pipeline.ml.scoring.candidate_scores import Draft
-from alma_pipeline.ml.scoring.candidates import Candidate, Sentence, Triples
+from alma_pipeline.ml.scoring import candidates
+from alma_pipeline.ml.scoring.candidates import Candidate, Draft, Sentence, Triples
 from stages.preferences.config import Config
 
 ALSO = "also_"
@@ -38,7 +37,7 @@ def run(job: Job) -> dict[str, Any]:
     config: Config = job.config
     if config.pairs.reader != "candidates":
         return _released(job, config)
-    translators.join(job)
+    hypotheses.join(job)
     sources, dropped = _sources(Path(job.inputs["corpus"].path), config)
     started = time.perf_counter()
     drafts, sampled = _drafts(job, config, sources["train"] + sources["dev"])
@@ -46,7 +45,7 @@ def run(job: Job) -> dict[str, Any]:
         return {}  # scoring is one process's work, and its result is rank 0's
     release()  # neural scorers run on the same device
     names = config.mean_of if config.scorer == "mean" else [config.scorer]
-    found, signatures = candidate_scores.scored(job, names, sources["train"] + sources["dev"], drafts)
+    found, signatures = candidates.scored(job, names, sources["train"] + sources["dev"], drafts)
     seconds = time.perf_counter() - started
     split = len(sources["train"])
     made = {
@@ -155,7 +154,7 @@ def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> li
         prompts = Prompter(tokenizer, config.prompt, config.languages).prompts(
             [(item.direction, item.source) for item in sources]
         )
-        model, _ = translators.load(job, checkpoint, max(map(len, prompts)) + config.max_new_tokens, beams=1)
+        model, _ = hypotheses.load(job, checkpoint, max(map(len, prompts)) + config.max_new_tokens, beams=1)
         sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
         limits = decode.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
         outputs = decode.sample(model, prompts, sampling, limits, decode.logged(job), kept=kept)

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from alma_pipeline.errors import nearest
 from alma_pipeline.schema import Language, Neural, NodeConfig
-from alma_pipeline.schema.fields import nearest
 
 METRICS = ("chrf++", "bleu", "ter", "spbleu")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.decoding import hypotheses, translators
+from alma_pipeline.ml.decoding import hypotheses
 from alma_pipeline.ml.decoding.hypotheses import Hypothesis
 from stages.translate.config import Config
 
@@ -19,7 +19,7 @@ def run(job: Job) -> dict[str, Any]:
     Leaves `hypotheses.jsonl` in the test's order.
     """
     config: Config = job.config
-    translators.join(job)
+    hypotheses.join(job)
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config)
     load = partial(hypotheses.one_checkpoint, job, job.inputs["checkpoint"])
     made = hypotheses.translated(job, [(row["direction"], row["source"]) for row in rows], load)

@@ -18,12 +18,13 @@ import pytest
 from stages.fake.config import Config as Fake
 
 from alma_pipeline.config import load as configuration
-from alma_pipeline.execution import launch
+from alma_pipeline.execution import fork_client, launch
 from alma_pipeline.execution.runner import Runner
 from alma_pipeline.plan import plan
 from alma_pipeline.plan.plan import Forced, Plan, Step
 from alma_pipeline.schema import Budget, Config, Data, Evaluation, GroupedLanguage, Hardware, Model, NodeConfig, Tracking
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 SITE = os.pathsep.join(map(str, [Path(__file__).parent / "site", Path(__file__).parents[2]]))
 """For PYTHONPATH: workers know the fakes, and the code beside these tests whatever else is installed."""
@@ -121,7 +122,7 @@ def fake_world(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Path]:
     orders.mkdir()
     monkeypatch.setenv("PYTHONPATH", SITE)
     monkeypatch.setenv("FAKE_ORDERS", str(orders))
-    monkeypatch.setattr(launch, "PRELOADED", ("alma_pipeline.execution.worker",))
+    monkeypatch.setattr(fork_client, "PRELOADED", ("alma_pipeline.execution.worker",))
     yield orders
 
 

@@ -16,7 +16,7 @@ from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.cli import main as cli
 from alma_pipeline.errors import StageFailed, UserError
-from alma_pipeline.execution import launch
+from alma_pipeline.execution import fork_client, launch
 from alma_pipeline.execution.runner import Runner
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.store import Store
@@ -40,7 +40,7 @@ class Aloud(Told):
 
 def main(root: Path, mode: str, steps: int) -> int:
     signal.signal(signal.SIGTERM, cli._interrupt)
-    launch.PRELOADED = ("alma_pipeline.execution.worker",)
+    fork_client.PRELOADED = ("alma_pipeline.execution.worker",)
     if mode == "command":
         launch.command = lambda hardware, work, token: [sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token]
     hardware = HARDWARE[mode]

@@ -10,8 +10,7 @@ from decoding_bed import LANGUAGES, make_checkpoint, make_job, read, write
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.decoding import decode
-from alma_pipeline.ml.decoding.judging import Judges
-from alma_pipeline.ml.decoding.reranking import chrf, minimum_bayes_risk
+from alma_pipeline.ml.decoding.reranking import Judges, chrf, minimum_bayes_risk
 from alma_pipeline.ml.decoding.search import Sampling
 from alma_pipeline.ml.models.load import load_for_inference
 from alma_pipeline.schema import Hardware

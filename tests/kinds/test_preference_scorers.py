@@ -22,8 +22,8 @@ from transformers import AutoTokenizer
 from alma_pipeline.execution.attempt import clear
 from alma_pipeline.execution.launch import start_alone
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.scoring.comet import interpreter
 from alma_pipeline.ml.scoring.metrics import sentence_chrf
+from alma_pipeline.paths import comet_interpreter
 from alma_pipeline.schema import Source
 from alma_pipeline.store.store import Store
 from stages.preferences.config import Config
@@ -123,7 +123,7 @@ def test_a_run_that_failed_goes_on_to_the_same_bits(
 STALLS = f'''#!{sys.executable}
 """COMET's Python, whose worker says no more after its greeting and the first {2 * BATCH} scores; it ends with its parent."""
 import os, subprocess, sys, time
-worker = subprocess.Popen(["{interpreter(None).absolute()}", *sys.argv[1:]], stdout=subprocess.PIPE)
+worker = subprocess.Popen(["{comet_interpreter(None).absolute()}", *sys.argv[1:]], stdout=subprocess.PIPE)
 parent = os.getppid()
 for _ in range(1 + 2 * {BATCH}):
     sys.stdout.buffer.write(worker.stdout.readline())

@@ -10,8 +10,9 @@ import pytest
 from fakes.bed import SITE, wait_for
 
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.execution import launch
-from alma_pipeline.execution.launch import ForkServer, Launcher
+from alma_pipeline.execution import fork_client
+from alma_pipeline.execution.fork_client import ForkServer
+from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.store import Store
 
@@ -62,7 +63,7 @@ def test_a_worker_can_be_stopped_at_once(server: ForkServer, prepared: Prepared,
 
 
 def test_a_server_that_cannot_import_says_where_its_log_is(orders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(launch, "PRELOADED", ("no_such_library",))
+    monkeypatch.setattr(fork_client, "PRELOADED", ("no_such_library",))
     server = ForkServer(Hardware(name="x"), tmp_path / "server.txt")
     with pytest.raises(PipelineError, match=r"ended \(exit code 1\).*server.txt"):
         server.start(tmp_path, "T")
@@ -103,7 +104,7 @@ def test_closing_does_not_wait_for_slow_imports(orders: Path, monkeypatch: pytes
     slow.mkdir()
     (slow / "slow_library.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", f"{SITE}{os.pathsep}{slow}")
-    monkeypatch.setattr(launch, "PRELOADED", ("slow_library",))
+    monkeypatch.setattr(fork_client, "PRELOADED", ("slow_library",))
     server = ForkServer(Hardware(name="x"), tmp_path / "server.txt")
     server.close()
     assert server.process.poll() == -signal.SIGTERM
@@ -112,7 +113,7 @@ def test_closing_does_not_wait_for_slow_imports(orders: Path, monkeypatch: pytes
 def test_what_libraries_print_on_import_goes_to_the_log(orders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "loud_library.py").write_text("import os; print('printed'); os.system('echo from C')")
     monkeypatch.setenv("PYTHONPATH", f"{SITE}{os.pathsep}{tmp_path}")
-    monkeypatch.setattr(launch, "PRELOADED", ("loud_library", "alma_pipeline.execution.worker"))
+    monkeypatch.setattr(fork_client, "PRELOADED", ("loud_library", "alma_pipeline.execution.worker"))
     server = ForkServer(Hardware(name="x"), tmp_path / "server.txt")
     assert server.reply(wait=True) == {"ready": True}
     server._ready = True

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline.execution import launch
-from alma_pipeline.execution.launch import command, environment
+from alma_pipeline.execution import processes
+from alma_pipeline.execution.launch import command
+from alma_pipeline.execution.processes import environment
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.fields import problems
 
@@ -81,7 +82,7 @@ def test_a_workers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "7")
     monkeypatch.setenv("HF_TOKEN", "needed-for-gated-models")
     values = environment(Hardware(name="x", threads=3), 1)
-    assert [name for name in values if name.startswith("MLFLOW_") or name in launch.PLACE] == []
+    assert [name for name in values if name.startswith("MLFLOW_") or name in processes.PLACE] == []
     assert values["HF_TOKEN"] == "needed-for-gated-models"
     assert (values["OMP_NUM_THREADS"], values["CUDA_VISIBLE_DEVICES"], values["DS_ACCELERATOR"]) == ("3", "", "cpu")
 

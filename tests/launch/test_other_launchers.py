@@ -10,7 +10,8 @@ import pytest
 from fakes.bed import World, recipe
 from stages.fake_many.config import Config as FakeMany
 
-from alma_pipeline.execution.launch import Launcher, command, environment
+from alma_pipeline.execution.launch import Launcher, command
+from alma_pipeline.execution.processes import environment
 from alma_pipeline.schema import Hardware
 
 Prepared = Callable[..., tuple[Path, str]]

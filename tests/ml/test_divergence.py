@@ -12,8 +12,7 @@ from alma_pipeline.ml.data.examples import read_sequences
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.ml.models.load import open_for_training
-from alma_pipeline.ml.training.dev_set import Sample, dev_score
-from alma_pipeline.ml.training.divergence import divergence
+from alma_pipeline.ml.training.dev_set import Sample, dev_score, divergence
 from alma_pipeline.ml.training.loop import train
 from alma_pipeline.ml.training.objective import LanguageModel
 from alma_pipeline.ml.training.step_log import Diverged

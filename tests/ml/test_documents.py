@@ -7,8 +7,7 @@ from test_objective import bloom, llama
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.examples import Tokens
-from alma_pipeline.ml.training.documents import Documents, blocks_objective
-from alma_pipeline.ml.training.objective import LanguageModel
+from alma_pipeline.ml.training.objective import Documents, LanguageModel, blocks_objective
 
 BOS, EOS = 0, 1
 # The tail of a document, two whole ones, and the first token of a fourth.

@@ -20,8 +20,8 @@ from text_bed import LANGUAGES, make_job
 from alma_pipeline.cli.progress import Progress
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers import hub as hubrows
-from alma_pipeline.ml.models import downloads, hub
-from alma_pipeline.ml.models.downloads import RATE, Download
+from alma_pipeline.ml.models import hub
+from alma_pipeline.ml.models.hub import RATE, Download
 from alma_pipeline.schema import Source
 
 REPO = "meta-llama/Llama-2-7b-hf"
@@ -102,7 +102,7 @@ def test_a_download_is_seen_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return str(tmp_path / "snapshot")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    monkeypatch.setattr(downloads, "EVERY", 0.0)
+    monkeypatch.setattr(hub, "EVERY", 0.0)
     job = make_job(tmp_path, None, {})
     assert hub.snapshot(REPO, "main", adapter=False, log=job.log).commit == "snapshot"
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.decoding import decode
-from alma_pipeline.ml.decoding.kept_outputs import KeptOutputs
+from alma_pipeline.ml.decoding.decode import KeptOutputs
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config

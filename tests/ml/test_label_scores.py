@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alma_pipeline.ml.training.label_scores import label_scores
+from alma_pipeline.ml.training.logprobs import label_scores
 
 
 def case(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:

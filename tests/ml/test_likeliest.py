@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alma_pipeline.ml.decoding.likeliest import BLOCK, likeliest
+from alma_pipeline.ml.decoding.search import BLOCK, likeliest
 
 
 @pytest.mark.parametrize("vocabulary", [7, 40 * BLOCK, 40 * BLOCK + 1, 49152, 50 * BLOCK - 1])

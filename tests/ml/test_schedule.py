@@ -8,8 +8,9 @@ import torch
 from transformers import get_scheduler
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.training.schedule import evaluation_steps, factor, learning_rate, total_steps, warmup_steps
+from alma_pipeline.ml.training.schedule import evaluation_steps, factor, learning_rate, warmup_steps
 from alma_pipeline.schema import Training
+from alma_pipeline.schema.training import total_steps
 
 THEIRS = {
     "cosine": "cosine",

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, models
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.models.special_tokens import made_sound, with_pad
+from alma_pipeline.ml.models.tokenizer import made_sound, with_pad
 
 WORDS = {"<s>": 0, "</s>": 1, "<unk>": 2, "a": 3, "b": 4}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alma_pipeline.ml.decoding.tree_attention import attention_of_trees, mask
+from alma_pipeline.ml.decoding.tree import attention_of_trees, mask
 
 PROMPTS, WIDTH, PAST = 3, 4, 7
 

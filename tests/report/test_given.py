@@ -9,14 +9,14 @@ import pytest
 from report_bed import SEGMENTS, composed, finish
 
 from alma_pipeline.report import page, paper
-from alma_pipeline.report.caveats import marked, notes
+from alma_pipeline.report.caveats import marked, notes, stops
 from alma_pipeline.report.caveats import told as told_of
 from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.jobs import Job, planned
-from alma_pipeline.report.stops import stops
+from alma_pipeline.report.names import described
 from alma_pipeline.report.systems import systems
-from alma_pipeline.report.testsets import described
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 
 @pytest.mark.parametrize(

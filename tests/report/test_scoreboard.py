@@ -22,7 +22,8 @@ from alma_pipeline.report.scoreboard import Board, Cell, boards, paired, tab_nam
 from alma_pipeline.report.significance import PairedTests, across_seeds
 from alma_pipeline.report.systems import Evaluation, System, systems
 from alma_pipeline.report.terminal import cell_text
-from alma_pipeline.store.store import Record, Store
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 
 def test_systems_know_what_they_were_trained_from(job: Job) -> None:

@@ -13,7 +13,7 @@ from alma_pipeline.plan.plan import Plan, to_json
 from alma_pipeline.report.sides import Side, find_side
 from alma_pipeline.schema import Tracking
 from alma_pipeline.store.store import Store
-from alma_pipeline.tracking import Tracker, report, runs, tracking_uri
+from alma_pipeline.tracking import Tracker, runs, tracking_uri
 
 STEPS = [{"node": "cpo", "kind": "cpo", "key": "f" * 64, "inputs": {}, "settings": {"beta": 0.1}}]
 REQUESTS = ("stage=cpo", "stage=cpo stages.cpo.beta=0.2")
@@ -37,7 +37,7 @@ def test_a_report_lies_with_the_invocation_it_is_about(tracked: tuple[Path, str]
 
     root, node = tracked
     (tmp_path / "page.html").write_text("<p>page</p>")
-    said = report.log(root, "alma", node, tmp_path / "page.html")
+    said = runs.log_report(root, "alma", node, tmp_path / "page.html")
     client = MlflowClient(tracking_uri=tracking_uri(root))
     outer = client.get_run(node).data.tags["mlflow.parentRunId"]
     assert said == f"in MLflow: run {outer}, report/page.html"
@@ -48,10 +48,10 @@ def test_a_run_that_is_gone_and_a_server_that_is_not_there(
     tracked: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "page.html").write_text("page")
-    assert report.log(tracked[0], "alma", "0" * 32, tmp_path / "page.html").startswith("not in MLflow: run 000")
+    assert runs.log_report(tracked[0], "alma", "0" * 32, tmp_path / "page.html").startswith("not in MLflow: run 000")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert report.log(tracked[0], "alma", tracked[1], tmp_path / "page.html").startswith("not in MLflow: ")
+    assert runs.log_report(tracked[0], "alma", tracked[1], tmp_path / "page.html").startswith("not in MLflow: ")
 
 
 def test_runs_are_found_by_name_id_and_sweep(tracked: tuple[Path, str]) -> None:

@@ -10,7 +10,7 @@ from fakes.bed import LOCAL, PAIR, World, diamond, fake_world, journal, later, l
 from stages.fake.config import Config as Fake
 
 from alma_pipeline.errors import StageFailed
-from alma_pipeline.execution.launch import environment
+from alma_pipeline.execution.processes import environment
 
 
 def go(world: World, node: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fakes.bed import World, chain, later, lives, planned, wait_for
 
 from alma_pipeline.cli import main
+from alma_pipeline.execution import fork_client, processes
 
 
 def test_what_a_worker_leaves_behind_goes_with_it(world: World) -> None:
@@ -37,7 +38,8 @@ def test_interrupted_the_worker_is_stopped_and_watchers_are_told(
 
 
 def test_a_worker_that_ignores_sigterm_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alma_pipeline.execution.launch.STOP_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(fork_client, "STOP_SECONDS", 0.5)
     world.order("a", end="stubborn")
     later(lambda: (wait_for(lambda: len(world.journal("a")) > 1), time.sleep(0.3), os.kill(os.getpid(), signal.SIGINT))[0])
     with pytest.raises(KeyboardInterrupt):

@@ -4,8 +4,10 @@ Knows nothing of text, prompt formats or files. The result does not depend on ho
 order or on the number of processes, up to rounding in the model's own arithmetic.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -13,9 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.decoding import generate, tree, vllm
-from alma_pipeline.ml.decoding.kept_outputs import KeptOutputs
 from alma_pipeline.ml.decoding.search import Beams, Finish, Limits, Results, Sampling
 from alma_pipeline.ml.decoding.vllm import Vllm
+from alma_pipeline.ml.distributed import from_first
 
 LOG_SECONDS = 1.0
 Announce = Callable[[list[int]], None]
@@ -27,6 +29,39 @@ class Progress(Protocol):
     """Hears how many of this process's prompts are done."""
 
     def __call__(self, done: int, *, total: int) -> None: ...
+
+
+class KeptOutputs:
+    """Outputs of one set of prompts in a job's resume folder: one JSON line a prompt, a file for each process."""
+
+    def __init__(self, job: Job, name: str) -> None:
+        """All of the job's processes must make it together: they agree on what was found."""
+        self.path = job.resume / f"{name}.{job.rank}.jsonl"
+        self.found: Results = from_first(_read(job.resume, name) if job.rank == 0 else {})
+        if self.path.exists():
+            _drop_torn_line(self.path)
+
+    def add(self, finished: Results) -> None:
+        """Keep these too; what is written outlives the process."""
+        self.path.parent.mkdir(exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps([index, outputs]) + "\n" for index, outputs in finished.items())
+
+
+def _read(folder: Path, name: str) -> Results:
+    """What all processes left, also if they were more than there are now."""
+    found: Results = {}
+    for path in sorted(folder.glob(f"{name}.*.jsonl")):
+        with open(path, encoding="utf-8") as file:
+            found |= {index: outputs for line in file if line.endswith("\n") for index, outputs in [json.loads(line)]}
+    return found
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line whose writer was killed in the middle of it: the next one must not be joined to it."""
+    with open(path, "rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
 
 
 def limits(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, decode_tokens: int) -> Limits:

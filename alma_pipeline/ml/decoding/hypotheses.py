@@ -3,6 +3,7 @@
 For whatever kind translates (`schema.Translating`). Where sentences come from and where hypotheses go is the kind's business.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -13,14 +14,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
+from alma_pipeline.ml import distributed
 from alma_pipeline.ml.data.prompts import Prompter
-from alma_pipeline.ml.decoding import decode, translators
-from alma_pipeline.ml.decoding.decode import Announce
-from alma_pipeline.ml.decoding.judging import Judges
-from alma_pipeline.ml.decoding.kept_outputs import KeptOutputs
+from alma_pipeline.ml.decoding import decode, vllm
+from alma_pipeline.ml.decoding.decode import Announce, KeptOutputs
+from alma_pipeline.ml.decoding.reranking import Judges
 from alma_pipeline.ml.decoding.search import Limits, Sampling
 from alma_pipeline.ml.decoding.vllm import Vllm
-from alma_pipeline.ml.models.load import release
+from alma_pipeline.ml.distributed import World
+from alma_pipeline.ml.models.load import load_for_inference, release
 from alma_pipeline.schema import Translating
 
 Loaded = tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase, Announce | None]
@@ -58,7 +60,7 @@ class Hypotheses:
 def one_checkpoint(job: Job, checkpoint: Input) -> Loaded:
     """The checkpoint with its adapters merged, in what the settings decode with. Raises UserError where vLLM cannot be had."""
     config: Translating = job.config
-    return *translators.load(job, checkpoint, config.max_source + config.max_new_tokens, config.beams), None
+    return *load(job, checkpoint, config.max_source + config.max_new_tokens, config.beams), None
 
 
 def translated(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[], Loaded]) -> Hypotheses | None:
@@ -129,3 +131,19 @@ def _chosen(judges: Judges, config: Translating, sources: list[str], drawn: list
     choose = judges.by_quality if config.decoding == "quality" else judges.by_risk
     places = choose(sources, [[hypothesis.text for hypothesis in each] for each in drawn])
     return [each[place] for each, place in zip(drawn, places, strict=True)]
+
+
+def join(job: Job) -> World:
+    """As `distributed.join`; vLLM's one process leaves the devices to those that it starts."""
+    alone = dataclasses.replace(job.hardware, device="cpu", devices=1, nodes=1)
+    return distributed.join(job.hardware if job.config.distributed else alone)
+
+
+def load(job: Job, checkpoint: Input, longest: int, beams: int) -> tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase]:
+    """The checkpoint with its adapters merged, and its tokenizer. Raises UserError where vLLM is not there.
+
+    `longest` is the most tokens that a prompt and its output take together.
+    """
+    if job.config.engine == "own":
+        return load_for_inference(checkpoint, job.hardware, job.config.precision)
+    return vllm.load(checkpoint, job.hardware, job.config.precision, longest, beams)

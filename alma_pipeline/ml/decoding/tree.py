@@ -8,15 +8,16 @@ take their place, so that the batch stays full. Not for models that need more th
 Shapes: S prompts at work, w hypotheses of each, L columns of the cache in use.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from alma_pipeline.ml.decoding.search import Beams, BeamSearch, Finish, Limits, SampleSearch, Sampling
-from alma_pipeline.ml.decoding.tree_attention import attention_of_trees, mask
 
 EXACT = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures compared with Hugging Face `generate` in the tests."""
@@ -191,3 +192,42 @@ def _moved(old: Tensor, rows: Tensor, columns: Tensor, read: Tensor | None, room
     if read is not None:
         new[count:, :, : read.shape[2]] = read
     return new
+
+
+NAME = "alma_tree"
+
+
+def mask(visible: Tensor, config: PreTrainedConfig, dtype: torch.dtype) -> Tensor:
+    """What is added to the attention scores, [S, 1, g * w, L]. visible: [S, w, L], what each hypothesis descends from."""
+    groups = config.num_attention_heads // config.num_key_value_heads
+    added = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    added.masked_fill_(~visible, torch.finfo(dtype).min)
+    return added.repeat(1, groups, 1)[:, None]
+
+
+@contextmanager
+def attention_of_trees(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the model's attention takes the masks of this module, and no others."""
+    AttentionInterface.register(NAME, _attention)
+    kept = model.config._attn_implementation
+    model.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = kept
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    **others: object,
+) -> tuple[Tensor, None]:
+    """query: [S, heads, w, size]; key, value: [S, heads / g, L, size] -> [S, w, heads, size]. `others`: dropout, unused."""
+    count, heads, width, size = query.shape
+    packed = query.reshape(count, key.shape[1], heads // key.shape[1] * width, size)
+    output = scaled_dot_product_attention(packed, key, value, attn_mask=attention_mask, scale=scaling)
+    return output.reshape(count, heads, width, size).transpose(1, 2), None

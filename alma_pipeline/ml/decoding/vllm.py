@@ -15,11 +15,11 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution.engines import MISSING
 from alma_pipeline.job import Input
 from alma_pipeline.ml.decoding.search import Beams, Finish, Limits, Sampling, trim
 from alma_pipeline.ml.models.load import load_merged
 from alma_pipeline.schema import Hardware
+from alma_pipeline.schema.decoding import VLLM_MISSING
 
 AT_ONCE = 2048
 """Prompts asked for together: enough for vLLM to fill its batches from, and what a killed run loses at most."""
@@ -43,7 +43,7 @@ def load(checkpoint: Input, hardware: Hardware, precision: str, longest: int, be
     try:
         from vllm import LLM  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise UserError(MISSING) from error
+        raise UserError(VLLM_MISSING) from error
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     with tempfile.TemporaryDirectory() as merged:
         if checkpoint.adapters:

@@ -16,8 +16,8 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from alma_pipeline import files
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.ml import durable
 from alma_pipeline.ml.models.load import BASE_FILE, Trainee, load_full
 
 TOKENIZER_FILES = (
@@ -56,7 +56,7 @@ def write(trainee: Trainee, state: State, folder: Path, moved: bool) -> None:
     Raises PipelineError where what is reopened is not what was gathered.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = durable.unfinished(folder)
+    unfinished = files.unfinished(folder)
     check(state, moved)
     if trainee.form == "adapter":
         _write_adapter(trainee, state, unfinished)
@@ -68,7 +68,7 @@ def write(trainee: Trainee, state: State, folder: Path, moved: bool) -> None:
     for name in TOKENIZER_FILES:
         if (trainee.tokenizer / name).is_file():
             shutil.copyfile(trainee.tokenizer / name, unfinished / name)
-    durable.finish(unfinished, folder)
+    files.finish(unfinished, folder)
 
 
 def check(state: State, moved: bool) -> None:

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.models.special_tokens import made_sound
+from alma_pipeline.ml.models.tokenizer import made_sound
 
 Pretrained = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 

@@ -4,15 +4,19 @@ Fetches what is asked for and nothing else; opens no file. A failure is one para
 """
 
 import os
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from tqdm.auto import tqdm
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.models.downloads import Download, Log
 
 MIRROR = "ALMA_PIPELINE_MIRROR"
 """Names a folder that holds repositories as OWNER/NAME: for machines without a network, and for tests."""
@@ -21,6 +25,42 @@ FULL = ("config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER, 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "README.md")
 OTHER_WEIGHTS = ("*/*", "adapter_*", "consolidated*")
 """Never part of a full model: subfolders, a stray adapter (ALMA-13B-R has one's settings), a vendor's own format."""
+EVERY = 1.0
+"""Seconds between two lines."""
+RATE = "download/bytes_per_second"
+Log = Callable[[int, int, dict[str, float]], None]
+"""`Job.log`."""
+
+
+class Download:
+    """How many bytes are here, told at most once in `EVERY` seconds by whichever thread brings some."""
+
+    def __init__(self, log: Log) -> None:
+        self._log, self._lock = log, threading.Lock()
+        self._began = self._told = time.monotonic()
+        self._done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """`total`: bytes of the files begun so far. Bars of one download overlap, so the furthest counts."""
+        with self._lock:
+            now = time.monotonic()
+            if done <= self._done or now - self._told < EVERY:
+                return
+            self._done, self._told = done, now
+            self._log(done, max(done, total), {RATE: done / (now - self._began)})
+
+    def bar(self) -> type[tqdm]:
+        """A progress bar for `huggingface_hub`, which tells this download what it is told."""
+        report = self
+
+        class Bar(tqdm):  # type: ignore[misc]
+            def update(self, n: float | None = 1) -> Any:
+                shown = super().update(n)
+                if self.unit == "B":  # its other bar counts files
+                    report(int(self.n), int(self.total or 0))
+                return shown
+
+        return Bar
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from alma_pipeline.job import Input
 from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
 from alma_pipeline.ml.models.hub import Snapshot
 from alma_pipeline.ml.models.load import BASE_FILE, load_full, peft_config
-from alma_pipeline.ml.models.special_tokens import made_sound
+from alma_pipeline.ml.models.tokenizer import made_sound
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 

@@ -15,11 +15,10 @@ from typing import IO, Any
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.ml.scoring.segment_cache import Found, SegmentCache, key
+from alma_pipeline.paths import comet_interpreter
 from alma_pipeline.schema import Hardware, Neural
 
 WORKER = Path(__file__).with_name("comet_worker.py")
-OWN = Path(__file__).resolve().parents[3] / ".venv-comet" / "bin" / "python"
-"""Where `make comet` puts COMET's Python."""
 SCALE = 100
 """COMET scores from about 0 to 1; papers report them times 100."""
 Progress = Callable[[int, int], None]
@@ -50,7 +49,7 @@ class Worker:
 
     def __init__(self, metric: Neural, hardware: Hardware) -> None:
         self.metric = metric
-        self.python = interpreter(hardware.comet_python)
+        self.python = comet_interpreter(hardware.comet_python)
         words = [str(self.python), "-I", str(WORKER), "--model", metric.model, "--device", hardware.device]
         words += ["--precision", metric.precision, "--batch", str(hardware.comet_batch)]
         words += ["--revision", metric.revision]
@@ -190,17 +189,6 @@ def _grouped(lines: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[s
 def placed(metric: Neural, places: Mapping[str, str]) -> Neural:
     """A metric that is a file with the file's path, where `places` (digest to path) knows it."""
     return replace(metric, model=places.get(metric.revision, metric.model))
-
-
-def interpreter(given: str | None) -> Path:
-    """COMET's Python. Raises UserError where there is none."""
-    path = Path(given).expanduser() if given else OWN
-    if path.is_file():
-        return path
-    raise UserError(
-        f"COMET runs in an environment of its own, whose Python was expected at {path} and is not there. Run `make comet`, or "
-        "name a Python that has unbabel-comet with evaluation.comet.python=PATH"
-    )
 
 
 def explained(kind: str, text: str, model: str, python: str) -> PipelineError:

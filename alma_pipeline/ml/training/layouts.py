@@ -20,8 +20,6 @@ from alma_pipeline.ml.training.batching import cuts
 
 GROUP_TOKENS = 64
 """What one more group costs in attention, in tokens of padding (our choice: a call is some 0.1 ms)."""
-
-
 NO_MASK = (1, 1, 1, 1)
 """Shape of the stand-in for a mask: a model takes four dimensions for a finished mask and builds none of its own."""
 Bounds = tuple[Tensor, Tensor, int]

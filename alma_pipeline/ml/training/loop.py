@@ -25,16 +25,16 @@ from alma_pipeline.ml.models.load import Trainee
 from alma_pipeline.ml.training import resume
 from alma_pipeline.ml.training.attention import own_attention
 from alma_pipeline.ml.training.batching import check_budget, global_batch
-from alma_pipeline.ml.training.dev_set import Score
-from alma_pipeline.ml.training.divergence import divergence
+from alma_pipeline.ml.training.dev_set import Score, divergence
 from alma_pipeline.ml.training.engine import Engine, adamw
 from alma_pipeline.ml.training.microbatches import Whole, stream
 from alma_pipeline.ml.training.objective import Objective
 from alma_pipeline.ml.training.prefetch import Batch
-from alma_pipeline.ml.training.schedule import evaluation_steps, learning_rate, total_steps
+from alma_pipeline.ml.training.schedule import evaluation_steps, learning_rate
 from alma_pipeline.ml.training.selection import Selection
 from alma_pipeline.ml.training.step_log import Diverged, Step, StepLog
 from alma_pipeline.schema import Hardware
+from alma_pipeline.schema.training import total_steps
 
 Example = TypeVar("Example")
 Norms = TypeVar("Norms")

@@ -10,12 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.examples import Tokens
 from alma_pipeline.ml.models.causal import causal_model
-from alma_pipeline.ml.training import heads
+from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.batching import packed_batches, padded_batches
 from alma_pipeline.ml.training.layouts import Item
 from alma_pipeline.ml.training.logprobs import chunks_for, label_logprobs
@@ -40,7 +42,7 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
         self.chunks = chunks_for(row_tokens, causal_model(model).config.get_text_config().vocab_size)
         self.attention = str(causal_model(model).config._attn_implementation)
         self.layout = choose(model)
-        self.head = heads.choose(model)
+        self.head = logprobs.choose(model)
 
     @abstractmethod
     def items(self, example: Example) -> list[Item]:
@@ -125,3 +127,38 @@ class LanguageModel(Objective[Tokens, int]):
         if totals["bytes"]:
             found["bits_per_byte"] = totals["nll"] / math.log(2) / totals["bytes"]
         return found
+
+
+class Documents(LanguageModel):
+    """Mean cross-entropy (nats) over all tokens of the global batch but each document's first."""
+
+    def __init__(self, model: nn.Module, row_tokens: int, bos: int, eos: int) -> None:
+        """A document starts at `bos` and ends with `eos`, which may be the same token.
+
+        Raises UserError for a model that cannot be trained on packed rows.
+        """
+        super().__init__(model, row_tokens)
+        self.bos, self.eos = bos, eos
+        if self.layout != "packed":
+            raise UserError(
+                "documents=apart needs packed rows, but this architecture is not right on them (it was tried); "
+                "use documents=joined"
+            )
+
+    def items(self, example: Tokens) -> list[Item]:
+        """The documents of a block, each attending to itself alone; its first token is context, the others are labels."""
+        is_start = example.ids == self.bos
+        if self.bos == self.eos:
+            # Of two equal tokens in a row the first ends a document and the second starts the next.
+            is_start[1:] &= example.ids[:-1] == self.eos
+        is_start[0] = True
+        parts = np.split(example.ids, np.flatnonzero(is_start)[1:])
+        return [Item(part[:1], (part[1:],)) for part in parts]
+
+
+def blocks_objective(model: nn.Module, row_tokens: int, documents: str) -> LanguageModel:
+    """For `documents` joined or apart; BOS and EOS are those of the model's configuration."""
+    if documents == "joined":
+        return LanguageModel(model, row_tokens)
+    config = causal_model(model).config
+    return Documents(model, row_tokens, config.bos_token_id, config.eos_token_id)

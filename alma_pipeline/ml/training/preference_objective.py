@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from alma_pipeline.ml.data.examples import Split
 from alma_pipeline.ml.data.preference_pairs import Pair
+from alma_pipeline.ml.distributed import World, everyone
 from alma_pipeline.ml.training.layouts import Item
 from alma_pipeline.ml.training.objective import Objective
 from alma_pipeline.ml.training.preference_losses import WITH_REFERENCE, Norms, Sums, Terms, loss_share, means, statistics
-from alma_pipeline.ml.training.prefetch import Batch
+from alma_pipeline.ml.training.prefetch import Batch, on_device
 
 
 class PreferenceModel(Objective[Pair, Norms]):
@@ -79,3 +80,23 @@ def answer_sums(logprobs: Tensor, answers: Tensor, reference: Tensor | None = No
     summed = torch.segment_reduce(wide, "sum", lengths=answers.flatten()) if len(answers) else wide[:0]
     chosen, rejected = summed.view(-1, 2).unbind(dim=1)
     return Sums(chosen, rejected, answers[:, 0], answers[:, 1], reference)
+
+
+@torch.no_grad()
+def with_reference(objective: PreferenceModel, pairs: Sequence[Pair], world: World) -> list[Pair]:
+    """The pairs with their `reference`, in order. The ranks share the work; each ends with all of it.
+
+    To be called before the engine takes the model: a resumed run computes the same again from the parent.
+    """
+    blank = [pair._replace(reference=(0.0, 0.0)) for pair in pairs]
+    objective.to(world.device).eval()
+    pieces = [piece for piece in objective.micro_batches(blank, world.size, overhead=0)[world.rank] if piece]
+    batches = on_device((objective.collate([blank[place] for place in piece]) for piece in pieces), world.device)
+    found: dict[int, tuple[float, float]] = {}
+    for piece, batch in zip(pieces, batches, strict=True):
+        sums = answer_sums(objective.logprobs(batch), batch["answers"])
+        found |= dict(zip(piece, zip(sums.chosen.tolist(), sums.rejected.tolist(), strict=True), strict=True))
+    objective.train()
+    for others in everyone(found):
+        found |= others
+    return [pair._replace(reference=found[place]) for place, pair in enumerate(pairs)]

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from alma_pipeline import files
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml import durable, rng
+from alma_pipeline.ml import rng
 from alma_pipeline.ml.distributed import World, everyone, from_first, wait
 from alma_pipeline.ml.training.engine import Engine
 
@@ -47,16 +48,16 @@ class Point:
 def save(root: Path, engine: Engine, world: World, topology: Topology, step: int, progress: dict[str, Any]) -> None:
     """Write the point `root`/step-N and remove older ones. Every rank takes part."""
     final = root / f"step-{step}"
-    folder = Path(from_first(str(durable.unfinished(final)) if world.is_first else ""))
+    folder = Path(from_first(str(files.unfinished(final)) if world.is_first else ""))
     engine.save(folder)
     torch.save(rng.states(), folder / f"generators-{world.rank}.pt")
-    files = _digests(folder, world)
+    digests = _digests(folder, world)
     if world.is_first:
-        _check_complete(folder, files, world)
+        _check_complete(folder, digests, world)
         manifest = {"schema": SCHEMA, "step": step, "topology": dataclasses.asdict(topology), "progress": progress}
-        text = json.dumps(manifest | {"files": files}, indent=1)
+        text = json.dumps(manifest | {"files": digests}, indent=1)
         (folder / MANIFEST).write_text(text, encoding="utf-8")
-        durable.finish(folder, final)
+        files.finish(folder, final)
         for older in root.glob("step-*"):
             if older != final:
                 shutil.rmtree(older)
@@ -72,8 +73,8 @@ def newest(root: Path, world: World, topology: Topology) -> Point | None:
     for step in sorted(from_first(found), reverse=True):
         folder = root / f"step-{step}"
         manifest = _manifest(folder)
-        files = _digests(folder, world) if manifest else {}
-        if manifest and manifest["files"] == files:
+        digests = _digests(folder, world) if manifest else {}
+        if manifest and manifest["files"] == digests:
             _check_topology(Topology(**manifest["topology"]), topology)
             return Point(folder, step, manifest["progress"])
         if world.is_first:

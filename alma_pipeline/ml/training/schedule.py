@@ -3,26 +3,10 @@ scheduler state. The shapes are those of transformers' schedules, warm-up from 0
 
 import math
 
-from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Training
 
 TIMESCALE = 10_000
 """Of `inverse_sqrt` without warm-up, as in transformers."""
-
-
-def total_steps(config: Training, examples: int, tokens: int) -> int:
-    """Optimiser steps of the node's horizon over `examples` examples that hold `tokens` tokens together.
-
-    `epochs` and `tokens` are rounded up to whole steps. Raises UserError for an empty training set.
-    """
-    if not examples:
-        raise UserError("the training set has no example; expected at least one: see the corpus node's `dropped` counts")
-    if config.steps is not None:
-        return config.steps
-    if config.epochs is not None:
-        return math.ceil(config.epochs * examples / config.global_batch)
-    assert config.tokens is not None, "Training.conflicts lets exactly one horizon through"
-    return math.ceil(config.tokens * examples / (tokens * config.global_batch))
 
 
 def warmup_steps(config: Training, total: int) -> int:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import files
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.ml import durable
 from alma_pipeline.ml.distributed import World, wait
 from alma_pipeline.ml.models.checkpoints import gather, write
 from alma_pipeline.ml.models.load import Trainee
@@ -79,7 +79,7 @@ class Selection:
         if self.kept is None or not self._folder(self.kept.step).is_dir():
             raise PipelineError(f"no checkpoint was kept in {self.work}; expected best-<step>")
         if world.is_first:
-            durable.copy(self._folder(self.kept.step), out)
+            files.copy(self._folder(self.kept.step), out)
         wait()
         return self.kept
 

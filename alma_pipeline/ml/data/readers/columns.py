@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alma_pipeline import errors
 from alma_pipeline.ml.data.readers.lines import BadRow
-from alma_pipeline.schema import Language, fields
+from alma_pipeline.schema import Language
 
 REJECTED = ("rejected", "reject")
 DIRECTION = ("direction", "directions")
@@ -60,7 +61,7 @@ class Shape:
         for code in codes:
             if code not in self.codes:
                 raise BadRow(
-                    f"direction '{direction}': '{code}' is not in the language table; {fields.nearest(code, list(self.codes))}. "
+                    f"direction '{direction}': '{code}' is not in the language table; {errors.nearest(code, list(self.codes))}. "
                     "A new language is a line in conf/languages"
                 )
 
