@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alma_pipeline.config import shared_settings
 from alma_pipeline.config.hydra_errors import describe
 from alma_pipeline.config.locate import SEARCH_PATH, config_folders
 from alma_pipeline.errors import ConfigError, UserError
@@ -58,6 +59,7 @@ def register() -> None:
     if "schema.yaml" not in repo:
         repo["kind"] = {f"{kind}.yaml": _late(kind) for kind in kinds()}
         repo["schema.yaml"] = _late("")
+        shared_settings.register()
 
 
 def _late(kind: str) -> LateNode:
