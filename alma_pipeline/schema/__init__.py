@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from alma_pipeline.schema.block_training import BlockTraining
 from alma_pipeline.schema.budget import Budget, Horizon, PreferenceBudget, TextBudget
 from alma_pipeline.schema.data import CLEANING, Cleaning, Data, Expected, GroupedLanguage, Language, Source
 from alma_pipeline.schema.decoding import Translating
@@ -17,6 +18,7 @@ from alma_pipeline.schema.fields import choice, number
 from alma_pipeline.schema.hardware import Hardware
 from alma_pipeline.schema.model import PRECISION_BYTES, Architecture, Model, Released
 from alma_pipeline.schema.node import NodeConfig
+from alma_pipeline.schema.preference_training import PreferenceTraining
 from alma_pipeline.schema.scorer import Comet, Neural
 from alma_pipeline.schema.training import Lora, Training
 
@@ -24,6 +26,7 @@ __all__ = [
     "CLEANING",
     "PRECISION_BYTES",
     "Architecture",
+    "BlockTraining",
     "Budget",
     "Cleaning",
     "Comet",
@@ -40,6 +43,7 @@ __all__ = [
     "Neural",
     "NodeConfig",
     "PreferenceBudget",
+    "PreferenceTraining",
     "Released",
     "Source",
     "TextBudget",

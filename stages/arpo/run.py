@@ -1,41 +1,16 @@
-"""Adaptive-rejection preference optimisation: as `cpo`, but the rejected answer weighs less the nearer it is."""
+"""Adaptive-rejection preference optimisation: CPO's loss, with the rejected answer weighted by its distance to the chosen one."""
 
-from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from alma_pipeline.job import Job
-from alma_pipeline.ml.data.preference_pairs import Limits, read_pairs
-from alma_pipeline.ml.data.prompts import Prompter
-from alma_pipeline.ml.distributed import join
-from alma_pipeline.ml.models.load import open_for_training
-from alma_pipeline.ml.training.dev_set import wanted
-from alma_pipeline.ml.training.loop import train
+from alma_pipeline.ml.preference_training import train_on_preferences
 from alma_pipeline.ml.training.preference_losses import Terms, paper_tau, released_tau
-from alma_pipeline.ml.training.preference_objective import PreferenceModel, as_split, chosen_answer
 from stages.arpo.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
     """Inputs: `init`, the parent checkpoint; `preferences`, triples. Leaves a checkpoint."""
     config: Config = job.config
-    world = join(job.hardware)
-    init, triples = job.inputs["init"], Path(job.inputs["preferences"].path)
-    prompter = Prompter(AutoTokenizer.from_pretrained(init.path, local_files_only=True), config.prompt, config.languages)
-    limits = Limits(prompt=config.max_prompt, length=config.max_length)
-    pairs = {name: read_pairs(triples / f"{name}.jsonl", prompter, limits) for name in ("train", "dev")}
-    trainee = open_for_training(init, config, job.hardware, dropout=0.0)
-    objective = PreferenceModel(trainee.model, job.hardware.row_tokens, terms(config))
-    data, dev = (as_split(pairs[name].kept, objective) for name in ("train", "dev"))
-    result = train(job, world, trainee, objective, data, dev, wanted(job, dev.examples, chosen_answer))
-    return result | {"pairs": {name: found.counts() for name, found in pairs.items()}}
-
-
-def terms(config: Config) -> Terms:
-    """The loss as the node's settings describe it."""
-    weigh = {
-        "paper": paper_tau(config.eta, config.tau_gradient),
-        "released": released_tau(config.tau_gradient),
-    }
-    return Terms(beta=config.beta, nll_weight=config.nll_weight, nll_norm=config.nll_norm, tau=weigh[config.tau])
+    tau = paper_tau(config.eta, config.tau_gradient) if config.tau == "paper" else released_tau(config.tau_gradient)
+    terms = Terms(beta=config.beta, nll_weight=config.nll_weight, nll_norm=config.nll_norm, tau=tau)
+    return train_on_preferences(job, config, terms)

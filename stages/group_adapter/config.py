@@ -3,21 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from alma_pipeline.schema import Training
-from alma_pipeline.schema.fields import choice
+from alma_pipeline.schema import BlockTraining
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Training):
+class Config(BlockTraining):
+    """Blocks of one group's text; always a LoRA, fresh or the parent's."""
+
     kind: str = "group_adapter"
-    documents: str = choice("joined", "apart", as_before="joined")
-    """joined: attention runs across the documents of a block, as in the published code; apart: each sees itself only."""
     per_group: bool = True
     adapter: str = "new"
 
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
         if self.adapter == "none":
-            yield "adapter=none would train the shared base; expected new or continue"
-        if self.choose_by == "dev_score":
-            yield "choose_by=dev_score needs translations, and blocks of text have none; expected dev_loss or last"
+            yield "adapter=none would train the base that all groups share; use new or continue"

@@ -118,4 +118,4 @@ def test_eta_is_of_the_papers_tau() -> None:
     """With the other it would change the key, and nothing else."""
     assert list(Config(steps=1, eta=2.0).conflicts()) == list(Config(steps=1, tau="released").conflicts()) == []
     [said] = Config(steps=1, eta=2.0, tau="released").conflicts()
-    assert said.startswith("eta=2.0 is of tau=paper")
+    assert said.startswith("eta=2.0 has no effect with tau=released")

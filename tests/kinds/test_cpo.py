@@ -219,7 +219,7 @@ def test_a_setting_that_the_loss_does_not_have_is_refused(loss: str, changes: di
     """It would change the key, and nothing else."""
     said = list(Config(steps=1, loss=loss, **changes).conflicts())
     assert [text.split("=")[0] for text in said] == refused
-    assert all(f"is nothing to loss={loss}" in text for text in said)
+    assert all(f"has no effect with loss={loss}; use loss=" in text for text in said)
 
 
 def test_the_losses_with_a_likelihood_are_those_that_add_it() -> None:
