@@ -19,6 +19,7 @@ from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.runner import Runner
 from alma_pipeline.files import digest
 from alma_pipeline.paths import store_root
+from alma_pipeline.plan.node import is_training
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.plan.step import Step
 from alma_pipeline.schema import Hardware, Released
@@ -56,7 +57,7 @@ def _adopting(plan: Plan, name: str, source: str, as_adapter: bool) -> Step:
     if name not in known:
         raise UserError(f"adopt {name}: no such node in this plan; {nearest(name, list(known))}")
     step = known[name]
-    if not (hasattr(step.node.config, "learning_rate") or step.node.kind == "base"):
+    if not (is_training(step.node) or step.node.kind == "base"):
         raise UserError(f"adopt {name}: its kind {step.node.kind} leaves no checkpoint; adopt a node that is trained, or base")
     if step.record is not None:
         raise UserError(

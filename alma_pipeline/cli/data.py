@@ -14,6 +14,7 @@ from rich.text import Text
 
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import PipelineError
+from alma_pipeline.plan.node import is_training
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.plan.step import Step
 from alma_pipeline.store.record import Record
@@ -57,7 +58,7 @@ def _users(plan: Plan) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for step in plan.steps:
         for role, name in step.node.inputs.items():
-            if role in ("corpus", "preferences") and hasattr(step.node.config, "learning_rate"):
+            if role in ("corpus", "preferences") and is_training(step.node):
                 found.setdefault(name, []).append(step.node.name)
     return found
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from alma_pipeline.plan.estimate import LEFT_OUT, Estimate
 from alma_pipeline.plan.plan import Plan, Step
-from alma_pipeline.schema import Hardware
+from alma_pipeline.schema import Hardware, Training
 from alma_pipeline.units import about, count, size
 
 COLOURS = {"reuse": "green", "adopt": "cyan", "resume": "yellow", "run": "bold yellow", "unneeded": "dim"}
@@ -100,7 +100,8 @@ def _numbers(step: Step) -> dict[str, str]:
     estimate = step.estimate
     if estimate is None:
         return dict.fromkeys(NUMBERS, "")
-    exact = estimate.exact or getattr(step.node.config, "steps", None)
+    config = step.node.config
+    exact = estimate.exact or (isinstance(config, Training) and config.steps is not None)
     return {
         "steps": f"{'' if exact else '≈'}{estimate.steps:,}" if estimate.steps else "",
         "tokens": f"≈{count(estimate.tokens)}" if estimate.tokens else "",

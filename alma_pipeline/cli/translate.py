@@ -86,7 +86,7 @@ def _settings(config: Config, targets: list[str]) -> Any:
     shared = {item.name: getattr(given, item.name) for item in dataclasses.fields(given) if item.name not in NODE_FIELDS}
     here = {
         "languages": node_settings.language_table(config, config.data.languages),
-        "scorers": node_settings.scorer_table(config, given.neural()),
+        "scorers": node_settings.scorer_table(config, given.scorer_names()),
         "routes": routes,
     }
     return kind_config("interpret")(**(shared | here))

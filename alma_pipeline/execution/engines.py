@@ -7,11 +7,13 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.decoding import VLLM_MISSING
+from alma_pipeline.schema import Decoding, Hardware
 
 
 def check(plan: Plan, hardware: Hardware) -> None:
     """Raises UserError, naming all that is missing, when a node that is to run decodes by what cannot be had."""
-    check_each({step.node.name: getattr(step.node.config, "engine", "own") for step in plan.work}, hardware)
+    decoding = {step.node.name: step.node.config for step in plan.work}
+    check_each({name: node.engine for name, node in decoding.items() if isinstance(node, Decoding)}, hardware)
 
 
 def check_each(engines: Mapping[str, str], hardware: Hardware) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import comet_interpreter
 from alma_pipeline.plan.plan import Plan
-from alma_pipeline.schema import PRECISION_BYTES, Hardware, Neural
+from alma_pipeline.schema import PRECISION_BYTES, Hardware, Neural, WithScorers
 
 LICENSED = frozenset(
     {
@@ -34,7 +34,8 @@ def check(plan: Plan, hardware: Hardware) -> None:
     """Raises UserError, naming all that is missing, when a node that is to run scores by a model that cannot be had."""
     wanted: dict[str, Neural] = {}
     for step in plan.work:
-        wanted |= getattr(step.node.config, "scorers", {})
+        if isinstance(step.node.config, WithScorers):
+            wanted |= step.node.config.scorers
     check_each(wanted, hardware)
 
 

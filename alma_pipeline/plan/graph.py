@@ -16,7 +16,7 @@ from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan import adapters, directions, horizon, rounds
 from alma_pipeline.plan.node import EXAMPLES, SHARED, TEMPLATES, TEST, Node, base_name
 from alma_pipeline.plan.node_settings import filled
-from alma_pipeline.schema import Config, NodeConfig, Source, fields
+from alma_pipeline.schema import Config, NodeConfig, Translating, fields
 from alma_pipeline.schema.kinds import kind_config, thaw
 
 
@@ -200,7 +200,7 @@ def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
     group = None if everything else node.group
     translate, score = (filled(config, config.stages[name], group) for name in TEMPLATES)
     inputs = {"checkpoint": node.name, "test": TEST}
-    if shots := getattr(translate, "shots", 0):
+    if isinstance(translate, Translating) and (shots := translate.shots):
         if EXAMPLES not in config.stages:
             raise ConfigError(
                 [f"stages.translate.shots={shots} shows pairs of {EXAMPLES}, which this stage lacks; take base, parallel or cpo"]
@@ -215,8 +215,7 @@ def _outputs(config: Config, instances: dict[str, Node]) -> Iterator[Node]:
     """Other systems' outputs of the test, each followed by its scores, and what they need before them."""
     for system, path in config.evaluation.outputs.items():
         kind: Any = kind_config("outputs")
-        given = kind(given={system: Source(reader="files", path=path)})
-        outputs = Node(f"{system}.outputs", filled(config, given, None), {"test": TEST}, "evaluation")
+        outputs = Node(f"{system}.outputs", filled(config, kind(outputs={system: path}), None), {"test": TEST}, "evaluation")
         score = Node(
             f"{system}.score", filled(config, config.stages["score"], None), {"hypotheses": outputs.name}, "stages.score"
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from alma_pipeline.schema import NodeConfig
+from alma_pipeline.schema import NodeConfig, Training
 
 TEMPLATES = ("translate", "score")
 """Nodes that are copied for every evaluated checkpoint."""
@@ -43,4 +43,4 @@ def base_name(instance: str) -> str:
 
 def is_training(node: Node) -> bool:
     """Whether a node makes a checkpoint by training."""
-    return hasattr(node.config, "learning_rate")
+    return isinstance(node.config, Training)

@@ -1,4 +1,4 @@
-"""What the plan fills into a node's settings: languages, directions, neural scorers, other systems' outputs."""
+"""Fills in the settings of a node that follow from the rest of the configuration (`schema.filled_in`)."""
 
 import dataclasses
 from pathlib import Path
@@ -8,24 +8,33 @@ from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.files import digest
 from alma_pipeline.plan import directions
-from alma_pipeline.schema import Config, Language, Neural, NodeConfig, Source
+from alma_pipeline.schema import (
+    Config,
+    Language,
+    Neural,
+    NodeConfig,
+    Source,
+    WithDirections,
+    WithLanguages,
+    WithScorers,
+    WithSystems,
+)
 
 
 def filled(config: Config, node: NodeConfig, group: int | None) -> NodeConfig:
-    """The node with the languages of the run or of its group, its directions, and the neural scorers it names."""
-    names = {item.name for item in dataclasses.fields(node)}
-    if "scorers" in names:
-        node = dataclasses.replace(node, scorers=scorer_table(config, node.neural()))  # type: ignore[call-arg, attr-defined]
-    if {"outputs", "given"} <= names:
-        given = {name: Source(reader="files", path=path) for name, path in node.outputs.items()}  # type: ignore[attr-defined]
-        node = dataclasses.replace(node, outputs={}, given=given)  # type: ignore[call-arg]
-    if "languages" not in names:
-        return node
-    codes = [code for code in directions.languages(config) if group is None or config.languages[code].group == group]
-    changes: dict[str, Any] = {"languages": language_table(config, codes)}
-    if "directions" in names:
-        chosen = [direction for direction in directions.chosen(config) if set(direction.split("-")) <= {"en", *codes}]
-        changes["directions"] = [] if set(chosen) == set(directions.every(codes)) else chosen
+    """The node with the languages and directions of the run or of its group, its scorers, and other systems' outputs."""
+    changes: dict[str, Any] = {}
+    if isinstance(node, WithScorers):
+        changes["scorers"] = scorer_table(config, node.scorer_names())
+    if isinstance(node, WithSystems):
+        given = {name: Source(reader="files", path=path) for name, path in node.outputs.items()}
+        changes |= {"outputs": {}, "given": given}
+    if isinstance(node, WithLanguages):
+        codes = [code for code in directions.languages(config) if group is None or config.languages[code].group == group]
+        changes["languages"] = language_table(config, codes)
+        if isinstance(node, WithDirections):
+            chosen = [direction for direction in directions.chosen(config) if set(direction.split("-")) <= {"en", *codes}]
+            changes["directions"] = [] if set(chosen) == set(directions.every(codes)) else chosen
     return dataclasses.replace(node, **changes)
 
 

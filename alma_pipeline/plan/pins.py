@@ -15,7 +15,6 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.files import lock_file, write_json
 from alma_pipeline.plan.node import Node
 from alma_pipeline.plan.step import Step
-from alma_pipeline.plan.text_files import is_read
 from alma_pipeline.schema import NodeConfig, Source
 from alma_pipeline.store.store import Store
 
@@ -48,12 +47,9 @@ def ask(steps: list[Step], store: Store) -> bool:
 
 def _moving(node: NodeConfig) -> Iterator[tuple[str, Source]]:
     """The hub sets that a node reads at a name that may move, each with its field."""
-    for item in dataclasses.fields(node):
-        value = getattr(node, item.name)
-        if not isinstance(value, Source) or value.reader != "hub" or not is_read(node, item.name):
-            continue
-        if not COMMIT.fullmatch(value.revision or ""):
-            yield item.name, value
+    for name, text in node.text_inputs().items():
+        if text.source.reader == "hub" and not COMMIT.fullmatch(text.source.revision or ""):
+            yield name, text.source
 
 
 def _pinned(node: NodeConfig, known: dict[str, str]) -> NodeConfig:

@@ -5,7 +5,7 @@ from typing import Any
 
 from alma_pipeline.plan.node import Node
 from alma_pipeline.plan.step import Step
-from alma_pipeline.schema import Config, Released
+from alma_pipeline.schema import Config, Released, WithLanguages
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import differences, flatten, key_of, payload, settings
 from alma_pipeline.store.store import Store
@@ -32,7 +32,8 @@ def why_not(node: Node, draft: dict[str, Step], config: Config, released: Releas
             where = (draft[name].node if name in draft else node).setting
             texts = ", ".join(f"{where}.{key} {short(a)} → {short(b)}" for key, a, b in changed[:3])
             return f"because {texts} (released: {released.repo})"
-        spoken = set(getattr((draft[name].node if name in draft else node).config, "languages", {})) - {"en"}
+        settled = (draft[name].node if name in draft else node).config
+        spoken = set(settled.languages) - {"en"} if isinstance(settled, WithLanguages) else set()
         missing = sorted(spoken - set(released.languages))
         if missing:
             return f"because {released.repo} was not trained on {', '.join(missing)}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.plan.node import Node
-from alma_pipeline.schema import NodeConfig, Released
+from alma_pipeline.schema import NodeConfig, Released, Training
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.record import Record
 
@@ -57,9 +57,10 @@ class Step:
             return self.node.config
         assert self.released is not None  # training it under a published checkpoint's key would be a lie
         released: Any = kind_config("released")
-        entry, taken = self.released, getattr(self.node.config, "adapter", "new")
+        entry, own = self.released, self.node.config
+        adapter = own.adapter if isinstance(own, Training) and own.adapter != "none" else "new"
         config: NodeConfig = released(
             repo=entry.repo, revision=entry.revision, form=entry.form, trained_on=entry.trained_on,
-            adapter="new" if taken == "none" else taken,
+            adapter=adapter,
         )  # fmt: skip
         return config

@@ -15,7 +15,7 @@ from typing import Any
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.files import Digests
 from alma_pipeline.plan.node import Node
-from alma_pipeline.schema import Config, Neural, NodeConfig, Source
+from alma_pipeline.schema import Config, Neural, NodeConfig, Source, WithScorers, WithSystems
 
 SUFFIX = re.compile(r"(?:\.(?P<format>jsonl|json|tsv|csv|parquet|tmx|txt))?(?P<packing>\.(?:gz|bz2|xz|zst))?$")
 """What a file's name says of its inside."""
@@ -68,27 +68,24 @@ def located(node: NodeConfig, setting: str, config: Config, digests: Digests) ->
     places: dict[str, str] = {}
     changes: dict[str, Any] = {}
     problems: list[str] = []
-    for item in dataclasses.fields(node):
-        source = getattr(node, item.name)
-        if not isinstance(source, Source) or not is_read(node, item.name):
-            continue
+    for name, text in node.text_inputs().items():
         try:
-            found = _found(source, _parts(node, item.name), f"{setting}.{item.name}", config)
+            found = _found(text.source, text.parts, f"{setting}.{name}", config)
         except ConfigError as error:
             problems += error.problems
             continue
         if found is not None:
-            named = {name: digests.of(path) for name, path in found.items()}
-            places |= {named[name]: str(path) for name, path in found.items()}
-            # Content alone says what it is: a copy of a hub set, moved or renamed, stays the same data.
-            changes[item.name] = dataclasses.replace(
-                source, reader="files", repo=None, revision=None, config=None, path=None, files=named
+            named = {file: digests.of(path) for file, path in found.items()}
+            places |= {named[file]: str(path) for file, path in found.items()}
+            # Only content identifies it: a copy of a hub set, moved or renamed, stays the same data.
+            changes[name] = dataclasses.replace(
+                text.source, reader="files", repo=None, revision=None, config=None, path=None, files=named
             )
-    if scorers := getattr(node, "scorers", {}):
-        changes["scorers"] = {name: _scorer(scorer, places) for name, scorer in scorers.items()}
+    if isinstance(node, WithScorers):
+        changes["scorers"] = {name: _scorer(scorer, places) for name, scorer in node.scorers.items()}
     try:
-        if given := getattr(node, "given", {}):
-            changes["given"] = _given(given, _parts(node, "given"), setting, digests, places)
+        if isinstance(node, WithSystems):
+            changes["given"] = _given(node.given, node.chosen_directions(), setting, digests, places)
     except ConfigError as error:
         problems += error.problems
     if problems:
@@ -129,24 +126,6 @@ def _given(
         places |= {named[name]: str(path) for name, path in found.files.items()}
         result[system] = dataclasses.replace(source, path=None, files=named)
     return result
-
-
-def is_read(node: Any, role: str) -> bool:
-    """Whether a node's settings make use of this source."""
-    form = getattr(node, "form", "")
-    if role == "text":
-        return form in ("", "documents", "pseudo_mono") and getattr(node, "source", "random") == "random"
-    return form in ("", "pairs", "pseudo_mono", "test")
-
-
-def _parts(node: Any, role: str) -> list[str]:
-    """What a source must hold: languages for monolingual text, else directions."""
-    codes = list(node.languages)
-    if role == "text":
-        shares = getattr(node, "probabilities", {})
-        return [code for code in codes if not shares or shares.get(code, 0) > 0]
-    both = [direction for code in codes if code != "en" for direction in (f"{code}-en", f"en-{code}")]
-    return getattr(node, "directions", []) or both
 
 
 def _found(source: Source, parts: list[str], key: str, config: Config) -> dict[str, Path] | None:

@@ -13,11 +13,12 @@ from omegaconf import MISSING
 from alma_pipeline.schema.block_training import BlockTraining
 from alma_pipeline.schema.budget import Budget, Horizon, PreferenceBudget, TextBudget
 from alma_pipeline.schema.data import CLEANING, Cleaning, Data, Expected, GroupedLanguage, Language, Source
-from alma_pipeline.schema.decoding import Translating
+from alma_pipeline.schema.decoding import Decoding, Translating
 from alma_pipeline.schema.fields import choice, number
+from alma_pipeline.schema.filled_in import WithDirections, WithLanguages, WithScorers, WithSystems
 from alma_pipeline.schema.hardware import Hardware
 from alma_pipeline.schema.model import PRECISION_BYTES, Architecture, Model, Released
-from alma_pipeline.schema.node import NodeConfig
+from alma_pipeline.schema.node import NodeConfig, TextInput
 from alma_pipeline.schema.preference_training import PreferenceTraining
 from alma_pipeline.schema.scorer import Comet, Neural
 from alma_pipeline.schema.training import Lora, Training
@@ -32,6 +33,7 @@ __all__ = [
     "Comet",
     "Config",
     "Data",
+    "Decoding",
     "Evaluation",
     "Expected",
     "GroupedLanguage",
@@ -47,9 +49,14 @@ __all__ = [
     "Released",
     "Source",
     "TextBudget",
+    "TextInput",
     "Tracking",
     "Training",
     "Translating",
+    "WithDirections",
+    "WithLanguages",
+    "WithScorers",
+    "WithSystems",
 ]
 
 

@@ -1,17 +1,29 @@
-"""What the planner needs of any node; a kind's own settings live in `stages/<kind>/config.py`."""
+"""What the planner needs of any node. A kind's own settings live in `stages/<kind>/config.py`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from omegaconf import MISSING
 
+from alma_pipeline.schema.data import Source
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """Text that a node reads, and what that text must contain."""
+
+    source: Source
+    parts: list[str]
+    """Languages (`de`) for monolingual text, directions (`de-en`) for sentence pairs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeConfig:
-    """What the planner needs of any node. These fields are not part of a node's settings."""
+    """Fields that every node has; they are not part of its settings. The methods are what a kind tells the planner."""
 
     version: ClassVar[int] = 1
-    """Bumped by hand when the kind's meaning changes; part of the key."""
+    """Increase it by hand when the kind's meaning changes; part of the key."""
     kind: str = MISSING
     inputs: dict[str, str] = field(default_factory=dict)
     """Role to node name: `{init: mono, corpus: parallel_corpus}`."""
@@ -20,9 +32,17 @@ class NodeConfig:
 
     @property
     def distributed(self) -> bool:
-        """Whether its work is shared out over the hardware's processes."""
+        """Whether all processes of the hardware share the node's work."""
         return False
 
     def roles(self) -> dict[str, str]:
-        """The inputs this node really reads."""
+        """The inputs that this node reads with its present settings."""
         return self.inputs
+
+    def text_inputs(self) -> dict[str, TextInput]:
+        """The text that this node reads with its present settings, by the name of the setting."""
+        return {}
+
+    def conflicts(self) -> Iterator[str]:
+        """A message for each combination of settings that is not allowed."""
+        return iter(())

@@ -1,14 +1,14 @@
 """Settings that `cpo` and `arpo` share: training on (source, chosen, rejected) triples. What they minimise is their own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from alma_pipeline.schema.data import Language
 from alma_pipeline.schema.fields import choice, number
+from alma_pipeline.schema.filled_in import WithLanguages
 from alma_pipeline.schema.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceTraining(Training):
+class PreferenceTraining(Training, WithLanguages):
     """What every kind shares that trains on preferences: the loss's two terms, and how triples become tokens."""
 
     beta: float = number(0.1, above=0)
@@ -18,8 +18,6 @@ class PreferenceTraining(Training):
     """Weight of the likelihood term (arXiv 2401.08417, App. C.2: 1)."""
     nll_norm: str = choice("token", "sequence")
     """token: mean over the chosen tokens of the global batch; sequence: sum per answer, mean over pairs (ibid., Eq. 5)."""
-    languages: dict[str, Language] = field(default_factory=dict)
-    """Filled in by the plan; prompts contain the languages' names."""
     prompt: str = choice("alma", "x_alma")
     max_prompt: int = number(256, at_least=1)
     """Longest prompt, in tokens; triples with a longer one are dropped."""

@@ -1,18 +1,20 @@
-"""Settings of `corpus`: text read, split, tokenised and counted once, for the stages that train on it."""
+"""Settings of `corpus`: text that is read, split, tokenised and counted once, for all stages that train or test on it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from omegaconf import II
 
-from alma_pipeline.schema import Cleaning, Language, NodeConfig, Source
+from alma_pipeline.schema import Cleaning, Source, TextInput, WithDirections
 from alma_pipeline.schema.fields import choice, number
 
 AT_LEAST_ONE = {"above": None, "at_least": 1, "below": None, "at_most": None}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(NodeConfig):
+class Config(WithDirections):
+    """The form of the corpus, the text that it is made from, and how languages are mixed."""
+
     kind: str = "corpus"
     form: str = choice("documents", "pseudo_mono", "pairs", "test")
     """documents: monolingual text in blocks; pseudo_mono: pairs joined in random order, mixed with documents;
@@ -21,18 +23,14 @@ class Config(NodeConfig):
     """Monolingual text (documents, pseudo_mono)."""
     pairs: Source = field(default_factory=Source)
     """Bitext (pseudo_mono, pairs, test)."""
-    languages: dict[str, Language] = field(default_factory=dict)
-    """Filled in by the plan: English, and the languages of the run or of the node's group."""
-    directions: list[str] = field(default_factory=list, metadata={"as_before": []})
-    """Filled in by the plan; empty: every language into English and out of it."""
     cleaning: Cleaning = field(default_factory=Cleaning, metadata={"as_before": Cleaning()})
     probabilities: dict[str, float] = field(default_factory=dict)
     """Share of each language among the documents; empty: equal shares."""
     temperature: float | None = field(default=None, metadata={"as_before": None, "limits": AT_LEAST_ONE})
-    """Shares by size instead: n^(1/temperature) for n documents of a language, or n pairs of a direction. A text smaller than
-    its share begins again; null for pairs: each once."""
+    """Shares by size: n^(1/temperature) for a language with n documents, or a direction with n pairs. A text smaller than its
+    share is repeated; null: pairs are used once each."""
     tokens: float | None = field(default=None, metadata={"as_before": None, "limits": AT_LEAST_ONE})
-    """documents, pseudo_mono: stop packing here; null: when every text has been gone through."""
+    """documents, pseudo_mono: stop packing at this number of tokens; null: when all text has been used."""
     pairs_share: float = number(0.5, at_least=0, at_most=1)
     """Share of joined pairs in pseudo_mono (A.3 of the X-ALMA code: 0.5)."""
     prompt: str = choice("alma", "x_alma")
@@ -40,20 +38,27 @@ class Config(NodeConfig):
     max_source: int = number(256, at_least=1)
     max_target: int = number(256, at_least=1)
     train: int | None = number(None, at_least=1)
-    """Documents per language or pairs per direction; null: all there are."""
+    """Documents per language or pairs per direction; null: all."""
     held_out: int | None = number(100, at_least=1)
-    """Held-out documents per language or pairs per direction (for form test: the sentences); null: all there are."""
+    """Held-out documents per language or pairs per direction (for form test: the test sentences); null: all."""
     seed: int = II("seed")
 
     def roles(self) -> dict[str, str]:
-        """The test corpus matters to a corpus that must not hold its sentences."""
+        """The test corpus is read only to remove its sentences from this one."""
         return {role: name for role, name in self.inputs.items() if role != "test" or "test" in self.cleaning.steps}
+
+    def text_inputs(self) -> dict[str, TextInput]:
+        """Monolingual text is not looked for in a language whose share is 0."""
+        spoken = [code for code in self.languages if not self.probabilities or self.probabilities.get(code, 0) > 0]
+        text = {"text": TextInput(self.text, spoken)}
+        pairs = {"pairs": TextInput(self.pairs, self.chosen_directions())}
+        return {"documents": text, "pseudo_mono": text | pairs}.get(self.form, pairs)
 
     def conflicts(self) -> Iterator[str]:
         unknown = sorted(set(self.probabilities) - set(self.languages)) if self.languages else []
         if unknown:
-            yield f"probabilities name {', '.join(unknown)}, which are not among the languages of the node"
+            yield f"probabilities: {', '.join(unknown)} is not among the node's languages ({', '.join(self.languages)})"
         if any(share < 0 for share in self.probabilities.values()):
             yield "probabilities must not be negative"
         if self.probabilities and self.temperature is not None:
-            yield "probabilities and temperature both say how languages are mixed; leave one out"
+            yield "probabilities and temperature both set the shares of languages; remove one"

@@ -22,27 +22,24 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from alma_pipeline.errors import nearest
-from alma_pipeline.schema import Language, Neural, NodeConfig
+from alma_pipeline.schema import WithLanguages, WithScorers
 
 METRICS = ("chrf++", "bleu", "ter", "spbleu")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(NodeConfig):
+class Config(WithLanguages, WithScorers):
+    """Which metrics are computed. `languages` also names the BLEU tokenizer of each target language."""
+
     version: ClassVar[int] = 2
     """2: TER, more guards, and segments.jsonl."""
     kind: str = "score"
-    languages: dict[str, Language] = field(default_factory=dict)
-    """Filled in by the plan; carries the BLEU tokenizer of each target language."""
     metrics: list[str] = field(default_factory=lambda: ["chrf++", "bleu", "ter"])
     """sacrebleu's: chrf++, bleu, ter, spbleu (FLORES-200 pieces; needs sentencepiece and a download)."""
     comet: list[str] = field(default_factory=list, metadata={"as_before": []})
-    """Neural metrics, by their names in the table of scorers."""
-    scorers: dict[str, Neural] = field(default_factory=dict, metadata={"as_before": {}})
-    """Filled in by the plan: what those names stand for."""
+    """Neural metrics: names in the scorer table."""
 
-    def neural(self) -> list[str]:
-        """Metrics that need a model of their own."""
+    def scorer_names(self) -> list[str]:
         return self.comet
 
     def conflicts(self) -> Iterator[str]:
@@ -50,7 +47,7 @@ class Config(NodeConfig):
             if name not in METRICS:
                 yield f"metrics: no metric '{name}'; {nearest(name, list(METRICS))}"
         if "chrf++" not in self.metrics:
-            yield "metrics has no chrf++, by which the tables and averages compare; add it"
+            yield "metrics lacks chrf++, which tables and averages need; add it"
         for key, names in (("metrics", self.metrics), ("comet", self.comet)):
             if len(set(names)) < len(names):
-                yield f"{key}: {', '.join(names)} names one twice"
+                yield f"{key}: {', '.join(names)} contains a name twice"

@@ -128,8 +128,8 @@ def test_files_that_hold_none_of_the_sources_are_named_before_anything_is_sample
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"outputs": {"sample": "x"}}, "'sample' is the name of other candidates"),
-        ({"outputs": {"second": "x"}, "inputs": {"also_second": "base"}}, "'second' is the name of other candidates"),
+        ({"outputs": {"sample": "x"}}, "'sample' cannot name a system"),
+        ({"outputs": {"second": "x"}, "inputs": {"also_second": "base"}}, "'second' cannot name a system"),
     ],
 )
 def test_settings_that_do_not_go_together(changes: dict[str, Any], named: str) -> None:

@@ -199,9 +199,9 @@ def test_the_reference_rule_chooses_the_reference(tmp_path: Path, inputs: dict[s
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"scorer": "mean"}, "scorer=mean and mean_of=[] do not go together"),
-        ({"mean_of": ["chrf"]}, "scorer=chrf and mean_of=[chrf] do not go together"),
-        ({"scorer": "mean", "mean_of": ["chrf", "chrf"]}, "names one twice"),
+        ({"scorer": "mean"}, "scorer=mean with mean_of=[]"),
+        ({"mean_of": ["chrf"]}, "scorer=chrf with mean_of=[chrf]"),
+        ({"scorer": "mean", "mean_of": ["chrf", "chrf"]}, "contains a name twice"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], named: str) -> None:

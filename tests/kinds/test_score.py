@@ -76,8 +76,8 @@ def test_hypotheses_that_were_cut_off_are_counted(tmp_path: Path) -> None:
     ("metrics", "named"),
     [
         (["chrf++", "blue"], "no metric 'blue'; did you mean 'bleu'"),
-        (["bleu"], "has no chrf"),
-        (["chrf++", "chrf++"], "names one twice"),
+        (["bleu"], "lacks chrf"),
+        (["chrf++", "chrf++"], "contains a name twice"),
     ],
 )
 def test_metrics_that_make_no_table_are_refused(metrics: list[str], named: str) -> None:

@@ -27,8 +27,8 @@ def test_changed_inputs_come_before_many_changed_settings(made: Store) -> None:
 def test_another_text_is_one_cause_and_so_are_the_languages(made: Store) -> None:
     plan = make_plan(real("stage=cpo", "data=alma", "directions=[de-en,en-de]"), made)
     assert plan["test_corpus"].reason == (
-        "because stages.test_corpus.pairs cldr 2.18.0 → hub haoranxu/WMT22-Test main, "
-        "stages.test_corpus.languages without ru, sv, uk"
+        "because stages.test_corpus.languages without ru, sv, uk, "
+        "stages.test_corpus.pairs cldr 2.18.0 → hub haoranxu/WMT22-Test main"
     )
     assert "it reads no init now, it reads no corpus now" in plan["preferences"].reason
 

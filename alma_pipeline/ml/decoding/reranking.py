@@ -87,7 +87,7 @@ class Judges:
     def check(self) -> None:
         """Ask the neural ones before anything is decoded. Raises UserError for one that cannot be had, reads a reference where
         `quality` has none, or reads none where `mbr` has the other samples."""
-        for name in self.job.config.neural():
+        for name in self.job.config.scorer_names():
             scorer = self._scorer(name)
             worker = comet.Worker(scorer, self.job.hardware)
             worker.close()
