@@ -1,1 +1,1 @@
-"""What the recipe does: one folder per kind, `config.py` (no torch) and `run.py` (read top to bottom)."""
+"""What each kind of node does: one folder per kind, with its settings in `config.py` (no torch) and its work in `run.py`."""

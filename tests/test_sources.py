@@ -12,6 +12,8 @@ from alma_pipeline.cli.arguments import parse
 from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan.plan import Step, make_plan
+from alma_pipeline.schema import Language
+from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.store import Store
 
 PARALLEL = ["stage=parallel", "data=alma", "stages.parallel.inputs.init=base", "evaluation.checkpoints=[parallel]"]
@@ -157,3 +159,23 @@ def test_patterns_need_no_quotes_of_hydras() -> None:
 def test_columns_are_named_on_the_command_line() -> None:
     data = load.load(["data.parallel.columns={source: src, target: tgt}", "data.test.columns.source=1"]).data
     assert data.parallel.columns == {"source": "src", "target": "tgt"} and data.test.columns == {"source": "1"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "read"),
+    [
+        ("corpus", {"form": "documents"}, {"text": ["en", "de", "cs"]}),
+        ("corpus", {"form": "documents", "probabilities": {"en": 0.5, "de": 0.5, "cs": 0.0}}, {"text": ["en", "de"]}),
+        ("corpus", {"form": "pairs"}, {"pairs": ["de-en", "en-de", "cs-en", "en-cs"]}),
+        ("corpus", {"form": "test", "directions": ["de-en"]}, {"pairs": ["de-en"]}),
+        ("corpus", {"form": "pseudo_mono", "directions": ["en-cs"]}, {"text": ["en", "de", "cs"], "pairs": ["en-cs"]}),
+        ("base", {"source": "random"}, {"text": ["en", "de", "cs"]}),
+        ("base", {"source": "hub"}, {}),
+        ("preferences", {"directions": ["de-en"]}, {"pairs": ["de-en"]}),
+        ("cpo", {}, {}),
+    ],
+)
+def test_a_kind_names_the_text_that_it_reads(kind: str, settings: dict[str, Any], read: dict[str, list[str]]) -> None:
+    languages = {code: Language(name=code, locale=code, nllb=code) for code in ("en", "de", "cs")}
+    found = kind_config(kind)(languages=languages, **settings).text_inputs()
+    assert {name: text.parts for name, text in found.items()} == read

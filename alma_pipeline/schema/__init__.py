@@ -1,8 +1,7 @@
-"""The typed shape of a configuration: groups, and what every node has.
+"""The typed configuration: its groups, and what every node has. A kind's own settings are in `stages/<kind>/config.py`.
 
-A kind's own settings live in `stages/<kind>/config.py`. Everything a node dataclass holds beyond
-`NodeConfig`'s three fields enters the artifact key; everything in `Hardware`, `Tracking` and `Evaluation`'s
-reporting part does not. Which is which is a matter of where a field stands, never of a list of names.
+Every field of a node's dataclass, except the three of `NodeConfig`, is part of the artifact's key. Nothing in `Hardware`,
+`Tracking` or the reporting settings of `Evaluation` is. The class that declares a field decides this; there is no list of names.
 """
 
 from dataclasses import dataclass, field
@@ -62,28 +61,28 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Which checkpoints are translated and scored, and how they are decoded."""
+    """Which checkpoints translate the test set, how they decode, and which metrics score them."""
 
     name: str = MISSING
     checkpoints: list[str] = field(default_factory=list)
     every_direction: list[str] = field(default_factory=list)
-    """Group checkpoints that also translate the other groups' directions."""
+    """Group checkpoints that also translate the directions of other groups."""
     controls: dict[str, str] = field(default_factory=dict)
-    """Extra node to the node it is a control of: it takes part when that one does."""
+    """Control node to the node it is compared with; the control runs whenever that node does."""
     outputs: dict[str, str] = field(default_factory=dict)
-    """Further systems by name: where their outputs of the test sentences lie, as `out/gpt4.{direction}.txt`."""
+    """Name of another system to the path of its outputs for the test sentences: `out/gpt4.{direction}.txt`."""
     beams: int = number(5, at_least=1)
     max_new_tokens: int = number(256, at_least=1)
     metrics: list[str] = field(default_factory=lambda: ["chrf++", "bleu", "ter"])
     """sacrebleu's: chrf++, bleu, ter, spbleu."""
     significance: str = choice("bootstrap", "randomisation")
-    """Which of sacrebleu's paired tests the report makes: bootstrap resampling or approximate randomisation; in no key."""
+    """sacrebleu's paired test in the report: bootstrap resampling or approximate randomisation; part of no key."""
     comet: Comet = field(default_factory=Comet)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """What MLflow is told."""
+    """What is logged to MLflow."""
 
     name: str = MISSING
     enabled: bool = True
@@ -97,25 +96,25 @@ class Config:
     """The whole configuration as one frozen tree."""
 
     targets: list[str] = field(default_factory=list)
-    """Node names the stage option wants; set by `stage=`."""
+    """The nodes to make; set by `stage=`."""
     upstream: str = choice("adopt", "train")
-    """Whether nodes on the way may be taken from a published checkpoint."""
+    """Whether a published checkpoint may replace a node that the target depends on."""
     target: str = choice("train", "adopt")
-    """The same for the target itself: what is asked for by name is trained, unless told otherwise."""
+    """The same for the target itself, which is trained by default."""
     group: Any = "all"
     rounds: int = number(1, at_least=1)
-    """How often preferences are built from the newest checkpoint and learnt from; in no key, each round is nodes."""
+    """How often preferences are built from the newest checkpoint and trained on; part of no key, each round has its own nodes."""
     tokens: float | None = number(None, at_least=1)
-    """How long the targets train, in tokens, in place of the steps, epochs or tokens of their own; null: their own."""
+    """Training length of the targets in tokens, replacing their steps, epochs or tokens; null: their own."""
     directions: Any = "all"
-    """all, or some of: directions (`de-en`), groups (`g5`: its languages into English and out of it)."""
+    """all, or a list of directions (`de-en`) and groups (`g5`: its languages into and out of English)."""
     seed: int = number(42, at_least=0)
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     languages: dict[str, Any] = field(default_factory=dict)
-    """Code to `GroupedLanguage`."""
+    """Language code to `GroupedLanguage`."""
     scorers: dict[str, Any] = field(default_factory=dict)
-    """Name to `Neural`."""
+    """Scorer name to `Neural`."""
     hardware: Hardware = field(default_factory=Hardware)
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)

@@ -1,4 +1,4 @@
-"""How long each stage trains, and on how much text: what a budget option sets."""
+"""The settings of a budget option: how long each stage trains, and on how much text."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 @dataclass(frozen=True, kw_only=True)
 class Horizon:
-    """How long and how hard one training node works."""
+    """Training length and optimiser settings of one training node."""
 
     steps: int | None = None
     epochs: float | None = None
@@ -23,7 +23,7 @@ class Horizon:
 
 @dataclass(frozen=True, kw_only=True)
 class TextBudget:
-    """How much text is prepared; null takes all there is."""
+    """How much text is prepared; null: all of it."""
 
     documents: int | None = None
     """Monolingual documents per language."""
@@ -36,12 +36,12 @@ class TextBudget:
     block: int = 512
     """Tokens in a packed block of monolingual text."""
     tokens: float | None = None
-    """Tokens of monolingual text that are enough; null: as many as the documents make."""
+    """Largest number of tokens of monolingual text; null: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceBudget:
-    """How many candidates are decoded, and how freely."""
+    """How many candidates are sampled, and at which temperature."""
 
     sources: int = 2009
     """Training sources per direction."""
@@ -52,7 +52,7 @@ class PreferenceBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much text is read and how far each stage trains."""
+    """How much text is read, and how long each stage trains."""
 
     name: str = MISSING
     text: TextBudget = field(default_factory=TextBudget)

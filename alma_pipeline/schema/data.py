@@ -1,4 +1,4 @@
-"""Text: languages, where it comes from, and what it is expected to hold."""
+"""Text: its languages, its sources, how it is cleaned, and how much of it to expect."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from alma_pipeline.schema.fields import choice, number
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """What a language's name, data and scores depend on."""
+    """A language: its name in prompts, its data and its BLEU tokenizer."""
 
     name: str = MISSING
-    """English name, as the prompts spell it."""
+    """English name, used in prompts."""
     locale: str = MISSING
     """CLDR locale."""
     nllb: str = MISSING
@@ -24,36 +24,36 @@ class Language:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupedLanguage(Language):
-    """A line of the language table: a language and its X-ALMA group."""
+    """A row of the language table: a language and its X-ALMA group."""
 
     group: int | None = number(MISSING, at_least=1, at_most=8)
-    """Null for English only: a direction's group is that of its other side."""
+    """Null for English only; a direction belongs to the group of its other language."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where text comes from, by identity: never by path."""
+    """Where text comes from, identified by name and revision or by content, never by path."""
 
     reader: str = choice("cldr", "hub", "candidates", "files")
-    """`candidates` (preferences only): built from the recipe's own checkpoint; `files`: one's own, or copies of a hub set."""
+    """candidates: built from the recipe's own checkpoint (preferences only); files: the user's own, or copies of a hub set."""
     repo: str | None = None
     revision: str | None = None
-    """Hub commit, or the release of the package that generates the text. A branch becomes its commit at first use (`pins`)."""
+    """Hub commit, or the release of the package that generates the text. A branch is resolved to its commit at first use."""
     split: str = "train"
     trained_on: list[str] = field(default_factory=list)
-    """Test sets this text overlaps with; scores on them are marked."""
+    """Test sets that this text overlaps with; the report marks scores on them."""
     config: str | None = field(default=None, metadata={"as_before": None})
-    """Hub configuration, with {lang} (`de`), {direction}, {pair} (`de-en`) or {nllb} (`deu_Latn`) in it; null: the one known for
+    """Hub configuration; may contain {lang} (`de`), {direction}, {pair} (`de-en`) or {nllb} (`deu_Latn`). null: the known one of
     the repository."""
     path: str | None = field(default=None, metadata={"as_before": None})
-    """For `files`: where they are, with {lang}, {direction}, {pair}, {side} and * in it. The plan puts `files` in its place."""
+    """For reader=files: a path that may contain {lang}, {direction}, {pair}, {side} and *. The plan replaces it with `files`."""
     files: dict[str, str] = field(default_factory=dict, metadata={"as_before": {}})
-    """Filled in by the plan: what a file holds (`de.jsonl`, `de-en/de.txt.gz`) to its SHA-256."""
+    """Filled in by the plan: what a file contains (`de.jsonl`, `de-en/de.txt.gz`) to its SHA-256."""
     columns: dict[str, str] = field(default_factory=dict, metadata={"as_before": {}})
-    """Names of columns that are called otherwise in a file (`{source: src, target: tgt}`), or their numbers from 1 in a TSV or
-    CSV file without a header."""
+    """Our name of a column to its name in the file (`{source: src, target: tgt}`), or to its number, from 1, in a TSV or CSV file
+    without a header."""
     on_error: str = field(default="stop", metadata={"as_before": "stop", "choices": ("stop", "skip")})
-    """A row that cannot be read: stop, or leave it out, count it and keep it in `rejected.jsonl`."""
+    """Reaction to a row that cannot be read. stop: raise an error; skip: count it and write it to `rejected.jsonl`."""
 
 
 CLEANING = ("nfc", "length", "ratio", "script", "language", "exact", "near", "test")
@@ -61,30 +61,30 @@ CLEANING = ("nfc", "length", "ratio", "script", "language", "exact", "near", "te
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaning:
-    """What is done to text before it is tokenised. The limits are our choice."""
+    """Cleaning steps before tokenisation, and their limits. The limits are our choice."""
 
     steps: list[str] = field(default_factory=list)
-    """Those of `CLEANING` that are done, in its order, whatever the order here. Empty rows always go."""
+    """Steps to run, always in the order of `CLEANING`. Empty rows are always removed."""
     max_characters: int = number(2000, at_least=1)
-    """length: the most characters of a sentence."""
+    """length: longest sentence, in characters."""
     max_document: int = number(1_000_000, at_least=1)
-    """length: the most characters of a document."""
+    """length: longest document, in characters."""
     max_ratio: float = number(4.0, at_least=1)
-    """ratio: of the two sides' UTF-8 bytes; bytes differ less between scripts than characters do."""
+    """ratio: largest ratio of the two sides' lengths in UTF-8 bytes, which differ less between scripts than characters."""
     confidence: float = number(0.9, above=0, at_most=1)
-    """language: a text goes when it is taken for another language with at least this probability."""
+    """language: a text is removed if it is identified as another language with at least this probability."""
     most_contaminated: float = number(0.05, at_least=0, at_most=1)
-    """test: the largest share of rows that may go for standing in a test set; above it the stage stops."""
+    """test: largest share of rows that may be removed as test sentences; above it the stage stops with an error."""
 
     def conflicts(self) -> Iterator[str]:
         unknown = [step for step in self.steps if step not in CLEANING]
         if unknown:
-            yield f"steps names {', '.join(unknown)}; expected some of {', '.join(CLEANING)}"
+            yield f"steps: no cleaning step {', '.join(unknown)}; expected some of {', '.join(CLEANING)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the text holds, for estimates before it has been read."""
+    """Expected size of the text, for estimates before it has been read."""
 
     pairs: int = 1000
     """Sentence pairs per direction."""
@@ -93,29 +93,29 @@ class Expected:
     test: int = 1000
     """Test sentences per direction."""
     pair_tokens: float = 160
-    """Prompt and answer together (our assumption for sentences of news text)."""
+    """Of a prompt and its answer together (our assumption for news text)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where the text of each kind comes from."""
+    """The sources of text, by use, and how languages are mixed."""
 
     name: str = MISSING
     root: str | None = None
-    """A folder with copies of hub data sets, or ALMA's own folders (`deen/train.de-en.json`): read where they hold a source."""
+    """A folder with copies of hub data sets, or ALMA's own folders (`deen/train.de-en.json`), read instead of the hub."""
     on_error: str = choice("stop", "skip")
-    """What a row that cannot be read does to the stage."""
+    """Reaction to a row that cannot be read, for all sources."""
     cleaning: Cleaning = field(default_factory=Cleaning)
     temperature: float | None = number(None, at_least=1)
-    """Share of each language among `mono`'s documents by the size of its text to the power of 1/temperature."""
+    """Mixes the languages of `mono` by the size of their text to the power of 1/temperature."""
     languages: list[str] = field(default_factory=list)
-    """Languages beside English."""
+    """Languages other than English."""
     probabilities: dict[str, float] = field(default_factory=dict)
-    """Share of each language among `mono`'s documents; empty: equal shares."""
+    """Share of each language in the documents of `mono`; empty: equal shares."""
     mono: Source = field(default_factory=Source)
     parallel: Source = field(default_factory=Source)
     pseudo: Source = field(default_factory=Source)
-    """Bitext joined into pseudo-monolingual lines."""
+    """Sentence pairs that are joined into pseudo-monolingual text."""
     test: Source = field(default_factory=lambda: Source(split="test"))
     preferences: Source = field(default_factory=lambda: Source(reader="candidates"))
     expected: Expected = field(default_factory=Expected)

@@ -1,4 +1,4 @@
-"""Processes, memory and launchers: nothing in here enters an artifact key."""
+"""Processes, memory and launchers. Nothing here is part of an artifact's key."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from alma_pipeline.schema.fields import choice, number
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Where and how a node runs: decides time and memory, never the result."""
+    """Where and how nodes run: this changes time and memory, never the result."""
 
     name: str = MISSING
     device: str = choice("cpu", "cuda")
@@ -20,12 +20,12 @@ class Hardware:
     nodes: int = number(1, at_least=1)
     launcher: str = choice("local", "torchrun", "deepspeed", "slurm")
     threads: int | None = number(None, at_least=1)
-    """CPU threads per process; null: the cores, shared out among the processes."""
+    """CPU threads per process; null: all cores, divided among the processes."""
     side_by_side: int = number(1, at_least=1)
-    """How many nodes of the plan run at a time, those that do not need each other."""
+    """How many nodes of the plan run at the same time, if they do not depend on each other."""
     zero_stage: int = number(0, at_least=0, at_most=3)
     offload: str = choice("none", "cpu")
-    """Where ZeRO keeps optimiser state and gradients."""
+    """Where ZeRO keeps optimiser state and gradients; none: on the device."""
     gradient_checkpointing: bool = False
     row_tokens: int = number(4096, at_least=1)
     """Token budget of one micro-batch on one device."""
@@ -34,9 +34,9 @@ class Hardware:
     flops: float = number(1e11, above=0)
     """Stated matmul rate of one device at the training precision, FLOP/s."""
     utilisation: float = number(0.4, above=0, at_most=1)
-    """Share of it that training is assumed to reach."""
+    """Share of that rate which training is assumed to reach."""
     bandwidth: float = number(2e10, above=0)
-    """Stated memory bandwidth of one device, bytes/s: what decoding is bound by."""
+    """Stated memory bandwidth of one device, bytes/s; it bounds decoding."""
     memory_gb: float = number(8, above=0)
     """Of one device, in 10^9 bytes."""
     checkpoint_seconds: float = number(600, above=0)
@@ -46,28 +46,28 @@ class Hardware:
     hostfile: str | None = None
     """For launcher=deepspeed."""
     rendezvous: str | None = None
-    """For launcher=torchrun on several nodes: HOST:PORT of the first, the same for all."""
+    """For launcher=torchrun on several nodes: HOST:PORT of the first node, the same on all."""
     partition: str | None = None
     account: str | None = None
     time_limit: str = "24:00:00"
 
     @property
     def world(self) -> int:
-        """How many processes train."""
+        """Number of training processes."""
         return self.devices * self.nodes
 
     def threads_each(self, processes: int) -> int:
-        """CPU threads of one of a node's `processes` on this machine, other nodes beside it."""
+        """CPU threads of each of a node's `processes` on this machine, which it shares with `side_by_side` - 1 other nodes."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) // (processes * self.side_by_side))
 
     def conflicts(self) -> Iterator[str]:
         if self.launcher == "local" and self.world > 1:
             yield f"launcher=local runs one process, found devices x nodes = {self.world}; use launcher=torchrun"
         if self.side_by_side > 1 and (self.launcher != "local" or self.device != "cpu"):
-            yield f"side_by_side={self.side_by_side} is for launcher=local on device=cpu, found {self.launcher} on {self.device}"
+            yield f"side_by_side={self.side_by_side} needs launcher=local and device=cpu, found {self.launcher} and {self.device}"
         if self.nodes > 1 and self.launcher not in ("slurm", "deepspeed", "torchrun"):
             yield f"nodes={self.nodes} needs launcher slurm, deepspeed or torchrun, found {self.launcher}"
         if self.launcher == "deepspeed" and not self.hostfile:
-            yield "launcher=deepspeed needs hostfile="
+            yield "launcher=deepspeed needs a hostfile; set hardware.hostfile=PATH"
         if self.launcher == "torchrun" and self.nodes > 1 and not self.rendezvous:
-            yield f"launcher=torchrun with nodes={self.nodes} needs rendezvous=HOST:PORT, an address of the first node"
+            yield f"launcher=torchrun with nodes={self.nodes} needs rendezvous=HOST:PORT, the address of the first node"

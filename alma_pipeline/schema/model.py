@@ -1,4 +1,4 @@
-"""A model: its shape, where it comes from, how it is adapted, and what was published of it."""
+"""A model: its shape, its source, how stages adapt it, and its published checkpoints."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ PRECISION_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Shape of a decoder-only transformer, as its published config.json states it."""
+    """Shape of a decoder-only transformer, as in its published config.json."""
 
     model_type: str = "llama"
     hidden_size: int = number(MISSING, at_least=1)
@@ -28,16 +28,16 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """A published checkpoint, and the settings it was trained with, as far as they decide the result."""
+    """A published checkpoint, and the settings it was trained with that change the result."""
 
     repo: str = MISSING
     revision: str = MISSING
     form: str = choice("full", "adapter")
     languages: list[str] = field(default_factory=list)
-    """It serves a node whose languages are among these."""
+    """The languages it was trained on; it can replace a node that needs no others."""
     config: dict[str, Any] = field(default_factory=dict)
-    """Node name to its settings, for the node and every node before it up to the next released one. A node is
-    adopted when all of them are equal; languages and seeds are not compared."""
+    """Node name to settings, for this node and every node before it up to the next published one. The checkpoint is adopted if
+    all are equal to ours; languages and seeds are not compared."""
     trained_on: list[str] = field(default_factory=list)
 
 
@@ -53,12 +53,12 @@ class Model:
     prompt: str = choice("alma", "x_alma")
     precision: str = choice("fp32", "bf16", "fp16")
     adapter: str = choice("none", "new")
-    """How `parallel` trains on this model: all weights, or a fresh LoRA."""
+    """What `parallel` trains on this model. none: all weights; new: a fresh LoRA."""
     cpo_adapter: str = choice("none", "new", "continue", "merge_then_new")
-    """How `cpo` goes on from it."""
+    """What `cpo` trains after that; see `Training.adapter`."""
     lora: Lora = field(default_factory=Lora)
     group_lora: Lora = field(default_factory=Lora)
     base_weights: str = choice("as_is", "nf4")
-    """What the frozen weights under every adapter are held in."""
+    """Format of the frozen weights under every adapter."""
     released: dict[str, Any] = field(default_factory=dict)
-    """`Released` by node name (`g5.arpo` for a group's) to the checkpoint published for it."""
+    """Node name (`g5.arpo` for one group) to `Released`, the checkpoint published for it."""

@@ -1,4 +1,4 @@
-"""COMET: which models score, and how they are run. A model decides a score; where and in what batches it runs does not."""
+"""COMET: the models that score, and how they run. Only the model changes a score; interpreter and batch size do not."""
 
 from dataclasses import dataclass, field
 
@@ -9,25 +9,25 @@ from alma_pipeline.schema.fields import choice, number
 
 @dataclass(frozen=True, kw_only=True)
 class Neural:
-    """A line of the table of scorers."""
+    """An entry of the scorer table."""
 
     model: str = MISSING
-    """A repository of the hub, or a .ckpt file in a folder checkpoints/ below its hparams.yaml."""
+    """A hub repository, or a .ckpt file in a folder checkpoints/ next to hparams.yaml."""
     revision: str = "main"
-    """Of the repository; its commit stands in the signature. For a file the plan puts its SHA-256 here."""
+    """Of the repository; the signature contains its commit. For a file the plan sets this to the SHA-256."""
     reference: bool = True
-    """Whether the model is given the reference, where it can do without one."""
+    """Whether a model that can score without a reference is given one."""
     precision: str = choice("fp16", "bf16", "fp32")
-    """comet-score computes in half precision whatever it runs on (unbabel-comet 2.2.7)."""
+    """comet-score computes in half precision on every device (unbabel-comet 2.2.7)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comet:
-    """Neural metrics of the evaluation."""
+    """Neural metrics of the evaluation, and how COMET runs."""
 
     models: list[str] = field(default_factory=list)
-    """Names in the table of scorers."""
+    """Names in the scorer table."""
     python: str | None = None
-    """Of an environment with unbabel-comet; null: the one that `make comet` made."""
+    """Python interpreter of an environment with unbabel-comet; null: the one that `make comet` creates."""
     batch: int = number(16, at_least=1)
-    """Segments at once; 16 is comet-score's."""
+    """Segments per batch; comet-score uses 16."""

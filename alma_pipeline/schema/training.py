@@ -1,4 +1,4 @@
-"""What every training kind shares."""
+"""Settings that every training kind shares."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class Training(NodeConfig):
-    """What every training kind shares. Exactly one of steps, epochs and tokens sets the horizon."""
+    """What every training kind shares. Exactly one of steps, epochs and tokens sets how long it trains."""
 
     steps: int | None = number(None, at_least=1)
     epochs: float | None = number(None, above=0)
@@ -38,31 +38,31 @@ class Training(NodeConfig):
     adam_beta2: float = number(0.999, at_least=0, below=1)
     adam_epsilon: float = number(1e-8, above=0)
     clip: float = number(1.0, at_least=0)
-    """Largest gradient norm; 0 turns clipping off."""
+    """Gradients are clipped to this norm; 0: never."""
     precision: str = choice("fp32", "bf16", "fp16")
     seed: int = II("seed")
     adapter: str = choice("none", "new", "continue", "merge_then_new")
-    """none: all weights; new: a fresh LoRA on the parent; continue: the parent's own LoRA;
-    merge_then_new: the parent's LoRA merged first, then a fresh one."""
+    """What is trained. none: all weights; new: a fresh LoRA on the parent; continue: the parent's own LoRA;
+    merge_then_new: a fresh LoRA, after the parent's has been merged."""
     lora: Lora = field(default_factory=Lora)
     base_weights: str = field(default="as_is", metadata={"choices": ("as_is", "nf4"), "as_before": "as_is"})
-    """What the frozen weights under an adapter are held in: as `precision` says, or in 4 bits (QLoRA, arXiv 2305.14314)."""
+    """Format of the frozen weights under an adapter. as_is: `precision`; nf4: 4 bits (QLoRA, arXiv 2305.14314)."""
     evaluations: int = number(4, at_least=1)
-    """How often the dev set is measured, evenly spread, the end included."""
+    """Number of dev set evaluations, evenly spaced, the last one at the end."""
     choose_by: str = choice("dev_loss", "dev_score", "last")
-    """What picks the checkpoint that is kept."""
+    """Which checkpoint is kept: the best by dev loss or dev score, or the last."""
     dev_score_examples: int = number(32, at_least=1)
-    """Dev sentences decoded per evaluation when `choose_by=dev_score`."""
+    """Dev sentences decoded per evaluation if `choose_by=dev_score`."""
     diverged_above: float = number(1.5, above=1)
-    """Stop when the dev loss exceeds the parent's by this factor (our choice)."""
+    """Stop if the dev loss exceeds the parent's by this factor (our choice)."""
     diverged_below: float = number(0.5, at_least=0, at_most=1, as_before=0.5)
-    """Stop when the dev score falls below this share of the parent's, where `choose_by=dev_score` (our choice)."""
+    """Stop if the dev score falls below this share of the parent's; only with `choose_by=dev_score` (our choice)."""
     diverged_loops: float = number(0.5, at_least=0, at_most=1, as_before=0.5)
-    """Stop when more than this share of the dev translations, and of the parent's, are repetition loops (our choice)."""
+    """Stop if more than this share of the dev translations, and more than of the parent's, are repetition loops (our choice)."""
 
     @property
     def distributed(self) -> bool:
-        """Every device takes part."""
+        """Every process trains."""
         return True
 
     def conflicts(self) -> Iterator[str]:

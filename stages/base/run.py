@@ -1,4 +1,4 @@
-"""The untrained model a recipe starts from: fresh weights, a published model, or a small real one out of a package."""
+"""Get the untrained model that a recipe starts from: fresh weights, a published model, or a small one from a Python package."""
 
 import itertools
 import tempfile
@@ -23,7 +23,7 @@ from alma_pipeline.schema import Architecture
 from stages.base.config import Config
 
 TOKENIZER_PAIRS = 1000
-"""Sentence pairs of each direction that a fresh tokenizer is trained on (our choice)."""
+"""Sentence pairs per direction, or documents per language, that train a fresh tokenizer (our choice)."""
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -48,14 +48,14 @@ def run(job: Job) -> dict[str, Any]:
 def _from_hub(config: Config, job: Job) -> dict[str, Any]:
     if not config.repo or not config.revision:
         raise UserError(
-            f"model.source=hub with repo={config.repo or 'null'} and revision={config.revision or 'null'}: both are needed, the "
-            "revision as a commit hash, so that the name always means the same weights"
+            f"model.source=hub with repo={config.repo or 'null'} and revision={config.revision or 'null'}: expected both, the "
+            "revision as a commit hash, so that it always names the same weights"
         )
     return take_full(snapshot(config.repo, config.revision, adapter=False, log=job.log), job.out)
 
 
 def fresh(config: Config, files: Mapping[str, str]) -> Pretrained:
-    """Random weights in fp32, and a tokenizer trained on the run's own text; `files`: where it lies, by digest."""
+    """Random weights in fp32, and a tokenizer trained on the run's own text. `files`: SHA-256 to path of that text."""
     texts = _tokenizer_texts(config) if config.text.reader == "cldr" else _document_texts(config, files)
     tokenizer = train_tokenizer(texts, config.architecture.vocab_size)
     torch.manual_seed(config.seed)
@@ -63,9 +63,9 @@ def fresh(config: Config, files: Mapping[str, str]) -> Pretrained:
 
 
 def llama_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
-    """The published config of a Llama of this shape."""
+    """The transformers config of a Llama of this shape. Raises UserError for a shape that cannot be built."""
     if shape.model_type != "llama":
-        raise UserError(f"model.architecture.model_type={shape.model_type}: fresh weights come as llama only")
+        raise UserError(f"model.architecture.model_type={shape.model_type}: fresh weights support only llama")
     if shape.hidden_size % shape.heads or shape.heads % shape.kv_heads:
         raise UserError(
             f"model.architecture: hidden_size={shape.hidden_size} must be a multiple of heads={shape.heads}, "
@@ -89,14 +89,14 @@ def llama_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> Lla
 
 
 def _tokenizer_texts(config: Config) -> Iterator[str]:
-    """Training sentences inside ALMA's prompt, whose fixed words then cost few tokens."""
+    """Training sentences in ALMA's prompt, so that its fixed words take few tokens."""
     text = corpora.open_cldr([config.text], "train", config.languages, config.seed)
     for row in corpora.sentence_pairs(text, corpora.directions(config.languages), "train", TOKENIZER_PAIRS).rows:
         yield alma_prompt(config.languages, row.direction, row.source) + row.target
 
 
 def _document_texts(config: Config, files: Mapping[str, str]) -> Iterator[str]:
-    """The first documents of each language, in lines; rows that cannot be read are the corpus's business."""
+    """The first documents of each language, line by line. Unreadable rows are skipped here; the corpus stage reports them."""
     with tempfile.TemporaryDirectory() as folder:
         text = Text(config.text, config.languages, files, Rejects("skip", Path(folder) / "rejected.jsonl"))
         for code in config.languages:

@@ -1,4 +1,4 @@
-"""Settings of `interpret`: sentences that a person brings, translated by a checkpoint or by one adapter per language group."""
+"""Settings of `interpret`: translates the user's sentences with one checkpoint, or with one adapter per language group."""
 
 from dataclasses import dataclass, field
 
@@ -7,6 +7,8 @@ from alma_pipeline.schema import Translating
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Translating):
+    """As for test sets, and which adapter translates which language."""
+
     kind: str = "interpret"
     routes: dict[str, str] = field(default_factory=dict)
-    """Language, the one beside English, to the input whose adapter serves it; empty: the one input serves all."""
+    """Language (the side that is not English) to the input whose adapter translates it; empty: one input translates all."""

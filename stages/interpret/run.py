@@ -1,4 +1,4 @@
-"""Translate the sentences that lie in the work folder, each by the adapter of its language group, in one process."""
+"""Translate the sentences in the work folder, each with the adapter of its language group, in one process."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,12 @@ from stages.interpret.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Inputs: checkpoints by name, `all` without routes; for few-shot prompts `examples`; `sources.jsonl` in the work
-    folder, lines of [direction, one-line source].
+    """Inputs: checkpoints by name, or one named `all` if there are no routes; `examples` for few-shot prompts. Also reads
+    `sources.jsonl` in the work folder, lines of [direction, one-line source].
 
-    Leaves `translations.jsonl`, a line for each line in the same order; what came out as several is joined (B45). With
-    routes even a single language goes through its unmerged adapter, so that a mixed file and its languages one by one give
-    the same.
+    Leaves `translations.jsonl`, one line per source in the same order; line breaks in a translation become spaces (B45). With
+    routes, even a single language is translated with its unmerged adapter, so that a mixed file and one file per language give
+    the same translations.
     """
     hypotheses.join(job)
     with open(Path(job.work) / "sources.jsonl", encoding="utf-8") as file:
@@ -46,6 +46,6 @@ def _loaded(job: Job, directions: list[str]) -> Loaded:
 
 
 def _other(direction: str) -> str:
-    """The language beside English, which decides the group."""
+    """The side that is not English; it determines the group."""
     source, target = direction.split("-")
     return target if source == "en" else source

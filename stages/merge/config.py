@@ -1,4 +1,4 @@
-"""Settings of `merge`: a checkpoint's adapters taken up into its weights."""
+"""Settings of `merge`: merges a checkpoint's adapters into its weights."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,8 @@ from alma_pipeline.schema.fields import choice
 
 @dataclass(frozen=True, kw_only=True)
 class Config(NodeConfig):
+    """The precision of the result."""
+
     kind: str = "merge"
     precision: str = choice("fp32", "bf16", "fp16")
-    """Of the merged weights; the merging itself is done in fp32."""
+    """Of the saved weights; merging itself is in fp32."""

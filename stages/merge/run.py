@@ -1,4 +1,4 @@
-"""Merge a checkpoint's adapters into its full model, in fp32 on the CPU, and compare the two on a probe."""
+"""Merge a checkpoint's adapters into its full model, in fp32 on the CPU, and compare the outputs of the two on a probe."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from stages.merge.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Input: `checkpoint`. Leaves a plain Hugging Face folder; returns how far it is from base and adapters."""
+    """Input: `checkpoint`. Leaves a plain Hugging Face folder; returns how much its outputs differ from the unmerged model's."""
     config: Config = job.config
     checkpoint = job.inputs["checkpoint"]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)

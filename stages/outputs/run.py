@@ -1,4 +1,4 @@
-"""Another system's outputs for the sentences of a test corpus."""
+"""Read another system's outputs and match them to the sentences of a test corpus."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from stages.outputs.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Input: `test`, a corpus of sentence pairs. Leaves `hypotheses.jsonl` in the test's order, of the directions there are."""
+    """Input: `test`, a corpus of sentence pairs. Leaves `hypotheses.jsonl` in the test's order, for directions with outputs."""
     config: Config = job.config
     ((system, source),) = config.given.items()
     outputs = Outputs(system, source, config.languages, job)
@@ -22,7 +22,7 @@ def run(job: Job) -> dict[str, Any]:
         if texts := outputs.aligned(direction, [row["source"] for row in own]):
             found[direction] = texts
     if not found:
-        raise UserError(f"evaluation.outputs.{system}: its files hold no output in {', '.join(rows)}, the directions of the test")
+        raise UserError(f"evaluation.outputs.{system}: its files have no output in {', '.join(rows)}, the directions of the test")
     _write(job.out / "hypotheses.jsonl", {direction: rows[direction] for direction in found}, found)
     return {
         "sentences": sum(map(len, found.values())),

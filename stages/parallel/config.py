@@ -7,4 +7,6 @@ from alma_pipeline.schema import Training
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Training):
+    """Nothing beyond what every training kind has."""
+
     kind: str = "parallel"

@@ -1,4 +1,4 @@
-"""Train on parallel sentences: all weights, or a LoRA, with the loss on the target only."""
+"""Train all weights or a LoRA on sentence pairs, with the loss on the target only."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Build preference triples from checkpoints' own samples: for each source two of its candidates, by score and rule."""
+"""Build preference triples from checkpoints' own samples: two candidates per source, selected by score and rule."""
 
 import json
 import time
@@ -25,14 +25,14 @@ from alma_pipeline.ml.scoring.candidates import Candidate, Draft, Sentence, Trip
 from stages.preferences.config import Config
 
 ALSO = "also_"
-"""How the roles of further checkpoints begin."""
+"""Prefix of the roles of further checkpoints."""
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Inputs: `init` and `also_...`, checkpoints that are sampled; `corpus`, sentence pairs; in a later round `before`, the
-    preferences of the round before. Leaves train.jsonl and dev.jsonl, and dropped.jsonl with the sources that made no pair.
+    """Inputs: `init` and `also_...`, checkpoints to sample from; `corpus`, sentence pairs; in later rounds `before`, the
+    preferences of the previous round. Leaves train.jsonl and dev.jsonl, and dropped.jsonl with the sources without a pair.
 
-    Training sources come from the corpus's train part, held-out ones from its dev part; no source is in both.
+    Training sources come from the train part of the corpus, held-out ones from its dev part; no source is in both.
     """
     config: Config = job.config
     if config.pairs.reader != "candidates":
@@ -42,8 +42,8 @@ def run(job: Job) -> dict[str, Any]:
     started = time.perf_counter()
     drafts, sampled = _drafts(job, config, sources["train"] + sources["dev"])
     if job.rank != 0:
-        return {}  # scoring is one process's work, and its result is rank 0's
-    release()  # neural scorers run on the same device
+        return {}  # rank 0 alone scores and returns the result
+    release()  # free the device for neural scorers
     names = config.mean_of if config.scorer == "mean" else [config.scorer]
     found, signatures = candidates.scored(job, names, sources["train"] + sources["dev"], drafts)
     seconds = time.perf_counter() - started
@@ -64,7 +64,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _released(job: Job, config: Config) -> dict[str, Any]:
-    """Triples of a data set, read and split; every rank could do it, the first does."""
+    """Read triples from a data set and split them; on rank 0 only."""
     if job.rank:
         return {}
     rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
@@ -76,7 +76,7 @@ def _released(job: Job, config: Config) -> dict[str, Any]:
 
 
 def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[Sentence]], dict[str, Counter[str]]]:
-    """Sentences to sample for, by split, and those left out by direction and reason."""
+    """Sentences to sample for, by split; and the number of those left out, by direction and reason."""
     train, dropped = candidates.choose_sources(_read(corpus / "train.jsonl", config), config.sources, config.seed)
     taken = frozenset(item.source for item in train)
     dev, lost = candidates.choose_sources(_read(corpus / "dev.jsonl", config), config.held_out, config.seed, taken)
@@ -87,7 +87,7 @@ def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[Sentence]], d
 
 
 def _read(path: Path, config: Config) -> dict[str, list[Sentence]]:
-    """The corpus's sentences by direction, of directions between this node's languages."""
+    """The corpus's sentences by direction, for directions between this node's languages."""
     found: dict[str, list[Sentence]] = {}
     with open(path, encoding="utf-8") as file:
         for line in file:
@@ -101,10 +101,12 @@ def _read(path: Path, config: Config) -> dict[str, list[Sentence]]:
 
 
 def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[list[Draft]], dict[str, Any]]:
-    """Each source's samples from every checkpoint, what other systems made of it, and its reference; and how much there is."""
+    """For each source the samples of every checkpoint, other systems' outputs, and the reference; and counts of them all."""
     drafts: list[list[Draft]] = [[] for _ in sources]
     counts: Counter[str] = Counter(sentences=len(sources))
-    given = {system: _given(job, system, config, sources) for system in sorted(config.given)}  # mistakes in files show first
+    given = {
+        system: _given(job, system, config, sources) for system in sorted(config.given)
+    }  # read first: mistakes in files are found before sampling
     for role in ["init", *sorted(name for name in job.inputs if name.startswith(ALSO))]:
         samples = _sampled(job, role, config, sources)
         origin = candidates.SAMPLE if role == "init" else role.removeprefix(ALSO)
@@ -127,7 +129,7 @@ def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[lis
 
 
 def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> list[list[str]]:
-    """The outputs of another system for each source, none for one that it did not translate."""
+    """Another system's outputs for each source; an empty list if it did not translate the source."""
     outputs = Outputs(system, config.given[system], config.languages, job)
     result: list[list[str]] = [[] for _ in sources]
     for direction in dict.fromkeys(item.direction for item in sources):
@@ -138,14 +140,14 @@ def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> li
                 result[place] = texts
     if not any(result):
         raise UserError(
-            f"outputs.{system}: its files hold none of the {len(sources)} sources that were drawn, the first is "
-            f"{sources[0].source!r}; expected rows with these under 'source'"
+            f"outputs.{system}: its files contain none of the {len(sources)} selected sources, of which the first is "
+            f"{sources[0].source!r}; expected rows with these in 'source'"
         )
     return result
 
 
 def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> list[list[tuple[str, int]]]:
-    """Texts and their numbers of tokens, sampled for each source by one checkpoint; a run that goes on has those it kept."""
+    """(text, number of tokens) of each sample of one checkpoint, by source; a resumed run reuses the samples it saved."""
     kept, checkpoint = KeptOutputs(job, f"samples-{role}"), job.inputs[role]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     if len(kept.found) == len(sources):
@@ -162,16 +164,16 @@ def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> li
 
 
 def _dev_score(found: Sequence[Sequence[Candidate]]) -> float:
-    """Of the checkpoint `init`: the mean score of its samples for the held-out sources."""
+    """Mean score of the samples of `init` for the held-out sources."""
     scores = [item.score for each in found for item in each if item.origin == candidates.SAMPLE]
     return sum(scores) / len(scores)
 
 
 def _compared(before: Input, now: float) -> dict[str, Any]:
-    """What says whether another round follows: the dev score of the round before and of this one's checkpoint."""
+    """The dev scores before and now; another round follows unless the score fell. Raises UserError if there was none before."""
     earlier = before.result.get("dev_score")
     if earlier is None:
-        raise UserError("the preferences of the first round hold no dev score to compare with; make them again with --force")
+        raise UserError("the previous round's preferences have no dev score to compare with; rebuild them with --force")
     return {"rounds": {"before": earlier, "now": now, "stopped": now < earlier}}
 
 
@@ -180,8 +182,8 @@ def _check(made: Mapping[str, Triples], sources: Mapping[str, list[Sentence]]) -
         if not triples.rows:
             reasons = dict(sum(triples.dropped.values(), Counter[str]()))
             raise UserError(
-                f"no preference pair is left for {split}: {len(sources[split])} sources were sampled, dropped for "
-                f"{reasons}. Lower min_margin, or sample more: candidates, temperature, sources, held_out."
+                f"no preference pair is left for {split}: {len(sources[split])} sources were sampled, and all were dropped: "
+                f"{reasons}. Lower min_margin, or increase candidates, temperature, sources or held_out."
             )
 
 
@@ -192,7 +194,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _counts(made: Mapping[str, Triples], left_out: Mapping[str, Counter[str]]) -> dict[str, Any]:
-    """Pairs and dropped sources, in all and by direction; `left_out`: before sampling, by direction and reason."""
+    """Pairs and dropped sources, in total and by direction; `left_out`: dropped before sampling, by direction and reason."""
     by_split = {split: Counter(row["direction"] for row in triples.rows) for split, triples in made.items()}
     dropped = {
         direction: sum((triples.dropped.get(direction, Counter[str]()) for triples in made.values()), reasons)

@@ -1,4 +1,4 @@
-"""Settings of `released`: a checkpoint that somebody else trained, in the place of one this recipe would train."""
+"""Settings of `released`: a published checkpoint that replaces one this recipe would train."""
 
 from dataclasses import dataclass, field
 
@@ -8,12 +8,14 @@ from alma_pipeline.schema.fields import choice
 
 @dataclass(frozen=True, kw_only=True)
 class Config(NodeConfig):
+    """Where the checkpoint is, and what form it has."""
+
     kind: str = "released"
     repo: str = ""
-    """Hub repository, or a local folder's absolute path."""
+    """Hub repository, or the absolute path of a local folder."""
     revision: str = "main"
     form: str = choice("full", "adapter")
     adapter: str = choice("new", "continue", "merge_then_new")
-    """How an adapter stands to the checkpoint before it: `continue` takes the place of that one's own adapter."""
+    """How an adapter relates to its parent: with `continue` it replaces the parent's own adapter."""
     trained_on: list[str] = field(default_factory=list)
     """Test sets that its training text overlaps with."""

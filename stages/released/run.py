@@ -1,4 +1,4 @@
-"""Take in a published checkpoint: fetch it, see that it is whole and fits, keep it as an artifact."""
+"""Import a published checkpoint: download it, check that it is complete and fits its base, and keep it as an artifact."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from stages.released.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Input, for an adapter: `init`, what it stands on. Leaves a checkpoint; returns what is known of where it comes from."""
+    """Input, for an adapter: `init`, the checkpoint under it. Leaves a checkpoint; returns what is known of its origin."""
     config: Config = job.config
     source = snapshot(config.repo, config.revision, adapter=config.form == "adapter", log=job.log)
     if config.form == "full":

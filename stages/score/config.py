@@ -1,20 +1,20 @@
-"""Settings of `score`: a translate node's hypotheses, scored by direction; and the record it leaves.
+"""Settings of `score`, which scores hypotheses by direction; and the format of its results.
 
-The result, which `scores.json` repeats:
+The result, also written to `scores.json`:
 
     directions   direction to its numbers: every metric's corpus score under its name (neural ones times 100), then the guards
-                 exact, empty, copy, repetition, truncated, off_target (% of the hypotheses of which it can be told; null: of
+                 exact, empty, copy, repetition, truncated, off_target (% of the hypotheses for which it is known; null: for
                  none), length_ratio, sentences
-    averages     en-xx, xx-en and all: the same numbers as means over directions; null where signatures differ
-    signatures   metric to direction to signature: its keys are the metrics, what else stands in `directions` are guards
-    lower_is_better   the metrics of which less is more
-    languages    direction to the number of hypotheses in each language, as identified; `?`: cannot be told
-    cut          neural metric to direction to the number of segments of which it saw only the beginning
-    newlines     hypotheses in which line breaks became spaces
+    averages     en-xx, xx-en and all: the same numbers as means over directions; null if signatures differ
+    signatures   metric to direction to signature; its keys are the metrics, and all other keys in `directions` are guards
+    lower_is_better   the metrics for which lower is better
+    languages    direction to the number of hypotheses identified as each language; `?`: not identified
+    cut          neural metric to direction to the number of segments that were truncated to the model's input length
+    newlines     number of hypotheses in which line breaks were replaced by spaces
 
-`segments.jsonl` has a line for each hypothesis, in the order of the translate node: id, direction, source, reference,
-hypothesis (line breaks as spaces), scores (metric to number; sacrebleu's BLEU has none for a sentence) and flags (the
-guards as true, false or null; and the language as identified).
+`segments.jsonl` has one line per hypothesis, in the order of the translate node: id, direction, source, reference,
+hypothesis (line breaks as spaces), scores (metric to number; BLEU has none for a sentence) and flags (the guards as true, false
+or null; and the identified language).
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Score a translate node's hypotheses by direction; `config.py` says what is left."""
+"""Score a translate node's hypotheses by direction; `config.py` documents the results."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from stages.score.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Input: `hypotheses`. Leaves `scores.json`, which says what the result says, and `segments.jsonl`."""
+    """Input: `hypotheses`. Leaves `scores.json`, equal to the returned result, and `segments.jsonl`."""
     config: Config = job.config
     rows = _read(Path(job.inputs["hypotheses"].path) / "hypotheses.jsonl")
     directions = {direction: [row for row in rows if row["direction"] == direction] for direction in _directions(rows)}
@@ -42,7 +42,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     if not rows:
-        raise UserError(f"{path} holds no hypotheses; expected at least one line")
+        raise UserError(f"{path} has no hypotheses; expected at least one line")
     return rows
 
 
@@ -55,15 +55,15 @@ def _score(rows: list[dict[str, Any]], direction: str, config: Config) -> Scores
     target = direction.split("-")[1]
     if target not in config.languages:
         raise UserError(
-            f"the hypotheses hold {direction}, but this node's languages are {', '.join(config.languages)}: "
-            f"nothing says how to tokenise {target} for BLEU"
+            f"the hypotheses contain {direction}, but this node's languages are {', '.join(config.languages)}: "
+            f"the BLEU tokenizer of {target} is unknown; score with the languages of the translate node"
         )
     found = [Translation(direction, row["source"], row["reference"], row["hypothesis"], row.get("truncated")) for row in rows]
     return metrics.score(found, config.languages[target].tokenizer, config.metrics)
 
 
 def _add_neural(job: Job, name: str, rows: list[dict[str, Any]], scores: dict[str, Scores]) -> dict[str, int]:
-    """Score all directions by one model, loaded once, and add it to `scores`; the cut segments of each direction."""
+    """Score all directions with one model, loaded once, and add it to `scores`; returns the truncated segments per direction."""
     found = [Segment(row["source"], one_line(row["hypothesis"])[0], row["reference"]) for row in rows]
     cache = SegmentCache(job.cache / "segment_scores.db")
     scorer = comet.placed(job.config.scorers[name], job.files)
@@ -79,7 +79,7 @@ def _add_neural(job: Job, name: str, rows: list[dict[str, Any]], scores: dict[st
 
 
 def _write_segments(path: Path, rows: list[dict[str, Any]], scores: dict[str, Scores]) -> None:
-    """In the order of the hypotheses, whatever the order of their directions."""
+    """One line per hypothesis, in their order; directions may alternate."""
     lines = {direction: iter(value.segments()) for direction, value in scores.items()}
     with open(path, "w", encoding="utf-8") as file:
         for row in rows:

@@ -1,4 +1,4 @@
-"""Settings of `translate`: a checkpoint's hypotheses for a test corpus, zero-shot or after examples (`shots`)."""
+"""Settings of `translate`: a checkpoint translates a test corpus, zero-shot or few-shot (`shots`)."""
 
 from dataclasses import dataclass
 
@@ -7,4 +7,6 @@ from alma_pipeline.schema import Translating
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Translating):
+    """Nothing beyond what every translating kind has."""
+
     kind: str = "translate"

@@ -1,4 +1,4 @@
-"""Translate a test corpus with a checkpoint: by beam search, greedily, or by choosing among samples."""
+"""Translate a test corpus with a checkpoint, by beam search, greedily, or by ranking samples."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from stages.translate.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Inputs: `checkpoint`; `test`, a corpus of sentence pairs; for few-shot prompts `examples`, another.
+    """Inputs: `checkpoint`; `test`, a corpus of sentence pairs; for few-shot prompts `examples`, another corpus.
 
     Leaves `hypotheses.jsonl` in the test's order.
     """
@@ -45,7 +45,7 @@ def _rows(path: Path, config: Config) -> list[dict[str, str]]:
         directions = ", ".join(sorted({row["direction"] for row in found})) or "none"
         raise UserError(
             f"the test corpus has no direction between {', '.join(config.languages)}; it has {directions}. "
-            "Take languages the corpus holds, or a corpus that holds these."
+            "Choose languages that the corpus has, or a corpus that has these."
         )
     return rows
 

@@ -100,7 +100,7 @@ def test_a_source_that_stands_twice_has_two_outputs(tmp_path: Path) -> None:
         ({"en-de.jsonl": '{"source": "May 1"}\n'}, "given-en-de.jsonl:1: no column 'target'"),
         ({"all.jsonl": '{"source": "May 1", "hypothesis": "1. Mai"}\n'}, "no column 'direction'"),
         ({"en-de.jsonl": ""}, "given-en-de.jsonl is empty; expected at least one row"),
-        ({"cs-en.txt": "x\n"}, r"gpt4: its files hold no output in en-de, de-en"),
+        ({"cs-en.txt": "x\n"}, r"gpt4: its files have no output in en-de, de-en"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, corpus: Input, texts: dict[str, str], message: str) -> None:

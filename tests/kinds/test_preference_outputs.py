@@ -121,7 +121,7 @@ def test_files_that_hold_none_of_the_sources_are_named_before_anything_is_sample
 ) -> None:
     monkeypatch.setattr(decode, "sample", None)
     (tmp_path / "other.jsonl").write_text('{"source": "of another set", "hypothesis": "x"}\n')
-    with pytest.raises(UserError, match=r"outputs\.gpt4: its files hold none of the 18 sources that were drawn"):
+    with pytest.raises(UserError, match=r"outputs\.gpt4: its files contain none of the 18 selected sources"):
         run(prepared(tmp_path / "work", inputs, {"a digest": tmp_path / "other.jsonl"}))
 
 

@@ -107,7 +107,7 @@ def test_hypotheses_that_cannot_be_scored_are_the_user_s_mistake(tmp_path: Path)
     with pytest.raises(UserError, match="the hypotheses hold en-zh, but this node's languages are en, de"):
         run(job)
     empty = make_job(tmp_path / "empty", "score", {"hypotheses": hypotheses(tmp_path / "none", [])})
-    with pytest.raises(UserError, match="holds no hypotheses"):
+    with pytest.raises(UserError, match="has no hypotheses"):
         run(empty)
 
 

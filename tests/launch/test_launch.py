@@ -64,7 +64,7 @@ def test_commands(settings: dict[str, Any], expected: list[str]) -> None:
     ("settings", "said"),
     [
         ({"launcher": "torchrun", "nodes": 2}, "launcher=torchrun with nodes=2 needs rendezvous=HOST:PORT"),
-        ({"launcher": "deepspeed", "nodes": 2}, "launcher=deepspeed needs hostfile="),
+        ({"launcher": "deepspeed", "nodes": 2}, "launcher=deepspeed needs a hostfile"),
         ({"launcher": "local", "devices": 2}, "launcher=local runs one process, found devices x nodes = 2"),
         ({"launcher": "torchrun", "nodes": 2, "rendezvous": "first:29400"}, None),
         ({"launcher": "slurm", "nodes": 2}, None),
