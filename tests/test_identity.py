@@ -2,7 +2,7 @@
 
 When a kind's meaning changes on purpose, bump its `version` and write the golden keys anew:
 
-    python -m tests.test_identity > tests/golden/keys.json
+    python tests/test_identity.py > tests/golden/keys.json
 
 A changed key in that file means that every user's artifact of the kind is made again.
 """
