@@ -5,9 +5,8 @@ from importlib.util import find_spec
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.plan.plan import Plan
-from alma_pipeline.schema import Hardware
-from alma_pipeline.schema.decoding import VLLM_MISSING
 from alma_pipeline.schema import Decoding, Hardware
+from alma_pipeline.schema.decoding import VLLM_MISSING
 
 
 def check(plan: Plan, hardware: Hardware) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from alma_pipeline.schema import Decoding
 from alma_pipeline.schema.fields import added_later, choice, number
 from alma_pipeline.schema.filled_in import WithLanguages, WithScorers
 from alma_pipeline.schema.node import NodeConfig

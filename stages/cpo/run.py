@@ -3,8 +3,8 @@
 from typing import Any
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml.preference_training import train_on_preferences
 from alma_pipeline.ml.training.preference_losses import Terms
+from alma_pipeline.ml.training.preference_training import train_on_preferences
 from stages.cpo.config import Config
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml.block_training import train_on_blocks
+from alma_pipeline.ml.training.block_training import train_on_blocks
 
 
 def run(job: Job) -> dict[str, Any]:
