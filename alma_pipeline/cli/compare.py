@@ -13,7 +13,7 @@ from rich.table import Table
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
 from alma_pipeline.report.content import SIGNIFICANCE
-from alma_pipeline.report.scoreboard import boards
+from alma_pipeline.report.scoreboard import boards, tests_of
 from alma_pipeline.report.sides import Side, find_side
 from alma_pipeline.report.significance import BOOTSTRAP, PairedTests, method
 from alma_pipeline.report.systems import System
@@ -51,15 +51,12 @@ def main(root: Path, names: list[str], significance: str = "") -> int:
     if not found:
         raise UserError(_why_none(one, other))
     tests = PairedTests(root / "reports" / SIGNIFICANCE, significance or one.significance or other.significance or BOOTSTRAP)
-    for pair in found:
-        for board in boards(list(pair), tests):
-            show(screen, board, AGAINST)
+    shown = [board for pair in found for board in boards(list(pair), tests)]
+    for board in shown:
+        show(screen, board, AGAINST)
     tests.keep()
-    several = any(len(system.seeds) > 1 for pair in found for system in pair)
-    screen.say(
-        f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({method(tests.test, several)})",
-        "dim",
-    )
+    if how := method(tests.test, tests_of(row.cells for board in shown for row in board.rows)):
+        screen.say(f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({how})", "dim")
     return 0
 
 

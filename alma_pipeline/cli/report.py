@@ -43,11 +43,12 @@ def _show(told: Content) -> None:
     screen = Screen()
     for board in told.boards:
         terminal.show(screen, board)
-    screen.say(
-        f"\n▲ better and ▼ worse than the system it was trained from or is held against, beyond chance; "
-        f"≈ may be chance ({told.method})",
-        "dim",
-    )
+    if told.method:
+        screen.say(
+            f"\n▲ better and ▼ worse than the system it was trained from or is held against, beyond chance; "
+            f"≈ may be chance ({told.method})",
+            "dim",
+        )
     for sentence in (*told.notes, *told.stops):
         screen.say(sentence, "yellow")
     for sentence in told.findings:

@@ -17,7 +17,7 @@ from alma_pipeline.report.lengths import Lengths, lengths
 from alma_pipeline.report.recipe_graph import Picture, picture
 from alma_pipeline.report.reproduce import Origin, Source, origins, packages, sources
 from alma_pipeline.report.samples import Sample, samples
-from alma_pipeline.report.scoreboard import Board, boards
+from alma_pipeline.report.scoreboard import Board, boards, tests_of
 from alma_pipeline.report.significance import PairedTests, method
 from alma_pipeline.report.systems import Evaluation, System, evaluations, group_of, other_groups, systems
 from alma_pipeline.store.store import Store
@@ -51,7 +51,10 @@ class Content:
     done: int
     nodes: int
     seeds: int
+    significance: str
+    """Which of sacrebleu's paired tests was made: bootstrap or randomisation."""
     method: str
+    """How the differences were tested, in words; empty where nothing was compared."""
     picture: Picture
     systems: list[System]
     boards: list[Board]
@@ -97,7 +100,8 @@ def content(overrides: list[str], jobs: list[Job], store: Store) -> Content:
         done=len({record.key for each in jobs for record in each.records.values()}),
         nodes=len({step.key for each in jobs for step in each.plan.steps}),
         seeds=max(len(system.seeds) for system in found),
-        method=method(tests.test, several_seeds=any(len(system.seeds) > 1 for system in found)),
+        significance=tests.test,
+        method=method(tests.test, tests_of(row.cells for board in found_boards for row in board.rows)),
         picture=picture(job, _mean_scores(job)),
         systems=found,
         boards=found_boards,

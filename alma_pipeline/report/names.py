@@ -5,18 +5,12 @@ from typing import Any
 
 from alma_pipeline.store.record import Record
 
-METRICS = {"chrf++": "chrF++", "bleu": "BLEU", "ter": "TER", "spbleu": "spBLEU"}
 MARKS = {"better": "▲", "worse": "▼", "tie": "≈"}
 
 
 def arrow(direction: str) -> str:
     """`en-de` → `en→de`."""
     return direction.replace("-", "→")
-
-
-def metric_name(metric: str) -> str:
-    """A metric as papers write it."""
-    return METRICS.get(metric, metric)
 
 
 def signed(value: float) -> str:

@@ -1,15 +1,16 @@
 """The report as one HTML file that asks nobody for anything: styles, script and pictures are inside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from alma_pipeline.report import charts, recompute
 from alma_pipeline.report.content import Content
 from alma_pipeline.report.guard_rates import GUARDS
-from alma_pipeline.report.names import arrow, chance, metric_name, signed
+from alma_pipeline.report.names import arrow, chance, signed
 from alma_pipeline.report.recipe_graph import HEIGHT, WIDTH
-from alma_pipeline.report.scoreboard import tab_names
-from alma_pipeline.report.significance import LEVEL
+from alma_pipeline.report.scoreboard import tab_names, tests_of
+from alma_pipeline.report.significance import LEVEL, SEGMENTS
+from alma_pipeline.schema.metrics import metric_label
 from alma_pipeline.units import count, energy, seconds, size
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -24,7 +25,7 @@ def render(content: Content) -> str:
     )
     filters: dict[str, Callable[..., str]] = {
         "arrow": arrow,
-        "metric": metric_name,
+        "metric": metric_label,
         "number": lambda value: f"{value:.1f}",
         "signed": signed,
         "count": count,
@@ -41,14 +42,15 @@ def render(content: Content) -> str:
         guards=GUARDS,
         box_size={"width": WIDTH, "height": HEIGHT},
         level=LEVEL,
-        expressions=_again(content, recompute.expression),
-        commands=_again(content, lambda _, signature: recompute.comet_score(signature)),
+        won=SEGMENTS in tests_of(row.cells for board in content.boards for row in board.rows),
+        commands=list(_commands(content)),
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "script.js").read_text(encoding="utf-8"),
     )
 
 
-def _again(content: Content, how: Callable[[str, str], str]) -> list[tuple[str, str]]:
-    """Metrics with what computes them again, once each, whatever the test sets: where `how` knows it of the signature."""
-    found = dict.fromkeys((board.metric, how(board.metric, board.signature)) for board in content.boards)
-    return [(metric, text) for metric, text in found if text]
+def _commands(content: Content) -> Iterator[tuple[str, str]]:
+    """Metrics with the command that computes them again, once each, whatever the test sets."""
+    for metric, signature in dict.fromkeys((board.metric, board.signature) for board in content.boards):
+        if text := recompute.command(metric, signature):
+            yield f"{metric_label(metric)}, {signature}", text

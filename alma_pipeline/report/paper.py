@@ -5,11 +5,18 @@ from dataclasses import dataclass
 
 from alma_pipeline.report.caveats import notes
 from alma_pipeline.report.content import Content
-from alma_pipeline.report.names import metric_name
-from alma_pipeline.report.scoreboard import PARTS, Board, Cell, Row, part_of
+from alma_pipeline.report.names import MARKS
+from alma_pipeline.report.scoreboard import PARTS, Board, Cell, Row, part_of, tests_of
+from alma_pipeline.report.significance import LEVEL, method
+from alma_pipeline.schema.metrics import metric_label
 
-MARKDOWN = {"better": " ▲", "worse": " ▼", "tie": " ≈"}
-LATEX = {"better": r"$^{\uparrow}$", "worse": r"$^{\downarrow}$", "tie": r"$^{\approx}$"}
+MARKDOWN = {verdict: f" {mark}" for verdict, mark in MARKS.items()}
+LATEX = {"better": r"$^{\blacktriangle}$", "worse": r"$^{\blacktriangledown}$", "tie": r"$^{\approx}$"}
+"""In math mode; the triangles are of the package amssymb."""
+MEANINGS = {"better": "better", "worse": "worse", "tie": f"may be chance (p ≥ {LEVEL})"}
+SYMBOLS = {"→": r"$\to$", "≥": r"$\ge$", "|": r"\textbar{}", "±": r"$\pm$"} | {
+    mark: LATEX[verdict].replace("^", "") for verdict, mark in MARKS.items()
+}
 ESCAPED = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
     | {"†": r"\textdagger{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
@@ -39,14 +46,27 @@ def tables(content: Content) -> Iterator[PaperTable]:
 def _table(board: Board, part: str, rows: list[Row], content: Content) -> PaperTable:
     """The mean comes last."""
     columns = [row.name.replace("-", "→") for row in rows[:-1]] + ["mean"]
-    systems = [(system.label, [row.cells[place] for row in rows]) for place, system in enumerate(board.systems)]
-    seen = ". ".join(notes(board.systems))
-    caption = (
-        f"{metric_name(board.metric)}, {part}, {board.test} (signature {board.signature}). Marks compare each system with the "
-        f"one it was trained from or is held against: better, worse, or a difference that may be chance (p ≥ 0.05, "
-        f"{content.method})." + (f" {seen}." if seen else "")
-    )
-    return PaperTable(caption, columns, [row for row in systems if any(row[1])], [board.best(row.cells) for row in rows])
+    shown = [(system, cells) for place, system in enumerate(board.systems) if any(cells := [row.cells[place] for row in rows])]
+    best = [board.best(row.cells) if len(shown) > 1 else None for row in rows]
+    lower = "" if board.higher_is_better else ", lower is better"
+    sentences = [
+        f"{metric_label(board.metric)}{lower}, {part}, {board.test} (signature {board.signature})",
+        *_explained([cell for _, cells in shown for cell in cells if cell], content.significance),
+        *notes([system for system, _ in shown]),
+    ]
+    return PaperTable(". ".join(sentences) + ".", columns, [(system.label, cells) for system, cells in shown], best)
+
+
+def _explained(cells: list[Cell], test: str) -> Iterator[str]:
+    """What the marks, deviations and partial means in these cells are; nothing of those that are not there."""
+    if verdicts := [verdict for verdict in MARKS if any(cell.verdict == verdict for cell in cells)]:
+        marks = ", ".join(f"{MARKS[verdict]} {MEANINGS[verdict]}" for verdict in verdicts)
+        how = method(test, tests_of([[*cells]]))
+        yield f"Against the system each was trained from or is compared with: {marks}; {how}"
+    if any(cell.spread is not None for cell in cells):
+        yield "± standard deviation over seeds"
+    if any(cell.covers for cell in cells):
+        yield "In brackets: how many of the directions a mean covers"
 
 
 def markdown(content: Content) -> str:
@@ -67,7 +87,7 @@ def _markdown(table: PaperTable) -> str:
 
 
 def latex(content: Content) -> str:
-    """Floats for the package booktabs."""
+    """Floats for the packages booktabs and amssymb."""
     return "\n\n".join(_latex(table) for table in tables(content)) + "\n"
 
 
@@ -82,7 +102,7 @@ def _latex(table: PaperTable) -> str:
         )
         for name, cells in table.rows
     ]
-    caption = table.caption.translate(ESCAPED).replace("→", r"$\to$").replace("≥", r"$\ge$").replace("|", r"\textbar{}")
+    caption = table.caption.translate(ESCAPED | str.maketrans(SYMBOLS))
     return "\n".join(
         [
             r"\begin{table}",

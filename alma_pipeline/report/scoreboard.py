@@ -4,12 +4,12 @@ Numbers only; pages, papers and terminals each write them in their own way.
 """
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from alma_pipeline.report.names import metric_name
 from alma_pipeline.report.significance import LEVEL, SACREBLEU, Chance, PairedTests, across_seeds, segmental
 from alma_pipeline.report.systems import Evaluation, System, one_line, settings_of
+from alma_pipeline.schema.metrics import METRICS, metric_label
 
 VERDICTS = ("better", "worse", "tie")
 PARTS = {"en→xx": "mean out of English", "xx→en": "mean into English", "xx→xx": "mean between others"}
@@ -26,6 +26,8 @@ class Cell:
     seeds: int = 1
     delta: float | None = None
     p: float | None = None
+    test: str = ""
+    """The kind of test that `p` is of, see `significance.Chance`."""
     wins: float | None = None
     """Of a neural metric: see `significance.Chance`."""
     verdict: str = ""
@@ -62,6 +64,11 @@ class Board:
         return (max if self.higher_is_better else min)(values) if values else None
 
 
+def tests_of(rows: Iterable[list[Cell | None]]) -> set[str]:
+    """The kinds of tests behind these scores."""
+    return {cell.test for cells in rows for cell in cells if cell and cell.test}
+
+
 def tab_names(boards: list[Board]) -> list[str]:
     """`BLEU`, with the test set where there are several, and `BLEU into zh` where a metric has several signatures."""
     several = len({board.test for board in boards}) > 1
@@ -69,7 +76,7 @@ def tab_names(boards: list[Board]) -> list[str]:
     for board in boards:
         alike = [other for other in boards if (other.metric, other.test) == (board.metric, board.test)]
         into = ", ".join(dict.fromkeys(row.name.rpartition("-")[2] for row in board.rows if not row.mean))
-        name = f"{metric_name(board.metric)} into {into}" if len(alike) > 1 else metric_name(board.metric)
+        name = f"{metric_label(board.metric)} into {into}" if len(alike) > 1 else metric_label(board.metric)
         names.append(f"{name} · {board.test}" if several else name)
     return names
 
@@ -138,7 +145,7 @@ def _cell(system: System, parent: System | None, direction: str, metric: str, te
     if chance is None:
         return replace(cell, delta=delta)
     verdict = "tie" if chance.p >= LEVEL or delta == 0 else "better" if better else "worse"
-    return replace(cell, delta=delta, p=chance.p, wins=chance.wins, verdict=verdict)
+    return replace(cell, delta=delta, p=chance.p, test=chance.kind, wins=chance.wins, verdict=verdict)
 
 
 def _paired(system: System, parent: System, direction: str, metric: str, tests: PairedTests) -> Chance | None:
@@ -152,11 +159,11 @@ def paired(one: Evaluation, other: Evaluation, direction: str, metric: str, test
     references = [row["reference"] for row in ours]
     if not ours or [(row["source"], row["reference"]) for row in theirs] != [(row["source"], row["reference"]) for row in ours]:
         return None
-    if metric not in SACREBLEU:
+    if metric not in METRICS:
         scores = [[row["scores"][metric] for row in rows if metric in row.get("scores", {})] for rows in (theirs, ours)]
         return segmental(*scores) if len(scores[0]) == len(scores[1]) == len(ours) else None
     baseline, hypotheses = ([one_line(row["hypothesis"]) for row in rows] for rows in (theirs, ours))
-    return Chance(tests.p_value(metric, other.signature(direction, metric), baseline, hypotheses, references))
+    return Chance(tests.p_value(metric, other.signature(direction, metric), baseline, hypotheses, references), SACREBLEU)
 
 
 def _means(rows: list[Row], columns: list[System], metric: str) -> Iterator[Row]:

@@ -5,17 +5,19 @@ Answers are kept in the store by what they were computed from: a page that is ma
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from alma_pipeline.files import write_json
+from alma_pipeline.schema.metrics import tokenizer
 
 BOOTSTRAP, RANDOMISATION = "bootstrap", "randomisation"
 SAMPLES = {BOOTSTRAP: 1000, RANDOMISATION: 10000}
 """Resamples (Koehn 2004) or trials (Riezler and Maxwell 2005): sacrebleu's defaults. The seed is sacrebleu's own, 12345."""
 LEVEL = 0.05
-SACREBLEU = ("chrf++", "bleu", "spbleu", "ter")
+ACROSS_SEEDS, SACREBLEU, SEGMENTS = "across seeds", "sacrebleu", "segments"
+"""Kinds of tests: Welch's, sacrebleu's of a corpus score, and comet-compare's of segment scores."""
 
 
 @dataclass(frozen=True)
@@ -23,30 +25,31 @@ class Chance:
     """What was found of a difference between two systems."""
 
     p: float
+    kind: str
+    """Of the test: ACROSS_SEEDS, SACREBLEU or SEGMENTS."""
     wins: float | None = None
     """Of a neural metric: the share of comet-compare's resamples (0 to 1) in which the system's mean is the higher one."""
 
 
-def method(test: str, several_seeds: bool) -> str:
-    """What a table says of how its differences were tested; `several_seeds`: of any system in it."""
-    names = {
-        BOOTSTRAP: "paired bootstrap resampling with {} samples",
-        RANDOMISATION: "paired approximate randomisation with {} trials",
+def method(test: str, used: Set[str]) -> str:
+    """How differences were tested, in words; `used`: which of `ACROSS_SEEDS`, `SACREBLEU` and `SEGMENTS` were. Empty for none."""
+    sacrebleu = {
+        BOOTSTRAP: f"paired bootstrap resampling with {SAMPLES[BOOTSTRAP]} samples, as sacrebleu does it",
+        RANDOMISATION: f"paired approximate randomisation with {SAMPLES[RANDOMISATION]} trials, as sacrebleu does it",
     }
-    neural = "paired t-test over segments for neural metrics, beside the share of comet-compare's resamples that the system wins"
-    one_seed = f"{names[test].format(SAMPLES[test])}, as sacrebleu does it; {neural}"
-    return (
-        f"Welch's t-test across seeds where a system has several, ± their standard deviation; else {one_seed}"
-        if several_seeds
-        else one_seed
-    )
+    words = {
+        ACROSS_SEEDS: "Welch's t-test across seeds where a system has several",
+        SACREBLEU: sacrebleu[test],
+        SEGMENTS: "paired t-test over segments for neural metrics",
+    }
+    return "; ".join(text for kind, text in words.items() if kind in used)
 
 
 class PairedTests:
     """Paired tests with a memory."""
 
     def __init__(self, memory: Path, test: str = BOOTSTRAP) -> None:
-        """`test`: bootstrap or randomisation, of the metrics in `SACREBLEU`."""
+        """`test`: bootstrap or randomisation, of sacrebleu's metrics."""
         self.memory, self.test = memory, test
         try:
             self._known: dict[str, float] = json.loads(memory.read_text(encoding="utf-8"))
@@ -55,7 +58,7 @@ class PairedTests:
         self._new = False
 
     def p_value(self, metric: str, signature: str, one: Sequence[str], other: Sequence[str], references: Sequence[str]) -> float:
-        """Of the difference between two systems' outputs for the same segments, by a metric in `SACREBLEU`."""
+        """Of the difference between two systems' outputs for the same segments, by one of sacrebleu's metrics."""
         # The bootstrap came first, and what stores remember of it has no name of a test.
         test = [] if self.test == BOOTSTRAP else [self.test]
         asked = json.dumps(
@@ -84,21 +87,8 @@ def resampled(
     from alma_pipeline.ml.scoring.paired_tests import paired
 
     short = {BOOTSTRAP: "bs", RANDOMISATION: "ar"}[test]
-    found = paired(short, [metric], _tokenizer(metric, signature), references, one, other, SAMPLES[test])
+    found = paired(short, [metric], tokenizer(signature), references, one, other, SAMPLES[test])
     return found[metric].p_value
-
-
-def _tokenizer(metric: str, signature: str) -> str:
-    """BLEU's of the target language, as it was when the scores were computed; TER says only whether it took characters apart."""
-    if metric == "ter":
-        return "zh" if _told(signature, "asian", "no") == "yes" else "13a"
-    return _told(signature, "tok", "13a")
-
-
-def _told(signature: str, name: str, otherwise: str) -> str:
-    """A part of a sacrebleu signature: `tok` of `nrefs:1|tok:13a`."""
-    parts = dict(part.split(":", 1) for part in signature.split("|") if ":" in part)
-    return parts.get(name, otherwise)
 
 
 def segmental(one: Sequence[float], other: Sequence[float]) -> Chance | None:
@@ -108,7 +98,7 @@ def segmental(one: Sequence[float], other: Sequence[float]) -> Chance | None:
     from alma_pipeline.ml.scoring.paired_tests import segmental as test
 
     found = test(one, other)
-    return Chance(found.p_value, found.wins)
+    return Chance(found.p_value, SEGMENTS, found.wins)
 
 
 def across_seeds(ours: Sequence[float], theirs: Sequence[float]) -> Chance | None:
@@ -118,5 +108,5 @@ def across_seeds(ours: Sequence[float], theirs: Sequence[float]) -> Chance | Non
     if len(ours) < 2 or not theirs or (len(set(ours)) == 1 and len(set(theirs)) == 1):
         return None
     if len(theirs) == 1:
-        return Chance(float(stats.ttest_1samp(ours, theirs[0]).pvalue))
-    return Chance(float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue))
+        return Chance(float(stats.ttest_1samp(ours, theirs[0]).pvalue), ACROSS_SEEDS)
+    return Chance(float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue), ACROSS_SEEDS)

@@ -13,6 +13,7 @@ from typing import Any
 from alma_pipeline.plan.node import Node
 from alma_pipeline.report.jobs import Job
 from alma_pipeline.report.names import described
+from alma_pipeline.schema.metrics import METRICS
 from alma_pipeline.store.record import Record
 
 SEED = "seed="
@@ -20,8 +21,6 @@ MARK = "†"
 """Behind the name of a system that was trained on the test set."""
 OUTPUTS = "outputs"
 """The kind of node that reads another system's outputs."""
-LOWER_IS_BETTER = ("ter",)
-"""Where the scores do not say so themselves."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,8 @@ class Evaluation:
 
     def lower_is_better(self, metric: str) -> bool:
         """Whether fewer is better, as of errors."""
-        return metric in self.result.get("lower_is_better", LOWER_IS_BETTER)
+        entry = METRICS.get(metric)
+        return entry.lower_is_better if entry else metric in self.result.get("lower_is_better", ())
 
     @cached_property
     def segments(self) -> dict[str, list[dict[str, Any]]]:

@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from alma_pipeline.console import Screen
-from alma_pipeline.report.names import MARKS, arrow, metric_name, signed
+from alma_pipeline.report.names import MARKS, arrow, signed
 from alma_pipeline.report.scoreboard import Board, Cell
+from alma_pipeline.schema.metrics import metric_label
 
 STYLES = {"better": "green", "worse": "red", "tie": "dim", "": "dim"}
 GAP = 2
@@ -16,7 +17,8 @@ GAP = 2
 
 def show(screen: Screen, board: Board, relation: str = "") -> None:
     """A heading and tables; `relation` says how a system stands to the one that its differences are from, where it does not."""
-    screen.say(f"\n{metric_name(board.metric)} on {board.test}  {board.signature}", style="bold")
+    lower = "" if board.higher_is_better else ", lower is better"
+    screen.say(f"\n{metric_label(board.metric)} on {board.test}{lower}  {board.signature}", style="bold")
     for table in score_tables(board, screen.width, relation):
         screen.print(table)
 

@@ -74,7 +74,7 @@ class Evaluation:
     beams: int = number(5, at_least=1)
     max_new_tokens: int = number(256, at_least=1)
     metrics: list[str] = field(default_factory=lambda: ["chrf++", "bleu", "ter"])
-    """sacrebleu's: chrf++, bleu, ter, spbleu."""
+    """sacrebleu's, by their names in `schema.metrics`."""
     significance: str = choice("bootstrap", "randomisation")
     """sacrebleu's paired test in the report: bootstrap resampling or approximate randomisation; part of no key."""
     comet: Comet = field(default_factory=Comet)

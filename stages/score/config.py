@@ -23,8 +23,7 @@ from typing import ClassVar
 
 from alma_pipeline.errors import nearest
 from alma_pipeline.schema import WithLanguages, WithScorers
-
-METRICS = ("chrf++", "bleu", "ter", "spbleu")
+from alma_pipeline.schema.metrics import MAIN, METRICS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class Config(WithLanguages, WithScorers):
     """2: TER, more guards, and segments.jsonl."""
     kind: str = "score"
     metrics: list[str] = field(default_factory=lambda: ["chrf++", "bleu", "ter"])
-    """sacrebleu's: chrf++, bleu, ter, spbleu (FLORES-200 pieces; needs sentencepiece and a download)."""
+    """sacrebleu's, by their names in `schema.metrics`; spbleu needs sentencepiece and a download."""
     comet: list[str] = field(default_factory=list, metadata={"as_before": []})
     """Neural metrics: names in the scorer table."""
 
@@ -46,8 +45,8 @@ class Config(WithLanguages, WithScorers):
         for name in self.metrics:
             if name not in METRICS:
                 yield f"metrics: no metric '{name}'; {nearest(name, list(METRICS))}"
-        if "chrf++" not in self.metrics:
-            yield "metrics lacks chrf++, which tables and averages need; add it"
+        if MAIN not in self.metrics:
+            yield f"metrics lacks {MAIN}, which tables and averages need; add it"
         for key, names in (("metrics", self.metrics), ("comet", self.comet)):
             if len(set(names)) < len(names):
                 yield f"{key}: {', '.join(names)} contains a name twice"

@@ -7,11 +7,12 @@ from typing import Any
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.prompts import one_line
-from alma_pipeline.ml.scoring import comet, metrics, sacrebleu_metrics
+from alma_pipeline.ml.scoring import comet, metrics
 from alma_pipeline.ml.scoring.comet import Segment
 from alma_pipeline.ml.scoring.metrics import Scores, Translation
 from alma_pipeline.ml.scoring.sacrebleu_metrics import Measured
 from alma_pipeline.ml.scoring.segment_cache import SegmentCache
+from alma_pipeline.schema.metrics import METRICS
 from stages.score.config import Config
 
 
@@ -26,7 +27,7 @@ def run(job: Job) -> dict[str, Any]:
         "directions": {direction: value.plain() for direction, value in scores.items()},
         "averages": metrics.averages(scores),
         "signatures": metrics.signatures(scores),
-        "lower_is_better": sorted(sacrebleu_metrics.LOWER_IS_BETTER & set(config.metrics)),
+        "lower_is_better": sorted(name for name in config.metrics if METRICS[name].lower_is_better),
         "languages": {direction: value.languages() for direction, value in scores.items()},
         "cut": cut,
         "newlines": sum(value.newlines for value in scores.values()),

@@ -10,6 +10,7 @@ from sacrebleu.metrics import CHRF, TER
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.scoring import sacrebleu_metrics
+from alma_pipeline.schema.metrics import UNSPACED
 
 SENTENCES = {
     "13a": ("The committee meets on Tuesday, 5 May.", "The committee met on Tuesday 5 May!"),
@@ -30,7 +31,7 @@ def command(folder: Path, tokenizer: str, references: list[str], hypotheses: lis
     for name, lines in (("references", references), ("hypotheses", hypotheses)):
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     words = ["-m", "bleu", "chrf", "ter", "--chrf-word-order", "2", "--tokenize", tokenizer, "-w", "10"]
-    words += ["--ter-normalized", "--ter-asian-support"] if tokenizer in sacrebleu_metrics.UNSPACED else []
+    words += ["--ter-normalized", "--ter-asian-support"] if tokenizer in UNSPACED else []
     line = [sys.executable, "-m", "sacrebleu", str(folder / "references"), "-i", str(folder / "hypotheses"), *words]
     found = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
     names = {"BLEU": "bleu", "chrF2++": "chrf++", "TER": "ter"}
@@ -83,5 +84,7 @@ def test_an_unknown_metric_and_no_text_are_errors() -> None:
 def test_spbleu_without_its_pieces_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that cannot be imported stands for a package that is not installed."""
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(UserError, match=r"spbleu needs the package sentencepiece .*Install .* or take spbleu out of evaluation"):
+    with pytest.raises(
+        UserError, match=r"spbleu needs the package sentencepiece .*\. Install .* or take spbleu out of evaluation"
+    ):
         sacrebleu_metrics.metric("spbleu", "13a")

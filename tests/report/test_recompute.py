@@ -9,15 +9,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from alma_pipeline.ml.scoring.sacrebleu_metrics import measure
 from alma_pipeline.report import page
 from alma_pipeline.report.content import Content
-from alma_pipeline.report.recompute import comet_score, expression
+from alma_pipeline.report.recompute import command
+from alma_pipeline.schema.metrics import METRICS
 from alma_pipeline.store.store import Store
 
 SIGNATURE = "Unbabel/wmt22-comet-da@0123abc|reference:yes|precision:fp16|comet:2.2.7"
 FAKES = {
     "hf": 'echo "/hub/$2/$4"',
     "comet-score": 'printf "%s\\n" "$@" > "$TMPDIR/words"',
+    "sacrebleu": 'python -m sacrebleu "$@"',
 }
 """What the shell finds instead of the commands that need a model."""
 
@@ -25,14 +30,27 @@ FAKES = {
 def test_the_command_for_each_kind_of_signature() -> None:
     told = 'comet-score --model "$(hf download Unbabel/wmt22-comet-da --revision 0123abc --quiet)/checkpoints/model.ckpt"'
     files = '-s "$out/source" -t "$out/hypothesis"'
-    assert comet_score(SIGNATURE) == f'{told} {files} -r "$out/reference"'
-    assert comet_score(SIGNATURE.replace("yes", "no")) == f"{told} {files}"
-    mine = comet_score("sha256:77aa|reference:no|precision:fp32|comet:2.2.7")
+    assert command("comet-22", SIGNATURE) == f'{told} {files} -r "$out/reference"'
+    assert command("comet-22", SIGNATURE.replace("yes", "no")) == f"{told} {files}"
+    mine = command("mine", "sha256:77aa|reference:no|precision:fp32|comet:2.2.7")
     assert (
         mine == f"comet-score --model MODEL.ckpt {files} # MODEL.ckpt: the file with sha256:77aa; in fp16; the score is of fp32"
     )
-    assert comet_score("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0") == comet_score("quality:1") == ""
-    assert expression("comet-22", SIGNATURE) == ""
+    assert command("quality", "quality:1") == ""
+
+
+@pytest.mark.parametrize("metric", [name for name in METRICS if not METRICS[name].needs])
+@pytest.mark.parametrize("tokenizer", ["13a", "zh"])
+def test_the_sacrebleu_command_computes_the_score_of_its_signature(tmp_path: Path, metric: str, tokenizer: str) -> None:
+    references, hypotheses = ["我们看见 the cat .", "a second line here"], ["我们看 the cat !", "a second line there"]
+    for part, lines in (("reference", references), ("hypothesis", hypotheses)):
+        (tmp_path / part).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    found = measure(metric, tokenizer, hypotheses, references)
+    words = command(metric, found.signature).replace("sacrebleu", f"{sys.executable} -m sacrebleu", 1)
+    shell = ["bash", "-c", f"{words} -w 10"]
+    done = subprocess.run(shell, env=os.environ | {"out": str(tmp_path)}, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert told["score"] == round(found.score, 10) and told["signature"] == found.signature
 
 
 def test_the_script_on_the_page_writes_what_comet_score_reads(told: Content, finished: Store, tmp_path: Path) -> None:
@@ -57,5 +75,5 @@ def test_the_script_on_the_page_writes_what_comet_score_reads(told: Content, fin
         assert written == "".join(f"{row[part]}\n" for row in rows) and len(rows) == 12
 
 
-def test_a_page_without_neural_scores_speaks_of_none(told: Content) -> None:
-    assert "comet-score" not in page.render(dataclasses.replace(told, curves=[]))
+def test_a_page_without_neural_scores_has_no_command_for_one(told: Content) -> None:
+    assert "hf download" not in page.render(dataclasses.replace(told, curves=[]))

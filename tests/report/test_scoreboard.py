@@ -128,7 +128,7 @@ def test_the_paired_test_is_a_setting_and_named(job: Job, tmp_path: Path, monkey
     assert asked == {"randomisation"}
     assert "approximate randomisation with 10000 trials" in found.method and "bootstrap" not in found.method
     assert "approximate randomisation with 10000 trials" in paper.markdown(found)
-    assert "bootstrap resampling with 1000 samples" in significance.method("bootstrap", several_seeds=False)
+    assert "bootstrap resampling with 1000 samples" in significance.method("bootstrap", {significance.SACREBLEU})
 
 
 def test_the_paired_test_is_in_no_key(job: Job, finished: Store) -> None:

@@ -12,7 +12,7 @@ from alma_pipeline.report.jobs import gather
 from alma_pipeline.store.store import Store
 
 WORDS = ["stage=parallel", "data.languages=[de,zh]", "tracking=none"]
-WELCH = "Welch's t-test across seeds where a system has several, ± their standard deviation"
+WELCH = "Welch's t-test across seeds where a system has several"
 
 
 @pytest.fixture(scope="module")

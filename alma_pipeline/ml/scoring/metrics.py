@@ -74,8 +74,8 @@ class Scores:
 def score(translations: Sequence[Translation], tokenizer: str, names: Sequence[str] = ("chrf++", "bleu")) -> Scores:
     """Scores of one direction. `tokenizer`: sacrebleu's tokenizer for the target language, used by BLEU (B49).
 
-    `names`: sacrebleu's metrics, of `surface.NAMES`. Raises ValueError where there is nothing to score, and UserError
-    where spBLEU cannot be computed.
+    `names`: sacrebleu's metrics, of `schema.metrics.METRICS`. Raises ValueError where there is nothing to score, and
+    UserError where a metric needs what is missing (spBLEU).
     """
     lines = [one_line(item.hypothesis) for item in translations]
     hypotheses = [line for line, _ in lines]

@@ -1,4 +1,4 @@
-"""sacrebleu's metrics under the names they are reported by: corpus score, segment scores, signature.
+"""The metrics of `schema.metrics`, computed by sacrebleu: corpus score, segment scores, signature.
 
 Strings in, numbers out, on sacrebleu's scale of 0 to 100 (TER can exceed it). What sacrebleu counts in a segment is
 counted once and used for the corpus and for the segments alike.
@@ -7,21 +7,15 @@ counted once and used for the corpus and for the segments alike.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sacrebleu.metrics import BLEU, CHRF, TER
+import sacrebleu
 from sacrebleu.metrics.base import Metric
+from sacrebleu.utils import SACREBLEU_DIR
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.schema.metrics import METRICS
 
-NAMES = ("chrf++", "bleu", "ter", "spbleu")
-LOWER_IS_BETTER = frozenset({"ter"})
-WORD_ORDER = 2
-"""Of chrF++ (Popović 2017)."""
-UNSPACED = frozenset({"zh", "ja-mecab"})
-"""BLEU tokenizers of languages whose whole sentence would be one word to TER: it takes their characters apart."""
 AT_ONCE = 200
 """Segments whose n-grams are in memory together; those of a whole test set take a gigabyte, and time to be walked over."""
-BY_SEGMENT = frozenset({"chrf++", "ter"})
-"""BLEU of one sentence is zero where four words in a row are not found, and says little; these say something."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +30,23 @@ class Measured:
 
 
 def metric(name: str, tokenizer: str) -> Metric:
-    """sacrebleu's metric of a name in `NAMES`. `tokenizer`: that of the target language, for BLEU.
+    """sacrebleu's metric of a name in `METRICS`. `tokenizer`: BLEU's for the target language.
 
-    Raises UserError where spBLEU's tokenizer cannot be had.
+    Raises ValueError for another name and UserError where what the metric needs is missing.
     """
-    if name == "chrf++":
-        return CHRF(word_order=WORD_ORDER)
-    if name == "ter":
-        return TER(normalized=tokenizer in UNSPACED, asian_support=tokenizer in UNSPACED)
-    if name == "spbleu":
-        return _spbleu()
-    if name == "bleu":
-        return BLEU(tokenize=tokenizer)
-    raise ValueError(f"metric {name!r}: expected one of {', '.join(NAMES)}")
+    if name not in METRICS:
+        raise ValueError(f"metric {name!r}: expected one of {', '.join(METRICS)}")
+    entry = METRICS[name]
+    try:
+        return getattr(sacrebleu, entry.type)(**entry.options(tokenizer))
+    except (ImportError, OSError, RuntimeError, SystemExit) as error:  # sacrebleu exits where certificates fail
+        if not entry.needs:
+            raise
+        raise UserError(
+            f"evaluation.metrics: {name} needs {entry.needs.format(models=f'{SACREBLEU_DIR}/models')}. That failed: "
+            f"{' '.join(str(error).split()) or type(error).__name__}. Install and download it, or take {name} out of "
+            "evaluation.metrics."
+        ) from error
 
 
 def measure(name: str, tokenizer: str, hypotheses: Sequence[str], references: Sequence[str]) -> Measured:
@@ -57,7 +55,7 @@ def measure(name: str, tokenizer: str, hypotheses: Sequence[str], references: Se
         raise ValueError("found no translations to score; expected at least one")
     found = metric(name, tokenizer)
     statistics = [row for part in _portions(len(hypotheses)) for row in _statistics(found, hypotheses[part], references[part])]
-    segments = [float(found._compute_score_from_stats(row).score) for row in statistics] if name in BY_SEGMENT else None
+    segments = [float(found._compute_score_from_stats(row).score) for row in statistics] if METRICS[name].segments else None
     return Measured(float(found._aggregate_and_compute(statistics).score), str(found.get_signature()), segments)
 
 
@@ -69,18 +67,3 @@ def _statistics(found: Metric, hypotheses: Sequence[str], references: Sequence[s
     """What sacrebleu counts in each of these segments."""
     rows: list[list[float]] = found._extract_corpus_statistics(hypotheses, [references])
     return rows
-
-
-def _spbleu() -> Metric:
-    """BLEU over the pieces of FLORES-200's SentencePiece model, which sacrebleu downloads once (NLLB, arXiv 2207.04672)."""
-    from sacrebleu.utils import SACREBLEU_DIR
-
-    try:
-        return BLEU(tokenize="flores200")
-    except (ImportError, OSError, RuntimeError, SystemExit) as error:  # sacrebleu exits where certificates fail
-        raise UserError(
-            "evaluation.metrics: spbleu needs the package sentencepiece and FLORES-200's SentencePiece model, which sacrebleu "
-            f"downloads at first use; that failed here: {' '.join(str(error).split()) or type(error).__name__}. Install "
-            f"sentencepiece and put the model at {SACREBLEU_DIR}/models/flores200sacrebleuspm (its address: "
-            "https://tinyurl.com/flores200sacrebleuspm), or take spbleu out of evaluation.metrics."
-        ) from error
