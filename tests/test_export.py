@@ -11,19 +11,31 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from adapter_bed import make_adapter
 from decoding_bed import make_checkpoint
 from fake_hub import FakeHub
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.cli import main
+from alma_pipeline.ml.data.prompts import Prompter
+from alma_pipeline.model_card import card
+from alma_pipeline.schema import Language
+from alma_pipeline.store.lookup import find
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 
-BASE, TEXT, SFT, HYPOTHESES, SCORE = (f"{number:02d}" * 32 for number in range(20, 25))
-SIGNATURES = {"chrf++": "nrefs:1|case:mixed", "bleu": {"de-en": "nrefs:1|tok:13a"}}
+BASE, TEXT, SFT, HYPOTHESES, SCORE, TEST = (f"{number:02d}" * 32 for number in range(20, 26))
+NEURAL = "Unbabel/wmt22-comet-da@0123abc|reference:yes|precision:fp16|comet:2.2.7"
+SIGNATURES = {
+    "chrf++": {"de-en": "nrefs:1|nw:2", "en-de": "nrefs:1|nw:2"},
+    "bleu": {"de-en": "nrefs:1|tok:13a", "en-de": "nrefs:1|tok:zh"},
+    "ter": {"de-en": "nrefs:1|tok:tercom|asian:no", "en-de": "nrefs:1|tok:tercom|asian:no"},
+    "comet-22": {"de-en": NEURAL, "en-de": NEURAL},
+}
+NUMBERS = {"chrf++": 51.5, "bleu": 20.25, "ter": 61.0, "comet-22": 83.456}
+SPOKEN = {"en": {"name": "English"}, "de": {"name": "German"}}
 
 
 def put(store: Store, name: str, key: str, files: Path | None, payload: dict[str, Any], **more: Any) -> Record:
@@ -50,12 +62,26 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
     put(store, "base", BASE, folder / "base", {"config": origin}, result=taken, checkpoint=loading)
     read = {"reader": "hub", "repo": "someone/text", "revision": "r1", "split": "train", "trained_on": ["FLORES-200"]}
     put(store, "parallel_corpus", TEXT, None, {"kind": "corpus", "config": {"pairs": read}})
-    settings = {"learning_rate": 0.002, "steps": 4, "lora": {"rank": 4, "alpha": 8.0}, "prompt": "alma", "languages": {"de": {}}}
+    settings = {
+        "learning_rate": 0.002,
+        "steps": 4,
+        "lora": {"rank": 4, "alpha": 8.0},
+        "prompt": "alma",
+        "languages": SPOKEN,
+        "adapter": "new",
+    }
     loading = {"form": "adapter", "base_key": BASE, "adapter_keys": [SFT]}
     inputs = {"init": BASE, "corpus": TEXT}
     put(store, "parallel", SFT, folder / "sft", {"config": settings, "inputs": inputs}, checkpoint=loading)
-    put(store, "parallel.translate", HYPOTHESES, None, {"inputs": {"checkpoint": SFT}})
-    scores = {"directions": {"de-en": {"chrf++": 51.5, "bleu": 20.25}}, "signatures": SIGNATURES}
+    tested = {
+        "form": "test",
+        "pairs": {"reader": "hub", "repo": "openlanguagedata/flores_plus", "revision": "f00", "split": "devtest"},
+    }
+    tested["pairs"]["trained_on"] = ["FLORES-200"]
+    put(store, "test_corpus", TEST, None, {"kind": "corpus", "config": tested})
+    decoding = {"kind": "translate", "config": {"beams": 5, "max_new_tokens": 64}}
+    put(store, "parallel.translate", HYPOTHESES, None, decoding | {"inputs": {"checkpoint": SFT, "test": TEST}})
+    scores = {"directions": {"de-en": NUMBERS, "en-de": NUMBERS}, "signatures": SIGNATURES}
     put(store, "parallel.score", SCORE, None, {"kind": "score", "inputs": {"hypotheses": HYPOTHESES}}, result=scores)
     return store
 
@@ -90,19 +116,25 @@ def test_merged_with_its_card_and_pushed(filled: Store, tmp_path: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(filled.find(BASE).path)  # type: ignore[union-attr]
     expected = logits(PeftModel.from_pretrained(base, filled.find(SFT).path), ids)  # type: ignore[union-attr]
     assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(folder), ids), expected, atol=1e-3)
-    metadata, card = (folder / "README.md").read_text().split("---\n", 2)[1:]
-    told = {"library_name": "transformers", "pipeline_tag": "translation", "language": ["de", "en"]}
-    told |= {"tags": ["alma_pipeline", "parallel"], "license": "apache-2.0", "base_model": "someone/tiny"}
-    assert yaml.safe_load(metadata) == told
-    lineage = ("steps=4, learning_rate=0.002", "`someone/tiny` at revision `0123abcd`", SFT)
-    data = ("someone/text at r1, train; overlaps with FLORES-200", "| de-en | 51.5 | 20.2 |", "nrefs:1|tok:13a")
-    for part in (*lineage, *data, "Largest logit difference", "licence: apache-2.0"):
-        assert part in card, part
+    told = (folder / "README.md").read_text(encoding="utf-8")
+    lineage = (
+        "a new LoRA of rank 4, alpha 8 | 4 steps |  | 0.002 |",
+        "[someone/tiny](https://huggingface.co/someone/tiny) at revision `0123abcd`",
+        SFT,
+    )
+    for part in (
+        *lineage,
+        "Largest logit difference",
+        "states `apache-2.0`",
+        'name = "me/tiny"',
+        "alma-pipeline export parallel tiny",
+    ):
+        assert part in told, part
     assert hub.created == [{"name": "tiny", "organization": "me", "visibility": "private"}]
     assert set(hub.files) == {path.name for path in folder.iterdir()}
     assert hub.files["README.md"] == (folder / "README.md").read_bytes()
     assert hub.tokens == {"Bearer hf_canary12345"}
-    assert "hf_canary12345" not in done.stdout + done.stderr + card
+    assert "hf_canary12345" not in done.stdout + done.stderr + told
     assert not list((filled.root / "aside").iterdir()) and not list(folder.parent.glob("*unfinished*"))
 
 
@@ -113,7 +145,98 @@ def test_the_adapter_alone_names_the_published_base(filled: Store, tmp_path: Pat
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "someone/tiny"
     base = AutoModelForCausalLM.from_pretrained(filled.find(BASE).path)  # type: ignore[union-attr]
     assert PeftModel.from_pretrained(base, folder).peft_config["default"].r == 4
-    assert 'library_name: "peft"' in (folder / "README.md").read_text()
+    data = ModelCard.load(folder / "README.md").data
+    assert (data.library_name, data.base_model, data.base_model_relation) == ("peft", "someone/tiny", "adapter")
+
+
+def of_record(store: Store, name: str, as_adapter: bool = False) -> str:
+    return card.text(store, find(store, name), {"precision": "fp32"}, as_adapter, "me/tiny")
+
+
+def test_the_header_is_what_the_hub_reads(filled: Store) -> None:
+    data = ModelCard(of_record(filled, "parallel")).data
+    assert (data.license, data.language, data.pipeline_tag, data.library_name) == (
+        "apache-2.0", ["de", "en"], "translation", "transformers"
+    )  # fmt: skip
+    assert data.tags == ["alma_pipeline", "parallel", "lora"] and data.datasets == ["someone/text"]
+    assert (data.base_model, data.base_model_relation) == ("someone/tiny", "finetune")
+    assert data.model_name == "tiny" and data.metrics == ["chrf", "bleu", "ter", "comet"]
+    found = {(result.dataset_config, result.metric_name): result for result in data.eval_results}
+    assert {key[1]: found[key].metric_value for key in found if key[0] == "de-en"} == {
+        "chrF++": 51.5, "BLEU": 20.25, "TER": 61.0, "comet-22": 83.46
+    }  # fmt: skip
+    bleu = found["en-de", "BLEU"]
+    assert bleu.metric_args == {"signature": "nrefs:1|tok:zh"}
+    assert (bleu.dataset_type, bleu.dataset_split, bleu.dataset_revision) == ("openlanguagedata/flores_plus", "devtest", "f00")
+
+
+def test_the_scores_have_one_line_of_signature_each_and_what_spoils_them_is_said(filled: Store) -> None:
+    told = of_record(filled, "parallel")
+    assert "| direction | chrF++ | BLEU | TER ↓ | comet-22 |" in told and "| de→en | 51.5 | 20.2 | 61.0 | 83.5 |" in told
+    assert "beam search with 5 beams, no examples in the prompt" in told
+    lines = [line for line in told.splitlines() if line.startswith("- ") and ("`nrefs" in line or "`Unbabel" in line)]
+    assert [line[2:].partition(":")[0] for line in lines] == [
+        "chrF++",
+        "BLEU (de→en)",
+        "BLEU (en→de)",
+        "TER, lower is better",
+        "comet-22",
+    ]
+    assert "`sacrebleu REFERENCE -i HYPOTHESIS -m bleu --tokenize zh`" in lines[2]
+    assert (
+        "`parallel` read text that is or overlaps with FLORES-200" in told
+        and "The scores above on this set are such scores" in told
+    )
+    assert "None" not in told.partition("---\n\n")[2]
+
+
+def test_a_card_with_chrf_alone_and_one_without_scores(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    loading = {"form": "full", "base_key": BASE, "adapter_keys": []}
+    put(store, "base", BASE, None, {"config": {"source": "random"}}, checkpoint=loading)
+    settings = {"learning_rate": 0.002, "steps": 4, "adapter": "none", "lora": {"rank": 16, "alpha": 8.0}, "languages": SPOKEN}
+    loading = {"form": "full", "base_key": SFT, "adapter_keys": []}
+    config = {"config": settings, "inputs": {"init": BASE}}
+    put(store, "mono", SFT, None, config, checkpoint=loading)
+    unscored = of_record(store, "mono")
+    assert "It was not evaluated." in unscored and "model-index" not in unscored and "LoRA" not in unscored
+    assert "license" not in ModelCard(unscored).data.to_dict() and "No licence is known" in unscored
+    put(store, "mono.translate", HYPOTHESES, None, {"kind": "translate", "inputs": {"checkpoint": SFT}})
+    scores = {"directions": {"de-en": {"chrf++": 51.5}}, "signatures": {"chrf++": {"de-en": "nrefs:1|nw:2"}}}
+    put(store, "mono.score", SCORE, None, {"kind": "score", "inputs": {"hypotheses": HYPOTHESES}}, result=scores)
+    scored = of_record(store, "mono")
+    assert "| direction | chrF++ |" in scored and "| de→en | 51.5 |" in scored and "BLEU" not in scored
+    assert [result.metric_type for result in ModelCard(scored).data.eval_results] == ["chrf"]
+
+
+def test_a_licence_that_is_unknown_or_not_the_same_is_left_out_of_the_header(filled: Store, tmp_path: Path) -> None:
+    for stated, shown in (("", "none that is known here"), ("Llama 2 Community", "`Llama 2 Community`")):
+        store = Store(tmp_path / f"store {stated}")
+        loading = {"form": "full", "base_key": BASE, "adapter_keys": []}
+        config = {"source": "hub", "repo": "someone/tiny", "revision": "main"}
+        put(store, "base", BASE, None, {"config": config}, result={"licence": stated}, checkpoint=loading)
+        told = of_record(store, "base")
+        assert "license" not in ModelCard(told).data.to_dict() and f"`someone/tiny` states {shown}" in told
+
+
+@pytest.mark.parametrize("as_adapter", [False, True])
+def test_the_snippet_runs_and_prompts_as_the_model_was_trained(
+    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_adapter: bool
+) -> None:
+    folder = tmp_path / "model"
+    assert command(filled, monkeypatch, "parallel", str(folder), *(["--adapter"] if as_adapter else [])) == 0
+    (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    places = snippet.replace('"model"', repr(str(folder)))
+    places = places.replace('"someone/tiny", revision="0123abcd"', repr(str(filled.find(BASE).path)))  # type: ignore[union-attr]
+    prompts: list[str] = []
+    known: dict[str, Any] = {}
+    exec(places.partition("\n\nprint(")[0], known)
+    known["tokenizer"], tokenizer = lambda text, **how: prompts.append(text) or tokenizer(text, **how), known["tokenizer"]
+    known["tokenizer"].bos_token_id, known["tokenizer"].decode = tokenizer.bos_token_id, tokenizer.decode
+    assert isinstance(known["translate"]("Das Haus.", "German", "English"), str)
+    languages = {"de": Language(name="German"), "en": Language(name="English")}
+    assert prompts == [Prompter(tokenizer, "alma", languages).text("de-en", "Das Haus.")]
+    assert 'print(translate("Das Haus ist klein.", "German", "English"))' in snippet
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import one_off
 from alma_pipeline.execution.runner import as_input
+from alma_pipeline.model_card import card
+from alma_pipeline.model_card.training import published_as
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.lookup import find
@@ -42,7 +44,8 @@ def main(root: Path, command: Command) -> int:
     unfinished = folder.with_name(f"{folder.name}.unfinished-{secrets.token_hex(4)}")
     try:
         measured = _adapter(store, record, unfinished) if as_adapter else _merged(store, record, command, unfinished)
-        (unfinished / "README.md").write_text(model_card.text(store, record, measured, as_adapter), encoding="utf-8")
+        text = card.text(store, record, measured, as_adapter, repo or folder.absolute().name)
+        (unfinished / "README.md").write_text(text, encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         os.rename(unfinished, folder)
@@ -93,7 +96,7 @@ def _adapter(store: Store, record: Record, folder: Path) -> dict[str, Any]:
         if path.name in ADAPTER_FILES or "token" in path.name or path.name == "special_tokens_map.json":
             shutil.copyfile(path, folder / path.name)
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    settings["base_model_name_or_path"] = model_card.published_as(base) or base.path.name
+    settings["base_model_name_or_path"] = published_as(base) or base.path.name
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return {}
 

@@ -47,16 +47,16 @@ def _trained_on(job: Job, node: str) -> set[str]:
             continue
         done.add(name)
         step = job.plan[name]
-        names |= set(_told(step.payload["config"]))
+        names |= set(stated(step.payload["config"]))
         frontier += step.inputs.values()
     return names
 
 
-def _told(value: Any) -> Iterator[str]:
+def stated(value: Any) -> Iterator[str]:
     """Every `trained_on` in settings, however deep."""
     if isinstance(value, dict):
         for key, child in value.items():
-            yield from child if key == TOLD else _told(child)
+            yield from child if key == TOLD else stated(child)
 
 
 def marked(found: list[System], jobs: list[Job]) -> list[System]:

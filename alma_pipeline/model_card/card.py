@@ -1,0 +1,226 @@
+"""The model card of an exported checkpoint: what it is, how to use it, recipe, data, scores, licence, citation.
+
+All of it comes from the records of the store; what they do not hold is left out or said to be unknown.
+"""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from alma_pipeline import __version__
+from alma_pipeline.model_card import scores, training
+from alma_pipeline.model_card.training import published_as
+from alma_pipeline.redact import redact
+from alma_pipeline.report.reproduce import command
+from alma_pipeline.report.systems import Evaluation
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+PROMPT = r"Translate this from {source} to {target}:\n{source}: {text}\n{target}:"
+"""ALMA's, as a Python literal; X-ALMA's is this as the user's turn of a Llama 2 chat."""
+EXAMPLES = {"de": "Das Haus ist klein.", "en": "The house is small."}
+LICENCE_ID = re.compile(r"[a-z0-9.-]+")
+"""An identifier of the hub's list, which are lower-case; whatever else a card or package states goes into the text."""
+
+
+def text(store: Store, record: Record, measured: dict[str, Any], as_adapter: bool, name: str) -> str:
+    """Markdown with the hub's metadata in front. `name`: how the model is loaded, a folder or OWNER/NAME."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    line = training.ancestors(store, record)
+    base = store.find(record.checkpoint["base_key"]) or line[-1]
+    evaluations = scores.newest(store, record)
+    title = name.rpartition("/")[2]
+    papers = _papers(line)
+    values = {
+        "header": _header(store, line, evaluations, base if as_adapter else None, title),
+        "title": title,
+        "name": name,
+        "version": __version__,
+        "spoken": _spoken(store, line),
+        "form": "a LoRA adapter" if as_adapter else "a full model",
+        "origin": _origin(line),
+        "recipe": {"x_alma": "X-ALMA", "alma_r": "ALMA-R", "alma": "ALMA"}[papers[-1]] if papers else "",
+        "adapter": as_adapter,
+        "base": _base(base),
+        **_usage(store, line, evaluations),
+        "weights": _weights(record, measured, as_adapter),
+        "stages": training.stages(line),
+        "hardware": _hardware(record),
+        "key": record.key,
+        "texts": list(training.texts(store, line)),
+        "evaluations": [scores.table(evaluation) for evaluation in evaluations],
+        "limits": _limits(store, line, evaluations),
+        "command": command(record.provenance["argv"]) if record.provenance.get("argv") else "",
+        "export": shlex.join(["alma-pipeline", "export", record.name, title, *(["--adapter"] if as_adapter else [])]),
+        "made": _made(record),
+        "licence": _licence_text(line),
+        "papers": papers,
+    }
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # Markdown, not HTML: nothing is escaped
+    return redact(environment.get_template("model_card.md.j2").render(values))
+
+
+def _header(store: Store, line: list[Record], evaluations: list[Evaluation], base: Record | None, title: str) -> str:
+    """The hub's metadata as YAML; a field that is not known is left out. `base`: of an adapter, what it is loaded on."""
+    from huggingface_hub import ModelCardData
+
+    results = list(scores.results(store, evaluations))
+    published = next((name for one in line if (name := published_as(one))), None)
+    relation = "adapter" if base and published_as(base) else "finetune"
+    adapted = base is not None or any(one.payload["config"].get("adapter", "none") != "none" for one in line)
+    data = ModelCardData(
+        model_name=title,
+        language=sorted(training.languages(store, line)),
+        license=_licence(line) or None,
+        library_name="peft" if base else "transformers",
+        pipeline_tag="translation",
+        tags=["alma_pipeline", line[0].kind, *(["lora"] if adapted else [])],
+        base_model=published,
+        base_model_relation=relation if published else None,
+        datasets=training.datasets(store, line) or None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        eval_results=results or None,
+    )
+    if not results:
+        data.model_name = None  # only a part of `model-index`
+    return str(data.to_yaml(original_order=["language", "license", "library_name", "pipeline_tag", "tags", "base_model"])).strip()
+
+
+def _spoken(store: Store, line: list[Record]) -> str:
+    names = [name for code, name in training.languages(store, line).items() if code != "en"]
+    each = "each of " if len(names) > 1 else ""
+    return f"English and {each}{', '.join(names) or 'other languages'}"
+
+
+def _origin(line: list[Record]) -> str:
+    """Where the weights began, in a clause."""
+    base, verb = line[-1], "trained from" if len(line) > 1 else "unchanged:"
+    config = base.payload["config"]
+    if repo := published_as(base):
+        return f"{verb} [{repo}](https://huggingface.co/{repo}) at revision `{_revision(base)}`"
+    if config.get("repo"):
+        return f"{verb} the model in the Python package `{config['repo']}` {config.get('revision') or ''}".rstrip()
+    size = f", {base.result['parameters']:,} parameters" if base.result.get("parameters") else ""
+    return f"{verb} random weights ({config.get('architecture', {}).get('model_type', 'llama')} architecture{size})"
+
+
+def _revision(record: Record) -> str:
+    return str(record.result.get("commit") or record.payload["config"].get("revision") or "main")
+
+
+def _papers(line: list[Record]) -> list[str]:
+    """The papers behind the stages: alma, alma_r, x_alma."""
+    kinds = {one.kind for one in line}
+    grouped = kinds & {"group_adapter", "arpo"}
+    found = {"alma": kinds & {"mono", "parallel"} and not grouped, "alma_r": "cpo" in kinds, "x_alma": grouped}
+    return [name for name, used in found.items() if used]
+
+
+def _base(base: Record) -> dict[str, Any]:
+    """How the snippet loads the full model that an adapter stands on."""
+    repo = published_as(base)
+    return {
+        "path": repo or base.path.name,
+        "revision": _revision(base) if repo else "",
+        "published": bool(repo),
+        "node": base.name,
+    }
+
+
+def _usage(store: Store, line: list[Record], evaluations: list[Evaluation]) -> dict[str, Any]:
+    """What the card's snippet fills in: the prompt, the decoding, an example."""
+    decoding = scores.decoded(evaluations[0]) if evaluations else {}
+    names = training.languages(store, line)
+    scored = [direction for one in evaluations for direction in one.result["directions"]]
+    others = [code for code in names if code != "en"]
+    known = scored or [pair for code in others for pair in (f"{code}-en", f"en-{code}")]
+    direction = next((pair for pair in ("de-en", *known) if pair in known and pair.split("-")[0] in EXAMPLES), "en-de")
+    source, target = direction.split("-")
+    return {
+        "prompt": f"[INST] {PROMPT} [/INST]" if training.prompt_form(store, line) == "x_alma" else PROMPT,
+        "beams": decoding.get("beams", 1),
+        "max_new_tokens": decoding.get("max_new_tokens", 256),
+        "example": {"text": EXAMPLES[source], "source": names.get(source, source), "target": names.get(target, target)},
+    }
+
+
+def _weights(record: Record, measured: dict[str, Any], as_adapter: bool) -> str:
+    many = record.result.get("trained_parameters" if as_adapter else "parameters")
+    counted = f"{many:,} parameters" if many else "The weights are"
+    if as_adapter:
+        return f"{counted} of a LoRA for PEFT, to be loaded on the base above." if many else "A LoRA for PEFT."
+    if not measured.get("adapters"):
+        return f"{counted} in {measured['precision']}."
+    adapters = f"{measured['adapters']} adapters" if measured["adapters"] > 1 else "One adapter"
+    return (
+        f"{adapters} merged into the base in fp32 and cast to {measured['precision']}. Largest logit difference on a probe: "
+        f"{measured['difference']:.3g} from merging (at most {measured['tolerance']:.3g} is let through), "
+        f"{measured['cast_difference']:.3g} from the cast."
+    )
+
+
+def _hardware(record: Record) -> str:
+    used = record.hardware
+    if not used.get("device"):
+        return ""
+    nodes = f" on each of {used['nodes']} machines" if used.get("nodes", 1) > 1 else ""
+    device = {"cpu": "CPU", "cuda": "GPU"}.get(used["device"], used["device"])
+    return f"{used.get('devices', 1)} {device}{'s' if used.get('devices', 1) > 1 and device == 'GPU' else ''}{nodes}"
+
+
+def _limits(store: Store, line: list[Record], evaluations: list[Evaluation]) -> list[str]:
+    """What the scores and the model do not say."""
+    overlaps = training.overlaps(store, line)
+    scored = {name for evaluation in evaluations for name in scores.test_names(store, evaluation)}
+    found = []
+    for name, stages in overlaps.items():
+        here = " The scores above on this set are such scores." if name in scored else ""
+        read = f"Contamination: {', '.join(f'`{stage}`' for stage in stages)} read text that is or overlaps with {name}"
+        found.append(f"{read}; scores on {name} do not measure quality on unseen text.{here}")
+    if not overlaps:
+        pretrained = (
+            "" if line[-1].payload["config"].get("source") == "random" else " What the base was pretrained on was not checked."
+        )
+        found.append(f"No text it was trained on is known to overlap with a published test set.{pretrained}")
+    return [*found, "It was trained on single sentences: a text is translated line by line, and a line break ends the sentence."]
+
+
+def _made(record: Record) -> str:
+    """Code and packages that trained it."""
+    git, packages = record.provenance.get("git", {}), record.provenance.get("packages", {})
+    code = (
+        f"alma_pipeline at commit `{git['commit'][:12]}`{' with changes' if git.get('dirty') else ''}"
+        if git.get("commit")
+        else ""
+    )
+    parts = [code, *(f"{name} {version}" for name, version in packages.items())]
+    return f"Trained with {', '.join(filter(None, parts))}." if any(parts) else ""
+
+
+def _stated(line: list[Record]) -> dict[str, str]:
+    """The checkpoints of others that it stands on, to the licence that each states; empty for none."""
+    taken = [one for one in line if one.payload["config"].get("repo")]
+    return {str(one.payload["config"]["repo"]): str(one.result.get("licence") or "") for one in reversed(taken)}
+
+
+def _licence(line: list[Record]) -> str:
+    """The hub's identifier, where every checkpoint it stands on states the same one; else empty."""
+    stated = {licence.lower() for licence in _stated(line).values()}
+    only = stated.pop() if len(stated) == 1 else ""
+    return only if LICENCE_ID.fullmatch(only) else ""
+
+
+def _licence_text(line: list[Record]) -> str:
+    if not (stated := _stated(line)):
+        return "No licence is known: its weights were trained from random ones, and nobody has chosen a licence for them here."
+    words = [f"`{repo}` states {f'`{licence}`' if licence else 'none that is known here'}" for repo, licence in stated.items()]
+    return f"What it was trained from binds it: {'; '.join(words)}. Licences of training text are not listed."

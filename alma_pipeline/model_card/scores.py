@@ -1,0 +1,138 @@
+"""A checkpoint's scores for its model card: tables with their signatures, and the hub's `model-index`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alma_pipeline.report.names import arrow
+from alma_pipeline.report.sides import find_side
+from alma_pipeline.report.systems import Evaluation
+from alma_pipeline.schema.metrics import METRICS, metric_label, signature_parts, tokenizer
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+MEANS = {"en-xx": "mean en→xx", "xx-en": "mean xx→en"}
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A checkpoint on one test set."""
+
+    test: str
+    decoding: str
+    columns: list[str]
+    rows: list[list[str]]
+    signatures: list[str]
+    """Markdown, one for each metric and signature, with the command that computes it."""
+
+
+def newest(store: Store, record: Record) -> list[Evaluation]:
+    """Of each test set the newest translations, by the scores of them that hold most metrics."""
+    return [next(iter(seed.values())) for system in find_side(store.root, record.key).systems for seed in system.seeds]
+
+
+def table(evaluation: Evaluation) -> Scored:
+    """Every metric that was computed; rows are directions, then means over those of one signature."""
+    metrics = list(evaluation.result.get("signatures", {}))
+    directions = evaluation.result["directions"]
+    rows = [[arrow(direction), *_numbers(scores, metrics)] for direction, scores in directions.items()]
+    averages = evaluation.result.get("averages", {})
+    several = [part for part in MEANS if part in averages and sum(_part(direction) == part for direction in directions) > 1]
+    rows += [[MEANS[part], *_numbers(averages[part], metrics)] for part in several]
+    columns = [f"{metric_label(metric)}{' ↓' if evaluation.lower_is_better(metric) else ''}" for metric in metrics]
+    return Scored(evaluation.test_set, _decoding(evaluation), columns, rows, list(_signatures(evaluation, metrics)))
+
+
+def _numbers(scores: dict[str, Any], metrics: list[str]) -> list[str]:
+    return [NONE if scores.get(metric) is None else f"{scores[metric]:.1f}" for metric in metrics]
+
+
+def _part(direction: str) -> str:
+    return "en-xx" if direction.startswith("en-") else "xx-en"
+
+
+def _signatures(evaluation: Evaluation, metrics: list[str]) -> Iterator[str]:
+    directions = list(evaluation.result["directions"])
+    for metric in metrics:
+        by_signature: dict[str, list[str]] = {}
+        for direction in directions:
+            by_signature.setdefault(evaluation.signature(direction, metric), []).append(arrow(direction))
+        for signature, into in by_signature.items():
+            if not signature:
+                continue
+            where = f" ({', '.join(into)})" if len(by_signature) > 1 else ""
+            lower = ", lower is better" if evaluation.lower_is_better(metric) else ""
+            yield f"{metric_label(metric)}{where}{lower}: `{signature}`{_command(metric, signature)}"
+
+
+def _command(metric: str, signature: str) -> str:
+    if metric not in METRICS:
+        return ", times 100" if "comet" in signature_parts(signature) else ""
+    return f"; `sacrebleu REFERENCE -i HYPOTHESIS {METRICS[metric].command(tokenizer(signature))}`"
+
+
+def _decoding(evaluation: Evaluation) -> str:
+    """How the hypotheses were made, in words."""
+    config = decoded(evaluation)
+    beams, samples, shots = config.get("beams", 1), config.get("candidates", 16), config.get("shots", 0)
+    searched = "greedy decoding" if beams == 1 else f"beam search with {beams} beams"
+    chosen = {
+        "mbr": f"minimum Bayes risk decoding over {samples} samples",
+        "quality": f"the best of {samples} samples by {', '.join(config.get('rank_by', []))}",
+    }
+    how = chosen.get(config.get("decoding", "beam"), searched)
+    return f"{how}, {f'{shots} examples' if shots else 'no examples'} in the prompt"
+
+
+def decoded(evaluation: Evaluation) -> dict[str, Any]:
+    """The settings of the translations; empty where they are gone."""
+    settings: dict[str, Any] = evaluation.translations.payload["config"] if evaluation.translations else {}
+    return settings
+
+
+def test_names(store: Store, evaluation: Evaluation) -> set[str]:
+    """The test set's repository and the sets it says it overlaps with."""
+    pairs = _test(store, evaluation)
+    return {name for name in (pairs.get("repo"), *pairs.get("trained_on", [])) if name}
+
+
+def _test(store: Store, evaluation: Evaluation) -> dict[str, Any]:
+    test = store.find(evaluation.translations.payload["inputs"].get("test", "")) if evaluation.translations else None
+    pairs: dict[str, Any] = test.payload["config"].get("pairs", {}) if test else {}
+    return pairs
+
+
+def results(store: Store, evaluations: list[Evaluation]) -> "Iterator[EvalResult]":
+    """The scores as the hub reads them: a result for each test set, direction and metric."""
+    from huggingface_hub import EvalResult
+
+    for evaluation in evaluations:
+        pairs = _test(store, evaluation)
+        for direction, scores in evaluation.result["directions"].items():
+            for metric in evaluation.result.get("signatures", {}):
+                if scores.get(metric) is not None:
+                    signature = evaluation.signature(direction, metric)
+                    yield EvalResult(
+                        task_type="translation",
+                        task_name=f"Translation {arrow(direction)}",
+                        dataset_type=pairs.get("repo") or pairs.get("reader") or "unknown",
+                        dataset_name=evaluation.test_set,
+                        dataset_config=direction,
+                        dataset_split=pairs.get("split"),
+                        dataset_revision=pairs.get("revision"),
+                        metric_type=_hub_type(metric, signature),
+                        metric_name=metric_label(metric),
+                        metric_value=round(scores[metric], 2),
+                        metric_args={"signature": signature} if signature else None,
+                    )
+
+
+def _hub_type(metric: str, signature: str) -> str:
+    """The metric's id on the hub: chrf, bleu, ter or comet; its own name where the hub has none."""
+    if metric in METRICS:
+        return METRICS[metric].type.lower()
+    return "comet" if "comet" in signature_parts(signature) else metric
