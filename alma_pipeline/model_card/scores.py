@@ -28,6 +28,8 @@ class Scored:
     rows: list[list[str]]
     signatures: list[str]
     """Markdown, one for each metric and signature, with the command that computes it."""
+    without_mean: bool
+    """Whether a metric lacks a mean, as its scores have different signatures (B49)."""
 
 
 def newest(store: Store, record: Record) -> list[Evaluation]:
@@ -42,9 +44,11 @@ def table(evaluation: Evaluation) -> Scored:
     rows = [[arrow(direction), *_numbers(scores, metrics)] for direction, scores in directions.items()]
     averages = evaluation.result.get("averages", {})
     several = [part for part in MEANS if part in averages and sum(_part(direction) == part for direction in directions) > 1]
-    rows += [[MEANS[part], *_numbers(averages[part], metrics)] for part in several]
+    means = [[MEANS[part], *_numbers(averages[part], metrics)] for part in several]
     columns = [f"{metric_label(metric)}{' ↓' if evaluation.lower_is_better(metric) else ''}" for metric in metrics]
-    return Scored(evaluation.test_set, _decoding(evaluation), columns, rows, list(_signatures(evaluation, metrics)))
+    lines = list(_signatures(evaluation, metrics))
+    lacking = any(NONE in row for row in means)
+    return Scored(evaluation.test_set, _decoding(evaluation), columns, rows + means, lines, lacking)
 
 
 def _numbers(scores: dict[str, Any], metrics: list[str]) -> list[str]:
