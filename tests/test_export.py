@@ -14,7 +14,7 @@ import torch
 from adapter_bed import make_adapter
 from decoding_bed import make_checkpoint
 from fake_hub import FakeHub
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -247,7 +247,7 @@ def test_the_snippet_runs_and_prompts_as_the_model_was_trained(
         (["parallel", "{full}"], "exists; export writes an empty or new folder"),
         (["base", "{new}", "--adapter"], "is a full model; leave --adapter out"),
         (["parallel", "{new}", "--push", "tiny"], "expected OWNER/NAME"),
-        (["parallel", "{new}", "--push", "me/tiny"], "needs a token with write access in the variable HF_TOKEN"),
+        (["parallel", "{new}", "--push", "me/tiny"], "needs a token with write access, found none; set HF_TOKEN"),
         (["parallel", "{new}", "--precision", "fp8"], "expected one of fp32, bf16, fp16"),
     ],
 )
@@ -259,7 +259,9 @@ def test_what_cannot_be_exported(
     words: list[str],
     said: str,
 ) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))  # read from the environment once, at import
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("mine")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
@@ -15,10 +16,12 @@ from alma_pipeline.store.store import Store
 
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A hub cache of its own, and no credentials."""
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+    """A hub cache of its own, and no credentials; huggingface_hub reads the environment once, at import."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     return tmp_path / "hf"
 
 
@@ -53,15 +56,31 @@ def test_every_missing_licence_and_lack_of_memory_is_named_with_its_page(tmp_pat
         scorers.check(plan, replace(hardware, memory_gb=16, device="cuda"))
 
 
+def test_a_name_that_no_repository_can_have_is_named(tmp_path: Path) -> None:
+    plan, hardware = planned(tmp_path, "evaluation.comet.models=[comet-22]", "scorers.comet-22.model=a/b/c")
+    with pytest.raises(UserError, match=r"scorers\.comet-22\.model=a/b/c: expected OWNER/NAME"):
+        scorers.check(plan, hardware)
+
+
 def test_a_token_or_a_cached_model_is_enough(tmp_path: Path, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, hardware = planned(tmp_path, "evaluation.comet.models=[kiwi-22]")
-    checkpoint = no_hub / "hub/models--Unbabel--wmt22-cometkiwi-da/snapshots/abc/checkpoints/model.ckpt"
+    folder = no_hub / "hub/models--Unbabel--wmt22-cometkiwi-da"
+    checkpoint = folder / "snapshots/abc/checkpoints/model.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("")
+    with pytest.raises(UserError, match="there is no token"):
+        scorers.check(plan, hardware)  # abc is not known to be main, which is what would be fetched
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
     scorers.check(plan, hardware)
     checkpoint.unlink()
-    monkeypatch.setenv("HF_TOKEN", "token")
-    scorers.check(plan, hardware)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for way in ("a variable", "hf auth login"):
+        if way == "a variable":
+            monkeypatch.setenv("HF_TOKEN", "token")
+        else:
+            monkeypatch.delenv("HF_TOKEN")
+            (no_hub / "token").write_text("token")
+        scorers.check(plan, hardware)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"is not in .* and HF_HUB_OFFLINE is set"):
         scorers.check(plan, hardware)

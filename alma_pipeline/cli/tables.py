@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alma_pipeline.plan.plan import Plan, Step
+from alma_pipeline.schema.metrics import MAIN, metric_label
 from alma_pipeline.store.record import Record
 from alma_pipeline.units import about, count, seconds, size
 
@@ -21,12 +22,12 @@ NONE = "–"
 
 
 def score_tables(records: dict[str, Record], width: int) -> Iterator[Table]:
-    """Averages and chrF++ by direction for each checkpoint, in as many tables as so many columns need."""
+    """Averages and the main metric by direction for each checkpoint, in as many tables as so many columns need."""
     scores = {name.removesuffix(".score"): record.result for name, record in records.items() if record.kind == "score"}
     if not scores:
         return
     names = max(len("checkpoint"), *(len(name) for name in scores))
-    title = "chrF++ (mean over directions, then each)"
+    title = f"{metric_label(MAIN)} (mean over directions, then each)"
     for columns in _packed(_score_columns(scores), width - names):
         rows = [[name, *(cells[name] for cells in columns.values())] for name in scores]
         yield _table(title, ["checkpoint", *columns], [row for row in rows if any(row[1:])])
@@ -39,16 +40,17 @@ def _score_columns(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, str
     columns = {
         label: {name: _number(parts.get(part), measure) for name, parts in averages.items()}
         for label, part, measure in (
-            ("all", "all", "chrf++"),
-            ("en→xx", "en-xx", "chrf++"),
-            ("xx→en", "xx-en", "chrf++"),
-            ("BLEU xx→en", "xx-en", "bleu"),  # of one signature, unlike the other way (B49)
+            ("all", "all", MAIN),
+            ("en→xx", "en-xx", MAIN),
+            ("xx→en", "xx-en", MAIN),
+            (f"{metric_label('bleu')} xx→en", "xx-en", "bleu"),  # of one signature, unlike the other way (B49)
             ("exact %", "all", "exact"),
         )
+        if any(measure in scores for parts in averages.values() for scores in parts.values())
     }
     directions = dict.fromkeys(direction for result in scores.values() for direction in result["directions"])
     for direction in directions:
-        cells = {name: _number(result["directions"].get(direction), "chrf++") for name, result in scores.items()}
+        cells = {name: _number(result["directions"].get(direction), MAIN) for name, result in scores.items()}
         columns[direction.replace("-", "→")] = cells
     return columns
 

@@ -5,7 +5,6 @@ Looks at this machine only: whether the hub grants a model is known when it is a
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import comet_interpreter
@@ -24,6 +23,8 @@ LICENSED = frozenset(
 """Models that the hub gives to accounts which accepted their licence, CC BY-NC-SA 4.0 (their pages)."""
 PARAMETERS = {"-xxl": 10.7e9, "-xl": 3.5e9}
 """By the end of a model's name (their pages); the others are below 0.6e9."""
+WEIGHTS = "checkpoints/model.ckpt"
+"""Of a COMET repository."""
 LOADING = 8
 """Bytes a parameter in main memory: COMET fills an fp32 model from an fp32 checkpoint beside it (measured: 8.06 of 202M)."""
 WORKING = 2e9
@@ -59,35 +60,34 @@ def _problems(name: str, scorer: Neural, hardware: Hardware) -> Iterator[str]:
             f"scorers.{name}: {scorer.model} in {scorer.precision} needs about {needed:.1f} GB, and {there}; "
             "take a smaller model or other hardware"
         )
-    if scorer.model.endswith(".ckpt") or _cached(scorer.model):
+    if not scorer.model.endswith(".ckpt"):
+        yield from _not_to_be_had(name, scorer)
+
+
+def _not_to_be_had(name: str, scorer: Neural) -> Iterator[str]:
+    """What keeps a model of the hub from being loaded, as far as this machine knows."""
+    from huggingface_hub import constants, get_token, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        if isinstance(try_to_load_from_cache(scorer.model, WEIGHTS, revision=scorer.revision), str):
+            return
+    except HFValidationError:
+        yield f"scorers.{name}.model={scorer.model}: expected OWNER/NAME of a repository of the hub, or a .ckpt file"
         return
     page = f"https://huggingface.co/{scorer.model}"
-    if os.environ.get("HF_HUB_OFFLINE"):
-        yield f"scorers.{name}: {scorer.model} is not in {_cache()} and HF_HUB_OFFLINE is set; fetch it once without that: {page}"
-    elif scorer.model in LICENSED and not _token():
+    if constants.HF_HUB_OFFLINE:
+        yield (
+            f"scorers.{name}: {scorer.model} at {scorer.revision} is not in {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE is set; "
+            f"fetch it once without that: {page}"
+        )
+    elif scorer.model in LICENSED and not get_token():
         yield (
             f"scorers.{name}: {scorer.model} is given to those who accepted its licence, and there is no token; accept it on "
-            f"{page} and set HF_TOKEN to a token of that account"
+            f"{page} and set HF_TOKEN to a token of that account, or log in with `hf auth login`"
         )
 
 
 def machine_gb() -> float:
     """Main memory; `hardware.memory_gb` is what training may take of it."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-
-
-def _home() -> Path:
-    return Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("HF_HUB_CACHE", _home() / "hub"))
-
-
-def _cached(repo: str) -> bool:
-    snapshots = _cache() / f"models--{repo.replace('/', '--')}" / "snapshots"
-    return any(snapshots.glob("*/checkpoints/*.ckpt"))
-
-
-def _token() -> bool:
-    return bool(os.environ.get("HF_TOKEN")) or (_home() / "token").is_file()

@@ -20,10 +20,11 @@ from alma_pipeline.report.samples import Sample, samples
 from alma_pipeline.report.scoreboard import Board, boards, tests_of
 from alma_pipeline.report.significance import PairedTests, method
 from alma_pipeline.report.systems import Evaluation, System, evaluations, group_of, other_groups, systems
+from alma_pipeline.schema.metrics import MAIN, metric_label
 from alma_pipeline.store.store import Store
 
-MAIN = ("chrf++", "all")
-"""The number a node of the picture shows."""
+PICTURED = "all"
+"""The part of the directions whose mean by the main metric a node of the picture shows."""
 SIGNIFICANCE = "significance.json"
 
 
@@ -153,12 +154,11 @@ def _digest(jobs: list[Job]) -> str:
 
 
 def _mean_scores(job: Job) -> dict[str, str]:
-    metric, part = MAIN
     found: dict[str, str] = {}
     for evaluation in evaluations(job):
-        value = evaluation.result["averages"].get(part, {}).get(metric)
+        value = evaluation.result["averages"].get(PICTURED, {}).get(MAIN)
         if value is not None:
-            found.setdefault(evaluation.checkpoint, f"chrF++ {value:.1f}")
+            found.setdefault(evaluation.checkpoint, f"{metric_label(MAIN)} {value:.1f}")
     return found
 
 
@@ -167,7 +167,7 @@ def _groups(job: Job) -> list[GroupScore]:
     found = [
         GroupScore(evaluation.checkpoint, group, value, evaluation.group == group)
         for evaluation, group in other_groups(job)
-        if (value := evaluation.mean(_directions(job, evaluation, group), MAIN[0])) is not None
+        if (value := evaluation.mean(_directions(job, evaluation, group), MAIN)) is not None
     ]
     compared = {score.adapter for score in found if not score.own}
     return [score for score in found if score.adapter in compared]

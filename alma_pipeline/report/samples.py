@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alma_pipeline.report.systems import System
+from alma_pipeline.schema.metrics import MAIN
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
 """Languages written without spaces between words: they are compared by character."""
@@ -30,7 +31,7 @@ class Output:
 
     system: str
     score: float
-    """Sentence chrF++."""
+    """Of the sentence, by the main metric."""
     parts: list[Part]
 
 
@@ -91,9 +92,9 @@ def _scores(rows: list[dict[str, str]]) -> list[float]:
 
 
 def _score(row: dict[str, str]) -> float:
-    from sacrebleu.metrics import CHRF
+    from alma_pipeline.ml.scoring.sacrebleu_metrics import metric
 
-    return float(CHRF(word_order=2).sentence_score(row["hypothesis"], [row["reference"]]).score)
+    return float(metric(MAIN, "13a").sentence_score(row["hypothesis"], [row["reference"]]).score)
 
 
 def marked(hypothesis: str, reference: str, direction: str) -> list[Part]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sacrebleu.metrics import CHRF
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -15,7 +14,9 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.models.causal import causal_model
 from alma_pipeline.ml.scoring.guards import loops
+from alma_pipeline.ml.scoring.sacrebleu_metrics import metric
 from alma_pipeline.schema import Training
+from alma_pipeline.schema.metrics import MAIN
 
 LONGEST = 2
 """Translations may be this many times as long as the longest reference."""
@@ -62,7 +63,7 @@ def dev_score(sample: Sample, tokenizer: PreTrainedTokenizerBase, decode_tokens:
         hypotheses = [decode.text(tokenizer, output) for output in outputs]
         looping = sum(loops(ours) and not loops(theirs) for ours, theirs in zip(hypotheses, references, strict=True))
         return {
-            "score": float(CHRF(word_order=2).corpus_score(hypotheses, [references]).score),
+            "score": float(metric(MAIN, "13a").corpus_score(hypotheses, [references]).score),
             "loops": looping / len(references),
         }
 
