@@ -29,6 +29,7 @@ ORDER = (
     ("execution",),
     ("tracking",),
     ("report",),
+    ("model_card",),
     ("cli",),
     ("__main__",),
 )

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.cli import model_card
 from alma_pipeline.cli.arguments import Command
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
