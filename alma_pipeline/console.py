@@ -1,24 +1,24 @@
-"""Where output goes: a terminal of some width, or a file or pipe that has none. Nothing of what is printed."""
+"""Where output goes: a terminal with a width, or a file or pipe without one. Independent of what is printed."""
 
 import sys
 
 from rich.console import Console
 
 UNBOUNDED = 100_000
-"""Columns of a pipe: a line there is as long as its text."""
+"""Width of a pipe in columns: lines there are never wrapped."""
 
 
 class Screen(Console):
-    """A console that prints texts as they are: `[de, nl]` is no markup, `:es:` no picture."""
+    """A console that prints text literally: `[de, nl]` is not markup and `:es:` not an emoji."""
 
     def __init__(self) -> None:
         width = None if sys.stdout.isatty() else UNBOUNDED
         super().__init__(width=width, highlight=False, markup=False, emoji=False)
 
     def say(self, text: str, style: str = "") -> None:
-        """A line that the terminal may wrap but rich does not break: paths and commands stay whole for copying."""
+        """Print a line that the terminal may wrap but rich never breaks, so that paths and commands can be copied."""
         self.print(text, style=style, soft_wrap=True)
 
     def on_broken_pipe(self) -> None:
-        """Leave it to `cli`, as any other error; rich would end the process."""
+        """Raise BrokenPipeError for `cli` to handle like any other error; rich would exit the process."""
         raise BrokenPipeError

@@ -1,18 +1,18 @@
-"""The ways a command can end badly. Not a place for handling: `cli` maps these to exit codes."""
+"""The errors that end a command. `cli` handles them and maps them to exit codes."""
 
 import difflib
 
 
 class PipelineError(Exception):
-    """Anything this project raises on purpose."""
+    """Base class of every error this project raises deliberately."""
 
 
 class UserError(PipelineError):
-    """The request cannot be carried out as given: one paragraph, exit code 2, nothing written."""
+    """The request is invalid or impossible: one paragraph, exit code 2, nothing written."""
 
 
 class ConfigError(UserError):
-    """One or several problems of a configuration, each with its full key."""
+    """One or more problems in a configuration, each with its full key."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -20,7 +20,7 @@ class ConfigError(UserError):
 
 
 class StageFailed(PipelineError):
-    """A node's worker ended without a result: exit code 1, with the log's tail and path."""
+    """A node's worker exited without a result: exit code 1, with the path and the tail of its log."""
 
     def __init__(self, node: str, reason: str, log: str, tail: str = "") -> None:
         self.node, self.reason, self.log, self.tail = node, reason, log, tail
@@ -28,6 +28,6 @@ class StageFailed(PipelineError):
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`; did you mean 'beta'?` where a known name is close, else the known names."""
+    """`did you mean 'beta'?` if a known name is close, else `known: ...` with all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"

@@ -1,4 +1,4 @@
-"""SHA-256 of files, remembered as long as a file's size, time and place stay the same. Knows nothing of what is in them."""
+"""Durable file operations: digests, atomic writes, locks, fsync. Independent of what the files contain."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from alma_pipeline.errors import UserError
 
 
 class Digests:
-    """Digests of files; large ones are kept in a file of the store, where there is one that can be written."""
+    """SHA-256 of files, cached by path, size, times and inode; saved in `cache` if its folder is writable."""
 
     def __init__(self, cache: Path | None) -> None:
         self.cache = cache
@@ -22,43 +22,43 @@ class Digests:
         if cache and cache.is_file():
             try:
                 self._known = json.loads(cache.read_text(encoding="utf-8"))
-            except (OSError, ValueError):  # half-written, or nobody's to read: only time is lost
+            except (OSError, ValueError):  # truncated or unreadable: the digests are computed again
                 self._known = {}
 
     def of(self, path: Path) -> str:
-        """The digest in hex. Raises UserError for a file that cannot be read."""
+        """The hex digest of a file. Raises UserError if it cannot be read."""
         try:
-            facts = path.stat()
-            # The inode and the time of change too: a copy that keeps the old time (`cp -p`) is another file.
-            mark = f"{path}|{facts.st_size}|{facts.st_mtime_ns}|{facts.st_ctime_ns}|{facts.st_ino}"
-            if mark not in self._known:
+            stat = path.stat()
+            # ctime and inode too: `cp -p` replaces the content and keeps the mtime.
+            identity = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
+            if identity not in self._known:
                 with open(path, "rb") as file:
-                    self._known[mark] = hashlib.file_digest(file, "sha256").hexdigest()
-                self._keep()
+                    self._known[identity] = hashlib.file_digest(file, "sha256").hexdigest()
+                self._save()
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        return self._known[mark]
+        return self._known[identity]
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         if not self.cache or not self.cache.parent.is_dir() or not os.access(self.cache.parent, os.W_OK):
             return
-        draft = self.cache.with_name(f"{self.cache.name}.{os.getpid()}")
+        temporary = self.cache.with_name(f"{self.cache.name}.{os.getpid()}")
         try:
-            draft.write_text(json.dumps(self._known, indent=0), encoding="utf-8")
-            os.replace(draft, self.cache)
-        except OSError:  # a full disk: the next plan reads the file again
-            draft.unlink(missing_ok=True)
+            temporary.write_text(json.dumps(self._known, indent=0), encoding="utf-8")
+            os.replace(temporary, self.cache)
+        except OSError:  # a full disk: the next plan computes the digests again
+            temporary.unlink(missing_ok=True)
 
 
 def unfinished(final: Path) -> Path:
-    """A new empty folder beside `final` to write into; `finish` turns it into `final`."""
+    """Create an empty folder beside `final` to write into; `finish` moves it to `final`."""
     folder = final.with_name(f"{final.name}.tmp-{uuid.uuid4().hex[:8]}")
     folder.mkdir(parents=True)
     return folder
 
 
 def finish(folder: Path, final: Path) -> None:
-    """Put all that was written in `folder` on disk, then give it its name; an older `final` is replaced."""
+    """Flush `folder` to disk, then rename it to `final`, replacing an older one."""
     sync_tree(folder)
     if final.exists():
         shutil.rmtree(final)
@@ -67,7 +67,7 @@ def finish(folder: Path, final: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on disk."""
+    """Wait until a file's content, or a folder's list of entries, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -76,7 +76,7 @@ def sync(path: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """The files of `source` as those of `target`, whatever stood there; linked, not copied, where the disk can."""
+    """Replace `target` with the tree of `source`, by hard links where the file system has them, else by copies."""
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target, copy_function=_link_or_copy)
@@ -86,18 +86,18 @@ def copy(source: Path, target: Path) -> None:
 def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # a disk without hard links
+    except OSError:  # a file system without hard links
         shutil.copy2(source, target)
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write so that a reader sees the old or the new content, never a part, also after a power cut."""
+    """Write atomically: a reader sees the old or the new content, never a part of it, even after a power cut."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
@@ -107,11 +107,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def lock_file(path: str | Path) -> FileLock:
-    """A lock that the system frees when its holder dies. Never a marker file, which kill -9 would leave behind."""
+    """A lock that the kernel releases when its holder dies; a marker file would survive kill -9."""
     return FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until a folder and everything in it are on disk."""
+    """Wait until a folder and everything in it is on disk."""
     for path in (*folder.rglob("*"), folder):
         sync(path)

@@ -1,7 +1,7 @@
-"""What a worker is told, and how it speaks back. The whole interface between the parent and a stage's `run.py`.
+"""The whole interface between the parent process and a stage's `run.py`. Never imports torch.
 
-The parent writes `job.json` into a work folder; every rank reads it. Rank 0 appends to `metrics.jsonl` beside it,
-and writes `result.json` last. No torch here.
+The parent writes `job.json` into a work folder and every rank reads it. Rank 0 appends to `metrics.jsonl` beside it
+and writes `result.json` last.
 """
 
 import dataclasses
@@ -19,25 +19,25 @@ from alma_pipeline.schema.kinds import kind_config
 
 @dataclass(frozen=True)
 class Input:
-    """A finished artifact a node reads."""
+    """A finished artifact that a node reads."""
 
     key: str
     kind: str
     path: str
     """Its folder."""
     result: dict[str, Any]
-    """What its stage returned."""
+    """The result its stage returned."""
     base: str = ""
-    """For a checkpoint: the folder of the full model it stands on, itself when it is one."""
+    """For a checkpoint: the folder of the full base model, which is its own if it is a full model."""
     base_key: str = ""
     adapters: list[str] = field(default_factory=list)
-    """Folders of the adapters on that base, in loading order; all but the last are merged."""
+    """Folders of the adapters on that base, in loading order; all but the last are merged into it."""
     adapter_keys: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One node's work. `config` is the kind's own frozen dataclass."""
+    """The work of one node. `config` is its kind's frozen dataclass."""
 
     name: str
     key: str
@@ -46,47 +46,47 @@ class Job:
     hardware: Hardware
     inputs: dict[str, Input]
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 to path, of the text that `config` names by digest."""
+    """SHA-256 → path of the text files that `config` names by digest."""
     codes: list[str] = field(default_factory=list)
-    """Of every language of the table, those of the run or not."""
+    """Codes of every language in the table, including those that this run does not use."""
     store: str = ""
-    """Root of the store whose cache it uses; empty: of the one that its work folder lies in."""
+    """Root of the store whose cache is used; empty: the store that contains the work folder."""
 
     @property
     def out(self) -> Path:
-        """Where the artifact's files go; becomes the artifact when the node is done."""
+        """Folder of the artifact's files; it becomes the artifact when the node is done."""
         return Path(self.work) / "out"
 
     @property
     def resume(self) -> Path:
-        """Where resume points go; never part of the artifact."""
+        """Folder of the resume points; never part of the artifact."""
         return Path(self.work) / "resume"
 
     @property
     def cache(self) -> Path:
-        """What any node of the store may reuse and anybody may delete; beside the store's work folders."""
+        """The store's cache folder, shared by its nodes; deleting it is always safe."""
         return (Path(self.store) if self.store else Path(self.work).parent.parent) / "cache"
 
     @property
     def rank(self) -> int:
-        """This process's number among those of the node, from 0."""
+        """This process's rank among the processes of the node, from 0."""
         return int(os.environ.get("RANK", "0"))
 
     def log(self, step: int, total: int, metrics: dict[str, float]) -> None:
-        """Append a line for the parent's progress bar and for tracking; only rank 0 writes."""
+        """Append a line to `metrics.jsonl` for the progress bar and tracking; only rank 0 writes."""
         if self.rank == 0:
             line = {"time": time.time(), "step": step, "total": total, "metrics": metrics}
             with open(Path(self.work) / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def write(self) -> None:
-        """Put the job where every rank finds it."""
+        """Write `job.json` into the work folder, where every rank reads it."""
         text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
         (Path(self.work) / "job.json").write_text(text, encoding="utf-8")
 
 
 def typed(schema: type, value: Any) -> Any:
-    """Plain values as the frozen dataclass `schema`, nested ones and dictionaries of them too."""
+    """Build the dataclass `schema` from plain values, including nested dataclasses and dictionaries of them."""
     if value is None or not dataclasses.is_dataclass(schema):
         return value
     hints = typing.get_type_hints(schema)
@@ -100,7 +100,7 @@ def _typed(hint: Any, value: Any) -> Any:
 
 
 def read_job(path: Path) -> Job:
-    """The job written by `Job.write`, with typed configuration and inputs."""
+    """Read what `Job.write` wrote, with typed configuration and inputs."""
     raw = json.loads(path.read_text(encoding="utf-8"))
     return Job(
         name=raw["name"],

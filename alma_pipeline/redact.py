@@ -1,7 +1,7 @@
-"""Keeps credentials out of whatever leaves this process: plans, logs, records, tracking (B42).
+"""Removes credentials from everything that leaves this process: plans, logs, records, tracking (B42).
 
-Not a scanner for secrets in general: it knows the values of this process's own secret environment variables, and
-the user:password part of URLs.
+Not a general secret scanner: it knows the values of this process's secret environment variables and the user:password
+part of URLs.
 """
 
 import json
@@ -14,27 +14,27 @@ from urllib.parse import quote, quote_plus
 MASK = "<redacted>"
 SECRET_WORDS = {"TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY"}
 SECRET_ENDINGS = ("PASSWORD", "PASSWD")
-"""PGPASSWORD and its like write two words as one; the other words are too short to look for inside a name."""
+"""PGPASSWORD and the like join two words; the other secret words are too short to search for inside a name."""
 SHORTEST = 6
-"""A shorter value would be found in half of all texts."""
+"""Minimum length of a secret value: a shorter one would match ordinary text everywhere."""
 
-# RFC 3986 userinfo: what stands between the scheme and an @, in the same path-free part.
+# RFC 3986 userinfo: between the scheme and an @, inside the authority part.
 _USERINFO = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/?#@\"'<>]+(?:@[^\s/?#@\"'<>]+)*@")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether an environment variable of this name holds a credential: HF_TOKEN does, NUM_MEMORY_TOKENS does not."""
+    """Whether an environment variable of this name is a credential: HF_TOKEN is, NUM_MEMORY_TOKENS is not."""
     words = name.upper().split("_")
     return not SECRET_WORDS.isdisjoint(words) or any(word.endswith(SECRET_ENDINGS) for word in words)
 
 
 def redact(text: str) -> str:
-    """The text without secret values and without the userinfo of URLs."""
+    """The text with secret values and the userinfo of URLs masked."""
     return _redact(text, _secrets())
 
 
 def redacted(value: Any) -> Any:
-    """A nested plain value, keys included, with every text in it redacted; other values as they are."""
+    """A nested plain value with every string in it redacted, keys included; other values are unchanged."""
     return _redacted(value, _secrets())
 
 
@@ -55,12 +55,13 @@ def _redact(text: str, secrets: "re.Pattern[str] | None") -> str:
 
 
 def _secrets() -> "re.Pattern[str] | None":
-    """Any secret of the environment in the spellings it can have in a log, in JSON and in a URL; longest first."""
+    """A pattern of every secret in the environment, as spelled in a log, in JSON and in a URL; None if there are none."""
     spellings: set[str] = set()
     for name, raw in os.environ.items():
         value = raw.strip()
         if is_secret_name(name) and len(value) >= SHORTEST:
             spellings |= {value, quote(value, safe=""), quote_plus(value)}
             spellings |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    # Longest first: a secret that starts with another one must be masked whole.
     longest_first = sorted(spellings, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None

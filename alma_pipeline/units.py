@@ -1,10 +1,10 @@
-"""Numbers as a person reads them: times, bytes, counts."""
+"""Formats numbers for people: durations, bytes, energy, counts."""
 
 from typing import Any
 
 
 def seconds(value: float) -> str:
-    """A measured time: `4.2 s`, `42 s`, `3 min 05 s`, `7 h 12 min`, `3.4 days`."""
+    """A measured duration: `4.2 s`, `42 s`, `3 min 05 s`, `7 h 12 min`, `3.4 days`."""
     if value < 59.5:
         return f"{value:.0f} s" if value >= 9.95 else f"{value:.1f} s"
     whole = round(value)
@@ -16,7 +16,7 @@ def seconds(value: float) -> str:
 
 
 def about(value: float) -> str:
-    """An expected time, which deserves two digits: `42 s`, `3 min`, `7.2 h`, `15 days`."""
+    """An estimated duration, to two digits: `42 s`, `3 min`, `7.2 h`, `15 days`."""
     if value < 90:
         return f"{value:.0f} s"
     if value < 90 * 60:
@@ -27,7 +27,7 @@ def about(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes in decimal units."""
+    """Bytes in decimal units: `640 B`, `1.2 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
             return f"{value:.0f} {unit}" if value >= 9.95 or unit == "B" else f"{value:.1f} {unit}"
@@ -36,7 +36,7 @@ def size(value: float) -> str:
 
 
 def energy(joules: float) -> str:
-    """`0.42 Wh`, `12 Wh`, `1.3 kWh`."""
+    """Joules as `0.42 Wh`, `12 Wh`, `1.3 kWh`."""
     hours = joules / 3600
     if hours < 9.95:
         return f"{hours:.2g} Wh"
@@ -44,7 +44,7 @@ def energy(joules: float) -> str:
 
 
 def count(value: float) -> str:
-    """`640`, `12.4k`, `1.3M`, `20.0B`."""
+    """A count as `640`, `12.4k`, `1.3M`, `20.0B`."""
     for unit in ("", "k", "M"):
         if value < (999.5 if not unit else 999.95):
             return f"{value:.0f}" if not unit else f"{value:.1f}{unit}"
@@ -53,6 +53,6 @@ def count(value: float) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as text of at most 40 characters."""
+    """A value as text, cut to 40 characters."""
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -38,7 +38,7 @@ def test_a_plan_without_neural_metrics_needs_nothing(tmp_path: Path) -> None:
 
 def test_comet_s_python_is_looked_for_first(tmp_path: Path) -> None:
     plan, hardware = planned(tmp_path, "evaluation.comet.models=[comet-22]")
-    with pytest.raises(UserError, match=r"expected at /nowhere and is not there. Run `make comet`"):
+    with pytest.raises(UserError, match=r"expected at /nowhere but does not exist. Run `make comet`"):
         scorers.check(plan, replace(hardware, comet_python="/nowhere"))
     scorers.check(plan, hardware)
 

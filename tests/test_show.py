@@ -37,7 +37,7 @@ def test_find(filled: Store, text: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("aaaa", "'aaaa' is the beginning of 2 keys: "),
+        ("aaaa", "'aaaa' is a prefix of 2 keys: "),
         ("mno", "no artifact 'mno' in .*; did you mean 'mono'"),
         ("bbb", "no artifact 'bbb' in "),
     ],
@@ -54,7 +54,7 @@ def test_an_empty_store(store: Store) -> None:
 
 def test_lineage(filled: Store) -> None:
     assert lookup.lineage(filled, lookup.find(filled, "mono"), 1) == [f"  init: mono-{OLD[:12]}", f"    init: base-{BASE[:12]}"]
-    assert lookup.lineage(filled, lookup.find(filled, "cpo"), 0) == ["init: ffffffffffff (gone)"]
+    assert lookup.lineage(filled, lookup.find(filled, "cpo"), 0) == ["init: ffffffffffff (missing)"]
 
 
 def test_show(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,7 +143,7 @@ def test_keys_do_not_depend_on_the_place(store: Store, tmp_path: Path) -> None:
         ("[]", "schema None, expected 1"),
         ('{"schema": 1, "na', "is damaged"),
         ("\x00\x00", "is damaged"),
-        ('{"schema": 1, "name": "mono"}', "does not fit schema 1 .*missing"),
+        ('{"schema": 1, "name": "mono"}', "does not match schema 1 .*missing"),
     ],
 )
 def test_a_record_this_version_did_not_write_is_refused(store: Store, text: str, said: str) -> None:

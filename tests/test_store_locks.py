@@ -30,7 +30,7 @@ def test_begin_waits_for_another_process_and_says_so_once(store: Store) -> None:
     holder = _holding(store.root / "locks" / f"{KEY[:12]}.owner", seconds=0.6)
     told: list[str] = []
     store.begin("mono", KEY, told.append).close()
-    assert told == ["mono: another process is making it; waiting"]
+    assert told == ["mono: waiting for another process that is running it"]
     assert holder.wait() == 0
 
 
@@ -38,7 +38,7 @@ def test_begin_waits_for_a_worker_that_was_left_behind(store: Store) -> None:
     holder = _holding(store.root / "locks" / f"{KEY[:12]}.worker", seconds=0.6)
     told: list[str] = []
     work = store.begin("mono", KEY, told.append)
-    assert told == ["mono: a worker of an earlier run is ending; waiting"]
+    assert told == ["mono: waiting for a worker of an earlier run to exit"]
     assert holder.wait() == 0
     work.close()
 
@@ -85,7 +85,7 @@ def _holding(lock: Path, seconds: float) -> "subprocess.Popen[bytes]":
     """A process that holds a lock for a time; returns when it has it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     code = (
-        "import sys, time; from alma_pipeline.store import lock_file; lock = lock_file(sys.argv[1]); lock.acquire();"
+        "import sys, time; from alma_pipeline.files import lock_file; lock = lock_file(sys.argv[1]); lock.acquire();"
         "print('held', flush=True); time.sleep(float(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(lock), str(seconds)], stdout=subprocess.PIPE)

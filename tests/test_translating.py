@@ -170,7 +170,7 @@ def test_it_shows_the_examples_that_the_stage_shows(
                 "evaluation.comet.python=/no",
             ],
             "x",
-            "COMET runs in an environment of its own, whose Python was expected at /no",
+            "COMET runs in its own environment, and its Python was expected at /no",
         ),
         (["direction=de-en", "stages.translate.shots=2"], "x", "shots=2 shows pairs of parallel_corpus, which this stage lacks"),
         (

@@ -148,7 +148,7 @@ def test_a_worker_ends_when_another_parent_takes_over(bench: Bench) -> None:
     told: list[str] = []
     second = bench.store.begin("a", bench.step.key, told.append)
     assert process.poll() is not None or bench.end(process)[0] == ABANDONED
-    assert told in ([], ["a: a worker of an earlier run is ending; waiting"])
+    assert told in ([], ["a: waiting for a worker of an earlier run to exit"])
     second.close()
 
 

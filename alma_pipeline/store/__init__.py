@@ -1,4 +1,1 @@
-"""Artifacts on disk: their keys, records and locks, and how to find them.
-
-It knows nothing of models, stages or Hydra.
-"""
+"""Artifacts on disk: their keys, records and locks, and how to find them. Independent of models, stages and Hydra."""

@@ -1,4 +1,4 @@
-"""Artifact keys: what an artifact is, as one hash. Knows nothing of paths, devices or package versions."""
+"""Artifact keys: one hash of everything that determines an artifact. Paths, devices and package versions are not part of it."""
 
 import dataclasses
 import hashlib
@@ -11,41 +11,42 @@ from alma_pipeline.schema import NodeConfig
 
 NODE_FIELDS = {item.name for item in dataclasses.fields(NodeConfig)}
 ABSENT = "(absent)"
-"""What `differences` shows for a setting that one side does not have."""
+"""Placeholder of `differences` for a setting that one side lacks."""
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a plain value; equal values give equal text in every process.
+    """The canonical JSON of a plain value: equal values give equal text in every process.
 
-    Raises TypeError for anything without a stable rendering (callables, sets, NaN, objects).
+    Raises TypeError for anything without a stable representation (callables, sets, NaN, objects).
     """
     return json.dumps(_plain(value, "payload"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _plain(value: Any, where: str) -> Any:
+    """`value` with numbers normalised; `where` is its dotted path, for errors. Raises TypeError."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
         if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise TypeError(f"{where} is {value!r}, which holds half a character and cannot be written as UTF-8")
+            raise TypeError(f"{where} is {value!r}, which contains a lone surrogate and cannot be encoded as UTF-8")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise TypeError(f"{where} is {value}: a key needs finite numbers")
-        # 1 and 1.0 are the same setting, however the user typed it.
+            raise TypeError(f"{where} is {value}; a key can contain only finite numbers")
+        # 1 and 1.0 are the same setting and must give the same key.
         return int(value) if value.is_integer() else value
     if isinstance(value, Mapping):
         bad = [key for key in value if not isinstance(key, str)]
         if bad:
-            raise TypeError(f"{where} has the key {bad[0]!r}: a key needs string keys")
+            raise TypeError(f"{where} has the key {bad[0]!r}; mappings in a key need string keys")
         return {key: _plain(child, f"{where}.{key}") for key, child in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(child, f"{where}[{i}]") for i, child in enumerate(value)]
-    raise TypeError(f"{where} is a {type(value).__name__}, which has no stable text; use plain values or a dataclass of them")
+    raise TypeError(f"{where} is a {type(value).__name__}, which has no stable text; use plain values or dataclasses of them")
 
 
 def settings(config: NodeConfig) -> dict[str, Any]:
-    """The part of a node's configuration that decides its result, as plain nested values.
+    """The settings that determine a node's result, as plain nested values.
 
     A field whose metadata holds `as_before` is left out while it has that value: it was added after artifacts
     existed, and the value means what they did.
@@ -74,7 +75,7 @@ def _value(value: Any) -> Any:
 
 
 def payload(config: NodeConfig, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """What is hashed: kind, the kind's version, settings, and the key of each input by its role."""
+    """The value that is hashed: kind, the kind's version, settings, and each input's key by role."""
     return {
         "kind": config.kind,
         "version": type(config).version,
@@ -84,12 +85,12 @@ def payload(config: NodeConfig, inputs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def key_of(payload: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON, in hex."""
+    """The artifact key: SHA-256 of the payload's canonical JSON, in hex."""
     return hashlib.sha256(canonical_json(payload).encode()).hexdigest()
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; lists stay whole."""
+    """Flatten nested mappings to dotted keys; lists are not flattened."""
     if not isinstance(value, Mapping) or not value:
         return {prefix: value} if prefix else {}
     flat: dict[str, Any] = {}
@@ -99,7 +100,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(dotted key, old, new) where two settings differ, in the new one's order; null is not the same as `ABSENT`."""
+    """(dotted key, old, new) of every setting that differs, in the order of `new`; null differs from `ABSENT`."""
     before, after = flatten(old), flatten(new)
     names = [*after, *(name for name in before if name not in after)]
     pairs = [(name, before.get(name, ABSENT), after.get(name, ABSENT)) for name in names]

@@ -1,4 +1,4 @@
-"""The artifact that a name, a key or a folder means, and what it was made from."""
+"""Resolves a node name, key prefix or folder name to an artifact, and lists its ancestors."""
 
 from alma_pipeline.errors import UserError, nearest
 from alma_pipeline.store.record import Record
@@ -6,7 +6,10 @@ from alma_pipeline.store.store import Store
 
 
 def find(store: Store, text: str) -> Record:
-    """The artifact meant by a key's beginning, a folder name or a node name (its newest)."""
+    """The artifact of a folder name, a node name (the newest) or a key prefix of at least 4 characters, in this order.
+
+    Follows aliases. Raises UserError if nothing matches or the prefix is ambiguous.
+    """
     records = store.records()
     for match in (
         [record for record in records if record.path.name == text],
@@ -14,24 +17,26 @@ def find(store: Store, text: str) -> Record:
         [record for record in records if len(text) >= 4 and record.key.startswith(text)],
     ):
         if len(match) > 1:
-            raise UserError(f"'{text}' is the beginning of {len(match)} keys: {', '.join(r.path.name for r in match)}")
+            raise UserError(
+                f"'{text}' is a prefix of {len(match)} keys: {', '.join(r.path.name for r in match)}; give more characters"
+            )
         if match:
-            return _itself(store, match[0])
+            return _resolve_alias(store, match[0])
     names = sorted({record.name for record in records})
     raise UserError(f"no artifact '{text}' in {store.root}; {nearest(text, names) if names else 'the store is empty'}")
 
 
-def _itself(store: Store, record: Record) -> Record:
-    """What an alias points to, where that is there."""
+def _resolve_alias(store: Store, record: Record) -> Record:
+    """The artifact that an alias points to; the record itself if it is no alias or its target is missing."""
     return (store.find(record.alias_of) if record.alias_of else None) or record
 
 
 def lineage(store: Store, record: Record, depth: int) -> list[str]:
-    """The artifacts one was made from, inputs of inputs indented."""
+    """The artifacts that `record` was made from, one line each, indented by depth."""
     lines = []
     for role, key in record.payload["inputs"].items():
         source = store.find(key)
-        lines.append(f"{'  ' * depth}{role}: {source.path.name if source else f'{key[:12]} (gone)'}")
+        lines.append(f"{'  ' * depth}{role}: {source.path.name if source else f'{key[:12]} (missing)'}")
         if source:
             lines += lineage(store, source, depth + 1)
     return lines

@@ -1,4 +1,4 @@
-"""What is known of a finished artifact: its record.json, written last, and whether its files are there."""
+"""The record of a finished artifact (`record.json`, written last), and the check that its files are present."""
 
 import json
 import os
@@ -13,7 +13,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a finished artifact: the content of its `record.json`, and where it lies."""
+    """A finished artifact: the content of its `record.json`, and its folder."""
 
     path: Path
     name: str
@@ -22,40 +22,40 @@ class Record:
     payload: dict[str, Any]
     result: dict[str, Any]
     files: dict[str, int]
-    """Size by relative path: what a reuse checks."""
+    """Size in bytes by relative path; checked before the artifact is reused."""
     digests: dict[str, str]
-    """SHA-256 by relative path: what `doctor --verify` checks."""
+    """SHA-256 by relative path; checked by `doctor --verify`."""
     created: str
     seconds: float
     provenance: dict[str, Any] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
-    """Of a checkpoint: {form, base_key, adapter_keys}, how to load it."""
+    """For a checkpoint, how to load it: {form, base_key, adapter_keys}."""
     mlflow_run: str = ""
     alias_of: str = ""
-    """Of an adopted artifact: the key it really has."""
+    """For an alias of an adopted artifact: the real key."""
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of an artifact folder; None when the folder is not finished. Raises UserError for one nobody here wrote."""
+    """The record of an artifact folder; None if the folder has none. Raises UserError for a damaged or foreign record."""
     file = folder / "record.json"
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); move {folder} out of the store, and its node is made again") from error
+        raise UserError(f"{file} is damaged ({error}); move {folder} out of the store, and its node will run again") from error
     schema = raw.pop("schema", None) if isinstance(raw, dict) else None
     if schema != SCHEMA:
-        raise UserError(f"{file} has schema {schema}, expected {SCHEMA}: made by another version; use that, or another store")
+        raise UserError(f"{file} has schema {schema}, expected {SCHEMA}: another version wrote it; use that one or another store")
     try:
         return Record(path=folder, **raw)
     except TypeError as error:
-        raise UserError(f"{file} does not fit schema {SCHEMA} ({error}); move {folder} out of the store") from error
+        raise UserError(f"{file} does not match schema {SCHEMA} ({error}); move {folder} out of the store") from error
 
 
 def is_whole(record: Record) -> bool:
-    """Every file there, with its size. Digests are `doctor --verify`'s business."""
+    """Whether every recorded file exists with its recorded size; `doctor --verify` also checks the digests."""
     try:
         return all(os.stat(record.path / name).st_size == size for name, size in record.files.items())
     except (FileNotFoundError, NotADirectoryError):

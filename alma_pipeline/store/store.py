@@ -1,9 +1,9 @@
-"""Finished artifacts and work in progress on disk. Knows nothing of models, stages or Hydra.
+"""Finished artifacts and work in progress on disk. Independent of models, stages and Hydra.
 
 <root>/artifacts/<name>-<key12>/   files, and record.json written last
-<root>/work/<name>-<key12>/        a node being made: job.json, log, metrics, resume points, out/
-<root>/locks/<key12>.*             who may write; never deleted, so that a lock is always one file
-<root>/replaced/                   artifacts that a forced run made again; nothing is ever overwritten
+<root>/work/<name>-<key12>/        a running or unfinished node: job.json, log, metrics, resume points, out/
+<root>/locks/<key12>.*             who may write; never deleted, since a lock must always be the same file
+<root>/replaced/                   artifacts replaced by a forced run; nothing is ever overwritten
 """
 
 import functools
@@ -27,55 +27,55 @@ from alma_pipeline.store.record import SCHEMA, Record, is_whole, read_record
 
 @dataclass
 class Work:
-    """The right to make one artifact, held through a lock until `close`."""
+    """The exclusive right to make one artifact in its work folder; a lock holds it until `close`."""
 
     name: str
     key: str
     path: Path
     lock: FileLock
     token: str
-    """What a worker started under this right shows to prove that it is still wanted."""
+    """Passed to the worker, which exits when `owner.json` no longer has this token."""
 
     def revoke(self) -> None:
-        """Tell every rank of the worker, wherever it runs, that it is no longer wanted; the right itself stays."""
+        """Make every rank of the worker exit, on any machine, by invalidating the token; the lock stays held."""
         owner = json.loads((self.path / "owner.json").read_text(encoding="utf-8"))
         write_json(self.path / "owner.json", owner | {"token": ""})
 
     def close(self) -> None:
-        """Let another process have the folder."""
+        """Release the lock, so that another process can take over the folder."""
         self.lock.release()
 
 
 class Store:
-    """Artifacts by key under one root."""
+    """The artifacts under one root, by key."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._folders: list[Path] | None = None
 
     def check_writable(self) -> None:
-        """Raises UserError when nothing can be kept here; leaves nothing behind."""
+        """Raise UserError if the store cannot be written. Creates nothing."""
         existing = next(parent for parent in (self.root, *self.root.parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise UserError(
                 f"the store {self.root} cannot be written: {existing} is not a writable folder; "
-                "set ALMA_PIPELINE_STORE to one that is"
+                "set ALMA_PIPELINE_STORE to a writable one"
             )
 
     def find(self, key: str) -> Record | None:
-        """The finished artifact of a key, its files present with their recorded sizes; else None."""
+        """The finished, complete artifact of a key (see `is_whole`); None if there is none."""
         found = (read_record(folder) for folder in self._folders_of(key))
         return next((record for record in found if record and record.key == key and is_whole(record)), None)
 
     def folders(self) -> list[Path]:
-        """Where artifacts lie, whole or not."""
+        """All artifact folders, complete or not, sorted; the listing is cached until this process changes it."""
         if self._folders is None:
             artifacts = self.root / "artifacts"
             self._folders = sorted(path for path in artifacts.iterdir() if path.is_dir()) if artifacts.is_dir() else []
         return self._folders
 
     def _folders_of(self, key: str) -> list[Path]:
-        """Of this key, or of one that begins alike."""
+        """Artifact folders whose key starts with the same 12 digits."""
         return [folder for folder in self.folders() if folder.name.endswith(f"-{key[:12]}")]
 
     def records(self) -> list[Record]:
@@ -84,30 +84,30 @@ class Store:
         return sorted(found, key=lambda record: record.created, reverse=True)
 
     def named(self, name: str) -> list[Record]:
-        """Finished artifacts of a node name, newest first."""
+        """Finished artifacts of a node, newest first."""
         folders = [path for path in self.folders() if path.name.rpartition("-")[0] == name]
         found = [record for folder in folders if (record := read_record(folder))]
         return sorted(found, key=lambda record: record.created, reverse=True)
 
     def work_path(self, name: str, key: str) -> Path:
-        """Where an unfinished artifact of this name and key lies."""
+        """The work folder of a node and key; it need not exist."""
         return self.root / "work" / f"{name}-{key[:12]}"
 
     def resume_point(self, name: str, key: str) -> dict[str, Any] | None:
-        """The manifest of an unfinished node's newest resume point; its worker verifies the files."""
+        """The manifest of an unfinished node's newest resume point, or None; the worker verifies its files."""
         points = self.work_path(name, key) / "resume"
         found = [manifest for path in points.glob("step-*/manifest.json") if (manifest := _manifest(path))]
         return max(found, key=lambda manifest: int(manifest["step"]), default=None)
 
     def begin(self, name: str, key: str, waiting: Any = None) -> Work:
-        """Take the right to make `key`; waits for another process, and for a worker it left behind.
+        """Acquire the right to make `key`, after any other process that holds it and any worker it left behind.
 
-        `waiting(text)` is called once when there is somebody to wait for.
+        `waiting(text)` is called once before each wait. Raises UserError if the store's file system has no locks.
         """
         return self._begin(name, key, functools.partial(_acquire, waiting=waiting))
 
     def begin_if_free(self, name: str, key: str) -> Work | None:
-        """Take the right to make `key` if nobody holds it."""
+        """Acquire the right to make `key` without waiting; None if another process or worker holds it."""
         try:
             return self._begin(name, key, lambda lock, text: _lock(lock, timeout=0))
         except Timeout:
@@ -118,15 +118,16 @@ class Store:
         locks.mkdir(parents=True, exist_ok=True)
         owner_lock, worker_lock = locks / f"{key[:12]}.owner", locks / f"{key[:12]}.worker"
         lock = lock_file(owner_lock)
-        acquire(lock, f"{name}: another process is making it; waiting")
+        acquire(lock, f"{name}: waiting for another process that is running it")
         try:
             work = Work(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
             work.path.mkdir(parents=True, exist_ok=True)
-            # A new token tells a worker whose own parent died that it is no longer wanted (it polls this file).
+            # Workers poll this file: a new token makes one exit whose own parent died.
             owner = {"token": work.token, "pid": os.getpid(), "host": socket.gethostname()}
             write_json(work.path / "owner.json", owner | {"owner_lock": str(owner_lock), "worker_lock": str(worker_lock)})
+            # A worker may outlive its parent for a moment; two must never write to one folder.
             leftover = lock_file(worker_lock)
-            acquire(leftover, f"{name}: a worker of an earlier run is ending; waiting")
+            acquire(leftover, f"{name}: waiting for a worker of an earlier run to exit")
             leftover.release()
         except BaseException:
             lock.release()
@@ -135,15 +136,18 @@ class Store:
         return work
 
     def commit(self, work: Work, record: dict[str, Any]) -> Record:
-        """Turn `work/out` into the artifact: record last, then one rename. An older artifact is set aside."""
+        """Turn `work/out` into the artifact: write the record last, then rename. An older artifact moves to `replaced/`."""
         out = work.path / "out"
-        for unfinished in out.glob("record.json*"):
-            unfinished.unlink()
+        # An earlier commit may have been killed while it wrote the record.
+        for partial in out.glob("record.json*"):
+            partial.unlink()
+        # Copies, not moves: the work folder must stay usable until the rename.
         for name in ("metrics.jsonl", "log.txt", "job.json"):
             if (work.path / name).exists():
                 shutil.copy2(work.path / name, out / name)
         files = {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
         digests = {name: digest(out / name) for name in files}
+        # Files reach the disk before the record that vouches for them, so a record proves that they are complete.
         sync_tree(out)
         write_json(out / "record.json", {"schema": SCHEMA, "files": files, "digests": digests} | record)
         sync(out)
@@ -151,9 +155,9 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         self._folders = None
         for older in self._folders_of(work.key):
-            # Under another name too: nodes of equal settings and inputs share one key, and a key has one artifact.
+            # Under other names too: nodes with equal settings and inputs share a key, and a key has one artifact.
             if older == final or ((replaced := read_record(older)) and replaced.key == work.key):
-                self._set_aside(older)
+                self._move_to_replaced(older)
         os.rename(out, final)
         sync(final.parent)
         shutil.rmtree(work.path)
@@ -162,14 +166,14 @@ class Store:
         assert done is not None
         return done
 
-    def _set_aside(self, folder: Path) -> None:
-        aside = self.root / "replaced" / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, aside)
+    def _move_to_replaced(self, folder: Path) -> None:
+        target = self.root / "replaced" / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, target)
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:
-    """None for one that is damaged: the worker passes over it too, and says so in its log."""
+    """A resume point's manifest; None if it is damaged: the worker skips it too, and logs that."""
     if not path.parent.name.removeprefix("step-").isdigit():
         return None
     try:
@@ -189,12 +193,12 @@ def _acquire(lock: FileLock, text: str, waiting: Any) -> None:
 
 
 def _lock(lock: FileLock, timeout: float) -> None:
-    """Raises Timeout, and UserError where there are no locks."""
+    """Acquire a lock. Raises Timeout, or UserError if the file system has no locks."""
     try:
         lock.acquire(timeout=timeout, poll_interval=0.1)
     except Timeout:
         raise
     except OSError as error:
         raise UserError(
-            f"{lock.lock_file} cannot be locked ({error}); set ALMA_PIPELINE_STORE to a file system with file locks"
+            f"{lock.lock_file} cannot be locked ({error}); set ALMA_PIPELINE_STORE to a folder on a file system with file locks"
         ) from error

@@ -141,7 +141,7 @@ def test_a_score_that_is_no_number_is_an_error_and_the_others_are_kept(tmp_path:
 
 def test_a_python_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     cache = SegmentCache(tmp_path / "cache.db")
-    told = r"expected at /no/python and is not there. Run `make comet`, or name .*evaluation.comet.python"
+    told = r"expected at /no/python but does not exist. Run `make comet`, or set evaluation.comet.python=PATH"
     with pytest.raises(UserError, match=told):
         score(Neural(model="a/b"), segments(1), hardware("/no/python"), cache, print)
 

@@ -137,7 +137,7 @@ def test_two_parents_at_once_make_each_node_once(parents: Parents) -> None:
     first = parents.start()
     parents.worked(first, 1)
     second = parents.start()
-    assert parents.line(second).startswith("waiting a: another process is making it")
+    assert parents.line(second).startswith("waiting a: waiting for another process")
     parents.go("a")
     outputs = [parents.finish(first), parents.finish(second)]
     assert all("text abc" in output for output in outputs)
@@ -153,7 +153,7 @@ def test_who_waited_for_a_parent_that_died_goes_on_where_it_was(parents: Parents
     first = parents.start()
     pid = parents.worked(first, 4)
     second = parents.start()
-    assert parents.line(second).startswith("waiting a: another process is making it")
+    assert parents.line(second).startswith("waiting a: waiting for another process")
     first.send_signal(signal.SIGKILL)
     wait_for(lambda: not lives(pid))  # else the orphan may come to its own end first, and its successor to another
     parents.go("a")
