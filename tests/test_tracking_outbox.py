@@ -35,7 +35,7 @@ class Receiver:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alma_pipeline.tracking.outbox.WAITS", (0.01, 0.02))
+    monkeypatch.setattr("alma_pipeline.tracking.outbox.RETRY_DELAYS", (0.01, 0.02))
 
 
 def metrics(node: str, *lines: int) -> Event:
@@ -85,7 +85,7 @@ def test_an_outage_is_waited_out_with_one_warning(caplog: pytest.LogCaptureFixtu
     outbox.close(10)
     assert receiver.got == ["0", "1", "2", "3", "4"]
     assert len(warnings(caplog)) == 1
-    assert "it cannot be used (nobody there)" in warnings(caplog)[0]
+    assert "it is unavailable (nobody there)" in warnings(caplog)[0]
 
 
 def test_what_cannot_be_delivered_is_handed_back_in_time() -> None:
@@ -143,11 +143,11 @@ def test_a_refused_event_does_not_stop_the_others(caplog: pytest.LogCaptureFixtu
     time.sleep(0.3)
     outbox.close(10)
     assert receiver.got == ["a", "b", "c"]
-    assert warnings(caplog) == ["tracking: it refused bad (not like this); the run goes on without it"]
+    assert warnings(caplog) == ["tracking: it refused bad (not like this); the run continues without it"]
 
 
 def test_too_much_waiting_is_left_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alma_pipeline.tracking.outbox.LIMIT", 10)
+    monkeypatch.setattr("alma_pipeline.tracking.outbox.MAX_WAITING", 10)
     receiver = Receiver()
     receiver.gate.clear()
     outbox = Outbox(lambda: receiver, "it")

@@ -21,7 +21,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowSe
     server = MlflowServer(tmp_path / "server")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    monkeypatch.setattr("alma_pipeline.tracking.outbox.WAITS", (0.5,))
+    monkeypatch.setattr("alma_pipeline.tracking.outbox.RETRY_DELAYS", (0.5,))
     server.start()
     yield server
     server.kill()

@@ -97,7 +97,7 @@ def test_a_worker_of_another_token_ends_before_it_does_anything(bench: Bench, ra
     """One that was still importing when its parent died, and now finds the job of the next."""
     work = bench.begin()
     code, errors = bench.end(bench.start(work.path, "the token of before", rank))
-    assert code == ABANDONED and f"process {os.getpid()}" in errors and "has no use for this worker" in errors
+    assert code == ABANDONED and f"process {os.getpid()}" in errors and "no longer owns this job" in errors
     assert journal(bench.orders, "a") == []
     work.close()
 
@@ -168,7 +168,7 @@ WHEN = {"created": "", "seconds": 0.0}
 def test_a_store_that_this_node_does_not_see(bench: Bench, tmp_path: Path) -> None:
     """B2: on several nodes the work folder must be on a disk they share."""
     code, errors = bench.end(bench.start(tmp_path / "elsewhere", "T", rank=5))
-    assert code == USER_MISTAKE and "must be on a disk that all nodes share" in errors
+    assert code == USER_MISTAKE and "must be on a disk that all machines share" in errors
 
 
 def test_a_job_comes_back_as_it_was_written(tmp_path: Path) -> None:

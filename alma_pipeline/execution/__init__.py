@@ -1,2 +1,4 @@
-"""A plan carried out: launchers, the worker, its attempts, and the checks before anything starts. It knows nothing of models or
-of what a stage does."""
+"""Runs a plan: launchers, workers and their attempts, and the checks before anything starts.
+
+Independent of models and of what a stage does.
+"""

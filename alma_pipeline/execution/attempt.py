@@ -1,4 +1,4 @@
-"""One node being made: its folder made ready, its worker started and followed. Knows nothing of models."""
+"""One attempt to run a node: prepares its work folder, starts its worker and follows it. Independent of models."""
 
 import json
 import os
@@ -17,30 +17,31 @@ from alma_pipeline.redact import redact
 from alma_pipeline.store.store import Work
 
 TAIL_LINES = 20
+"""Log lines that an error shows."""
 
 
 @dataclass(eq=False)
 class Attempt:
-    """The right to make a step's artifact, and the worker that makes it."""
+    """A step's work folder, which this process holds, and the worker that runs in it."""
 
     step: Step
     work: Work
     job: Job
-    lines: Iterator[list[dict[str, Any]]] = field(init=False)
-    """At every `next`, the metrics that came since the last; those of an earlier attempt were told then."""
+    new_metrics: Iterator[list[dict[str, Any]]] = field(init=False)
+    """Each `next` gives the metrics since the last one; those of earlier attempts are skipped."""
     _running: Running | None = None
 
     def __post_init__(self) -> None:
-        self.lines = tail(self.work.path / "metrics.jsonl")
-        next(self.lines)
+        self.new_metrics = tail(self.work.path / "metrics.jsonl")
+        next(self.new_metrics)
 
     def start(self, launcher: Launcher) -> None:
-        """Start the worker, unless an earlier one finished and its parent was killed before the commit."""
+        """Start the worker, unless an earlier one already finished and only the commit is missing."""
         if not is_finished(self.work.path):
             self._running = launcher.start(self.work.path, self.work.token, self.step.config.distributed)
 
-    def ended(self) -> bool:
-        """Whether the worker has ended. Raises UserError or StageFailed when it ended badly."""
+    def has_ended(self) -> bool:
+        """Whether the worker has ended. Raises UserError or StageFailed if it failed."""
         code = self._running.poll() if self._running else 0
         if code is None:
             return False
@@ -50,19 +51,19 @@ class Attempt:
         return True
 
     def stop(self) -> None:
-        """End a worker that still runs, wherever its ranks are; what it can go on from stays."""
+        """Stop the worker and all of its ranks if it still runs; resume points are kept."""
         if self._running is None:
             return
         try:
-            self.work.revoke()  # a launcher may end and leave ranks behind, on nodes that no signal of ours reaches
+            self.work.revoke()  # a launcher may exit and leave ranks on machines that our signals do not reach
         finally:
             self._running.stop()
 
 
 def tail(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """At every `next`, the whole lines that were added since the last; an unfinished line waits."""
+    """Each `next` gives the JSON lines appended since the last one; an incomplete line is kept for the next."""
     position, rest = 0, b""
-    while True:
+    while True:  # the worker creates the file with its first line
         if path.exists():
             with open(path, "rb") as file:
                 file.seek(position)
@@ -73,41 +74,41 @@ def tail(path: Path) -> Iterator[list[dict[str, Any]]]:
 
 
 def is_finished(work: Path) -> bool:
-    """Whether a worker ended well here: it writes its result last. A parent killed before the commit leaves it so."""
+    """Whether a worker finished here: it writes its result last, and the commit removes the folder."""
     return (work / "result.json").exists() and (work / "out").is_dir()
 
 
-def clear(work: Path, all_of_it: bool) -> None:
-    """Leftovers of an unfinished attempt; what it can go on from stays, unless the node was asked for again."""
+def clear(work: Path, fresh: bool) -> None:
+    """Delete the leftovers of an unfinished attempt; `fresh` (a forced node): its resume points and MLflow run id too."""
     for path in (work / "result.json", work / "error.json", *work.glob("failed-*.txt")):
         path.unlink(missing_ok=True)
-    if all_of_it:  # a tracked run of its own, too: this is another training, not the rest of that one
+    if fresh:  # a new training, not the rest of the old one, so it gets a new MLflow run
         (work / "mlflow_run").unlink(missing_ok=True)
-    for name in ("out", "resume") if all_of_it else ("out",):
+    for name in ("out", "resume") if fresh else ("out",):
         if (work / name).exists():
             shutil.rmtree(work / name)
     (work / "out").mkdir()
 
 
-def forget(lines: Path, after: int) -> None:
-    """Drop what was measured after a resume point, for it will be measured again, and a last line that was cut off."""
-    if not lines.exists():
+def forget(metrics: Path, last_step: int) -> None:
+    """Drop the lines after `last_step`, the resume point: the worker measures those steps again. Drops a truncated line too."""
+    if not metrics.exists():
         return
-    kept = lines.with_name(f"{lines.name}.kept")
-    with open(lines, "rb") as old, open(kept, "wb") as new:
-        new.writelines(line for line in old if line.endswith(b"\n") and 0 < after >= json.loads(line)["step"])
-    os.replace(kept, lines)
+    kept = metrics.with_name(f"{metrics.name}.kept")
+    with open(metrics, "rb") as old, open(kept, "wb") as new:
+        new.writelines(line for line in old if line.endswith(b"\n") and 0 < last_step >= json.loads(line)["step"])
+    os.replace(kept, metrics)
 
 
 def failure(name: str, work: Path, code: int) -> PipelineError:
-    """What a worker's end is to the user: a UserError where it left one, else StageFailed with the log's tail."""
+    """The error of a worker that exited with `code`: the UserError it reported, else StageFailed with the tail of its log."""
     error = work / "error.json"
     if error.exists():
         return UserError(f"{name}: {json.loads(error.read_text(encoding='utf-8'))['message']}")
-    ends = f"signal {-code}" if code < 0 else f"exit code {code}" if code else "exit code 0, but without a result"
-    reason = f"its worker ended with {ends}"
+    ends = f"signal {-code}" if code < 0 else f"exit code {code}" if code else "exit code 0 but left no result"
     log = work / "log.txt"
+    # The traceback of the rank that failed first explains more than the log, which ends with the launcher's own messages.
     first = sorted(work.glob("failed-*.txt"), key=lambda path: path.stat().st_mtime)[:1]
-    told = next((path for path in (*first, log) if path.exists()), None)
-    lines = redact(told.read_text(encoding="utf-8", errors="replace")).splitlines() if told else []
-    return StageFailed(name, reason, str(log), "\n".join(lines[-TAIL_LINES:]))
+    shown = next((path for path in (*first, log) if path.exists()), None)
+    lines = redact(shown.read_text(encoding="utf-8", errors="replace")).splitlines() if shown else []
+    return StageFailed(name, f"its worker ended with {ends}", str(log), "\n".join(lines[-TAIL_LINES:]))

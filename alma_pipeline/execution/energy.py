@@ -1,8 +1,8 @@
-"""The energy that a node took, by the counters of its machine: never an estimate, and nothing where there is no counter.
+"""Measures a node's energy from hardware counters; never estimates it, and reports nothing without a counter.
 
 GPUs: NVML's total energy counter, through the optional package nvidia-ml-py. CPU: Linux's powercap folders (RAPL), which most
-systems let only root read. A counter belongs to the whole machine or GPU, whoever else uses it; so nothing is told of nodes that
-may have run side by side, that were spread over several machines, or whose first part was trained by an earlier attempt.
+systems let only root read. A counter covers the whole CPU package or GPU, whoever uses it. So nothing is reported for nodes that
+may have run side by side, ran on several machines, or resumed an earlier attempt.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ from alma_pipeline.schema import Hardware
 
 POWERCAP = Path("/sys/class/powercap")
 SECONDS = 30.0
-"""Between readings: a CPU's counter is full after minutes at the earliest, and then begins again."""
+"""Time between readings: a CPU counter overflows after a few minutes at the earliest."""
 Counter = Callable[[], float]
-"""Joules so far. Raises OSError or ValueError where it cannot be read (any more)."""
+"""Returns the joules so far. Raises OSError or ValueError if it cannot be read (any more)."""
 
 
 class Package:
-    """The counter of one CPU package, made endless."""
+    """The counter of one CPU package, corrected for overflow."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises OSError or ValueError where it cannot be read."""
+        """Raises OSError or ValueError if the counter cannot be read."""
         self._file = folder / "energy_uj"
         self._full = int((folder / "max_energy_range_uj").read_text())
         self._last = self._read()
@@ -43,26 +43,27 @@ class Package:
 
 
 class Meter:
-    """Counters read from now on until `stop`."""
+    """Reads counters from its creation until `stop`."""
 
     def __init__(self, counters: dict[str, list[Counter]]) -> None:
-        """By what they count; none: nothing is known."""
+        """`counters`: by what they measure; empty: `stop` reports nothing."""
         self._counters = counters
         self._failed = False
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._start = self._joules()
         if counters:
-            threading.Thread(target=self._keep_up, daemon=True).start()
+            threading.Thread(target=self._poll, daemon=True).start()
 
     def stop(self) -> dict[str, Any]:
-        """For the node's result: `energy_joules`, and in `energy_of` of what; empty where a counter was lacking or was lost."""
+        """Entries for the node's result: `energy_joules`, and `energy_of`; empty if a counter was missing or failed."""
         self._stopped.set()
         joules = self._joules() - self._start
         known = self._counters and not self._failed
         return {"energy_joules": joules, "energy_of": " and ".join(self._counters)} if known else {}
 
-    def _keep_up(self) -> None:
+    def _poll(self) -> None:
+        """Read often enough that no CPU counter overflows twice between readings."""
         while not self._stopped.wait(SECONDS):
             self._joules()
 
@@ -76,14 +77,14 @@ class Meter:
 
 
 def begin(job: Job) -> Meter:
-    """Count from now on, as far as what is counted will be this job's alone."""
+    """Start measuring if the counters will measure this job alone; else return a meter without counters."""
     hardware = job.hardware
     alone = job.rank == 0 and hardware.nodes == 1 and hardware.side_by_side == 1 and not job.resume.exists()
     return Meter(counters(hardware, POWERCAP) if alone else {})
 
 
 def counters(hardware: Hardware, powercap: Path) -> dict[str, list[Counter]]:
-    """What can be read here; none on a GPU machine without the GPUs' counters, for the CPU's alone would mislead."""
+    """The readable counters of this machine. None on a GPU machine whose GPUs have none: the CPU alone would mislead."""
     cpu: list[Counter] = [*packages(powercap)]
     found = {"CPU packages": cpu} if cpu else {}
     if hardware.device != "cuda":
@@ -93,7 +94,7 @@ def counters(hardware: Hardware, powercap: Path) -> dict[str, list[Counter]]:
 
 
 def packages(powercap: Path) -> list[Package]:
-    """Of all CPU packages; none where one of them cannot be read. `psys` and parts of a package would count twice."""
+    """Counters of all CPU packages, or none if any is unreadable. `psys` and parts of a package would be counted twice."""
     try:
         folders = [folder for folder in sorted(powercap.glob("intel-rapl:*")) if folder.name.count(":") == 1]
         return [Package(folder) for folder in folders if (folder / "name").read_text().startswith("package")]
@@ -102,16 +103,18 @@ def packages(powercap: Path) -> list[Package]:
 
 
 def gpus(count: int) -> list[Counter]:
-    """Of the first `count` GPUs that this process may use; none where NVML, its package or the counter is lacking."""
+    """Counters of the first `count` visible GPUs, or none if NVML, its package or a counter is missing."""
     try:
         import pynvml as nvml  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         return []
     with contextlib.suppress(nvml.NVMLError, OSError):
         nvml.nvmlInit()
+        # NVML ignores CUDA_VISIBLE_DEVICES and numbers all GPUs of the machine.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(number) for number in range(count)]
         found = [_gpu(nvml, name.strip()) for name in names[:count]]
+        # One reading each: a GPU without a counter fails here, not while the node runs.
         for counter in found:
             counter()
         return found

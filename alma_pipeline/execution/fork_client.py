@@ -1,4 +1,4 @@
-"""The parent's end of the fork server: starts it, asks it for workers, follows them."""
+"""Client of the fork server: starts it, requests workers from it and follows them."""
 
 import contextlib
 import json
@@ -16,28 +16,28 @@ from alma_pipeline.execution.processes import STOP_SECONDS, environment, stop_gr
 from alma_pipeline.schema import Hardware
 
 PRELOADED = ("torch", "transformers", "peft", "deepspeed", "safetensors.torch", "alma_pipeline.execution.worker")
-"""What the server imports once, so that no worker has to."""
+"""Modules that the server imports once for all workers."""
 
 
 @dataclass
 class Forked:
-    """A worker forked from the warm server."""
+    """A worker forked from the server."""
 
     server: "ForkServer"
     pid: int
     code: int | None = None
 
     def poll(self) -> int | None:
-        """Exit code, negative for a signal; None while it runs."""
+        """Exit code (negative: a signal); None while it runs."""
         if self.code is None:
             self.code = self.server.code(self.pid)
         return self.code
 
     def stop(self) -> None:
-        """Ask the worker's group to end, then make it."""
+        """Send the worker's process group SIGTERM, then SIGKILL if it does not exit in time."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.server.process.poll() is not None:
-                return  # it took the worker with it, or the worker sees that its owner is gone
+                return  # the server killed its workers, or they see that their owner is gone
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
             until = time.monotonic() + STOP_SECONDS
@@ -48,7 +48,7 @@ class Forked:
 
 
 class ForkServer:
-    """The parent's end of `alma_pipeline.execution.fork_server`; starts importing as soon as it is made."""
+    """A running `alma_pipeline.execution.fork_server`, which starts importing as soon as this object exists."""
 
     def __init__(self, hardware: Hardware, log: Path) -> None:
         self.log = log
@@ -61,13 +61,13 @@ class ForkServer:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 env=environment(hardware, 1),
-                start_new_session=True,  # Ctrl-C is the parent's to handle
+                start_new_session=True,  # so that Ctrl-C reaches only the parent
             )
         self._ready = False
 
     def start(self, work: Path, token: str) -> Forked:
-        """Fork a worker for this folder. Raises PipelineError where the server has ended."""
-        if not self._ready:
+        """Fork a worker for this work folder. Raises PipelineError if the server has ended."""
+        if not self._ready:  # its first line: the imports are done
             self.reply(wait=True)
             self._ready = True
         stdin: IO[bytes] | None = self.process.stdin
@@ -75,8 +75,9 @@ class ForkServer:
         try:
             stdin.write(json.dumps({"work": str(work), "token": token}).encode() + b"\n")
             stdin.flush()
-        except BrokenPipeError as error:  # to the command line this would mean that nobody reads its output
+        except BrokenPipeError as error:  # the command line would take it for its own closed output
             raise self._ended() from error
+        # Exit codes of other workers may come before the answer.
         while True:
             reply = self.reply(wait=True)
             assert reply is not None
@@ -91,7 +92,7 @@ class ForkServer:
         return self._codes.pop(pid, None)
 
     def reply(self, wait: bool) -> dict[str, int] | None:
-        """The server's next line; None when there is none yet and `wait` is off."""
+        """The server's next line; None if there is none yet and `wait` is off. Raises PipelineError if the server has ended."""
         stdout = self.process.stdout
         assert stdout is not None
         os.set_blocking(stdout.fileno(), wait)
@@ -108,14 +109,14 @@ class ForkServer:
         return value
 
     def _ended(self) -> PipelineError:
-        return PipelineError(f"the worker server ended (exit code {self.process.wait()}); its log: {self.log}")
+        return PipelineError(f"the fork server ended (exit code {self.process.wait()}); see its log: {self.log}")
 
     def close(self) -> None:
-        """End it, and the workers that are still running."""
+        """Stop the server and the workers that still run."""
         assert self.process.stdin is not None and self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        if not self._ready:  # it would import to the end before it looked
+        if not self._ready:  # it would finish its imports before it noticed
             stop_group(self.process)
         try:
             self.process.wait(STOP_SECONDS)

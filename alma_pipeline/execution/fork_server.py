@@ -1,12 +1,12 @@
-"""A process that has imported the training libraries once and forks a worker for each job.
+"""A process that imports the training libraries once and forks a worker for each job.
 
     python -m alma_pipeline.execution.fork_server MODULES...
 
-One line out when they are imported: {"ready": true}. Then one line in for each job, {"work": FOLDER, "token": T},
-answered by {"pid": N} at once and by {"pid": N, "code": C} when that worker has ended. Several may run at a time.
+It writes {"ready": true} after the imports. Then it reads one line per job, {"work": FOLDER, "token": T}, and answers
+{"pid": N} at once and {"pid": N, "code": C} when that worker has ended. Several workers may run at a time.
 
-It never uses a device or starts a thread of its own, so that a fork is a clean start. When its standard input
-closes, the parent is gone: the running workers are killed and the server ends.
+It never uses a device and starts no thread, so that every fork starts clean. When its standard input closes, the parent
+is gone: the server kills the running workers and exits.
 """
 
 import contextlib
@@ -24,14 +24,15 @@ POLL_SECONDS = 0.02
 
 
 def main(modules: list[str]) -> None:
-    """Import once, then fork a worker for each line on stdin; ends when stdin does, and its workers with it."""
+    """Import `modules`, then fork a worker for each line on stdin until it closes; then kill the running workers."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what the libraries print on import belongs in the log
+    os.dup2(2, 1)  # replies keep the pipe; what libraries print on import goes to the log
     for name in modules:
         importlib.import_module(name)
     replies.write(json.dumps({"ready": True}) + "\n")
     reader = os.fdopen(os.dup(0), "rb", buffering=0)
     running: list[int] = []
+    # Poll for exited workers only while there are any; otherwise sleep until the parent writes.
     while True:
         if select.select([reader], [], [], POLL_SECONDS if running else None)[0]:
             line = reader.readline()
@@ -48,11 +49,11 @@ def main(modules: list[str]) -> None:
 def _fork(job: dict[str, str], pipes: tuple[int, int]) -> int:
     pid = os.fork()
     if not pid:
-        for pipe in pipes:  # else the parent would not see the server end before its worker does
+        for pipe in pipes:  # an open copy would hide the server's end from the parent while a worker runs
             os.close(pipe)
         _work(Path(job["work"]), job["token"])
     with contextlib.suppress(ProcessLookupError):
-        os.setpgid(pid, pid)  # here as well as in the worker: whoever comes first, a signal to the group finds it
+        os.setpgid(pid, pid)  # in the worker as well: whichever runs first, the group exists before it is signalled
     return pid
 
 
@@ -62,7 +63,7 @@ def _work(work: Path, token: str) -> NoReturn:
         os.setpgid(0, 0)
         _redirect(work / "log.txt")
         code = importlib.import_module("alma_pipeline.execution.worker").main(work, token)
-    except BaseException:  # a forked child must never return into the server's loop
+    except BaseException:  # a forked child must never return to the server's loop
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -71,7 +72,7 @@ def _work(work: Path, token: str) -> NoReturn:
 
 
 def _redirect(log: Path) -> None:
-    """The worker's output goes to its own log; it reads nothing."""
+    """Send the worker's output to its own log, and close its input."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(handle, 1)
@@ -79,7 +80,7 @@ def _redirect(log: Path) -> None:
 
 
 def _ended(pid: int, replies: TextIO) -> bool:
-    """Report the exit code of a worker that has ended, negative for a signal; what it left behind goes with it."""
+    """Whether a worker has ended; if so, report its exit code (negative: a signal) and kill what is left of its group."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     if not ended:
         return False

@@ -1,6 +1,6 @@
-"""Starting a node's worker: forked from a warm server, or through torchrun, the DeepSpeed launcher or srun.
+"""Starts a node's worker: forked from the fork server, or through torchrun, the DeepSpeed launcher or srun.
 
-Knows processes, not what they do. Every command is a list of words; no shell reads it.
+Independent of what the worker does. Every command is a list of words; no shell reads it.
 """
 
 import sys
@@ -12,39 +12,47 @@ from alma_pipeline.schema import Hardware
 
 
 def command(hardware: Hardware, work: Path, token: str) -> list[str]:
-    """The command line that starts all ranks of a job on several processes."""
+    """The command that starts all ranks of a job that runs on several processes."""
     worker = ["-m", "alma_pipeline.execution.worker", str(work), token]
     if hardware.launcher == "deepspeed":
         hosts = ["--hostfile", str(hardware.hostfile), "--num_nodes", str(hardware.nodes), "--num_gpus", str(hardware.devices)]
-        # Without --no_local_rank it puts an argument of its own before ours (B17).
+        # Without --no_local_rank it inserts its own argument before ours (B17).
         return [sys.executable, "-m", "deepspeed.launcher.runner", *hosts, "--no_local_rank", "--module", *worker[1:]]
     if hardware.launcher == "slurm":
-        return [*_srun(hardware), sys.executable, "-m", "alma_pipeline.execution.slurm_agent", *_shape(hardware, work), *worker]
+        return [
+            *_srun(hardware),
+            sys.executable,
+            "-m",
+            "alma_pipeline.execution.slurm_agent",
+            *_size_options(hardware, work),
+            *worker,
+        ]
     if hardware.nodes > 1:
-        return torchrun([*_shape(hardware, work), *rendezvous(str(hardware.rendezvous)), *worker])
+        return torchrun([*_size_options(hardware, work), *rendezvous(str(hardware.rendezvous)), *worker])
     return torchrun(["--standalone", f"--nproc-per-node={hardware.devices}", *worker])
 
 
 def torchrun(words: list[str]) -> list[str]:
-    """The command line of torchrun under this very Python."""
+    """The torchrun command under the running Python."""
     return [sys.executable, "-m", "torch.distributed.run", *words]
 
 
 def rendezvous(endpoint: str) -> list[str]:
-    """The agent on the endpoint's host, HOST:PORT, serves as the meeting point of all."""
+    """torchrun options: the agent at `endpoint`, HOST:PORT, hosts the rendezvous."""
     return ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
 
 
-def _shape(hardware: Hardware, work: Path) -> list[str]:
+def _size_options(hardware: Hardware, work: Path) -> list[str]:
+    """torchrun options: machines, processes per machine, and an id shared by the agents of one job."""
     return [f"--nnodes={hardware.nodes}", f"--nproc-per-node={hardware.devices}", f"--rdzv-id={work.name}"]
 
 
 def _srun(hardware: Hardware) -> list[str]:
-    """One agent per node; inside an allocation srun uses it, outside it asks for one."""
+    """srun with one agent per machine; it uses the current allocation, or requests one."""
     words = ["srun", f"--nodes={hardware.nodes}", f"--ntasks={hardware.nodes}", "--ntasks-per-node=1"]
     words += ["--kill-on-bad-exit=1", f"--time={hardware.time_limit}", "--job-name=alma_pipeline"]
     words += [f"--gpus-per-node={hardware.devices}"] if hardware.device == "cuda" else []
-    # Slurm gives a task one core unless told; the agent's processes share its task's.
+    # Slurm gives a task one core by default; all processes of an agent share its task's cores.
     words += [f"--cpus-per-task={hardware.threads * hardware.devices}"] if hardware.threads else []
     words += [f"--partition={hardware.partition}"] if hardware.partition else []
     words += [f"--account={hardware.account}"] if hardware.account else []
@@ -52,7 +60,7 @@ def _srun(hardware: Hardware) -> list[str]:
 
 
 class Launcher:
-    """Starts workers for one invocation; keeps one warm server for the single-process ones, several at a time."""
+    """Starts the workers of one invocation; single-process workers are forked from one fork server, several at a time."""
 
     def __init__(self, hardware: Hardware, log_folder: Path) -> None:
         self.hardware = hardware
@@ -60,21 +68,21 @@ class Launcher:
         self.server = ForkServer(hardware, self.log)
 
     def start(self, work: Path, token: str, distributed: bool) -> Running:
-        """`distributed`: over all of the hardware's processes, else in one on this machine."""
+        """Start a worker. `distributed`: on all processes of the hardware; else in one process on this machine."""
         if not distributed or self.hardware.launcher == "local":
-            if self.server.process.poll() is not None:  # one lost server must not spoil the jobs after it (B24)
+            if self.server.process.poll() is not None:  # a crashed server must not fail the jobs after it (B24)
                 self.server.close()
                 self.server = ForkServer(self.hardware, self.log)
             return self.server.start(work, token)
         return started(command(self.hardware, work, token), work, environment(self.hardware, self.hardware.devices))
 
     def close(self) -> None:
-        """End the fork server."""
+        """Stop the fork server and the workers forked from it."""
         self.server.close()
 
 
 def start_alone(hardware: Hardware, work: Path, token: str, distributed: bool) -> Command:
-    """A worker without a server: for a job that no other follows, which saves it most of what a server imports."""
+    """Start a worker without a fork server: faster for a single job, which needs few of the modules that a server imports."""
     if distributed and hardware.launcher != "local":
         return started(command(hardware, work, token), work, environment(hardware, hardware.devices))
     return started([sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token], work, environment(hardware, 1))

@@ -1,8 +1,8 @@
-"""A job whose result is for now: the ordinary worker does it in a folder of its own, and no artifact comes of it.
+"""A one-off job: an ordinary worker in a temporary folder, leaving no artifact.
 
-<root>/aside/<name>-XXXX/   a store of one work folder; gone when the job is done, and `gc` takes what a kill left
+<root>/aside/<name>-XXXX/   a store of one work folder; deleted after the job, or by `gc` if the job was killed
 
-What is worth keeping, scores that took a model, the job keeps in the cache of the store itself.
+Results worth keeping, such as a model's scores, go to the cache of the main store.
 """
 
 import json
@@ -26,7 +26,7 @@ from alma_pipeline.store.store import Store, Work
 
 Lines = list[dict[str, Any]]
 KEY = "0" * 64
-"""Of a job that makes no artifact; its folder is its own, so nothing else has this key there."""
+"""Placeholder key: the job makes no artifact, and its temporary store holds nothing else."""
 
 
 @contextmanager
@@ -38,9 +38,10 @@ def carried_out(
     feed: Callable[[Path], None],
     report: Callable[[Lines], None],
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """What the job left, and what it returned. `feed` puts files of its own into the work folder beforehand.
+    """Run a job and give its output folder and its result; both are deleted when the context exits.
 
-    Raises UserError or StageFailed as the worker ended; a failed job's folder stays, with its log.
+    `feed(work)` writes the job's own files into the work folder first; `report` gets each batch of new metrics lines.
+    Raises UserError or StageFailed if the worker fails; after StageFailed the folder and its log are kept.
     """
     folder = _folder(root / "aside", config.kind)
     store = Store(folder)
@@ -51,12 +52,12 @@ def carried_out(
         job.out.mkdir()
         job.write()
         feed(work.path)
-        # Nothing runs beside it, so it may have the whole machine.
+        # No other node runs at the same time, so it may use the whole machine.
         running = start_alone(replace(hardware, side_by_side=1), work.path, work.token, config.distributed)
         _follow(running, config.kind, work, report)
         failed = False
         yield job.out, json.loads((work.path / "result.json").read_text(encoding="utf-8"))
-    except UserError:
+    except UserError:  # its message is complete; nobody needs the log
         failed = False
         raise
     finally:
@@ -66,21 +67,22 @@ def carried_out(
 
 
 def _follow(running: Running, name: str, work: Work, report: Callable[[Lines], None]) -> None:
-    """Pass the worker's lines on until it ends. Raises UserError or StageFailed when it ends badly."""
-    lines = tail(work.path / "metrics.jsonl")
+    """Report the worker's metrics until it ends. Raises UserError or StageFailed if it fails."""
+    new_metrics = tail(work.path / "metrics.jsonl")
     try:
         while (code := running.poll()) is None:
-            if found := next(lines):
-                report(found)
+            if lines := next(new_metrics):
+                report(lines)
             time.sleep(POLL_SECONDS)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no worker may outlive the command
         try:
-            work.revoke()  # a launcher may end and leave ranks behind, on nodes that no signal of ours reaches
+            work.revoke()  # a launcher may exit and leave ranks on machines that our signals do not reach
         finally:
             running.stop()
         raise
-    if found := next(lines):
-        report(found)
+    # The worker may have written more between the last look and its end.
+    if lines := next(new_metrics):
+        report(lines)
     if code != 0 or not is_finished(work.path):
         raise failure(name, work.path, code)
 

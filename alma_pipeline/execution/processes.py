@@ -1,4 +1,4 @@
-"""A worker's process group: its environment, starting it, and ending all of it."""
+"""A worker's process group: builds its environment, starts it and stops all of it."""
 
 import os
 import shlex
@@ -11,26 +11,28 @@ from typing import Protocol
 from alma_pipeline.schema import Hardware
 
 STOP_SECONDS = 45.0
-"""How long a worker may take to end after SIGTERM. srun takes up to 32 (Slurm's KillWait is 30), and killed before that
-it would leave its allocation behind."""
-
+"""Time that a worker gets to exit after SIGTERM. srun takes up to 32 s (Slurm's KillWait is 30 s); killed earlier, it
+would leave its allocation behind."""
 
 PLACE = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Set by launchers for their workers; left over from a launcher around this process, they would misplace ours."""
+"""Launchers set these for their workers; inherited from a launcher around this process, they would confuse ours."""
 
 
 class Running(Protocol):
     """A started worker."""
 
     def poll(self) -> int | None:
-        """The exit code once it has ended (negative: the signal that ended it); None before."""
+        """Exit code (negative: a signal); None while it runs."""
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL; returns when it has ended."""
+        """Send SIGTERM, then SIGKILL; return when it has ended."""
 
 
 def environment(hardware: Hardware, processes: int) -> dict[str, str]:
-    """What a worker sees: this environment less what would steer tracking or its place, plus device and threads."""
+    """A worker's environment: this one without tracking and launcher variables, with device and threads.
+
+    `processes`: how many of the node's processes share this machine's cores.
+    """
     values = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") and name not in PLACE}
     values |= {
         "OMP_NUM_THREADS": str(hardware.threads_each(processes)),
@@ -45,20 +47,21 @@ def environment(hardware: Hardware, processes: int) -> dict[str, str]:
 
 @dataclass
 class Command:
-    """A worker group started by a launcher of its own."""
+    """A worker started by a command: a launcher with its ranks, or a single process."""
 
     process: "subprocess.Popen[bytes]"
 
     def poll(self) -> int | None:
-        """Exit code; None while it runs."""
+        """Exit code (negative: a signal); None while it runs."""
         return self.process.poll()
 
     def stop(self) -> None:
-        """End the process and all that it started."""
+        """Stop the process and everything it started."""
         stop_group(self.process)
 
 
 def started(words: list[str], work: Path, variables: dict[str, str]) -> Command:
+    """Start a command in a process group of its own; its output is appended to the work folder's log."""
     with open(work / "log.txt", "ab") as log:
         log.write(f"$ {shlex.join(words)}\n".encode())
         log.flush()
@@ -69,6 +72,7 @@ def started(words: list[str], work: Path, variables: dict[str, str]) -> Command:
 
 
 def stop_group(process: "subprocess.Popen[bytes]") -> None:
+    """Send a process group SIGTERM, then SIGKILL if it does not exit within `STOP_SECONDS`."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

@@ -1,4 +1,4 @@
-"""Who ran what, where, with which code: captured once per invocation. Recorded, never part of a key."""
+"""Who ran what, where and with which code; captured once per invocation. Recorded, never part of a key."""
 
 import getpass
 import importlib.metadata
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "transformers", "peft", "deepspeed", "datasets", "mlflow", 
 
 
 def capture() -> dict[str, Any]:
-    """Plain values: git state of this project's folder, command line, versions, machine."""
+    """Git state of this project's folder, command line, versions and machine, as plain redacted values."""
     value = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "user": _user(),
@@ -35,7 +35,7 @@ def capture() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Commit, branch, whether files differ from it, and the remote; empty outside a checkout."""
+    """Commit, branch, remote, and whether tracked files were changed; empty outside a checkout."""
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return {}

@@ -1,4 +1,4 @@
-"""Carries out a plan: which node next, how many at a time, and what becomes of them. Knows nothing of models."""
+"""Runs a plan: chooses the next nodes, runs them side by side and commits their artifacts. Independent of models."""
 
 import dataclasses
 import json
@@ -21,19 +21,19 @@ POLL_SECONDS = 0.05
 
 
 class Watcher(Protocol):
-    """Whoever wants to know how the plan goes: the screen, and tracking."""
+    """Follows the run of a plan: the progress display, and tracking."""
 
     def started(self, step: Step, work: Path) -> None:
-        """A node's worker begins, in this folder."""
+        """A node's worker is about to start in this folder."""
 
     def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
-        """Its worker told of new steps."""
+        """Its worker has written these metrics lines."""
 
     def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
-        """`status`: FINISHED, FAILED or KILLED. `work` is the artifact's folder once finished."""
+        """`status`: FINISHED, FAILED or KILLED. `work`: the work folder, or the artifact's folder if FINISHED."""
 
     def waiting(self, text: str) -> None:
-        """Nothing can go on before what this says."""
+        """The runner waits for something, or leaves a step out; `text` says what."""
 
 
 @dataclass
@@ -46,46 +46,51 @@ class Runner:
     watchers: list[Watcher]
     provenance: dict[str, Any]
     done: dict[str, Record] = field(default_factory=dict)
-    """Node name to artifact, reused ones included; of a whole run in the plan's order, which tables follow."""
+    """Node name → artifact, reused ones included; after `run` in the order of the plan, which tables follow."""
     _attempts: list[Attempt] = field(default_factory=list)
     _left_out: set[str] = field(default_factory=set)
 
     def run(self, plan: Plan) -> None:
-        """Make every step that needs making, each as soon as it may be. Raises StageFailed at the first that fails."""
+        """Run every step of the plan's work as soon as its inputs exist.
+
+        Raises StageFailed or UserError when a step fails; steps that still run are then stopped.
+        """
         self.done |= {step.node.name: step.record for step in plan.steps if step.record is not None and not step.works}
         self._check_inputs(plan)
         waiting = list(plan.work)
         try:
+            # One pass starts what can start and advances what runs; sleep only when nothing finished.
             while waiting or self._attempts:
                 waiting = [step for step in waiting if not self._leave_out(step) and not self._start(step)]
                 if not any([self._advance(attempt) for attempt in [*self._attempts]]):
                     time.sleep(POLL_SECONDS)
         finally:
-            for attempt in [*self._attempts]:  # interrupted, or beside one that failed
+            for attempt in [*self._attempts]:  # interrupted, or another one failed
                 self._end(attempt, "KILLED")
+        # Nodes that ran side by side finished in any order.
         self.done = {step.node.name: self.done[step.node.name] for step in plan.steps if step.node.name in self.done}
 
     def _leave_out(self, step: Step) -> bool:
-        """Whether the step belongs to a further round of preferences that is not run, and then says so."""
+        """Whether the step is skipped because a preference round before it ended the rounds; if so, report it."""
         for name in step.node.inputs.values():
             record = self.done.get(name)
-            reason = f"{name} was not" if name in self._left_out else rounds.stopped(record.result) if record else ""
+            reason = f"{name} was skipped" if name in self._left_out else rounds.stopped(record.result) if record else ""
             if reason:
                 self._left_out.add(step.node.name)
-                self._waiting(f"{step.node.name} is not run: {reason}")
+                self._waiting(f"{step.node.name} is skipped: {reason}")
                 return True
         return False
 
     def _check_inputs(self, plan: Plan) -> None:
-        """Before anything is made, as an --only may leave out what it stands on."""
-        there = {*self.done, *(step.node.name for step in plan.work)}
+        """Raise UserError if a step's input neither exists nor will be made: --only may exclude it."""
+        available = {*self.done, *(step.node.name for step in plan.work)}
         for step in plan.work:
-            missing = [name for name in step.inputs.values() if name not in there]
+            missing = [name for name in step.inputs.values() if name not in available]
             if missing:
                 raise UserError(f"{step.node.name} needs {', '.join(missing)}, which does not exist yet; drop --only")
 
     def _start(self, step: Step) -> bool:
-        """Whether the step is begun, or found made; not while it lacks an input or the machine is full."""
+        """Start the step and return True, also if its artifact exists by now; False while inputs or free slots are missing."""
         if len(self._attempts) >= self.hardware.side_by_side or not self.done.keys() >= set(step.inputs.values()):
             return False
         work = self._begin(step)
@@ -93,7 +98,7 @@ class Runner:
             return False
         try:
             found = self.store.find(step.key)
-            if found and step.record is None:  # another process made it while we waited
+            if found and step.record is None:  # another process made it while this one waited
                 self.done[step.node.name] = found
                 work.close()
                 return True
@@ -106,7 +111,7 @@ class Runner:
         return True
 
     def _begin(self, step: Step) -> Work | None:
-        """Never waits while a node of ours is running: whom we wait for may be waiting for that one."""
+        """Acquire the work folder; wait for it only if none of our nodes runs, as its holder may wait for that node."""
         if self._attempts:
             return self.store.begin_if_free(step.node.name, step.key)
         return self.store.begin(step.node.name, step.key, self._waiting)
@@ -116,11 +121,12 @@ class Runner:
             watcher.waiting(text)
 
     def _job(self, step: Step, work: Work) -> Job:
+        """Prepare the work folder and write its job; a finished worker's job is kept, and only its commit remains."""
         if not step.fresh and is_finished(work.path):
             return read_job(work.path / "job.json")
         point = None if step.fresh else self.store.resume_point(step.node.name, step.key)
-        clear(work.path, all_of_it=step.fresh)
-        forget(work.path / "metrics.jsonl", after=int(point["step"]) if point else 0)
+        clear(work.path, fresh=step.fresh)
+        forget(work.path / "metrics.jsonl", last_step=int(point["step"]) if point else 0)
         node, inputs = step.node, self._inputs(step)
         job = Job(node.name, step.key, str(work.path), step.config, self.hardware, inputs, node.files, node.codes)
         job.write()
@@ -136,9 +142,10 @@ class Runner:
             raise
 
     def _advance(self, attempt: Attempt) -> bool:
-        """Pass on what is new; whether the step is made."""
+        """Report new metrics, and commit the artifact if the worker has ended. Whether the step is done."""
         try:
-            ended = attempt.ended()
+            # Ask for the end first: metrics read after it are complete.
+            ended = attempt.has_ended()
             self._report(attempt)
             if not ended:
                 return False
@@ -152,7 +159,7 @@ class Runner:
         return True
 
     def _report(self, attempt: Attempt) -> None:
-        if lines := next(attempt.lines):
+        if lines := next(attempt.new_metrics):
             for watcher in self.watchers:
                 watcher.progressed(attempt.step, lines)
 
@@ -188,7 +195,10 @@ class Runner:
 
 
 def as_input(store: Store, record: Record) -> Input:
-    """A finished artifact as a job reads it; a checkpoint with all that it stands on. Raises UserError where that is gone."""
+    """A finished artifact as the input of a job, a checkpoint with its base and adapters.
+
+    Raises UserError if one of those is missing from the store.
+    """
     plain = Input(key=record.key, kind=record.kind, path=str(record.path), result=record.result)
     if not record.checkpoint:
         return plain
@@ -206,14 +216,15 @@ def as_input(store: Store, record: Record) -> Input:
 def _required(store: Store, key: str) -> Record:
     record = store.find(key)
     if record is None:
-        raise UserError(f"a checkpoint stands on the artifact {key[:12]}, which is gone; run its node again with --force")
+        raise UserError(f"a checkpoint needs the artifact {key[:12]}, which is missing; run its node again with --force")
     return record
 
 
 def checkpoint(key: str, job: Job, result: dict[str, Any]) -> dict[str, Any]:
-    """How to load what a node made: its base by key, and the adapters on it in order (B14).
+    """How to load the checkpoint a node made: keys of its base and of the adapters on it, in order (B14).
 
-    A full model is its own base. A continued adapter takes its parent's place; a new one joins the line.
+    A full model is its own base. A continued adapter replaces its parent; a new one is added after it. Empty if the
+    node made no checkpoint.
     """
     form = result.get("checkpoint", {}).get("form")
     if form is None:

@@ -1,9 +1,9 @@
-"""What srun starts on each node: finds the first node of the step, and becomes a torchrun agent that meets the others there.
+"""Runs on each machine of a Slurm step: finds the first machine and becomes a torchrun agent that joins the others there.
 
     srun ... python -m alma_pipeline.execution.slurm_agent TORCHRUN_WORDS...
 
-Not a launcher of its own: it knows Slurm's environment and nothing of the job. Slurm alone can tell the address, because
-the nodes are chosen when srun is granted them.
+srun starts it. It knows Slurm's environment and nothing about the job. Only Slurm can give the address, because it chooses
+the machines when it grants the allocation.
 """
 
 import os
@@ -17,34 +17,34 @@ from alma_pipeline.execution.launch import rendezvous, torchrun
 
 FIRST_PORT = 15000
 PORTS = 15000
-"""Below what Linux hands out to clients, 32768 and above (ip_local_port_range)."""
+"""Size of the port range, which ends below Linux's ephemeral ports (ip_local_port_range: 32768 and above)."""
 
 
 def main() -> None:
-    """Become the agent; this process's id is what srun signals."""
+    """Replace this process with the agent, so that srun's signals reach it."""
     try:
-        words = [*meeting(os.environ), *sys.argv[1:]]
+        options = [*meeting(os.environ), *sys.argv[1:]]
     except UserError as error:
         sys.exit(str(error))
     sys.stdout.flush()
-    os.execv(sys.executable, torchrun(words))
+    os.execv(sys.executable, torchrun(options))
 
 
 def meeting(environment: Mapping[str, str]) -> list[str]:
-    """The rendezvous words for torchrun. Raises UserError outside a Slurm step."""
+    """The rendezvous options for torchrun. Raises UserError outside a Slurm step."""
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
     if not nodes or "SLURM_JOB_ID" not in environment:
-        raise UserError("no Slurm step here: SLURM_JOB_ID and SLURM_STEP_NODELIST are not set; srun starts this on each node")
-    # The first node is said to be the host: its Slurm name need not be the name by which it knows itself.
+        raise UserError("not in a Slurm step: SLURM_JOB_ID or SLURM_STEP_NODELIST is not set; start this with srun")
+    # Set is_host explicitly: torchrun compares host names, and a machine's Slurm name may differ from its own.
     host = "true" if environment.get("SLURM_NODEID", "0") == "0" else "false"
     endpoint = f"{first_host(nodes)}:{port(environment['SLURM_JOB_ID'], environment.get('SLURM_STEP_ID', '0'))}"
     return [*rendezvous(endpoint), f"--rdzv-conf=is_host={host}"]
 
 
 def first_host(nodes: str) -> str:
-    """The address at which Slurm itself reaches the first of a compressed list: of `n[1-3,7],m2` that of n1.
+    """The network address of the first machine in Slurm's compressed list: n1 of `n[1-3,7],m2`.
 
-    A node's Slurm name need not be known to the network; its NodeAddr is.
+    A machine's Slurm name may be unknown to the network; its NodeAddr is the address Slurm itself uses.
     """
     first = _scontrol("show", "hostnames", nodes).split()[0]
     address = re.search(r"\bNodeAddr=(\S+)", _scontrol("show", "node", first))
@@ -57,12 +57,14 @@ def _scontrol(*words: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         detail = getattr(error, "stderr", "") or str(error)
-        raise UserError(f"`{' '.join(command)}` failed: {detail.strip()}; Slurm's scontrol must be on the nodes' PATH") from error
+        raise UserError(
+            f"`{' '.join(command)}` failed: {detail.strip()}; Slurm's scontrol must be on the PATH of every machine"
+        ) from error
     return done.stdout
 
 
 def port(job: str, step: str) -> int:
-    """The same on every node of a step, and another one for another step at the same time."""
+    """A port that is the same on every machine of a step and differs between steps that run at the same time."""
     return FIRST_PORT + (int(job) * 31 + int(step)) % PORTS
 
 

@@ -1,4 +1,4 @@
-"""One rank of one node: read the job, run the stage, write the result. Never Hydra, never MLflow.
+"""One rank of one node: reads the job, runs the stage, writes the result. Never imports Hydra or MLflow.
 
 python -m alma_pipeline.execution.worker WORK_FOLDER TOKEN        (as torchrun, srun or the DeepSpeed launcher start it)
 """
@@ -28,9 +28,12 @@ WATCH_SECONDS = 0.5
 
 
 def main(work: Path, token: str) -> int:
-    """Run the job in `work`, as long as `token` is its owner's; the exit code says how it ended."""
+    """Run the job in `work` as long as `token` is its owner's, and return the exit code."""
     if not (work / "owner.json").exists():
-        print(f"{work} is not there on {socket.gethostname()}; the store must be on a disk that all nodes share", file=sys.stderr)
+        print(
+            f"{work} does not exist on {socket.gethostname()}; the store must be on a disk that all machines share",
+            file=sys.stderr,
+        )
         return USER_MISTAKE
     os.chdir(work)
     rank = int(os.environ.get("RANK", "0"))
@@ -41,7 +44,7 @@ def main(work: Path, token: str) -> int:
         meter = energy.begin(job)
         result = importlib.import_module(f"stages.{job.config.kind}.run").run(job)
         if rank == 0:
-            sync_tree(job.out)  # a result says that the files are there, after a power cut too
+            sync_tree(job.out)  # a result promises that the files are on disk, even after a power cut
             write_json(work / "result.json", result | meter.stop())
         return 0
     except UserError as error:
@@ -51,7 +54,7 @@ def main(work: Path, token: str) -> int:
         return USER_MISTAKE
     except Exception:
         traceback.print_exc()
-        # A file of its own: in the log, what a launcher has to say comes after it.
+        # In its own file: in the log, the launcher's messages follow the traceback.
         (work / f"failed-{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return FAILURE
     finally:
@@ -62,45 +65,47 @@ def main(work: Path, token: str) -> int:
 
 
 def _guard(work: Path, token: str, rank: int) -> FileLock | None:
-    """End when the parent that started this job is gone; rank 0 holds the worker's lock for life.
+    """Start a thread that exits this process when its parent is gone. Returns the worker lock, which only rank 0 acquires.
 
-    The parent holds a lock of its own. Once that is free, or held in the name of another token, nobody will read
-    this worker's result, and another worker may be waiting for the folder. A worker that comes too late, its parent
-    killed while it was still importing, must not take the new owner's job for its own.
+    The parent holds the owner lock. Once that lock is free, or `owner.json` has another token, nobody will read this
+    worker's result, and another worker may be waiting for the folder. The token also stops a worker whose parent was
+    killed while the worker was still importing, so that it does not run the new owner's job.
     """
     owner = _owner(work, token)
     lock = lock_file(owner["worker_lock"]) if rank == 0 else None
     if lock:
         lock.acquire(poll_interval=0.1)
-        _owner(work, token)  # once more: it may have changed while we waited
+        _owner(work, token)  # again: the owner may have changed while this worker waited
     threading.Thread(target=_watch, args=(work, token, owner["owner_lock"]), daemon=True).start()
     return lock
 
 
 def _owner(work: Path, token: str) -> dict[str, Any]:
+    """The content of `owner.json`; exits the process if the token is no longer the owner's."""
     owner: dict[str, Any] = json.loads((work / "owner.json").read_text(encoding="utf-8"))
     if owner["token"] != token:
-        print(f"process {owner['pid']} on {owner['host']} has no use for this worker; ending", file=sys.stderr, flush=True)
+        print(f"process {owner['pid']} on {owner['host']} no longer owns this job; exiting", file=sys.stderr, flush=True)
         os._exit(ABANDONED)
     return owner
 
 
 def _watch(work: Path, token: str, owner_lock: str) -> None:
-    parents = lock_file(owner_lock)
+    """Exit the process as soon as the token is invalid or the owner lock can be acquired: the parent is gone."""
+    lock = lock_file(owner_lock)
     while True:
         time.sleep(WATCH_SECONDS)
         try:
             _owner(work, token)
         except FileNotFoundError:
-            return  # the parent has made the artifact of it and is clearing up
+            return  # the parent has committed the artifact and deleted the folder
         try:
-            parents.acquire(timeout=0)
+            lock.acquire(timeout=0)
         except Timeout:
             continue
         os._exit(ABANDONED)
 
 
 if __name__ == "__main__":
-    # At once, as a forked worker: libraries with threads of their own can abort while Python takes them down, and the work
-    # is done and on disk by now.
+    # Exit without Python's shutdown, like a forked worker: libraries with threads can abort during it, and the result is
+    # already on disk.
     os._exit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -1,4 +1,4 @@
-"""MLflow, from the parent process alone: one run per invocation, one per node under it. `tracker` is where to begin."""
+"""MLflow tracking, in the parent process only: one run per invocation, one nested run per node. Start reading at `tracker`."""
 
 from alma_pipeline.tracking.mlflow_values import final_scores, score_metrics
 from alma_pipeline.tracking.run_metadata import Invocation

@@ -1,7 +1,7 @@
-"""A queue of events that one background thread delivers in order. Knows nothing of MLflow.
+"""A queue of events that one background thread delivers in order. Independent of MLflow.
 
-Putting an event never waits and never fails. While the receiver is out of reach the events wait, and what has not
-been delivered at the end is handed back, so that it can be kept and delivered another day.
+Adding an event never blocks and never fails. While the receiver is unreachable events wait; those still undelivered at
+the end are returned, so that they can be stored and delivered later.
 """
 
 import logging
@@ -13,31 +13,32 @@ from typing import Any, Protocol
 from alma_pipeline.redact import redact
 
 Event = dict[str, Any]
-"""Plain values: `do` says what happened, `again` that an earlier try may have half succeeded."""
+"""Plain values. `do`: the kind of event; `again`: an earlier try may have partly succeeded."""
 
-LIMIT = 10_000
-"""Waiting metrics events; more are left to metrics.jsonl, which holds them anyway."""
-MERGED_LINES = 2_000
-TRIES = 3
-"""After so many failures while the receiver can be reached, it is the event that is at fault."""
-WAITS = (1.0, 5.0, 15.0, 60.0)
+MAX_WAITING = 10_000
+"""Maximum number of waiting events; metrics beyond it are dropped, as metrics.jsonl holds them anyway."""
+MAX_MERGED_LINES = 2_000
+"""Metrics lines from which on no further event is merged into one delivery."""
+MAX_TRIES = 3
+"""After this many failures while the receiver is reachable, the event itself is at fault and is dropped."""
+RETRY_DELAYS = (1.0, 5.0, 15.0, 60.0)
 """Seconds between tries; the last one repeats."""
 
 log = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
-    """What events are delivered to."""
+    """Where events are delivered."""
 
     def apply(self, event: Event) -> None:
-        """Deliver one. Raises where it was not taken."""
+        """Deliver one event. Raises any exception if that failed."""
 
     def reachable(self) -> bool:
-        """Whether it is worth trying."""
+        """Whether the receiver answers now."""
 
 
 class Outbox:
-    """`connect` is called in the background thread before the first event, and again until it succeeds."""
+    """Queues events and delivers them; `connect` is called in the background thread, and again until it succeeds."""
 
     def __init__(self, connect: Callable[[], Receiver], name: str) -> None:
         self._connect = connect
@@ -46,36 +47,37 @@ class Outbox:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = self._abandoned = False
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._failures = self._refusals = 0
         self.gaps: set[str] = set()
-        """Nodes of which metrics were left out because too much was waiting."""
+        """Nodes whose metrics were dropped because too many events were waiting."""
 
     @property
     def down(self) -> bool:
-        """Whether the last try failed."""
+        """Whether the last try to deliver failed."""
         return self._failures > 0
 
     def put(self, event: Event) -> None:
-        """Have an event delivered by a thread of its own; metrics are dropped, and the gap remembered, when too many wait."""
+        """Queue an event. Metrics are dropped if too many events wait; `gaps` then has their node."""
         with self._changed:
-            if event["do"] == "metrics" and len(self._waiting) >= LIMIT:
+            if event["do"] == "metrics" and len(self._waiting) >= MAX_WAITING:
                 self.gaps.add(event["node"])
                 return
             self._waiting.append(event)
+            # Start the thread with the first event: an invocation that tracks nothing has none.
             if self._thread is None:
                 self._thread = threading.Thread(target=self._deliver, name="tracking", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def wait(self, ready: Callable[[], bool], seconds: float) -> bool:
-        """Wait until `ready`, at most so long, and not at all while the receiver is out of reach."""
+        """Wait until `ready()`, at most `seconds`, and not while the receiver is down; returns `ready()`."""
         with self._changed:
             self._changed.wait_for(lambda: ready() or self.down or self._closing, seconds)
             return ready()
 
     def close(self, seconds: float | None) -> None:
-        """Deliver what waits, within a time limit where there is one; then stop. `waiting` has the rest."""
+        """Deliver waiting events for at most `seconds` (None: until done), then stop; `waiting` gives the rest."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -91,12 +93,13 @@ class Outbox:
             return list(self._waiting)
 
     def _deliver(self) -> None:
+        """The background thread: deliver until the queue is closed and empty, or given up."""
         receiver: Receiver | None = None
         while (event := self._head()) is not None:
             try:
                 receiver = receiver or self._connect()
                 receiver.apply(event)
-            except Exception as error:  # a thread's outermost call: told once, and dealt with there
+            except Exception as error:  # the thread's outermost call: nothing may escape; it warns once
                 log.debug("tracking: %s failed: %s", event["do"], redact(repr(error)))
                 event["again"] = True
                 if not self._after_failure(event, error, receiver):
@@ -105,13 +108,13 @@ class Outbox:
                 self._done(event)
 
     def _head(self) -> Event | None:
-        """The next event, consecutive metrics of a node as one; None when all is delivered and nothing will come."""
+        """The next event, with a node's consecutive metrics merged into one; None when there will be no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             if self._abandoned or not self._waiting:
                 return None
-            head = self._waiting[0]
-            while head["do"] == "metrics" and len(self._waiting) > 1 and len(head["lines"]) < MERGED_LINES:
+            head = self._waiting[0]  # stays in the queue until it is delivered
+            while head["do"] == "metrics" and len(self._waiting) > 1 and len(head["lines"]) < MAX_MERGED_LINES:
                 following = self._waiting[1]
                 if following["do"] != "metrics" or following["node"] != head["node"]:
                     break
@@ -124,45 +127,46 @@ class Outbox:
             if not self._abandoned:
                 self._waiting.popleft()
             if self._failures:
-                log.info("tracking: %s answers again", self._name)
+                log.info("tracking: %s is reachable again", self._name)
             self._failures = self._refusals = 0
             self._changed.notify_all()
 
     def _after_failure(self, event: Event, error: Exception, receiver: Receiver | None) -> bool:
-        """Wait, or give the event up; whether to go on."""
+        """Wait before the next try, or drop the event; whether to continue."""
+        # An outage is waited out; only a reachable receiver can be refusing this very event.
         reachable = receiver is not None and receiver.reachable()
         with self._changed:
             self._failures += 1
             self._refusals += reachable
-            refused = self._refusals >= TRIES
+            refused = self._refusals >= MAX_TRIES
             if refused and not self._abandoned:
                 self._waiting.popleft()
                 self._failures = self._refusals = 0
             self._changed.notify_all()
         if refused:
-            self._tell("refused", f"{self._name} refused {event['do']} ({_reason(error)}); the run goes on without it")
+            self._warn_once("refused", f"{self._name} refused {event['do']} ({_reason(error)}); the run continues without it")
             return True
         if not reachable:
-            self._tell("away", f"{self._name} cannot be used ({_reason(error)}); the run goes on and keeps the records")
+            self._warn_once("away", f"{self._name} is unavailable ({_reason(error)}); the run continues and keeps the records")
         return self._pause(reachable)
 
     def _pause(self, reachable: bool) -> bool:
-        """Sit out the time to the next try; the end of the run cuts it short, and after one more try it is the end."""
+        """Wait for the next try; `close` cuts the wait short. Whether to try again: once closing, only if it is reachable."""
         with self._changed:
             closing = self._closing
             if not closing:
-                self._changed.wait_for(lambda: self._closing, WAITS[min(self._failures, len(WAITS)) - 1])
+                self._changed.wait_for(lambda: self._closing, RETRY_DELAYS[min(self._failures, len(RETRY_DELAYS)) - 1])
             return not closing or reachable
 
-    def _tell(self, kind: str, text: str) -> None:
-        """One warning of a kind: an outage of hours is no reason for hundreds of lines."""
-        if kind not in self._told:
-            self._told.add(kind)
+    def _warn_once(self, kind: str, text: str) -> None:
+        """Log one warning of each kind, so that an outage of hours does not fill the log."""
+        if kind not in self._warned:
+            self._warned.add(kind)
             log.warning("tracking: %s", text)
 
 
 def _reason(error: BaseException) -> str:
-    """One line: what the operating system said where it is a matter of files or connections, else what MLflow said."""
+    """One redacted line: the operating system's message if that is the root cause, else the error's own first line."""
     root = error
     while cause := root.__cause__ or root.__context__:
         root = cause

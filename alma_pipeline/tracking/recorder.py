@@ -1,6 +1,6 @@
-"""What each event becomes in MLflow: a run per invocation, a run per node under it, and what they hold.
+"""Applies tracking events to MLflow: one run per invocation, one nested run per node, and their contents.
 
-An event may be applied twice, after an outage or by a later process: nothing is then doubled.
+Applying an event twice, after an outage or in a later process, duplicates nothing.
 """
 
 import json
@@ -14,16 +14,16 @@ from alma_pipeline.redact import redact
 from alma_pipeline.tracking.mlflow_values import text
 from alma_pipeline.tracking.outbox import Event
 from alma_pipeline.tracking.repair import settle_sweep, sweep_run
-from alma_pipeline.tracking.server import Server
+from alma_pipeline.tracking.server import PARENT_TAG, Server
 
-PARENT = "mlflow.parentRunId"
 INVOCATION = ""
-"""The invocation's own name among its runs."""
+"""Key of the invocation's own run in `Recorder.runs`, beside the names of its nodes."""
 SAMPLING_SECONDS = 10
+"""Time between system metrics."""
 
 
 class Recorder:
-    """Applies events to a server. `runs`: node name → run id, filled in as runs come to be."""
+    """Applies events to a server. `runs`: node name → run id, filled as runs are created."""
 
     def __init__(self, server: Server, runs: dict[str, str], system_metrics: bool) -> None:
         self.server = server
@@ -32,16 +32,16 @@ class Recorder:
         self._monitors: dict[str, Any] = {}
         self._sweep = ""
         self._models: dict[str, str] = {}
-        """Run → the model it made."""
+        """Run id → id of the model it made."""
         self._known: dict[str, set[tuple[str, int]]] = {}
-        """Node → name and step of the points that its run had when it was taken up."""
+        """Node → (name, step) of the points its run already had when it was resumed."""
 
     def reachable(self) -> bool:
         """Whether MLflow answers."""
         return self.server.reachable()
 
     def apply(self, event: Event) -> None:
-        """Raises what MLflow raises; an event of a run that never came to be is passed over."""
+        """Apply one event; events of a run that was never created are skipped. Raises what MLflow raises."""
         match event["do"]:
             case "begin":
                 self._begin(event)
@@ -65,7 +65,7 @@ class Recorder:
     def _begin(self, event: Event) -> None:
         tags = dict(event["tags"])
         if event["sweep"]:
-            tags[PARENT] = self._sweep = sweep_run(self.server, event["sweep"], event["sweep_name"], event["time"])
+            tags[PARENT_TAG] = self._sweep = sweep_run(self.server, event["sweep"], event["sweep_name"], event["time"])
         if INVOCATION not in self.runs:
             created = self.server.create(event["name"], event["uid"], tags, event["time"], event["again"])
             self.runs[INVOCATION] = created
@@ -74,7 +74,8 @@ class Recorder:
     def _node(self, event: Event) -> None:
         name, tags, known = event["node"], dict(event["tags"]), {}
         if INVOCATION in self.runs:
-            tags[PARENT] = self.runs[INVOCATION]
+            tags[PARENT_TAG] = self.runs[INVOCATION]
+        # A resumed node continues the run of its earlier attempt, unless that was deleted.
         earlier = self.server.run(event["run"]) if event["run"] and name not in self.runs else None
         if earlier:
             known = earlier.data.params
@@ -83,6 +84,7 @@ class Recorder:
             self.runs[name] = event["run"]
         elif name not in self.runs:
             self.runs[name] = self.server.create(name, event["uid"], tags, event["time"], event["again"])
+        # MLflow's parameters cannot change: settings of the resumed attempt that differ become a tag.
         changed = self.server.log_params(self.runs[name], event["settings"], known)
         if changed:
             tags[f"alma.resume.{tags['alma.resumes']}.overrides"] = text(changed)
@@ -94,7 +96,7 @@ class Recorder:
         self._watch_system(name)
 
     def _catch_up(self, name: str, paths: dict[str, str]) -> None:
-        """Log what an earlier process measured and could not deliver; what it did deliver is not doubled."""
+        """Log the metrics that an earlier process measured but did not deliver."""
         if "metrics" in paths:
             known = self._known[name] = self.server.known_points(self.runs[name])
             self.server.log_lines(self.runs[name], list(read_lines(Path(paths["metrics"]))), known)
@@ -104,6 +106,7 @@ class Recorder:
         if monitor := self._monitors.pop(name, None):
             monitor.finish()
         self._catch_up(name, event["paths"])
+        # A checkpoint's scores also go to the run and the model that made it.
         line = {"time": event["time"], "step": 0, "metrics": event["metrics"]}
         self.server.log_lines(run_id, [line])
         if maker := self.runs.get(event["repeat_on"]):
@@ -114,11 +117,11 @@ class Recorder:
             settle_sweep(self.server, self._sweep)
 
     def _files(self, event: Event) -> None:
-        """Upload copies without secrets, or the files as they are where a changed one would not load."""
+        """Upload redacted copies; files marked `as_is` (weights, which a change would break) are uploaded unchanged."""
         run_id = self.runs[event["node"]]
         for path in map(Path, event["paths"]["files"]):
             if not path.is_file():
-                continue  # of an earlier process, and since deleted
+                continue  # an event of an earlier process; deleted since
             if event["as_is"]:
                 self.server.client.log_artifact(run_id, str(path), event["folder"])
                 continue
@@ -131,6 +134,7 @@ class Recorder:
     def _watch_system(self, name: str) -> None:
         if not self._system_metrics or name in self._monitors:
             return
+        # MLflow starts its own monitor only for runs of its fluent interface.
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         uri = self.server.client.tracking_uri
@@ -140,21 +144,22 @@ class Recorder:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a metrics.jsonl; none where there is no file, and without a last line that is being written."""
+    """Complete lines of a metrics.jsonl; none if the file does not exist."""
     if path.is_file():
         with open(path, encoding="utf-8") as file:
             yield from (json.loads(line) for line in file if line.endswith("\n"))
 
 
-FORBIDDEN = re.compile(r"[/:.%\"']")
-"""In a model's name, says MLflow."""
-LINEAGE = ("alma.node", "alma.key", "alma.parent_key", "alma.input.")
+FORBIDDEN_IN_NAME = re.compile(r"[/:.%\"']")
+"""Characters that MLflow forbids in a model's name."""
+LINEAGE_TAGS = ("alma.node", "alma.key", "alma.parent_key", "alma.input.")
+"""Prefixes of the tags that a model inherits from its run."""
 
 
 def logged_model(server: Server, run_id: str, again: bool) -> str:
-    """The id of the model that a run made, with the run's parameters. `again`: an earlier try may have made it.
+    """Create a logged model with the run's parameters and return its id. `again`: an earlier try may have created it.
 
-    Raises what MLflow raises, as a server before version 3 does, which knows no such models.
+    Raises what MLflow raises; servers before version 3 have no logged models.
     """
     from mlflow.entities import LoggedModelOutput
 
@@ -162,8 +167,8 @@ def logged_model(server: Server, run_id: str, again: bool) -> str:
     if again and (found := client.search_logged_models([server.experiment], f"source_run_id = '{run_id}'", max_results=1)):
         return str(found[0].model_id)
     run: Any = client.get_run(run_id)
-    tags = {key: value for key, value in run.data.tags.items() if key.startswith(LINEAGE)}
-    name, kind = FORBIDDEN.sub("_", run.info.run_name), run.data.tags["alma.stage"]
+    tags = {key: value for key, value in run.data.tags.items() if key.startswith(LINEAGE_TAGS)}
+    name, kind = FORBIDDEN_IN_NAME.sub("_", run.info.run_name), run.data.tags["alma.stage"]
     model = client.create_logged_model(server.experiment, name, run_id, tags, run.data.params, kind)
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])

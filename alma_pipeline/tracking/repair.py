@@ -1,17 +1,17 @@
-"""Tells the truth about runs whose process is gone, and about the run above a sweep (B38)."""
+"""Corrects the status of runs whose process is gone, and of a sweep's parent run (B38)."""
 
 import hashlib
 import os
 import socket
 
-from alma_pipeline.tracking.server import Server
+from alma_pipeline.tracking.server import PARENT_TAG, Server
 
 START_TOLERANCE = 5.0
-"""Seconds by which two readings of one process's start may differ: the clock is adjusted now and then."""
+"""Seconds by which two readings of a process's start time may differ, since the clock may be adjusted."""
 
 
 def process_tags() -> dict[str, str]:
-    """Who holds a run open: a process id alone is soon another process's."""
+    """Tags of the process that owns a run; its start time is included because process ids are reused."""
     import psutil
 
     started = psutil.Process().create_time()
@@ -19,7 +19,7 @@ def process_tags() -> dict[str, str]:
 
 
 def is_alive(pid: int, started: float) -> bool:
-    """Whether this machine still runs the process of that id and start (seconds since 1970)."""
+    """Whether the process with this id and start time (seconds since 1970) still runs on this machine."""
     import psutil
 
     try:
@@ -31,7 +31,7 @@ def is_alive(pid: int, started: float) -> bool:
 
 
 def repair(server: Server) -> None:
-    """Set every running run of this host whose process is gone to KILLED."""
+    """Set this host's runs that are RUNNING without a process to KILLED, and settle running sweeps."""
     for run in server.find(f"attributes.status = 'RUNNING' and tags.`alma.host` = '{socket.gethostname()}'"):
         tags = run.data.tags
         if not is_alive(int(tags["alma.pid"]), float(tags["alma.pid_started"])):
@@ -42,17 +42,17 @@ def repair(server: Server) -> None:
 
 
 def sweep_run(server: Server, sweep: str, name: str, time: float) -> str:
-    """The one run above a sweep's jobs, made by whichever job comes first."""
+    """The id of a sweep's parent run, created by whichever job comes first."""
     uid = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:16]}"
-    with server.lock:
+    with server.lock:  # jobs of a sweep may run at the same time
         run_id = server.create(name, uid, {"alma.level": "sweep", "alma.sweep_id": sweep}, time, again=True)
     server.client.update_run(run_id, status="RUNNING")
     return run_id
 
 
 def settle_sweep(server: Server, run_id: str) -> None:
-    """End a sweep's run when none of its jobs runs: FINISHED if all of them are."""
-    states = {run.info.status for run in server.find(f"tags.`mlflow.parentRunId` = '{run_id}'")}
+    """End a sweep's parent run if none of its jobs runs: FAILED or KILLED if any job is, else FINISHED."""
+    states = {run.info.status for run in server.find(f"tags.`{PARENT_TAG}` = '{run_id}'")}
     if states & {"RUNNING", "SCHEDULED"}:
         return
     worst = next((state for state in ("FAILED", "KILLED") if state in states), "FINISHED")

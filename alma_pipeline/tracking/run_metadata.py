@@ -1,4 +1,4 @@
-"""What is known of a command when it starts, and what of that goes on its run. Knows no server."""
+"""What is known about an invocation when it starts, and which of it its run gets. Independent of MLflow's server."""
 
 import importlib.metadata
 import json
@@ -12,36 +12,36 @@ from alma_pipeline.redact import redacted
 from alma_pipeline.tracking.mlflow_values import text
 
 REFERENCE_TABLES = {"languages"}
-"""Parts of the configuration that are the same in every run: in config/resolved.yaml, not among the parameters."""
+"""Parts of the configuration that are equal in every run: logged in config/resolved.yaml, not as parameters."""
 GIT_TAGS = {"commit": "commit", "branch": "branch", "dirty": "dirty", "remote": "repoURL"}
-"""Provenance's word → the end of MLflow's reserved tag."""
+"""Name in the provenance → suffix of MLflow's reserved tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """One command that runs something; plain values only."""
+    """One command that runs nodes; plain values only."""
 
     name: str
-    """Of its run, such as `cpo-13b-1f3a9c2e`."""
+    """Name of its run, such as `cpo-13b-1f3a9c2e`."""
     stage: str
-    """What was asked for."""
+    """The requested targets, joined by `-`."""
     config: dict[str, Any]
-    """Resolved."""
+    """The resolved configuration."""
     overrides: list[str]
     plan: Any
     provenance: dict[str, Any]
-    """As `provenance.capture` gives it: user, argv, packages, git {commit, branch, dirty, remote}, ..."""
+    """As returned by `provenance.capture`: user, argv, packages, git {commit, branch, dirty, remote}, ..."""
     sweep: str = ""
-    """Id that the jobs of one sweep share; empty outside a sweep."""
+    """Id shared by the jobs of one sweep; empty outside a sweep."""
     job: int | None = None
-    """Number within the sweep."""
+    """Number of the job in its sweep."""
 
     def settings(self) -> dict[str, Any]:
-        """The configuration as far as runs can differ in it."""
+        """The configuration without the parts that are equal in every run."""
         return {key: value for key, value in self.config.items() if key not in REFERENCE_TABLES}
 
     def source_tags(self) -> dict[str, str]:
-        """Reserved tags, for every run of the invocation: MLflow sets them only through its fluent interface."""
+        """Reserved tags for every run of the invocation; MLflow itself sets them only in its fluent interface."""
         git = self.provenance.get("git", {})
         return {
             "mlflow.user": text(self.provenance.get("user", "")),
@@ -51,7 +51,7 @@ class Invocation:
         }
 
     def tags(self) -> dict[str, str]:
-        """For the invocation's own run."""
+        """Tags of the invocation's own run."""
         command = " ".join(["alma-pipeline", *self.overrides])
         hardware = self.config["hardware"]
         tags = {
@@ -67,7 +67,7 @@ class Invocation:
         return self.source_tags() | tags | sweep
 
     def artifacts(self) -> dict[str, str]:
-        """Texts that say what was run, by their path in the run; without secrets."""
+        """Redacted texts that describe the invocation, by their artifact path."""
         return {
             "config/resolved.yaml": _yaml(self.config),
             "config/overrides.yaml": _yaml(self.overrides),
@@ -86,14 +86,14 @@ def _json(value: Any) -> str:
 
 
 def packages() -> dict[str, str]:
-    """Every installed package as an artifact like the others; reading them all takes a good part of a second."""
+    """Every installed package as a text artifact; reading them takes a large part of a second."""
     found = {f"{item.metadata['Name']}=={item.version}" for item in importlib.metadata.distributions()}
     return {"env/pip-freeze.txt": "\n".join(sorted(found, key=str.lower)) + "\n"}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Where a job stands in a sweep."""
+    """A job's place in a sweep: the sweep's id, and the job's number."""
 
     id: str
     job: int

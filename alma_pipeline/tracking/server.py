@@ -1,6 +1,6 @@
-"""The MLflow side: where it is, and an experiment of it to write to. Knows nothing of nodes or recipes.
+"""Connects to MLflow and writes to one experiment. Independent of nodes and recipes.
 
-Everything that imports mlflow does so inside a function, in tracking's background thread: the import takes seconds.
+mlflow is imported inside functions only, in tracking's background thread, because the import takes seconds.
 """
 
 import json
@@ -20,14 +20,31 @@ from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.redact import redact
 from alma_pipeline.tracking.mlflow_values import parameters, points, short
 
+PARENT_TAG = "mlflow.parentRunId"
+"""MLflow's tag for the run that a run is nested under."""
 PARAMS_PER_CALL = 100
 METRICS_PER_CALL = 1000
+"""MLflow's limits for one call of `log_batch`; the first also holds for tags."""
 LOCK_SECONDS = 120
-"""Creating the database takes seconds on a local disk; whoever waits longer tries again later."""
-NETWORK_DISKS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "panfs", "weka", "fuse.", "9p")
+"""Timeout of the lock: creating the database takes seconds on a local disk. A process that waits longer retries later."""
+NETWORK_DISKS = (
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "glusterfs",
+    "afs",
+    "panfs",
+    "weka",
+    "fuse.",
+    "9p",
+)
 DEFAULT_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # a cluster job neither reports to a third party nor waits for it at exit
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the outbox tries again itself; MLflow's own seven tries take minutes
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # a cluster job must not report to a third party or wait for it at exit
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the outbox retries itself; MLflow's default of seven retries takes minutes
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -37,7 +54,7 @@ MAIN_SCORE = "eval/avg/en-xx/chrf_pp"
 
 
 def experiment_tags() -> dict[str, str]:
-    """What makes MLflow's pages show scores: by itself its run list has no metric in it."""
+    """Experiment tags that make MLflow's run list show scores; by default it shows no metrics."""
     columns = [f"metrics.`{MAIN_SCORE}`", "metrics.`eval/avg/xx-en/chrf_pp`", "tags.`alma.overrides`", "attributes.`Source`"]
     view = {
         "searchFilter": "tags.`alma.level` = 'invocation'",
@@ -59,7 +76,7 @@ def experiment_tags() -> dict[str, str]:
 
 
 def check_uri() -> None:
-    """Refuse a file store before anything runs; MLflow itself would only do so in the middle (B40). Raises UserError."""
+    """Raise UserError for a file store before anything runs; MLflow itself would fail only in the middle of a run (B40)."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
     scheme = urlsplit(uri).scheme
@@ -67,14 +84,14 @@ def check_uri() -> None:
         folder = urlsplit(uri).path or uri
         raise UserError(
             f"MLFLOW_TRACKING_URI={redact(uri)} is a folder; MLflow no longer writes to folders. Unset it to use "
-            "mlflow.db in the store, or give a database or server, such as sqlite:////home/me/mlflow.db or "
-            f"http://host:5000. Runs that lie in the folder are taken along by `mlflow migrate-filestore --source "
-            f"{folder} --target sqlite:////home/me/mlflow.db`. MLFLOW_ALLOW_FILE_STORE=true uses the folder all the same."
+            "mlflow.db in the store, or set it to a database or server, such as sqlite:////home/me/mlflow.db or "
+            f"http://host:5000. To migrate the folder's runs: `mlflow migrate-filestore --source {folder} --target "
+            "sqlite:////home/me/mlflow.db`. To use the folder anyway, set MLFLOW_ALLOW_FILE_STORE=true."
         )
 
 
 def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, or a database in the store."""
+    """MLFLOW_TRACKING_URI, or else an SQLite database in the store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
 
 
@@ -86,18 +103,18 @@ class Server:
         self.experiment = experiment
         """Its id."""
         self.lock = lock
-        """For what must exist once, across the processes of this store."""
+        """Held while creating what must exist once, across the processes that use this store."""
 
     def reachable(self) -> bool:
-        """Whether it answers now."""
+        """Whether the server answers now."""
         try:
             self.client.get_experiment(self.experiment)
-        except Exception:  # asked after a failure: any error is the answer no
+        except Exception:  # any error means no
             return False
         return True
 
     def create(self, name: str, uid: str, tags: Mapping[str, str], began: float, again: bool) -> str:
-        """A new run's id. `again`: an earlier try may have made it without us hearing so."""
+        """Create a run and return its id. `again`: an earlier try may have created it although its response was lost."""
         if again and (found := self.find(f"tags.`alma.uid` = '{uid}'")):
             return str(found[0].info.run_id)
         fitting = {key: short(value) for key, value in tags.items()} | {"alma.uid": uid}
@@ -105,7 +122,7 @@ class Server:
         return str(run.info.run_id)
 
     def run(self, run_id: str) -> Any:
-        """The run, or None where it was deleted or never was."""
+        """The run; None if it was deleted or never existed."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -117,7 +134,7 @@ class Server:
         return run if run.info.lifecycle_stage == "active" else None
 
     def find(self, condition: str) -> list[Any]:
-        """The experiment's runs that meet a condition, newest first."""
+        """The experiment's runs that match a filter string, newest first."""
         found: list[Any] = []
         token: str | None = None
         while token is None or token:
@@ -127,19 +144,19 @@ class Server:
         return found
 
     def log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a run, in as many calls as MLflow's limits ask for; long values are shortened."""
+        """Set tags of a run, in batches of at most MLflow's limit; long values are shortened."""
         from mlflow.entities import RunTag
 
-        for part in _parts([RunTag(key, short(value)) for key, value in tags.items()], PARAMS_PER_CALL):
+        for part in _batches([RunTag(key, short(value)) for key, value in tags.items()], PARAMS_PER_CALL):
             self.client.log_batch(run_id, tags=part)
 
     def log_params(self, run_id: str, settings: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
-        """Log what is not yet `known`; returns the texts that differ from the known ones, which stay (B32–B34)."""
+        """Log settings that are not yet `known`; returns those that differ from the known ones, which MLflow keeps (B32–B34)."""
         from mlflow.entities import Param
 
         texts, long = parameters(settings)
         new = [Param(key, value) for key, value in texts.items() if key not in known]
-        for part in _parts(new, PARAMS_PER_CALL):
+        for part in _batches(new, PARAMS_PER_CALL):
             self.client.log_batch(run_id, params=part)
         if long:
             text = json.dumps(long, indent=1, ensure_ascii=False)
@@ -147,26 +164,26 @@ class Server:
         return {key: value for key, value in texts.items() if key in known and known[key] != value}
 
     def known_points(self, run_id: str) -> set[tuple[str, int]]:
-        """Name and step of every point of a run, the machine's own measures aside."""
+        """(name, step) of every metric point of a run, system metrics excluded."""
         names = [name for name in self.client.get_run(run_id).data.metrics if not name.startswith("system/")]
         return {(name, point.step) for name in names for point in self.client.get_metric_history(run_id, name)}
 
     def log_lines(
         self, run_id: str, lines: Sequence[Mapping[str, Any]], known: Set[tuple[str, int]] = frozenset(), model: str | None = None
     ) -> None:
-        """Lines of metrics.jsonl with their own times, less the points that are `known`; also on a `model` of the run.
+        """Log lines of metrics.jsonl with their own times, except points that are `known`; also to the logged `model`, if given.
 
-        A node that was killed measures again what it had measured after its last resume point: a step is one point.
+        A resumed node repeats the steps after its last resume point; each step still becomes one point.
         """
         from mlflow.entities import Metric
 
         given = {(point[0], point[3]): point for point in points(lines)}
-        new = [Metric(*point, model_id=model, run_id=run_id) for place, point in given.items() if place not in known]
-        for part in _parts(new, METRICS_PER_CALL):
+        new = [Metric(*point, model_id=model, run_id=run_id) for point_id, point in given.items() if point_id not in known]
+        for part in _batches(new, METRICS_PER_CALL):
             self.client.log_batch(run_id, metrics=part)
 
     def log_datasets(self, run_id: str, datasets: Iterable[Sequence[str]]) -> None:
-        """(name, digest, context) of each."""
+        """Log datasets, each as (name, digest, context)."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         inputs = [
@@ -181,7 +198,10 @@ class Server:
 
 
 def connect(root: Path, uri: str, experiment: str) -> Server:
-    """Create what is missing, once across processes (B31, B39). Raises what MLflow and the database raise."""
+    """Connect, and create the database and the experiment if missing, once across processes (B31, B39).
+
+    Raises what MLflow and the database raise, and PipelineError for a deleted experiment.
+    """
     root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / "mlflow.lock", timeout=LOCK_SECONDS)
     client_class = import_client()
@@ -194,7 +214,7 @@ def connect(root: Path, uri: str, experiment: str) -> Server:
 
 
 def import_client() -> Any:
-    """MlflowClient, with MLflow's own talk turned off: its failures reach us as exceptions and are told once."""
+    """The class MlflowClient, with MLflow's logging silenced: its failures are exceptions, of which the outbox warns once."""
     for name, value in DEFAULT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
@@ -212,20 +232,20 @@ def _experiment(client: Any, name: str, artifacts: Path | None) -> str:
         location = artifacts.absolute().as_uri() if artifacts else None
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=experiment_tags()))
-        except MlflowException as error:  # a process of another store was faster
+        except MlflowException as error:  # a process of another store created it first
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_experiment_by_name(name)
     if found.lifecycle_stage != "active":
         number = found.experiment_id
         raise PipelineError(
-            f"experiment '{name}' is deleted in MLflow: `mlflow experiments restore -x {number}`, or another tracking.experiment"
+            f"experiment '{name}' is deleted in MLflow; run `mlflow experiments restore -x {number}` or set tracking.experiment"
         )
     return str(found.experiment_id)
 
 
 def _create_database(client_class: Any, uri: str) -> None:
-    """Make a new SQLite file under another name first: one that is cut off in MLflow's migrations never works again."""
+    """Create an SQLite file under a temporary name: one interrupted during MLflow's migrations is unusable for ever."""
     path = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or path.exists():
         return
@@ -239,7 +259,7 @@ def _create_database(client_class: Any, uri: str) -> None:
 
 
 def _share(uri: str) -> None:
-    """Let the UI read an SQLite file while runs write it: a write-ahead log, where the disk can carry one."""
+    """Switch an SQLite file to a write-ahead log, so that the UI can read it during writes; not on network file systems."""
     path = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not path.is_file() or _on_network(path):
         return
@@ -251,7 +271,7 @@ def _share(uri: str) -> None:
 
 
 def _on_network(path: Path) -> bool:
-    """SQLite's write-ahead log needs memory shared between its users, which a network file system has not."""
+    """Whether a path is on a network file system, which lacks the shared memory that a write-ahead log needs."""
     import psutil
 
     mounts = [part for part in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(part.mountpoint)]
@@ -259,5 +279,5 @@ def _on_network(path: Path) -> bool:
     return deepest is not None and deepest.fstype.startswith(NETWORK_DISKS)
 
 
-def _parts(items: list[Any], size: int) -> Iterable[list[Any]]:
+def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,8 +1,7 @@
-"""What the parent process tells MLflow: one run per invocation, one per node under it. Used by no worker.
+"""Tracks an invocation in MLflow: one run per invocation, one nested run per node. Used by the parent process only.
 
-A `Tracker` only notes what happens; a background thread imports mlflow and delivers. Whatever goes wrong there costs
-one warning and nothing else: what was not delivered is kept in the store, and the next invocation delivers it.
-Not here: what the screen shows, and records of artifacts.
+A `Tracker` only queues events; a background thread imports mlflow and delivers them. A failure there costs one warning:
+undelivered events are kept in the store, and the next invocation delivers them.
 """
 
 import secrets
@@ -22,15 +21,16 @@ from alma_pipeline.tracking.server import connect, tracking_uri
 from alma_pipeline.tracking.undelivered import deliver_kept, keep
 
 LIGHT_FILES = {"record.json": None, "scores.json": "eval", "hypotheses.jsonl": "eval", "segments.jsonl": "eval"}
-"""What `tracking.artifacts=light` uploads of an artifact, and into which folder."""
+"""Files of an artifact that `tracking.artifacts=light` uploads → the folder they go to."""
 LOG_BYTES = 64 * 1024
+"""How much of the end of a node's log is uploaded."""
 
 
 class Tracker:
-    """Follows one invocation. No method waits for MLflow or raises for it, except `close`, which waits a limited time.
+    """Tracks one invocation. No method waits for MLflow or raises its errors, except that `close` and `run_id` wait.
 
-    The invocation's run is made with its first node: an invocation that runs nothing leaves nothing (and imports no
-    mlflow), and neither does one with `tracking.enabled=false`.
+    The invocation's run is created with its first node: an invocation that runs nothing leaves no run and does not
+    import mlflow; nor does one with `tracking.enabled=false`.
     """
 
     def __init__(self, root: Path, settings: Tracking, invocation: Invocation) -> None:
@@ -43,11 +43,11 @@ class Tracker:
         """Key of a node that ran → its name."""
         self._evaluated: dict[str, str] = {}
         """Name of an evaluation node → name of the node that made its checkpoint."""
-        self._unnoted: dict[str, Path] = {}
-        """Nodes whose run id their work folder does not hold yet."""
+        self._without_run_id: dict[str, Path] = {}
+        """Node whose work folder lacks its run id → that folder."""
         self._running: dict[str, Path] = {}
         """Node → its work folder."""
-        self._began = self._listed = self._finished = False
+        self._began = self._packages_logged = self._finished = False
         self._outbox = Outbox(self._connect, f"MLflow at {redact(self._uri)}")
 
     def node_started(
@@ -62,10 +62,10 @@ class Tracker:
         datasets: Sequence[tuple[str, str, str]] = (),
         checkpoint: str = "",
     ) -> None:
-        """A node starts in its work folder; one that was interrupted goes on with its run.
+        """A node starts in its work folder; an interrupted node resumes its run.
 
-        `settings`: nested, to be parameters. `inputs`: role → key. `datasets`: (name, digest, train | dev | test).
-        `checkpoint`: for an evaluation node, the key of what it evaluates.
+        `settings`: nested, become parameters. `inputs`: role → key. `datasets`: (name, digest, train | dev | test).
+        `checkpoint`: for an evaluation node, the key of the checkpoint it evaluates.
         """
         self._begin()
         tags = {
@@ -78,9 +78,11 @@ class Tracker:
             **{f"alma.input.{role}": value for role, value in inputs.items()},
             **({"alma.checkpoint_key": checkpoint} if checkpoint else {}),
         }
+        # Scores are repeated on the run of the checkpoint, if this invocation made it.
         self._names[key] = node
         if checkpoint in self._names:
             self._evaluated[node] = self._names[checkpoint]
+        # An earlier attempt left its run id: the recorder resumes that run.
         earlier = work / "mlflow_run"
         self._put(
             do="node",
@@ -94,17 +96,18 @@ class Tracker:
             paths={"metrics": str(work / "metrics.jsonl")},
         )
         self._running[node] = work
-        self._unnoted[node] = work
+        self._without_run_id[node] = work
 
     def metrics(self, node: str, lines: list[dict[str, Any]]) -> None:
-        """Lines of the node's metrics.jsonl."""
+        """Queue new lines of a node's metrics.jsonl."""
         self._put(do="metrics", node=node, lines=lines)
-        self._note_runs()
+        self._write_run_ids()
 
     def node_ended(self, node: str, status: str, result: dict[str, Any], log: Path, artifacts: Sequence[Path]) -> None:
-        """A node is FINISHED, FAILED or KILLED. `log`: its log file. `artifacts`: its artifact's files, wherever they lie."""
-        self._unnoted.pop(node, None)
+        """A node ended. `status`: FINISHED, FAILED or KILLED. `log`: its log file. `artifacts`: its artifact's files."""
+        self._without_run_id.pop(node, None)
         self._running.pop(node, None)
+        # Only `score` nodes have signatures; metrics that the outbox dropped are read from the file again.
         scored = "signatures" in result
         self._put(
             do="end",
@@ -123,7 +126,7 @@ class Tracker:
             self._upload(node, artifacts, "checkpoint" in result)
 
     def finished(self, status: str, scores: Mapping[str, float]) -> None:
-        """The invocation ends: FINISHED, FAILED or KILLED. `scores`: final ones, of reused nodes too; see `final_scores`."""
+        """The invocation ended. `status`: FINISHED, FAILED or KILLED. `scores`: from `final_scores`, reused nodes included."""
         if not self._began or self._finished:
             return
         self._finished = True
@@ -134,9 +137,9 @@ class Tracker:
         self._put(do="end", node=INVOCATION, status=status, metrics=metrics, tags=tags, repeat_on=None, paths={})
 
     def close(self, limit: float = 30.0) -> None:
-        """Deliver what waits, for `limit` seconds at most; keep the rest for the next invocation.
+        """Deliver waiting events for at most `limit` seconds; keep the rest in the store for the next invocation.
 
-        An upload of weights that was asked for is waited for as long as it goes on.
+        With tracking.artifacts=checkpoints there is no limit: uploads of weights may take long.
         """
         if self._began and not self._finished:
             self.finished("FAILED", {})
@@ -147,11 +150,12 @@ class Tracker:
             keep(self._root, self._uri, self._settings.experiment, self._runs, self._outbox.waiting())
 
     def run_id(self, node: str, within: float = 0.0) -> str:
-        """The id of a node's run; empty when it is not known `within` so many seconds."""
+        """The id of a node's run; empty if it is still unknown after `within` seconds."""
         self._outbox.wait(lambda: node in self._runs, within)
         return self._runs.get(node, "")
 
     def _begin(self) -> None:
+        """Queue the invocation's own run, once."""
         if self._began or not self._settings.enabled:
             return
         self._began = True
@@ -180,22 +184,23 @@ class Tracker:
         self._put(do="files", node=node, folder=folder, as_is=as_is, paths={"files": [str(path) for path in files]})
 
     def _put(self, **event: Any) -> None:
-        """Queue an event without secrets; its paths are for our own eyes and stay as they are."""
+        """Queue a redacted event; its paths are only read by the recorder and are not redacted."""
         if self._settings.enabled:
             paths = event.pop("paths", {})
             self._outbox.put({"time": time.time(), "again": False} | redacted(event) | {"paths": paths})
 
-    def _note_runs(self) -> None:
-        """Write run ids into work folders, from the caller's thread: it is the one that removes such folders."""
-        for node in [node for node in self._unnoted if node in self._runs]:
-            work = self._unnoted.pop(node)
+    def _write_run_ids(self) -> None:
+        """Write run ids into work folders; in the caller's thread, because that one also removes the folders."""
+        for node in [node for node in self._without_run_id if node in self._runs]:
+            work = self._without_run_id.pop(node)
             if work.is_dir():
                 (work / "mlflow_run").write_text(self._runs[node], encoding="utf-8")
 
     def _connect(self) -> Recorder:
-        """In the background thread."""
-        if not self._listed:
-            self._listed = True
+        """Connect and deliver what earlier invocations kept. Runs in the background thread."""
+        # Listing the packages is slow, so it is done here and not in the caller's thread.
+        if not self._packages_logged:
+            self._packages_logged = True
             self._put(do="texts", node=INVOCATION, texts=packages())
         server = connect(self._root, self._uri, self._settings.experiment)
         deliver_kept(self._root, self._uri, self._settings.experiment, server)
@@ -204,9 +209,9 @@ class Tracker:
 
 
 def replay(root: Path, settings: Tracking, work: Path, run_id: str) -> int:
-    """Log all of a work or artifact folder's metrics.jsonl to a run again; what the run has is not doubled.
+    """Log a work or artifact folder's metrics.jsonl to a run again, without duplicating points that the run has.
 
-    Returns the number of lines. Raises what MLflow raises.
+    Returns the number of lines in the file. Raises what MLflow raises.
     """
     lines = list(read_lines(work / "metrics.jsonl"))
     server = connect(root, tracking_uri(root), settings.experiment)
@@ -215,7 +220,7 @@ def replay(root: Path, settings: Tracking, work: Path, run_id: str) -> int:
 
 
 def _tail(path: Path) -> str:
-    """The end of a log file; empty where there is none."""
+    """The last `LOG_BYTES` of a log file; empty if it does not exist."""
     if not path.is_file():
         return ""
     with open(path, "rb") as file:

@@ -1,6 +1,6 @@
-"""Events that could not be delivered, kept in the store until a later invocation delivers them.
+"""Keeps undelivered events in the store until a later invocation delivers them.
 
-<root>/tracking/<time>-<id>.jsonl   first line: where they belong; then one event a line
+<root>/tracking/<time>-<id>.jsonl   first line: server, experiment and runs; then one event per line
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alma_pipeline.redact import redact
-from alma_pipeline.tracking.outbox import TRIES, Event
+from alma_pipeline.tracking.outbox import MAX_TRIES, Event
 from alma_pipeline.tracking.recorder import Recorder
 from alma_pipeline.tracking.server import Server
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def keep(root: Path, uri: str, experiment: str, runs: dict[str, str], events: list[Event]) -> Path | None:
-    """Write what is left over, whole or not at all; None when nothing is."""
+    """Write the events atomically and return the file's path; None if there are none."""
     if not events:
         return None
     folder = root / "tracking"
@@ -32,18 +32,19 @@ def keep(root: Path, uri: str, experiment: str, runs: dict[str, str], events: li
     temporary = path.with_suffix(f".tmp-{os.getpid()}")
     temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     os.replace(temporary, path)
-    log.info("tracking: %d records are kept in %s; the next invocation delivers them", len(events), path)
+    log.info("tracking: %d undelivered records are kept in %s; the next invocation will deliver them", len(events), path)
     return path
 
 
 def deliver_kept(root: Path, uri: str, experiment: str, server: Server) -> None:
-    """Deliver what earlier invocations kept for this server, unless another process is at it.
+    """Deliver what earlier invocations kept for this server and experiment, unless another process is doing so.
 
-    Raises what MLflow raises when the server goes away again: the file then stays.
+    Raises what MLflow raises if the server becomes unreachable again; the file is then kept.
     """
     folder = root / "tracking"
     if not folder.is_dir():
         return
+    # One process at a time: two would apply the same events concurrently.
     try:
         held = FileLock(folder / "lock").acquire(timeout=0)
     except Timeout:
@@ -57,8 +58,9 @@ def deliver_kept(root: Path, uri: str, experiment: str, server: Server) -> None:
 
 
 def _deliver(recorder: Recorder, events: list[Event]) -> None:
+    """Apply each event; one that a reachable server refuses `MAX_TRIES` times is dropped."""
     for event in events:
-        for attempt in range(TRIES):
+        for attempt in range(MAX_TRIES):
             try:
                 recorder.apply(event)
             except Exception as error:

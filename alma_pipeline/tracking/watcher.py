@@ -1,4 +1,4 @@
-"""The runner's events as tracking events: which settings, data and scores of a step go to its MLflow run."""
+"""Turns the runner's events into tracking events: chooses which settings, data and scores of a step its MLflow run gets."""
 
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,18 @@ from alma_pipeline.tracking import Invocation, Tracker, check_uri, final_scores
 from alma_pipeline.tracking.run_metadata import Sweep
 
 DATA_KINDS = ("corpus", "preferences")
+"""Kinds whose artifacts are logged as datasets of the nodes that read them."""
 
 
 class Tracked:
-    """A watcher of the runner that passes everything on to a `Tracker`."""
+    """A watcher of the runner that forwards its events to a `Tracker`."""
 
     def __init__(self, tracker: Tracker, plan: Plan) -> None:
         self.tracker = tracker
         self.plan = plan
 
     def started(self, step: Step, work: Path) -> None:
-        # What its worker is told: for an adopted checkpoint where it comes from, never settings it was not trained with here.
+        # The settings of the step, not of its node: an adopted checkpoint has its source, not settings it was not trained with.
         inputs = {role: self.plan[name].key for role, name in step.inputs.items()}
         self.tracker.node_started(
             step.node.name,
@@ -46,14 +47,14 @@ class Tracked:
         """Nothing to track."""
 
     def close(self, status: str, plan: Plan, records: dict[str, Record]) -> None:
-        """End the invocation's run with the final scores, those of reused nodes too."""
+        """End the invocation's run with the final scores, including those of reused nodes."""
         scores = {name.removesuffix(".score"): record.result for name, record in records.items() if record.kind == "score"}
         target = next((step.node.name for step in plan.steps if step.node.target), "")
         self.tracker.finished(status, final_scores(scores, target))
         self.tracker.close()
 
     def _datasets(self, step: Step) -> list[tuple[str, str, str]]:
-        """(name, digest, context) of what a step reads; an artifact's key is its digest."""
+        """(name, digest, context) of each data artifact that a step reads; the digest is the start of its key."""
         found = []
         for role, name in step.inputs.items():
             source = self.plan[name]
@@ -63,14 +64,14 @@ class Tracked:
         return found
 
     def _checkpoint(self, step: Step) -> str:
-        """For an evaluation node, the key of the checkpoint it is about."""
+        """For an evaluation node, the key of the checkpoint it evaluates; else empty."""
         name = step.node.inputs.get("hypotheses", step.node.name)
         source = self.plan[name].node.inputs.get("checkpoint")
         return self.plan[source].key if source else ""
 
 
 def check(config: Config) -> None:
-    """Before anything is written: raises UserError for a tracking address that cannot work."""
+    """Raise UserError for a tracking address that cannot work; called before anything is written."""
     if config.tracking.enabled:
         check_uri()
 
@@ -84,7 +85,7 @@ def start(
     provenance: dict[str, Any],
     sweep: Sweep | None,
 ) -> Tracked:
-    """Tracking for one invocation, which `check` has let through."""
+    """Start tracking an invocation, after `check`."""
     target = next(step for step in plan.steps if step.node.target)
     name = "-".join(config.targets)
     invocation = Invocation(

@@ -178,7 +178,7 @@ def attempt(store: Store, job: Job, is_time: Callable[[], bool]) -> int:
     """The exit code of a worker that is killed as soon as it is time, begun as the runner begins it."""
     work = store.begin(job.name, job.key)
     try:
-        clear(work.path, all_of_it=False)
+        clear(work.path, fresh=False)
         job.write()
         running = start_alone(job.hardware, work.path, work.token, distributed=False)
         while running.poll() is None and not is_time():

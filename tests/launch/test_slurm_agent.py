@@ -41,7 +41,7 @@ def test_ports_differ_between_steps_and_stay_free_of_clients() -> None:
 @pytest.mark.parametrize(
     ("variables", "script", "said"),
     [
-        ({}, "true", "no Slurm step here"),
+        ({}, "true", "not in a Slurm step"),
         (
             {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "n1"},
             "echo 'bad list' >&2; exit 1",
@@ -57,7 +57,7 @@ def test_the_agent_says_what_is_wrong(played: Played, variables: dict[str, str],
 
 def test_without_scontrol_the_agent_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="scontrol must be on the nodes' PATH"):
+    with pytest.raises(UserError, match="scontrol must be on the PATH of every machine"):
         slurm_agent.first_host("n1")
 
 

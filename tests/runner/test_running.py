@@ -114,7 +114,7 @@ def test_a_users_mistake_in_a_worker_is_the_users(world: World) -> None:
     ("end", "reason"),
     [
         ("kill", "its worker ended with signal 9"),
-        ("silent", "its worker ended with exit code 0, but without a result"),
+        ("silent", "its worker ended with exit code 0 but left no result"),
         ("exit", "its worker ended with exit code 1"),
     ],
 )

@@ -25,9 +25,9 @@ def test_later_rounds_are_left_out_and_said_so(world: World) -> None:
     assert set(done) == {"cpo", "preferences_2"}
     assert done["preferences_2"].result["rounds"] == FELL["rounds"], "kept in the record"
     assert world.told.texts == [
-        "cpo_2 is not run: no further round: the dev score fell 41.50 → 40.25",
-        "preferences_3 is not run: cpo_2 was not",
-        "cpo_3 is not run: cpo_2 was not",
+        "cpo_2 is skipped: no further round: the dev score fell 41.50 → 40.25",
+        "preferences_3 is skipped: cpo_2 was skipped",
+        "cpo_3 is skipped: cpo_2 was skipped",
     ]
     assert set(world.run(rounds())) == {"cpo", "preferences_2"} and world.ran("preferences_2") == 1
 
