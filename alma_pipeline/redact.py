@@ -15,7 +15,7 @@ MASK = "<redacted>"
 SECRET_WORDS = {"TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY"}
 SECRET_ENDINGS = ("PASSWORD", "PASSWD")
 """PGPASSWORD and the like join two words; the other secret words are too short to search for inside a name."""
-SHORTEST = 6
+MIN_SECRET_LENGTH = 6
 """Minimum length of a secret value: a shorter one would match ordinary text everywhere."""
 
 # RFC 3986 userinfo: between the scheme and an @, inside the authority part.
@@ -59,7 +59,7 @@ def _secrets() -> "re.Pattern[str] | None":
     spellings: set[str] = set()
     for name, raw in os.environ.items():
         value = raw.strip()
-        if is_secret_name(name) and len(value) >= SHORTEST:
+        if is_secret_name(name) and len(value) >= MIN_SECRET_LENGTH:
             spellings |= {value, quote(value, safe=""), quote_plus(value)}
             spellings |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     # Longest first: a secret that starts with another one must be masked whole.

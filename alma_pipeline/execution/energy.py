@@ -16,7 +16,7 @@ from alma_pipeline.job import Job
 from alma_pipeline.schema import Hardware
 
 POWERCAP = Path("/sys/class/powercap")
-SECONDS = 30.0
+POLL_SECONDS = 30.0
 """Time between readings: a CPU counter overflows after a few minutes at the earliest."""
 Counter = Callable[[], float]
 """Returns the joules so far. Raises OSError or ValueError if it cannot be read (any more)."""
@@ -64,7 +64,7 @@ class Meter:
 
     def _poll(self) -> None:
         """Read often enough that no CPU counter overflows twice between readings."""
-        while not self._stopped.wait(SECONDS):
+        while not self._stopped.wait(POLL_SECONDS):
             self._joules()
 
     def _joules(self) -> float:

@@ -40,6 +40,7 @@ def main(modules: list[str]) -> None:
                 break
             running.append(_fork(json.loads(line), (replies.fileno(), reader.fileno())))
             replies.write(json.dumps({"pid": running[-1]}) + "\n")
+        # Also reaps them: a worker left as a zombie would look alive.
         running = [pid for pid in running if not _ended(pid, replies)]
     for pid in running:
         os.killpg(pid, signal.SIGKILL)

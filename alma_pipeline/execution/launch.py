@@ -19,14 +19,8 @@ def command(hardware: Hardware, work: Path, token: str) -> list[str]:
         # Without --no_local_rank it inserts its own argument before ours (B17).
         return [sys.executable, "-m", "deepspeed.launcher.runner", *hosts, "--no_local_rank", "--module", *worker[1:]]
     if hardware.launcher == "slurm":
-        return [
-            *_srun(hardware),
-            sys.executable,
-            "-m",
-            "alma_pipeline.execution.slurm_agent",
-            *_size_options(hardware, work),
-            *worker,
-        ]
+        agent = [sys.executable, "-m", "alma_pipeline.execution.slurm_agent"]
+        return [*_srun(hardware), *agent, *_size_options(hardware, work), *worker]
     if hardware.nodes > 1:
         return torchrun([*_size_options(hardware, work), *rendezvous(str(hardware.rendezvous)), *worker])
     return torchrun(["--standalone", f"--nproc-per-node={hardware.devices}", *worker])
@@ -43,7 +37,7 @@ def rendezvous(endpoint: str) -> list[str]:
 
 
 def _size_options(hardware: Hardware, work: Path) -> list[str]:
-    """torchrun options: machines, processes per machine, and an id shared by the agents of one job."""
+    """torchrun options: number of machines, processes per machine, and an id shared by the agents of one job."""
     return [f"--nnodes={hardware.nodes}", f"--nproc-per-node={hardware.devices}", f"--rdzv-id={work.name}"]
 
 

@@ -25,7 +25,8 @@ from alma_pipeline.schema import Hardware, NodeConfig
 from alma_pipeline.store.store import Store, Work
 
 Lines = list[dict[str, Any]]
-KEY = "0" * 64
+"""New lines of a metrics.jsonl."""
+PLACEHOLDER_KEY = "0" * 64
 """Placeholder key: the job makes no artifact, and its temporary store holds nothing else."""
 
 
@@ -43,12 +44,13 @@ def carried_out(
     `feed(work)` writes the job's own files into the work folder first; `report` gets each batch of new metrics lines.
     Raises UserError or StageFailed if the worker fails; after StageFailed the folder and its log are kept.
     """
+    # A store of its own, so that neither its lock nor its files can meet those of a node.
     folder = _folder(root / "aside", config.kind)
     store = Store(folder)
-    work = store.begin(config.kind, KEY)
+    work = store.begin(config.kind, PLACEHOLDER_KEY)
     failed = True
     try:
-        job = Job(config.kind, KEY, str(work.path), config, hardware, dict(inputs), store=str(root))
+        job = Job(config.kind, PLACEHOLDER_KEY, str(work.path), config, hardware, dict(inputs), store=str(root))
         job.out.mkdir()
         job.write()
         feed(work.path)

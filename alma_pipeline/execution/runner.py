@@ -97,13 +97,14 @@ class Runner:
         if work is None:
             return False
         try:
+            # Look again: another process may have made it while this one waited.
             found = self.store.find(step.key)
-            if found and step.record is None:  # another process made it while this one waited
+            if found and step.record is None:
                 self.done[step.node.name] = found
                 work.close()
                 return True
             attempt = Attempt(step, work, self._job(step, work))
-        except BaseException:
+        except BaseException:  # without an attempt, nothing else would release the lock
             work.close()
             raise
         self._attempts.append(attempt)
@@ -178,6 +179,7 @@ class Runner:
     def _record(self, attempt: Attempt) -> dict[str, Any]:
         step, job, work = attempt.step, attempt.job, attempt.work.path
         run, written = work / "mlflow_run", work / "result.json"
+        # The worker writes its result last, so the times of two files give the duration even if the parent was restarted.
         result = json.loads(written.read_text(encoding="utf-8"))
         return {
             "name": step.node.name,

@@ -16,7 +16,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.execution.launch import rendezvous, torchrun
 
 FIRST_PORT = 15000
-PORTS = 15000
+PORT_COUNT = 15000
 """Size of the port range, which ends below Linux's ephemeral ports (ip_local_port_range: 32768 and above)."""
 
 
@@ -32,21 +32,21 @@ def main() -> None:
 
 def meeting(environment: Mapping[str, str]) -> list[str]:
     """The rendezvous options for torchrun. Raises UserError outside a Slurm step."""
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
-    if not nodes or "SLURM_JOB_ID" not in environment:
+    host_list = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
+    if not host_list or "SLURM_JOB_ID" not in environment:
         raise UserError("not in a Slurm step: SLURM_JOB_ID or SLURM_STEP_NODELIST is not set; start this with srun")
     # Set is_host explicitly: torchrun compares host names, and a machine's Slurm name may differ from its own.
     host = "true" if environment.get("SLURM_NODEID", "0") == "0" else "false"
-    endpoint = f"{first_host(nodes)}:{port(environment['SLURM_JOB_ID'], environment.get('SLURM_STEP_ID', '0'))}"
+    endpoint = f"{first_host(host_list)}:{port(environment['SLURM_JOB_ID'], environment.get('SLURM_STEP_ID', '0'))}"
     return [*rendezvous(endpoint), f"--rdzv-conf=is_host={host}"]
 
 
-def first_host(nodes: str) -> str:
+def first_host(host_list: str) -> str:
     """The network address of the first machine in Slurm's compressed list: n1 of `n[1-3,7],m2`.
 
     A machine's Slurm name may be unknown to the network; its NodeAddr is the address Slurm itself uses.
     """
-    first = _scontrol("show", "hostnames", nodes).split()[0]
+    first = _scontrol("show", "hostnames", host_list).split()[0]
     address = re.search(r"\bNodeAddr=(\S+)", _scontrol("show", "node", first))
     return address[1] if address else first
 
@@ -65,7 +65,7 @@ def _scontrol(*words: str) -> str:
 
 def port(job: str, step: str) -> int:
     """A port that is the same on every machine of a step and differs between steps that run at the same time."""
-    return FIRST_PORT + (int(job) * 31 + int(step)) % PORTS
+    return FIRST_PORT + (int(job) * 31 + int(step)) % PORT_COUNT
 
 
 if __name__ == "__main__":

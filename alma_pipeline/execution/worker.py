@@ -30,11 +30,10 @@ WATCH_SECONDS = 0.5
 def main(work: Path, token: str) -> int:
     """Run the job in `work` as long as `token` is its owner's, and return the exit code."""
     if not (work / "owner.json").exists():
-        print(
-            f"{work} does not exist on {socket.gethostname()}; the store must be on a disk that all machines share",
-            file=sys.stderr,
-        )
+        host = socket.gethostname()
+        print(f"{work} does not exist on {host}; the store must be on a disk that all machines share", file=sys.stderr)
         return USER_MISTAKE
+    # Libraries that write to the current folder must not write to the user's.
     os.chdir(work)
     rank = int(os.environ.get("RANK", "0"))
     guard = _guard(work, token, rank)
@@ -42,6 +41,7 @@ def main(work: Path, token: str) -> int:
         job = read_job(work / "job.json")
         job.out.mkdir(exist_ok=True)
         meter = energy.begin(job)
+        # By name: a worker imports only its own kind and the libraries which that needs.
         result = importlib.import_module(f"stages.{job.config.kind}.run").run(job)
         if rank == 0:
             sync_tree(job.out)  # a result promises that the files are on disk, even after a power cut

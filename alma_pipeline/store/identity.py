@@ -27,6 +27,7 @@ def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
+        # JSON can hold it, but a key is hashed as UTF-8.
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise TypeError(f"{where} is {value!r}, which contains a lone surrogate and cannot be encoded as UTF-8")
         return value

@@ -117,6 +117,7 @@ class Store:
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         owner_lock, worker_lock = locks / f"{key[:12]}.owner", locks / f"{key[:12]}.worker"
+        # First the parents, one at a time; then the worker that an earlier parent may have left.
         lock = lock_file(owner_lock)
         acquire(lock, f"{name}: waiting for another process that is running it")
         try:
@@ -145,6 +146,7 @@ class Store:
         for name in ("metrics.jsonl", "log.txt", "job.json"):
             if (work.path / name).exists():
                 shutil.copy2(work.path / name, out / name)
+        # After the copies, so that they are recorded too.
         files = {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
         digests = {name: digest(out / name) for name in files}
         # Files reach the disk before the record that vouches for them, so a record proves that they are complete.
@@ -160,6 +162,7 @@ class Store:
                 self._move_to_replaced(older)
         os.rename(out, final)
         sync(final.parent)
+        # Last: until the rename is on disk, the work folder is what a new attempt would use.
         shutil.rmtree(work.path)
         self._folders = None
         done = read_record(final)

@@ -42,6 +42,7 @@ class Recorder:
 
     def apply(self, event: Event) -> None:
         """Apply one event; events of a run that was never created are skipped. Raises what MLflow raises."""
+        # `begin` and `node` create runs; the guard below them skips events whose run could not be created.
         match event["do"]:
             case "begin":
                 self._begin(event)
@@ -88,6 +89,7 @@ class Recorder:
         changed = self.server.log_params(self.runs[name], event["settings"], known)
         if changed:
             tags[f"alma.resume.{tags['alma.resumes']}.overrides"] = text(changed)
+        # Link an evaluation to the run of its checkpoint, if this invocation made it.
         if maker := self.runs.get(event["evaluates"]):
             tags["alma.checkpoint_run"] = maker
         self.server.log_tags(self.runs[name], tags)

@@ -55,6 +55,7 @@ MAIN_SCORE = "eval/avg/en-xx/chrf_pp"
 
 def experiment_tags() -> dict[str, str]:
     """Experiment tags that make MLflow's run list show scores; by default it shows no metrics."""
+    # The state of a saved view, in the form that MLflow's web UI writes it.
     columns = [f"metrics.`{MAIN_SCORE}`", "metrics.`eval/avg/xx-en/chrf_pp`", "tags.`alma.overrides`", "attributes.`Source`"]
     view = {
         "searchFilter": "tags.`alma.level` = 'invocation'",
@@ -236,6 +237,7 @@ def _experiment(client: Any, name: str, artifacts: Path | None) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_experiment_by_name(name)
+    # A deleted experiment keeps its name, so a new one cannot replace it.
     if found.lifecycle_stage != "active":
         number = found.experiment_id
         raise PipelineError(

@@ -118,6 +118,7 @@ class Tracker:
             repeat_on=self._evaluated.get(node) if scored else None,
             paths={"metrics": str(log.with_name("metrics.jsonl"))} if node in self._outbox.gaps else {},
         )
+        # After the end: the model copies the parameters and lineage tags of the run.
         if "checkpoint" in result and status == "FINISHED":
             self._put(do="model", node=node)
         if self._settings.artifacts != "none":
