@@ -1,4 +1,4 @@
-"""This process's place among the processes of a node: rank, size, device, and sums over ranks. Starts no process."""
+"""This process's rank, device and collectives within the process group of its node. Starts no processes."""
 
 import os
 import warnings
@@ -16,7 +16,7 @@ from alma_pipeline.schema import Hardware
 
 @dataclass(frozen=True)
 class World:
-    """Where this process stands."""
+    """This process's place in the process group."""
 
     rank: int
     size: int
@@ -24,26 +24,29 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this is rank 0, the process that writes files."""
         return self.rank == 0
 
 
 def join(hardware: Hardware) -> World:
-    """Join the process group of this node's processes, and set this one's device and CPU threads.
+    """Initialise the process group, and set this process's device and CPU threads.
 
-    torchrun, Slurm and the DeepSpeed launcher say in the environment who is who; without them the process is alone
-    and meets itself in memory. Raises UserError where the processes are not those of `hardware`, or there is no such
-    device.
+    torchrun, Slurm and the DeepSpeed launcher describe the group in the environment; without them the process forms a
+    one-process group with an in-memory store. Raises UserError if the number of processes differs from `hardware`, or if
+    there is no such device.
     """
+    # Check the group against the settings before any rank waits for another.
     size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     if size != hardware.world:
         raise UserError(f"hardware.devices x hardware.nodes = {hardware.world}, but {size} processes were started")
     if hardware.device == "cuda" and not torch.cuda.is_available():
         raise UserError("hardware.device=cuda, but torch finds no GPU; use hardware=cpu, or install a CUDA build of torch")
-    torch.set_num_threads(hardware.threads_each(hardware.devices))  # on its own machine, which need not be the launcher's
+    torch.set_num_threads(hardware.threads_each(hardware.devices))  # counted on this machine: the launcher may run on another
+    # NCCL needs the current device to be set before the group is initialised.
     device = torch.device("cuda", local) if hardware.device == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # A process that runs several jobs keeps its first group.
     if not dist.is_initialized():
         _start_group("nccl" if device.type == "cuda" else "gloo", size)
     return World(dist.get_rank(), dist.get_world_size(), device)
@@ -51,39 +54,39 @@ def join(hardware: Hardware) -> World:
 
 def _start_group(backend: str, size: int) -> None:
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed's engine reads it
-    # DeepSpeed would compile a shared-memory operation on first use: half a minute, and a worker killed meanwhile
-    # leaves a lock that stops the next. gloo does without.
+    # DeepSpeed would compile a shared-memory operation on first use. That takes half a minute, and a worker killed
+    # meanwhile leaves a lock that blocks the next one. gloo does not need the operation.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # DeepSpeed's own calls into torch; a line for each at every step otherwise.
+    # DeepSpeed calls deprecated functions at every step, each of which would print a line.
     warnings.filterwarnings("ignore", "`torch.distributed.*is deprecated", FutureWarning)
     if size == 1:
-        # Later groups meet in the same store for as long as the process lives: it must not be a file that goes away.
+        # Later groups use the same store as long as the process lives, so it must not be a file that may be deleted.
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
 
 
-def total(values: Tensor) -> Tensor:
-    """The sum over ranks, on every rank; float64."""
-    summed = values.to(torch.float64, copy=True)
-    dist.all_reduce(summed)
-    return summed
+def everyone(value: Any) -> list[Any]:
+    """Each rank's `value` (any picklable object), in rank order, on every rank."""
+    gathered = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
 
 
 def from_first(value: Any) -> Any:
-    """Rank 0's plain value, on every rank."""
+    """Rank 0's `value` (any picklable object), on every rank."""
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
+def total(values: Tensor) -> Tensor:
+    """Sum of `values` over ranks, in float64, on every rank."""
+    summed = values.to(torch.float64, copy=True)
+    dist.all_reduce(summed)
+    return summed
+
+
 def wait() -> None:
-    """Until every rank is here."""
+    """Block until every rank has called this."""
     dist.barrier()
-
-
-def everyone(value: Any) -> list[Any]:
-    """Each rank's plain value, by rank, on every rank."""
-    found = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found

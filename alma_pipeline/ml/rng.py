@@ -1,4 +1,4 @@
-"""The random generators of this process, python's, numpy's and torch's: seeded, read and set together."""
+"""Seed, save and restore this process's Python, NumPy and PyTorch random generators together."""
 
 import random
 from typing import Any
@@ -8,15 +8,15 @@ import torch
 
 
 def seed(value: int, rank: int) -> None:
-    """Start every generator from a seed and a rank; different ranks draw different dropout masks."""
+    """Seed every generator from a seed and a rank, so that ranks draw different dropout masks."""
     mixed = int(np.random.SeedSequence([value, rank]).generate_state(1)[0])
     random.seed(mixed)
     np.random.seed(mixed)
-    torch.manual_seed(mixed)  # the GPU's too
+    torch.manual_seed(mixed)  # also seeds the GPU
 
 
 def states() -> dict[str, Any]:
-    """What `restore` needs to go on with the very next number."""
+    """The generators' states, as `restore` takes them."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
@@ -26,7 +26,7 @@ def states() -> dict[str, Any]:
 
 
 def restore(found: dict[str, Any]) -> None:
-    """Put back what `states` returned."""
+    """Restore the generators to `found`, as returned by `states`: they continue with the very next number."""
     random.setstate(found["python"])
     np.random.set_state(found["numpy"])
     torch.set_rng_state(found["torch"])

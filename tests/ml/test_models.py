@@ -153,8 +153,8 @@ def test_inference_has_everything_merged(base: Input, tmp_path: Path, precision:
     [
         (False, "continue", "adapter=continue needs a parent with an adapter, found a full model; use adapter=new"),
         (False, "merge_then_new", "adapter=merge_then_new needs a parent with an adapter"),
-        (True, "new", "adapter=new needs a full model as parent, found an adapter"),
-        (True, "none", "adapter=none needs a full model as parent, found an adapter"),
+        (True, "new", "adapter=new needs a full model as parent, found one with an adapter"),
+        (True, "none", "adapter=none needs a full model as parent, found one with an adapter"),
     ],
 )
 def test_parent_must_have_what_the_adapter_needs(
@@ -238,7 +238,7 @@ def test_pickled_weights_are_not_read(base: Input, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tensor", "message"),
-    [(torch.empty(0), "hold nothing"), (torch.tensor([1.0, float("nan")]), "NaN"), (torch.zeros(3), "still 0")],
+    [(torch.empty(0), "are empty"), (torch.tensor([1.0, float("nan")]), "NaN"), (torch.zeros(3), "still 0")],
 )
 def test_lost_tensors_are_not_saved(tensor: Tensor, message: str) -> None:
     """B6"""

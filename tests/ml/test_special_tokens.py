@@ -61,8 +61,8 @@ def test_bos_comes_from_the_model_where_the_tokenizer_has_none() -> None:
 @pytest.mark.parametrize(
     ("made", "rows", "said"),
     [
-        (tokenizer(**BOTH, pad_token="</s>"), 9, "pads with '</s>', which is its EOS"),
-        (tokenizer(**BOTH), 9, "pads with None"),
+        (tokenizer(**BOTH, pad_token="</s>"), 9, "pad_token is '</s>'; expected one that is neither EOS nor BOS"),
+        (tokenizer(**BOTH), 9, "pad_token is None; expected one"),
         (tokenizer(eos_token="</s>"), 9, "bos_token=None"),
         (tokenizer(AddedToken("Straße"), **BOTH, unk_token="<unk>"), 5, "added tokens beyond the model's 5 embeddings, .*Straße"),
     ],

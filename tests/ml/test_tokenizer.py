@@ -13,7 +13,7 @@ from alma_pipeline.ml.models.tokenizer import BOS, EOS, PAD, SMALLEST, train_tok
 TEXTS = [f"Translate this from German to English:\nGerman: {n} Nächte\nEnglish:{n} nights" for n in range(40)]
 SAVE = """
 import sys
-from alma_pipeline.ml.tokenizer import train_tokenizer
+from alma_pipeline.ml.models.tokenizer import train_tokenizer
 texts = [f"Translate this from German to English:\\nGerman: {n} Nächte\\nEnglish:{n} nights" for n in range(40)]
 train_tokenizer(iter(texts), 300).save_pretrained(sys.argv[1])
 """

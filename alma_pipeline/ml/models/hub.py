@@ -1,6 +1,6 @@
-"""Files of a published model as a local folder: from a mirror, or from the Hugging Face hub and its cache.
+"""Find a published model's files in a local mirror or the Hugging Face cache, or download them from the hub.
 
-Fetches what is asked for and nothing else; opens no file. A failure is one paragraph that says what to do (B47).
+Takes only the files needed and opens none. A failure is one paragraph that says what to do.
 """
 
 import os
@@ -19,96 +19,109 @@ from tqdm.auto import tqdm
 from alma_pipeline.errors import UserError
 
 MIRROR = "ALMA_PIPELINE_MIRROR"
-"""Names a folder that holds repositories as OWNER/NAME: for machines without a network, and for tests."""
-TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*")
-FULL = ("config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER, "README.md")
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "README.md")
-OTHER_WEIGHTS = ("*/*", "adapter_*", "consolidated*")
-"""Never part of a full model: subfolders, a stray adapter (ALMA-13B-R has one's settings), a vendor's own format."""
-EVERY = 1.0
-"""Seconds between two lines."""
+"""Environment variable: a folder that holds repositories as OWNER/NAME, for machines without a network and for tests."""
+TOKENIZER_PATTERNS = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+)
+FULL_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_PATTERNS, "README.md")
+ADAPTER_PATTERNS = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+EXCLUDED_PATTERNS = ("*/*", "adapter_*", "consolidated*")
+"""Never part of a full model: subfolders, a stray adapter (ALMA-13B-R has an adapter_config.json), a vendor's own format."""
+LOG_SECONDS = 1.0
+"""Least time between two log lines, in seconds."""
 RATE = "download/bytes_per_second"
 Log = Callable[[int, int, dict[str, float]], None]
-"""`Job.log`."""
+"""The signature of `Job.log`: done, total, metrics."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository's files, complete for the patterns requested."""
+
+    repo: str
+    folder: Path
+    commit: str
+    """Commit on the hub; empty for a local folder."""
 
 
 class Download:
-    """How many bytes are here, told at most once in `EVERY` seconds by whichever thread brings some."""
+    """Logs the bytes of one download, at most once every `LOG_SECONDS`, from whichever thread receives some."""
 
     def __init__(self, log: Log) -> None:
         self._log, self._lock = log, threading.Lock()
-        self._began = self._told = time.monotonic()
+        self._began = self._logged = time.monotonic()
         self._done = 0
 
     def __call__(self, done: int, total: int) -> None:
-        """`total`: bytes of the files begun so far. Bars of one download overlap, so the furthest counts."""
+        """Log `done` of `total` bytes of the files started so far; the bars of a download overlap, so the highest counts."""
         with self._lock:
             now = time.monotonic()
-            if done <= self._done or now - self._told < EVERY:
+            if done <= self._done or now - self._logged < LOG_SECONDS:
                 return
-            self._done, self._told = done, now
+            self._done, self._logged = done, now
             self._log(done, max(done, total), {RATE: done / (now - self._began)})
 
     def bar(self) -> type[tqdm]:
-        """A progress bar for `huggingface_hub`, which tells this download what it is told."""
+        """A progress bar class for `huggingface_hub` that forwards its byte counts to this object."""
         report = self
 
         class Bar(tqdm):  # type: ignore[misc]
             def update(self, n: float | None = 1) -> Any:
                 shown = super().update(n)
-                if self.unit == "B":  # its other bar counts files
+                if self.unit == "B":  # the library's other bar counts files
                     report(int(self.n), int(self.total or 0))
                 return shown
 
         return Bar
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A repository's files, complete as far as they were asked for."""
-
-    repo: str
-    folder: Path
-    commit: str
-    """On the hub; empty for a local folder."""
-
-
 def snapshot(repo: str, revision: str, adapter: bool, log: Log) -> Snapshot:
-    """The files of a full model, or of an adapter. `repo` may be an absolute path; `log` hears of bytes. Raises UserError."""
+    """Find or download the files of a full model or an adapter.
+
+    `repo` is OWNER/NAME or an absolute path; `log` receives the bytes downloaded. Raises UserError if the files cannot be had.
+    """
+    # A mirror or a folder takes precedence, so that no network is needed.
     local = Path(repo) if os.path.isabs(repo) else Path(os.environ.get(MIRROR) or os.devnull) / repo
     if local.is_dir():
         return Snapshot(repo, local, "")
     if os.path.isabs(repo):
-        raise UserError(f"{repo}: no such folder; expected one with a model's safetensors and config.json")
+        raise UserError(f"{repo}: no such folder; expected one with config.json and *.safetensors")
     try:
         folder = huggingface_hub.snapshot_download(
             repo,
             revision=revision,
-            allow_patterns=list(ADAPTER if adapter else FULL),
-            ignore_patterns=["*/*"] if adapter else list(OTHER_WEIGHTS),
+            allow_patterns=list(ADAPTER_PATTERNS if adapter else FULL_PATTERNS),
+            ignore_patterns=["*/*"] if adapter else list(EXCLUDED_PATTERNS),
             tqdm_class=Download(log).bar(),
         )
     except (OSError, ValueError) as error:
-        raise UserError(_paragraph(repo, revision, error)) from error
+        raise UserError(_failure(repo, revision, error)) from error
     return Snapshot(repo, Path(folder), Path(folder).name)
 
 
-def _paragraph(repo: str, revision: str, error: Exception) -> str:
+def _failure(repo: str, revision: str, error: Exception) -> str:
     page = f"https://huggingface.co/{repo}"
+    # The order matters: GatedRepoError is a subclass of RepositoryNotFoundError.
     if isinstance(error, GatedRepoError):
-        reason = "is gated, and this account has not been let in"
+        reason = "is gated, and this account has no access"
     elif isinstance(error, RevisionNotFoundError):
-        reason = f"has no such revision (there are those of {page}/commits/main)"
+        reason = f"has no such revision (see {page}/commits/main)"
     elif isinstance(error, RepositoryNotFoundError):
         reason = "does not exist, or is private"
     else:
-        reason = "is not in the cache and could not be fetched"
+        reason = "is not in the cache and could not be downloaded"
     offline = "is set: unset it to use the network" if constants.HF_HUB_OFFLINE else "is not set"
     token = "is set" if os.environ.get("HF_TOKEN") else "is not set"
     mirror = os.environ.get(MIRROR)
     return (
         f"{repo} at revision {revision} {reason}. Looked in {f'the mirror {mirror} and ' if mirror else ''}the cache "
-        f"{constants.HF_HUB_CACHE} (HF_HOME names another); HF_HUB_OFFLINE {offline}. For a gated repository accept the licence "
-        f"on {page} and put a token of that account into HF_TOKEN, which {token}. Without a network, copy its files to "
-        f"FOLDER/{repo} and set {MIRROR}=FOLDER. The hub says: {' '.join(str(error).split())[:300]}"
+        f"{constants.HF_HUB_CACHE} (set HF_HOME to use another); HF_HUB_OFFLINE {offline}. For a gated repository, accept "
+        f"its licence on {page} and set HF_TOKEN to a token of that account; HF_TOKEN {token}. Without a network, copy its files "
+        f"to FOLDER/{repo} and set {MIRROR}=FOLDER. Error from the hub: {' '.join(str(error).split())[:300]}"
     )

@@ -1,6 +1,6 @@
-"""Models out of checkpoints: opened for training with the adapter a node asks for, or merged for decoding.
+"""Load models from checkpoints: for training with the adapter a node requests, or merged for decoding. Writes nothing.
 
-Writes nothing; `checkpoints` does. A checkpoint is a full model and the adapters that stand on it, in order.
+A checkpoint is a full model and the adapters on top of it, in order.
 """
 
 import gc
@@ -24,47 +24,51 @@ from alma_pipeline.schema import Hardware, Lora, Training
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BASE_FILE = "base.json"
-"""Beside an adapter: the key of the full model it stands on, and of the adapters merged into that beforehand."""
+"""File beside an adapter: keys of its full base model and of the adapters merged into that base first."""
 
 
 @dataclass(frozen=True)
 class Trainee:
-    """A model as a training node takes it up, and what its checkpoint has to say about it."""
+    """A model ready for training, and the provenance that its checkpoint records."""
 
     model: PreTrainedModel | PeftModel
-    """On the CPU in the node's precision, or on the device with 4-bit matrices; only what is trained requires a gradient."""
+    """On the CPU in the node's precision, or on the device with 4-bit matrices; only trained parameters require gradients."""
     form: str
-    """`full` or `adapter`."""
+    """What is trained and saved: `full` or `adapter`."""
     base: Path
-    """Folder of the full model underneath."""
+    """Folder of the full model."""
     base_key: str
     merged: tuple[str, ...]
     """Keys of the adapters merged into the base before training, in order."""
     base_weights: str
-    """`nf4` where the base's matrices are held in 4 bits."""
+    """`nf4` if the base's matrices are held in 4 bits, else `as_is`."""
     tokenizer: Path
-    """Folder whose tokenizer files go with the checkpoint."""
+    """Folder with the tokenizer files to copy into the checkpoint."""
 
 
 def open_for_training(init: Input, config: Training, hardware: Hardware, dropout: float) -> Trainee:
-    """The parent `init` with the adapter `config` asks for; `dropout` is LoRA's, every other dropout is 0.
+    """Load the parent `init` with the adapter that `config` requests; `dropout` is LoRA's, all other dropout is 0.
 
-    A fresh adapter is drawn from `config.seed`, alike on every rank.
-    Raises UserError where the parent has not what `config.adapter` needs.
+    A new adapter is initialised from `config.seed`, equally on every rank.
+    Raises UserError if the parent lacks what `config.adapter` needs.
     """
+    # Every rank must draw the same new adapter.
     rng.seed(config.seed, rank=0)
-    continued = _continued(init, config.adapter)
+    # All adapters below the one that is trained become part of the weights.
+    continued = _adapter_to_continue(init, config.adapter)
     merge = init.adapters[: len(init.adapters) - len(continued)]
+    # 4-bit weights cannot take a merge: the sum would have to be rounded again.
     if config.base_weights == nf4.KIND:
         if merge:
             raise UserError(
-                "base_weights=nf4 needs a full model under the adapter, found other adapters to be merged into it first"
+                "base_weights=nf4 needs a full model under the adapter, but other adapters must be merged into it first; "
+                "use base_weights=as_is"
             )
         model = nf4.load_nf4(Path(init.base), DTYPES[config.precision], hardware)
     else:
         model = load_merged(init, merge, config.precision)
     if config.adapter != "none":
-        model = _fresh(model, config.lora, dropout) if not continued else _taken_up(model, init, config, dropout)
+        model = _new_adapter(model, config.lora, dropout) if not continued else _continue_adapter(model, init, config, dropout)
     if hardware.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     return Trainee(
@@ -79,7 +83,7 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
 
 
 def load_for_inference(checkpoint: Input, hardware: Hardware, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The checkpoint with all its adapters merged, in evaluation mode on this process's device, and its tokenizer."""
+    """The checkpoint with all adapters merged, in evaluation mode on this process's device, and its tokenizer."""
     model = load_merged(checkpoint, checkpoint.adapters, precision)
     device = "cpu" if hardware.device == "cpu" else torch.device("cuda", torch.cuda.current_device())
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
@@ -87,13 +91,13 @@ def load_for_inference(checkpoint: Input, hardware: Hardware, precision: str) ->
 
 
 def release() -> None:
-    """Hand the memory of models that are gone back to the device, for another process on it."""
+    """Free the memory of deleted models, so that another process can use the device."""
     gc.collect()
-    torch.cuda.empty_cache()  # nothing where CUDA was not used
+    torch.cuda.empty_cache()  # does nothing if CUDA was not used
 
 
 def load_merged(checkpoint: Input, adapters: Sequence[str], precision: str) -> PreTrainedModel:
-    """The full model of `checkpoint` with the first `adapters` of it merged in fp32, cast once to `precision`."""
+    """The full model of `checkpoint` with its first `adapters` merged in fp32, then cast once to `precision`, on the CPU."""
     if not adapters:
         return load_full(Path(checkpoint.base), DTYPES[precision])
     model = load_under(checkpoint, "fp32")
@@ -106,14 +110,17 @@ def load_merged(checkpoint: Input, adapters: Sequence[str], precision: str) -> P
 
 
 def load_under(checkpoint: Input, precision: str) -> PreTrainedModel:
-    """The full model under the adapters of `checkpoint`, rounded in fp32 where they were trained on 4-bit weights."""
+    """The full model under the checkpoint's adapters; if those were trained on NF4 weights, rounded to NF4 in fp32 first."""
     if trained_on(Path(checkpoint.adapters[0])) != nf4.KIND:
         return load_full(Path(checkpoint.base), DTYPES[precision])
     return nf4.rounded(load_full(Path(checkpoint.base), torch.float32)).to(DTYPES[precision])
 
 
 def load_full(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """A plain Hugging Face folder, on the CPU, without dropout. Raises PipelineError for tensors that do not fit it."""
+    """A Hugging Face folder as a model on the CPU, with all dropout set to 0.
+
+    Raises PipelineError if tensors are missing, unexpected or of another shape.
+    """
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     for name in vars(config):
         if name.endswith(("dropout", "pdrop", "layerdrop")):
@@ -123,18 +130,18 @@ def load_full(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     )
     wrong = {kind: sorted(map(str, names)) for kind, names in found.items() if names}
     if wrong:
-        raise PipelineError(f"{folder} does not hold the model its config.json describes: {wrong}")
+        raise PipelineError(f"{folder} does not contain the model that its config.json describes: {wrong}")
     loaded: PreTrainedModel = model
     return loaded
 
 
 def load_adapter(model: PeftModel, folder: Path, name: str = "default") -> None:
-    """Fill the LoRA called `name` of `model` from a PEFT folder; every tensor must be there and have a place."""
+    """Load a PEFT folder into the LoRA named `name` of `model`. Raises PipelineError unless all tensors match one to one."""
     result = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"), adapter_name=name)
     missing = [key for key in result.missing_keys if "lora_" in key and f".{name}." in key]
     if missing or result.unexpected_keys:
         raise PipelineError(
-            f"{folder} does not fit the model it is loaded on: missing {missing[:3]}, "
+            f"{folder} does not match the model it is loaded into: missing {missing[:3]}, "
             f"unexpected {list(result.unexpected_keys)[:3]}"
         )
 
@@ -149,27 +156,27 @@ def check_base(folder: Path, base_key: str, merged: Sequence[str]) -> None:
 
 
 def trained_on(folder: Path) -> str:
-    """What the base's weights were held in when the adapter in `folder` was trained."""
+    """How the base's weights were held when the adapter in `folder` was trained: `nf4` or `as_is`."""
     return str(_base_file(folder).get("base_weights", "as_is"))
 
 
 def _base_file(folder: Path) -> dict[str, Any]:
     file = folder / BASE_FILE
     if not file.is_file():
-        raise UserError(f"{folder} has no {BASE_FILE}, so nothing says which base its adapter belongs to; adopt it again")
+        raise UserError(f"{folder} has no {BASE_FILE}, which names the base of its adapter; adopt the adapter again")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 
-def _continued(init: Input, adapter: str) -> list[str]:
-    """The adapter to be trained further, as a list of none or one."""
+def _adapter_to_continue(init: Input, adapter: str) -> list[str]:
+    """A list with the adapter to train further, or empty. Raises UserError if `adapter` and the parent do not go together."""
     if adapter == "continue":
         if not init.adapters:
             raise UserError("adapter=continue needs a parent with an adapter, found a full model; use adapter=new")
         return init.adapters[-1:]
     if adapter in ("none", "new") and init.adapters:
         raise UserError(
-            f"adapter={adapter} needs a full model as parent, found an adapter on one; "
+            f"adapter={adapter} needs a full model as parent, found one with an adapter; "
             "use adapter=continue or adapter=merge_then_new"
         )
     if adapter == "merge_then_new" and not init.adapters:
@@ -177,8 +184,8 @@ def _continued(init: Input, adapter: str) -> list[str]:
     return []
 
 
-def _fresh(model: PreTrainedModel, lora: Lora, dropout: float) -> PeftModel:
-    """A LoRA whose product is 0, so that training starts from the parent exactly."""
+def _new_adapter(model: PreTrainedModel, lora: Lora, dropout: float) -> PeftModel:
+    """Wrap the model with a LoRA whose product is 0, so that training starts exactly from the parent."""
     linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     unknown = sorted(set(lora.targets) - linear)
     if unknown or not lora.targets:
@@ -194,17 +201,21 @@ def _fresh(model: PreTrainedModel, lora: Lora, dropout: float) -> PeftModel:
     return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
-def _taken_up(model: PreTrainedModel, init: Input, asking: Training, dropout: float) -> PeftModel:
-    """The parent's own LoRA; its shape is given, so a setting that says otherwise is a mistake."""
+def _continue_adapter(model: PreTrainedModel, init: Input, asking: Training, dropout: float) -> PeftModel:
+    """Wrap the model with the parent's LoRA. Its shape is fixed, so settings that ask for another are an error."""
     folder, lora = Path(init.adapters[-1]), asking.lora
     check_base(folder, init.base_key, init.adapter_keys[:-1])
     config = peft_config(folder, dropout)
+    # Compare everything that fixes the shape or the weights below it.
     found = {"rank": config.r, "alpha": float(config.lora_alpha), "targets": sorted(config.target_modules)}
-    asked = {"rank": lora.rank, "alpha": float(lora.alpha), "targets": sorted(lora.targets)}
+    requested = {"rank": lora.rank, "alpha": float(lora.alpha), "targets": sorted(lora.targets)}
     found |= {"base_weights": trained_on(folder)}
-    asked |= {"base_weights": asking.base_weights}
-    if found != asked:
-        raise UserError(f"adapter=continue goes on with the parent's LoRA {found}, but lora asks for {asked}; make them equal")
+    requested |= {"base_weights": asking.base_weights}
+    if found != requested:
+        raise UserError(
+            f"adapter=continue trains the parent's LoRA {found}, but the settings request {requested}; make them equal"
+        )
+    # Saved adapters are marked for inference, which would freeze them.
     config.inference_mode = False
     wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
     load_adapter(wrapped, folder)
@@ -212,10 +223,10 @@ def _taken_up(model: PreTrainedModel, init: Input, asking: Training, dropout: fl
 
 
 def peft_config(folder: Path, dropout: float) -> LoraConfig:
-    """The shape of the LoRA in a PEFT folder, with this dropout. Raises UserError for anything but a LoRA."""
+    """The config of the LoRA in a PEFT folder, with this dropout. Raises UserError if it is not a LoRA with listed targets."""
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig) or isinstance(config.target_modules, str):
-        raise UserError(f"{folder} holds a {type(config).__name__}; expected a LoRA with a list of target modules")
+        raise UserError(f"{folder} contains a {type(config).__name__}; expected a LoRA with a list of target modules")
     config.lora_dropout = dropout
     config.base_model_name_or_path = None
     return config

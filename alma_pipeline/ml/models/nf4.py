@@ -1,7 +1,7 @@
-"""A frozen base in 4-bit NormalFloat, for adapters on cards that its 16 bits do not fit (QLoRA, arXiv 2305.14314).
+"""A frozen base in 4-bit NormalFloat (QLoRA, arXiv 2305.14314), to train adapters where its 16 bits do not fit.
 
-Every linear layer but the head, with double quantisation. An adapter trained on such a base is merged into the same rounded
-weights, dequantised, never into the ones they were rounded from (B15). Needs the optional package bitsandbytes.
+Quantises every linear layer except the head, with double quantisation. An adapter trained on such a base is merged into
+the dequantised 4-bit weights, never into the original ones. Needs the optional package bitsandbytes.
 """
 
 from pathlib import Path
@@ -18,13 +18,14 @@ KIND = "nf4"
 
 
 def load_nf4(folder: Path, dtype: torch.dtype, hardware: Hardware) -> PreTrainedModel:
-    """The full model of `folder` on this process's device, matrices in 4 bits, the rest and all arithmetic in `dtype`.
+    """The full model in `folder` on this process's device: matrices in 4 bits, all else and all arithmetic in `dtype`.
 
-    Raises UserError without bitsandbytes, and under ZeRO-3, which would slice the packed weights.
+    Raises UserError if bitsandbytes is missing, and under ZeRO-3, which would slice the packed weights.
     """
     _library()
     if hardware.zero_stage == 3:
-        raise UserError("base_weights=nf4 does not go with hardware.zero_stage=3, which slices weights; take stage 0, 1 or 2")
+        raise UserError("base_weights=nf4 cannot be used with hardware.zero_stage=3, which slices weights; use stage 0, 1 or 2")
+    # QLoRA's own settings: NF4 with double quantisation.
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type=KIND, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
@@ -37,7 +38,7 @@ def load_nf4(folder: Path, dtype: torch.dtype, hardware: Hardware) -> PreTrained
 
 @torch.no_grad()
 def rounded(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model in its own precision, with each matrix as 4 bits hold it; changed in place."""
+    """Replace each matrix by its dequantised 4-bit value, in place and in the model's own precision; returns the model."""
     functional = _library()
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name != "lm_head":

@@ -1,7 +1,7 @@
-"""A published full model or adapter as an artifact of this project: its weights as they are, the rest made sound.
+"""Import a published full model or adapter as an artifact, with its tokenizer and configuration normalised.
 
-Weights are linked or copied, never rewritten; the tokenizer gets a pad token, and sampling settings are left behind.
-Only safetensors are opened, and no code of a repository is run.
+Weights are linked or copied, never rewritten; the tokenizer gets a pad token, and sampling defaults are dropped. Opens
+only safetensors and runs no code of a repository.
 """
 
 import json
@@ -28,26 +28,29 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def take_full(source: Snapshot, out: Path) -> dict[str, Any]:
-    """The full model of `source` in the folder `out`, loaded once to see that it is whole. Raises UserError."""
+    """Import the full model of `source` into the folder `out` and load it once to verify it. Raises UserError."""
+    # Fail on an unusable repository before its weights are linked or copied.
     try:
         config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{source.folder} holds no model that can be used here: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{source.folder} contains no usable model: {' '.join(str(error).split())[:300]}") from error
     if getattr(config, "quantization_config", None):
         raise UserError(
-            f"{source.repo} holds quantised weights, which cannot be trained on; take the repository it was made from"
+            f"{source.repo} contains quantised weights, which cannot be trained; use the repository that they were made from"
         )
     weights = _weights(source)
     _check_whole(weights)
-    _bring(weights, out, link=bool(source.commit))
+    _link_or_copy(weights, out, link=bool(source.commit))
+    # Training and decoding rely on BOS, EOS and a pad token, which must agree everywhere.
     tokenizer = made_sound(tokenizer, config)
-    _special(config, tokenizer)
+    _set_special_tokens(config, tokenizer)
     config.save_pretrained(out)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    # Sampling settings of a published model would make every later decoding sample (X-ALMA's do).
+    # A published model's sampling defaults would make all later decoding sample (X-ALMA's do).
     GenerationConfig(**special).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    # Loading proves that names and shapes fit the configuration.
     model = load_full(out, getattr(config, "dtype", None) or torch.float32)
     return {
         "checkpoint": {"form": "full"},
@@ -57,26 +60,30 @@ def take_full(source: Snapshot, out: Path) -> dict[str, Any]:
 
 
 def take_adapter(source: Snapshot, base: Input, merged: list[str], out: Path) -> dict[str, Any]:
-    """The LoRA of `source` in the folder `out`, to stand on `base` with the adapters `merged`. Raises UserError.
+    """Import the LoRA of `source` into the folder `out`, on top of `base` with the adapters `merged`. Raises UserError.
 
-    Its repository may hold a whole model beside it (X-ALMA's do); that is left alone.
+    A full model in the same repository (X-ALMA's have one) is ignored.
     """
     if not (source.folder / "adapter_config.json").is_file() or not (source.folder / ADAPTER_WEIGHTS).is_file():
-        raise UserError(f"{source.repo} holds no adapter; expected adapter_config.json and {ADAPTER_WEIGHTS}. {_pickles(source)}")
+        raise UserError(
+            f"{source.repo} contains no adapter; expected adapter_config.json and {ADAPTER_WEIGHTS}. {_pickles(source)}"
+        )
     shape = peft_config(source.folder, dropout=json.loads((source.folder / "adapter_config.json").read_text())["lora_dropout"])
+    # Check the adapter against its base before anything is written.
     _check_whole([source.folder / ADAPTER_WEIGHTS])
-    _check_named(source, base)
-    _check_fits(source, Path(base.base), shape)
+    _check_base_name(source, base)
+    _check_shapes(source, Path(base.base), shape)
+    # An adapter names its base by key, in a file of its own, and carries the base's tokenizer.
     shape.base_model_name_or_path, shape.inference_mode = Path(base.base).name, True
     shape.save_pretrained(str(out))
-    _bring([source.folder / ADAPTER_WEIGHTS], out, link=bool(source.commit))
+    _link_or_copy([source.folder / ADAPTER_WEIGHTS], out, link=bool(source.commit))
     (out / BASE_FILE).write_text(json.dumps({"base_key": base.base_key, "merged": merged}, indent=1) + "\n", encoding="utf-8")
-    _bring((Path(base.path) / name for name in TOKENIZER_FILES if (Path(base.path) / name).is_file()), out, link=False)
+    _link_or_copy((Path(base.path) / name for name in TOKENIZER_FILES if (Path(base.path) / name).is_file()), out, link=False)
     return {"checkpoint": {"form": "adapter"}} | origin(source)
 
 
 def origin(source: Snapshot) -> dict[str, str]:
-    """Where it came from, for the record: repository, commit, and the licence that its card states."""
+    """The source, for the record: repository, commit, and the licence stated in its model card."""
     return {"repo": source.repo, "commit": source.commit, "licence": _licence(source.folder / "README.md")}
 
 
@@ -92,45 +99,47 @@ def _licence(card: Path) -> str:
 
 
 def _weights(source: Snapshot) -> list[Path]:
-    """The model's safetensors and, where there are several, their index, which must find all of them."""
+    """The model's safetensors, and the index if there are several. Raises UserError if any is missing."""
     index = source.folder / "model.safetensors.index.json"
     if not index.is_file():
         whole = source.folder / "model.safetensors"
         if not whole.is_file():
-            raise UserError(f"{source.repo} holds no model.safetensors and no index of several. {_pickles(source)}")
+            raise UserError(f"{source.repo} contains neither model.safetensors nor an index of several. {_pickles(source)}")
         return [whole]
+    # Check the index, which is the only list of the files a sharded model needs.
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{index} is damaged ({error}); fetch it again") from error
+        raise UserError(f"{index} is damaged ({error}); download it again") from error
     missing = [name for name in names if Path(name).name != name or not (source.folder / name).is_file()]
     if missing:
-        raise UserError(f"{source.repo}: its index names {', '.join(missing[:3])}, which {source.folder} has not; fetch it again")
+        raise UserError(f"{source.repo}: its index names {', '.join(missing[:3])}, missing in {source.folder}; download it again")
     return [index, *(source.folder / name for name in names)]
 
 
 def _check_whole(files: Iterable[Path]) -> None:
-    """Raises UserError for safetensors that end before their header says; reads headers alone."""
+    """Raises UserError for safetensors shorter than their header says; reads headers only."""
     for path in files:
         if path.suffix == ".safetensors":
             try:
                 with safe_open(path, framework="pt"):
                     pass
             except (SafetensorError, OSError) as error:
-                raise UserError(f"{path} is damaged ({error}): it may have been downloaded in part; fetch it again") from error
+                raise UserError(f"{path} is damaged ({error}), perhaps by an interrupted download; download it again") from error
 
 
 def _pickles(source: Snapshot) -> str:
+    """What to do about a repository without safetensors, naming the pickle files found."""
     found = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in source.folder.glob(pattern))
-    seen = f"It has {', '.join(found[:3])}, pickles, which may run code and are not opened. " if found else ""
+    seen = f"Found {', '.join(found[:3])}: pickles may run code and are not opened. " if found else ""
     return (
-        f"{seen}Convert the weights with save_pretrained in a place you trust, or take a revision that has safetensors "
-        "(the hub's converter offers one as refs/pr/N), and adopt that"
+        f"{seen}Convert the weights with save_pretrained in a trusted environment, or use a revision with safetensors "
+        "(the hub's converter opens one as refs/pr/N), and adopt that"
     )
 
 
-def _bring(files: Iterable[Path], out: Path, link: bool) -> None:
-    """Files of the hub's cache are never changed in place, so a link to one costs no disk; others are copied."""
+def _link_or_copy(files: Iterable[Path], out: Path, link: bool) -> None:
+    """Put files into `out`. Files of the hub's cache never change in place, so they are hard-linked where possible."""
     for path in files:
         real, target = path.resolve(), out / path.name
         if link:
@@ -138,31 +147,33 @@ def _bring(files: Iterable[Path], out: Path, link: bool) -> None:
                 os.link(real, target)
                 continue
             except OSError:
-                pass  # another file system, or one without links
+                pass  # another file system, or one without hard links
         shutil.copyfile(real, target)
 
 
-def _special(config: PretrainedConfig, tokenizer: Any) -> None:
+def _set_special_tokens(config: PretrainedConfig, tokenizer: Any) -> None:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, name, getattr(tokenizer, name))
 
 
-def _check_named(source: Snapshot, base: Input) -> None:
-    """The base that an adapter names must be ours, where the name says anything: authors leave paths of theirs there."""
+def _check_base_name(source: Snapshot, base: Input) -> None:
+    """Raises UserError if the adapter names another base. Local paths, which authors leave in, are ignored."""
     named = json.loads((source.folder / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
     ours = {Path(base.base).name, str(base.result.get("repo") or "")}
+    # Only OWNER/NAME identifies a model; the base is known by folder name and, if imported, by repository.
     informative = named and not os.path.isabs(named) and not named.startswith((".", "~"))
     if informative and named not in ours:
         here = " = ".join(sorted(filter(None, ours)))
         raise UserError(
-            f"the adapter of {source.repo} was trained on {named}, and here it would stand on {here}. Adopt it on its own base; "
-            "if that is the same model under another name, say so in base_model_name_or_path of a copy's adapter_config.json "
+            f"the adapter of {source.repo} was trained on {named}, but here its base is {here}. Adopt it on its own base; "
+            "if that is the same model under another name, set base_model_name_or_path in a copy's adapter_config.json "
             "and adopt the copy"
         )
 
 
-def _check_fits(source: Snapshot, base: Path, shape: Any) -> None:
-    """Names and shapes against the base's, without its weights."""
+def _check_shapes(source: Snapshot, base: Path, shape: Any) -> None:
+    """Compare the adapter's tensor names and shapes with those its config gives on the base, without loading weights."""
+    # On the meta device the base has shapes but takes no memory.
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True))
         wrapped = get_peft_model(model, shape, low_cpu_mem_usage=True)
@@ -172,6 +183,6 @@ def _check_fits(source: Snapshot, base: Path, shape: Any) -> None:
     wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
     if wrong:
         raise UserError(
-            f"the adapter of {source.repo} does not fit the model {base.name}: {len(wrong)} tensors differ, the first is "
+            f"the adapter of {source.repo} does not fit the model {base.name}: {len(wrong)} tensors differ; the first is "
             f"{wrong[0]}: found {found.get(wrong[0], 'none')}, expected {expected.get(wrong[0], 'none')}"
         )

@@ -1,6 +1,6 @@
-"""Several adapters on one base: each row of a batch goes through the adapter of its prompt (PEFT's mixed batches).
+"""Several adapters on one base: each row of a batch uses the adapter of its prompt (PEFT's mixed-adapter batches).
 
-What X-ALMA's all-in-one model does with code of its own. Knows nothing of languages: who takes which adapter is told.
+X-ALMA's all-in-one model does the same with custom code. Knows no languages: the caller assigns adapters to prompts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,16 @@ from alma_pipeline.schema import Hardware
 
 
 def load_together(checkpoints: Mapping[str, Input], hardware: Hardware, precision: str) -> PreTrainedModel:
-    """One model with the last adapter of each checkpoint under that checkpoint's name, on this process's device.
+    """One model with the last adapter of each checkpoint, named like the checkpoint, on this process's device.
 
-    Raises UserError unless all of them are adapters on the same base with the same adapters merged.
+    Raises UserError unless all checkpoints are adapters on the same base with the same adapters merged.
     """
     first = next(iter(checkpoints.values()))
     _check_alike(checkpoints)
+    # Everything below the last adapters is shared, so it is merged once.
     below = first.adapters[:-1]
     model: Any = load_merged(first, below, precision) if below else load_under(first, precision)
+    # Each adapter keeps its name: the router selects by it.
     for name, checkpoint in checkpoints.items():
         folder = Path(checkpoint.adapters[-1])
         check_base(folder, checkpoint.base_key, checkpoint.adapter_keys[:-1])
@@ -52,7 +54,7 @@ def _check_alike(checkpoints: Mapping[str, Input]) -> None:
     }
     if len(set(below.values())) > 1:
         found = "; ".join(f"{name} on {' + '.join(key[:12] for key in keys)}" for name, keys in below.items())
-        raise UserError(f"the adapters stand on different bases, so they cannot share one: {found}. Take one group at a time")
+        raise UserError(f"the adapters have different bases, so they cannot share one: {found}. Translate one group at a time")
 
 
 def _rounding(checkpoint: Input) -> list[str]:
@@ -61,7 +63,7 @@ def _rounding(checkpoint: Input) -> list[str]:
 
 
 class Router:
-    """Tells every LoRA of a model which adapter serves which row; a decoder's `announce`."""
+    """Selects the adapter of each row in every LoRA layer of a model; to be passed to a decoder as `on_rows`."""
 
     def __init__(self, model: nn.Module, adapters: Sequence[str]) -> None:
         """`adapters`: the adapter's name for each prompt."""
@@ -72,6 +74,7 @@ class Router:
                 module.register_forward_pre_hook(self._inject, with_kwargs=True)
 
     def __call__(self, prompts: list[int]) -> None:
+        """Before a forward pass: `prompts` holds the prompt index of each row."""
         self.rows = [self.adapters[prompt] for prompt in prompts]
 
     def _inject(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
