@@ -114,7 +114,7 @@ def test_labels_not_seen_exactly_once_stop_the_run(tmp_path: Path, inputs: dict[
     """B5"""
     job = job_of(tmp_path, inputs)
     log = StepLog(job, join(job.hardware), 6, lambda totals: {"loss": totals["labels"]})
-    log.note(Step(1, {"labels": torch.tensor(30.0, dtype=torch.float64)}, 1.0, 0.1, tokens=50, labels=31))
+    log.add(Step(1, {"labels": torch.tensor(30.0, dtype=torch.float64)}, 1.0, 0.1, tokens=50, labels=31))
     with pytest.raises(PipelineError, match="step 1 saw 30 labels in its micro-batches, but its global batch has 31"):
         log.flush()
 
@@ -142,8 +142,8 @@ def test_processes_must_be_those_of_the_hardware(tmp_path: Path, inputs: dict[st
     ("settings", "hardware", "message"),
     [
         ({"precision": "bf16"}, {}, "precision=bf16 .* set hardware.zero_stage to 1, 2 or 3"),
-        ({}, {"offload": "cpu"}, "hardware.offload=cpu is ZeRO's"),
-        ({"precision": "fp16"}, {"zero_stage": 1}, "precision=fp16: DeepSpeed cannot train in it on cpu; use fp32 or bf16"),
+        ({}, {"offload": "cpu"}, "hardware.offload=cpu needs ZeRO"),
+        ({"precision": "fp16"}, {"zero_stage": 1}, "precision=fp16 is not supported by DeepSpeed on cpu; use fp32 or bf16"),
     ],
 )
 def test_impossible_combinations_are_refused(settings: dict[str, Any], hardware: dict[str, Any], message: str) -> None:

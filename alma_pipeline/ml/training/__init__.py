@@ -1,2 +1,4 @@
-"""The training loop and what it turns on: batches, packed rows, objectives, losses, schedule, selection, resume. Which data and
-which model a stage trains is the stage's business."""
+"""The training loop and its parts: batches, packed rows, objectives, losses, schedule, selection, resume points.
+
+What a stage trains, and on which data, is decided in `stages`.
+"""

@@ -1,9 +1,9 @@
-"""Attention among examples that lie end to end in one row: each token sees its own sequence and nothing else.
+"""Attention over a packed row: each token attends to its own sequence only.
 
-Everything but attention works on a packed row as it is, without padding. Here the row is taken apart into its
-sequences, a few groups of similar lengths, and put together again. Causal attention on a right-padded group needs no
-mask: what a token may see lies before it. A token may stand in several sequences, as a pair's prompt does. On CUDA in
-16 bits one kernel takes them as they are, see `varlen`.
+All other layers compute a packed row as it is, without padding. Here the row is split into its sequences, a few groups of
+similar lengths, and joined again. Causal attention on a right-padded group needs no mask, since a token sees only what
+comes before it. A token may be part of several sequences, as the prompt of a preference pair is. On CUDA in 16 bits one
+kernel takes the sequences without padding, see `varlen`.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from alma_pipeline.ml.training import varlen
 from alma_pipeline.ml.training.layouts import Bounds
 
 NAME = "alma_packed"
-"""Of the attention function, as transformers knows it."""
+"""Name under which transformers knows the attention function."""
 
 
 def packed_attention(
@@ -39,26 +39,30 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    **others: Any,  # transformers' interface: every model hands over its own
+    **others: Any,  # part of transformers' interface: each model passes its own
 ) -> tuple[Tensor, None]:
-    """[1, tokens, heads, size] out of `query` [1, heads, tokens, size] and `key`, `value` [1, key heads, tokens, size].
+    """[1, tokens, heads, size] from `query` [1, heads, tokens, size] and `key`, `value` [1, key heads, tokens, size].
 
-    `sequences` holds [n, length] groups of indices into the row, anything after a sequence's end; `places` [tokens]
-    says where in the flattened groups each token's output stands. Without `places` the one group is the row itself, as
-    for blocks of one length, and nothing is copied. `bounds` and `keys` (see `layouts`) say the same to a kernel that
-    takes sequences of any lengths, where there is one (`varlen`). Without `sequences` this is transformers' own attention.
-    Raises NotImplementedError for what changes attention and is not known here.
+    `sequences` holds index groups [n, length] into the row, with arbitrary indices after a sequence's end; `places` [tokens]
+    is the position of each token's output in the flattened groups. Without `places` the only group is the row itself, as
+    for blocks of one length, and nothing is copied. `bounds` and `keys` (see `layouts`) describe the same sequences to a
+    variable-length kernel, if there is one (`varlen`). Without `sequences` this is transformers' own attention.
+    Raises NotImplementedError for anything that changes attention and is not implemented here.
     """
+    # Rows that are not packed, as in decoding, take the ordinary path.
     if sequences is None:
         others |= {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window}
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **others)
         return plain
+    # An ignored argument would give wrong results without an error.
     unknown = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if others.get(name) is not None]
     if unknown or query.shape[0] != 1:
-        raise NotImplementedError(f"packed attention knows one row at a time and no {unknown}")
+        raise NotImplementedError(f"packed attention supports one row at a time and no {unknown}; found {query.shape[0]} rows")
     row = [states[0].transpose(0, 1) for states in (query, key, value)]
+    # Prefer the kernel that needs no padding.
     if bounds is not None and varlen.is_right(row[0], row[1], sliding_window, dropout):
         return varlen.attend(row, bounds, keys, scaling, sliding_window)[None], None
+    # Otherwise attend group by group, each a right-padded rectangle.
     outputs = []
     for group in sequences:
         taken = row if places is None else [states.index_select(0, group.flatten()) for states in row]
@@ -68,12 +72,13 @@ def packed_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=True
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))
+    # Put the outputs back in the order of the row, which drops the padding.
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return (joined if places is None else joined.index_select(0, places))[None], None
 
 
 def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """[length, length] of what a token may see of the `window` last ones; None where that is all before it."""
+    """[length, length] mask of the last `window` tokens, the token itself included; None if that is all before it."""
     if window is None or length <= window:
         return None
     distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
@@ -81,16 +86,16 @@ def _window(length: int, window: int | None, device: torch.device) -> Tensor | N
 
 
 def install(model: PreTrainedModel) -> None:
-    """Let `model` attend through `packed_attention`. Raises ValueError where its code does not let attention be chosen."""
+    """Make `model` attend through `packed_attention`. Raises ValueError if its code does not let attention be replaced."""
     AttentionInterface.register(NAME, packed_attention)
-    # Rows that are not packed get the masks that they get elsewhere.
+    # Rows that are not packed get transformers' usual masks.
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
 
 
 @contextmanager
 def own_attention(model: PreTrainedModel, implementation: str) -> Iterator[None]:
-    """Within it the model attends as it did before it was set up for packed rows: for decoding."""
+    """Within this context the model uses the attention `implementation` it was loaded with: for decoding."""
     packed = model.config._attn_implementation
     model.config._attn_implementation = implementation
     try:

@@ -1,8 +1,7 @@
-"""Which examples a step trains on, and how they are split into micro-batches over ranks: pure functions of numbers.
+"""Which examples a step trains on, and how they are split into micro-batches over ranks.
 
-A micro-batch is either one packed row, whose size is the sum of its examples' lengths, or padded rows.
-
-Knows no example and no tensor. Every rank computes the same split, so that nothing has to be communicated.
+A micro-batch is one packed row, whose size is the sum of its examples' lengths, or several padded rows. Pure functions of
+numbers: every rank computes the same split without communication.
 """
 
 from bisect import bisect_left, insort
@@ -18,8 +17,10 @@ from alma_pipeline.errors import UserError
 
 @lru_cache(maxsize=2)
 def order(examples: int, seed: int, epoch: int) -> NDArray[np.unsignedinteger]:
-    """[examples] a permutation of the indices, another one in every epoch: the one thing that a large set takes memory for,
-    four bytes an example."""
+    """[examples] a permutation of the indices, a new one for each epoch.
+
+    The only memory here that grows with the set: four bytes an example.
+    """
     indices = np.arange(examples, dtype=np.min_scalar_type(max(examples, 2**16)))
     np.random.default_rng([seed, epoch]).shuffle(indices)
     return indices
@@ -28,14 +29,14 @@ def order(examples: int, seed: int, epoch: int) -> NDArray[np.unsignedinteger]:
 def global_batch(step: int, size: int, examples: int, seed: int) -> list[int]:
     """Indices of the `size` examples of optimiser step `step`, counted from 0.
 
-    Batches run on over the end of an epoch, so that none is short; a batch larger than the set holds some twice.
+    Batches continue across the end of an epoch, so none is short; a batch larger than the set contains some examples twice.
     """
     places = range(step * size, (step + 1) * size)
     return [int(order(examples, seed, place // examples)[place % examples]) for place in places]
 
 
 def check_budget(longest: int, row_tokens: int, name: str) -> None:
-    """Raises UserError where the longest example of the set `name` does not fit a micro-batch, even alone."""
+    """Raises UserError if the longest example of the set `name` exceeds a micro-batch's token budget."""
     if longest > row_tokens:
         raise UserError(
             f"hardware.row_tokens={row_tokens}, but the longest {name} example takes {longest} tokens; "
@@ -44,10 +45,10 @@ def check_budget(longest: int, row_tokens: int, name: str) -> None:
 
 
 def packed_batches(lengths: Sequence[int], budget: int, ranks: int) -> list[list[list[int]]]:
-    """For each rank its micro-batches, each a list of places in `lengths`; equally many for all, empty ones at the end.
+    """For each rank, its micro-batches as lists of positions in `lengths`; the same number for each, padded with empty ones.
 
-    A micro-batch holds at most `budget` tokens. Best fit says how few rows are enough, a number that all ranks share
-    out evenly; the examples are then spread so that no row is longer than it must be.
+    A micro-batch holds at most `budget` tokens. Best fit gives the number of rows needed, rounded up to a multiple of the
+    ranks; the examples are then spread so that the rows are nearly equal.
     """
     rows = best_fit(lengths, budget)
     even = _spread(lengths, min(-(-len(rows) // ranks) * ranks, len(lengths)))
@@ -57,10 +58,12 @@ def packed_batches(lengths: Sequence[int], budget: int, ranks: int) -> list[list
 
 
 def best_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Rows of places whose lengths sum to at most `budget`: longest first, each into the fullest row it fits
-    (best fit decreasing needs at most 11/9 of the fewest rows possible; Johnson et al. 1974)."""
+    """Rows of positions whose lengths sum to at most `budget`: longest first, each into the fullest row that has room.
+
+    Best fit decreasing needs at most 11/9 of the optimal number of rows, plus a constant (Johnson et al. 1974).
+    """
     rows: list[list[int]] = []
-    rooms: list[tuple[int, int]] = []  # sorted: room left, row
+    rooms: list[tuple[int, int]] = []  # sorted by free tokens: (free tokens, row)
     for place in _falling(lengths):
         at = bisect_left(rooms, (lengths[place], -1))
         room, row = rooms.pop(at) if at < len(rooms) else (budget, len(rows))
@@ -72,9 +75,9 @@ def best_fit(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def padded_batches(lengths: Sequence[int], budget: int, ranks: int, overhead: int) -> list[list[list[int]]]:
-    """As `packed_batches`, for rows that are padded to the longest of them: rows times longest stays within `budget`.
+    """As `packed_batches`, for rows padded to the longest of their micro-batch: rows times longest is at most `budget`.
 
-    Examples are sorted by length and cut where padded tokens plus `overhead` tokens a micro-batch are fewest.
+    Examples are sorted by length and cut so that padded tokens plus `overhead` tokens per micro-batch are fewest.
     """
     by_length = _falling(lengths)
     pieces = [[by_length[i] for i in range(*cut)] for cut in cuts([lengths[i] for i in by_length], budget, overhead)]
@@ -83,24 +86,27 @@ def padded_batches(lengths: Sequence[int], budget: int, ranks: int, overhead: in
 
 
 def padded(piece: Sequence[int], lengths: Sequence[int]) -> int:
-    """Tokens of a micro-batch with its padding."""
+    """Tokens of a micro-batch, padding included."""
     return len(piece) * max((lengths[place] for place in piece), default=0)
 
 
 def cuts(lengths: list[int], budget: int, overhead: int) -> list[tuple[int, int]]:
-    """Spans of falling `lengths` that fit the budget when padded, with the least total cost of padded tokens and
-    `overhead` a span."""
+    """Spans [start, end) of descending `lengths` that fit the budget when padded, at the least total cost.
+
+    The cost is the padded tokens plus `overhead` per span; solved by dynamic programming.
+    """
     sizes = np.asarray(lengths, dtype=np.int64)
-    cost = np.zeros(len(sizes) + 1, dtype=np.int64)  # cost[i]: the best for the first i examples
+    cost = np.zeros(len(sizes) + 1, dtype=np.int64)  # cost[i]: the least for the first i examples
     start = np.zeros(len(sizes) + 1, dtype=np.int64)
     first = 0
     for end in range(1, len(sizes) + 1):
-        # The longest of a span is its first, so the spans that fit are those that start late enough.
+        # A span's first example is its longest, so the spans that fit are those that start late enough.
         while (end - first) * sizes[first] > budget:
             first += 1
         candidates = cost[first:end] + sizes[first:end] * (end - np.arange(first, end)) + overhead
         best = int(candidates.argmin())
         cost[end], start[end] = candidates[best], first + best
+    # Walk back from the end through the best start of each span.
     spans, end = [], len(sizes)
     while end:
         spans.append((int(start[end]), end))
@@ -109,7 +115,7 @@ def cuts(lengths: list[int], budget: int, overhead: int) -> list[tuple[int, int]
 
 
 def _fill_rounds(pieces: list[list[int]], lengths: Sequence[int], ranks: int) -> None:
-    """Halve the costliest micro-batches until they can be dealt out evenly, so that no rank waits."""
+    """Halve the costliest micro-batches until every rank gets the same number, so that none waits."""
     while len(pieces) % ranks:
         divisible = [piece for piece in pieces if len(piece) > 1]
         if not divisible:
@@ -120,6 +126,7 @@ def _fill_rounds(pieces: list[list[int]], lengths: Sequence[int], ranks: int) ->
 
 
 def _falling(lengths: Sequence[int]) -> list[int]:
+    """Positions by descending length; equal lengths in their order."""
     return sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
 
 
@@ -139,7 +146,7 @@ def _spread(lengths: Sequence[int], count: int) -> list[list[int]]:
 
 
 def _deal(pieces: list[list[int]], costs: list[int], ranks: int) -> list[list[list[int]]]:
-    """Costliest first, each to the least loaded rank that still has a round free."""
+    """Deal micro-batches to ranks, costliest first, each to the least loaded rank with a free round."""
     rounds = -(-len(pieces) // ranks)
     hands: list[list[list[int]]] = [[] for _ in range(ranks)]
     loads = [0] * ranks

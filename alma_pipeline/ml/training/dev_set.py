@@ -1,5 +1,7 @@
-"""A score for choosing checkpoints: chrF++ of greedy translations of a few dev examples, and how many of these say the same
-over and over. Not figures to report."""
+"""Dev measures that choose checkpoints and stop a diverged run: chrF++ and repetition loops of greedy dev translations.
+
+For choosing checkpoints only; never reported as results.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,25 +20,28 @@ from alma_pipeline.ml.scoring.sacrebleu_metrics import metric
 from alma_pipeline.schema import Training
 from alma_pipeline.schema.metrics import MAIN
 
-LONGEST = 2
-"""Translations may be this many times as long as the longest reference."""
-Split = Callable[[Any], tuple[NDArray[Any], NDArray[Any]]]
-"""The ids of an example's prompt, and of the answer that it should get."""
+MAX_LENGTH_RATIO = 2
+"""Longest allowed translation, as a multiple of the longest reference."""
+MIN_PARENT_SCORE = 10.0
+"""chrF++ below which a parent does not translate yet (our choice): random output scores less and has nothing to lose."""
+PromptAndAnswer = Callable[[Any], tuple[NDArray[Any], NDArray[Any]]]
+"""Token ids of an example's prompt and of its reference answer."""
 Score = Callable[[nn.Module], dict[str, float]]
-"""Measures of the model's translations of the dev set: `score`, higher is better, and `loops`, the share of repetition loops.
-Called by every rank, with the same result."""
+"""Measures of the model's translations of the dev set: `score` (chrF++, 0 to 100, higher is better), and `loops`, the
+share (0 to 1) of translations that contain a repetition loop. A collective call with the same result on every rank.
+"""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is translated, and what it should be."""
+    """Dev prompts and the reference answers to them, as token ids."""
 
     prompts: list[list[int]]
     references: list[list[int]]
 
 
-def wanted(job: Job, dev: Sequence[Any], split: Split) -> Score | None:
-    """The dev score of a job that chooses by it, over some of its dev examples; None for any other job."""
+def wanted(job: Job, dev: Sequence[Any], split: PromptAndAnswer) -> Score | None:
+    """The dev score of a job with `choose_by=dev_score`, over some of its dev examples; None for any other job."""
     config: Training = job.config
     if config.choose_by != "dev_score" or not len(dev):
         return None
@@ -44,17 +49,13 @@ def wanted(job: Job, dev: Sequence[Any], split: Split) -> Score | None:
     return dev_score(spread(dev, config.dev_score_examples, split), tokenizer, job.hardware.decode_tokens)
 
 
-def spread(examples: Sequence[Any], count: int, split: Split) -> Sample:
-    """`count` examples from all over `examples`, or all."""
-    places = np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int))
-    pairs = [split(examples[int(place)]) for place in places]
-    return Sample([prompt.tolist() for prompt, _ in pairs], [reference.tolist() for _, reference in pairs])
-
-
 def dev_score(sample: Sample, tokenizer: PreTrainedTokenizerBase, decode_tokens: int) -> Score:
-    """A function of the model: `score`, corpus chrF++ (0 to 100) of its greedy translations, and `loops`, the share of them
-    (0 to 1) that hold a loop which their reference does not. Every rank must call it."""
-    longest = LONGEST * max(map(len, sample.references))
+    """A function that scores a model's greedy translations of `sample`.
+
+    `score` is corpus chrF++ (0 to 100); `loops` is the share (0 to 1) of translations that contain a repetition loop which
+    their reference does not. Every rank must call it.
+    """
+    longest = MAX_LENGTH_RATIO * max(map(len, sample.references))
     limits = decode.limits(tokenizer, longest, decode_tokens)
     references = [decode.text(tokenizer, ids) for ids in sample.references]
 
@@ -70,29 +71,34 @@ def dev_score(sample: Sample, tokenizer: PreTrainedTokenizerBase, decode_tokens:
     return score
 
 
-TRANSLATES = 10.0
-"""chrF++ from which on a parent translates at all (our choice): what a random model writes gets less, and has nothing to lose."""
-
-
 def divergence(config: Training, parent: Mapping[str, float], now: Mapping[str, float], when: str) -> str | None:
-    """What is wrong with the measures `now` beside the parent's, in words; None while nothing is. `when`: `after step 3 of 6`.
+    """Why the measures `now` count as diverged from the parent's, or None. `when` is a phrase such as `after step 3 of 6`.
 
-    `loss` is always measured; `score` (chrF++, 0 to 100) and `loops` (a share, 0 to 1) only where the node has a dev score.
+    `loss` is always measured; `score` (chrF++, 0 to 100) and `loops` (a share, 0 to 1) only if the node has a dev score.
     """
+    # The dev loss is compared for every node.
     limit = config.diverged_above * parent["loss"]
-    if not now["loss"] <= limit:  # not a number is above, too
+    if not now["loss"] <= limit:  # true for NaN as well
         return (
             f"the dev loss is {now['loss']:.4g} {when}, above {limit:.4g} = diverged_above x {parent['loss']:.4g}, the parent's"
         )
-    if parent.get("score", 0.0) < TRANSLATES:
+    # Scores mean something only if the parent translates at all.
+    if parent.get("score", 0.0) < MIN_PARENT_SCORE:
         return None
     floor = config.diverged_below * parent["score"]
     if now["score"] < floor:
-        told = f"below {floor:.4g} = diverged_below x {parent['score']:.4g}, the parent's"
-        return f"the dev score is {now['score']:.4g} {when}, {told}"
-    # A run that was begun before loops were counted knows none of its parent.
+        threshold = f"below {floor:.4g} = diverged_below x {parent['score']:.4g}, the parent's"
+        return f"the dev score is {now['score']:.4g} {when}, {threshold}"
+    # A run that started before loops were counted has none recorded for its parent.
     before = parent.get("loops", 0.0)
     if now["loops"] > max(config.diverged_loops, before):
-        told = f"above {config.diverged_loops:.0%} = diverged_loops and above the parent's {before:.0%}"
-        return f"{now['loops']:.0%} of the dev translations are repetition loops {when}, {told}"
+        threshold = f"above {config.diverged_loops:.0%} = diverged_loops and above the parent's {before:.0%}"
+        return f"{now['loops']:.0%} of the dev translations are repetition loops {when}, {threshold}"
     return None
+
+
+def spread(examples: Sequence[Any], count: int, split: PromptAndAnswer) -> Sample:
+    """`count` examples at even distances in `examples`, or all of them."""
+    places = np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int))
+    pairs = [split(examples[int(place)]) for place in places]
+    return Sample([prompt.tolist() for prompt, _ in pairs], [reference.tolist() for _, reference in pairs])

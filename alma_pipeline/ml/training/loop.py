@@ -1,7 +1,7 @@
 """The one training loop: every stage that trains runs it, with its own objective and examples.
 
-The state of a run is the engine's, the random generators' and a few plain numbers (`Progress`). What a step trains on
-and its learning rate follow from the step's number, so that a run that was killed goes on exactly where it was.
+A run's state is the engine's, the random generators' and a few plain numbers. A step's examples and learning rate are
+functions of the step number, so a killed run resumes exactly where it stopped.
 """
 
 import resource
@@ -41,19 +41,22 @@ Norms = TypeVar("Norms")
 
 
 @dataclass
-class Progress:
-    """Where a run is, in plain values; part of every resume point."""
+class TrainingProgress:
+    """How far a run is, in plain values; part of every resume point."""
 
     step: int = 0
     tokens: int = 0
-    """Trained on, prompts included."""
+    """Tokens trained on, prompts included."""
     labels: int = 0
+    """Tokens that bore loss."""
     seconds: float = 0.0
-    """Of training alone."""
+    """Seconds of training steps, without evaluation and saving."""
     before: dict[str, float] = field(default_factory=dict)
     """Dev measures of the untrained parent."""
     evaluations: list[dict[str, float]] = field(default_factory=list)
+    """For each evaluation, `step` and the dev measures."""
     kept: dict[str, Any] | None = None
+    """The best checkpoint so far, as `asdict` of it."""
 
 
 def train(
@@ -65,20 +68,24 @@ def train(
     dev: Split[Example],
     score: Score | None = None,
 ) -> dict[str, Any]:
-    """Train `trainee.model`, wrapped in `objective`, as `job.config` says, and put the checkpoint into `job.out`.
+    """Train `trainee.model`, wrapped in `objective`, as `job.config` specifies, and write the best checkpoint to `job.out`.
 
-    Returns the node's result. Raises UserError for settings that cannot be carried out, Diverged for a run gone wrong.
+    Returns the node's result. Raises UserError for impossible settings, and Diverged if training diverges.
     """
+    # Fail on impossible settings before the model is handed to DeepSpeed.
     config = job.config
     steps = total_steps(config, len(data.examples), data.tokens)
     _check(data, dev, job, score)
+    # ZeRO-3 slices parameters, so they are counted before.
     parameters = count_parameters(trainee.model)
     engine = Engine(objective, adamw(objective, config), config, job.hardware, world.size)
     log = StepLog(job, world, steps, objective.measures)
     loop = _Loop(job, world, trainee, objective, engine, data.examples, dev.examples, score, steps, log)
-    loop.take_up()
+    # Resume if there is a resume point, then train.
+    loop.resume()
     start_seconds = time.time() - psutil.Process().create_time()
     loop.run()
+    # Only the selected checkpoint leaves the work folder.
     kept = loop.selection.publish(job.out, world)
     engine.close()
     progress = loop.progress
@@ -101,7 +108,7 @@ def train(
 
 @dataclass
 class _Loop(Generic[Example, Norms]):
-    """What `train` works with, and the loop itself."""
+    """The state of `train`, and the loop itself."""
 
     job: Job
     world: World
@@ -113,32 +120,35 @@ class _Loop(Generic[Example, Norms]):
     score: Score | None
     steps: int
     log: StepLog
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainingProgress = field(default_factory=TrainingProgress)
 
     def __post_init__(self) -> None:
         self.selection = Selection(Path(self.job.work), self.job.config.choose_by, self.steps)
         self.topology = resume.Topology(self.world.size, self.job.hardware.zero_stage, self.job.config.precision)
 
-    def take_up(self) -> None:
-        """Go on from the newest resume point, or begin: measure the parent."""
+    def resume(self) -> None:
+        """Restore the newest resume point, if there is one; otherwise start with fresh random generators."""
         rng.seed(self.job.config.seed, self.world.rank)
         point = resume.newest(self.job.resume, self.world, self.topology)
         if point:
             resume.restore(point, self.engine, self.world)
-            self.progress = Progress(**point.progress)
-        self.selection.take_up(self.progress.kept, self.world)
+            self.progress = TrainingProgress(**point.progress)
+        self.selection.resume(self.progress.kept, self.world)
 
     def run(self) -> None:
-        """Train to the end."""
+        """Train to the last step, evaluating and saving on the way."""
         evaluations = evaluation_steps(self.steps, self.job.config.evaluations)
+        # The parent's measures are what a later checkpoint is compared with.
         if not self.progress.before:
             self.progress.before = self._measure()
-        self.objective.train()  # a model is loaded ready to evaluate; without this one taken up would drop and recompute nothing
+        self.objective.train()  # models load in evaluation mode; a resumed run would otherwise skip dropout and recomputation
+        # Batches are functions of the step, so they can be prepared ahead of the device.
         batches = map(self._batch, range(self.progress.step, self.steps))
         micro_batches = stream(self.objective, batches, self.world, self.job.hardware)
         self.log.restart_clock()
+        # Losses are read from the device only at a flush: reading them at each step would stall it.
         while self.progress.step < self.steps:
-            is_time = self.log.note(self._step(micro_batches))
+            is_time = self.log.add(self._step(micro_batches))
             if is_time or self.progress.step in evaluations:
                 self.progress.seconds += self.log.flush()
             if self.progress.step in evaluations:
@@ -147,22 +157,22 @@ class _Loop(Generic[Example, Norms]):
                 self._save()
 
     def _batch(self, step: int) -> list[Example]:
-        """What optimiser step `step`, counted from 0, trains on."""
+        """The examples of optimiser step `step`, counted from 0."""
         config = self.job.config
         return [self.data[place] for place in global_batch(step, config.global_batch, len(self.data), config.seed)]
 
     def _step(self, micro_batches: Iterator[tuple[Whole[Norms], Batch]]) -> Step:
-        """One optimiser step on the next global batch."""
+        """Run one optimiser step on the next global batch."""
         progress = self.progress
-        whole, totals = accumulate(self.engine, micro_batches, self.engine.backward)
+        full_batch, totals = accumulate(self.engine, micro_batches, self.engine.backward)
         rate = learning_rate(self.job.config, progress.step, self.steps)
         self.engine.step(rate)
-        progress.step, progress.tokens = progress.step + 1, progress.tokens + whole.tokens
-        progress.labels += whole.labels
-        return Step(progress.step, totals, self.engine.grad_norm, rate, whole.tokens, whole.labels)
+        progress.step, progress.tokens = progress.step + 1, progress.tokens + full_batch.tokens
+        progress.labels += full_batch.labels
+        return Step(progress.step, totals, self.engine.grad_norm, rate, full_batch.tokens, full_batch.labels)
 
     def _measure(self) -> dict[str, float]:
-        """Measure and log the current weights on the dev set."""
+        """Measure the current weights on the dev set, and log the measures."""
         measures = evaluate(self.objective, self.engine, self.dev, self.world, self.job.hardware)
         if self.score:
             with own_attention(causal_model(self.trainee.model), self.objective.attention):
@@ -171,18 +181,19 @@ class _Loop(Generic[Example, Norms]):
         return measures
 
     def _evaluate(self) -> None:
-        """Measure the current weights, stop if they are lost, keep them if they are the best."""
+        """Measure the current weights, stop if they have diverged, and keep them if they are the best."""
         step, progress = self.progress.step, self.progress
         measures = self._measure()
         progress.evaluations.append({"step": step} | measures)
         self._check_divergence(measures)
         if self.selection.is_better(step, measures):
-            # The first step of a warm-up has rate 0 and moves nothing.
+            # The first step of a warm-up has learning rate 0 and changes nothing.
             self.selection.keep(step, measures, self.trainee, self.world, moved=self.engine.updates > 1)
         progress.kept = self.selection.state
         self.log.restart_clock()
 
     def _check_divergence(self, measures: dict[str, float]) -> None:
+        """Raises Diverged if the measures are worse than the parent's by more than the configured limits."""
         wrong = divergence(self.job.config, self.progress.before, measures, f"after step {self.progress.step} of {self.steps}")
         if wrong:
             kept = self.selection.state
@@ -194,32 +205,35 @@ class _Loop(Generic[Example, Norms]):
     def _save(self) -> None:
         """Write a resume point."""
         resume.save(self.job.resume, self.engine, self.world, self.topology, self.progress.step, asdict(self.progress))
-        self.selection.note(self.world)
-        self.log.note_save()
+        self.selection.mark_saved(self.world)
+        self.log.mark_saved()
         self.log.restart_clock()
 
 
 def accumulate(
     engine: Engine, micro_batches: Iterator[tuple[Whole[Any], Batch]], use_loss: Callable[[Tensor], None]
 ) -> tuple[Whole[Any], dict[str, Tensor]]:
-    """Run the next global batch of a stream in its micro-batches, this rank's share; the objective's sums over that
-    share, on the device."""
+    """Run this rank's micro-batches of the next global batch of a stream; returns the batch and the objective's sums.
+
+    `use_loss` takes each micro-batch's loss. The sums are over this rank's share, float64 scalars on the device. Raises
+    ValueError if the stream ends within a batch.
+    """
     totals: dict[str, Tensor] = {}
     rounds = 0
-    for whole, batch in micro_batches:
-        loss, sums = engine(batch, whole.norms)
+    for full_batch, batch in micro_batches:
+        loss, sums = engine(batch, full_batch.norms)
         use_loss(loss)
         totals = {name: totals[name] + value for name, value in sums.items()} if totals else sums
         rounds += 1
-        if rounds == whole.rounds:
-            return whole, totals
+        if rounds == full_batch.rounds:
+            return full_batch, totals
     raise ValueError(f"the stream ended after {rounds} micro-batches of a global batch")
 
 
 def evaluate(
     objective: Objective[Example, Norms], engine: Engine, dev: Sequence[Example], world: World, hardware: Hardware
 ) -> dict[str, float]:
-    """The objective's measures of the current weights on all of `dev`, the same on every rank."""
+    """The objective's measures of the current weights over all of `dev`, the same on every rank."""
     objective.eval()
     with torch.no_grad():
         _, totals = accumulate(engine, stream(objective, [dev], world, hardware), use_loss=lambda loss: None)
@@ -229,22 +243,23 @@ def evaluate(
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """How many numbers the model has, and how many of them are trained; before ZeRO-3 slices them."""
+    """Number of parameters, and of trained ones; to be called before ZeRO-3 slices them."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return {"parameters": sum(n for n, _ in sizes), "trained_parameters": sum(n for n, trained in sizes if trained)}
 
 
 def _check(data: Split[Any], dev: Split[Any], job: Job, score: Score | None) -> None:
+    """Raises UserError for a dev set, a selection rule or a token budget that cannot work."""
     if not len(dev.examples):
-        raise UserError("the dev set has no example, so nothing can be measured; expected at least one: see held_out")
+        raise UserError("the dev set is empty; expected at least one example to measure: raise held_out")
     if job.config.choose_by == "dev_score" and score is None:
-        raise UserError(f"choose_by=dev_score: {job.config.kind} has no dev score here; use dev_loss or last")
+        raise UserError(f"choose_by=dev_score: {job.config.kind} has no dev score; use choose_by=dev_loss or last")
     check_budget(data.longest, job.hardware.row_tokens, "training")
     check_budget(dev.longest, job.hardware.row_tokens, "dev")
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes, of this process."""
+    """Peak memory of this process in bytes: allocated on the GPU, or resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,6 +1,6 @@
-"""Global batches as this rank's stream of micro-batches on the device. Knows objectives; what they minimise it does not.
+"""Global batches as this rank's stream of micro-batches on the device. Independent of what an objective minimises.
 
-On a GPU the stream is made ahead by a thread, over the end of a global batch too: the device does not wait while the
+On a GPU a thread prepares the stream ahead, across the end of a global batch too, so the device does not wait while the
 next batch is read, split and laid out.
 """
 
@@ -19,38 +19,42 @@ Norms = TypeVar("Norms")
 
 @dataclass(frozen=True)
 class Whole(Generic[Norms]):
-    """The global batch that a micro-batch is part of; equal on every rank."""
+    """The global batch that a micro-batch belongs to; equal on every rank."""
 
     norms: Norms
     """What its loss is divided by."""
     rounds: int
-    """Micro-batches of each rank, at least 1."""
+    """Micro-batches per rank, at least 1."""
     tokens: int
+    """Of all its examples, prompts included."""
     labels: int
+    """Of all its examples."""
 
 
 def stream(
     objective: Objective[Example, Norms], batches: Iterable[Sequence[Example]], world: World, hardware: Hardware
 ) -> Iterator[tuple[Whole[Norms], Batch]]:
-    """For each global batch in turn, none of them empty, its `rounds` micro-batches of this rank."""
-    return on_device(_made(objective, batches, world, hardware), world.device)
+    """For each global batch in turn, which may not be empty, this rank's `rounds` micro-batches on its device."""
+    return on_device(_on_cpu(objective, batches, world, hardware), world.device)
 
 
-def _made(
+def _on_cpu(
     objective: Objective[Example, Norms], batches: Iterable[Sequence[Example]], world: World, hardware: Hardware
 ) -> Iterator[tuple[Whole[Norms], Batch]]:
+    """The same stream as CPU tensors."""
     for examples in batches:
+        # Every rank computes the split of all ranks, and takes its own.
         pieces = objective.micro_batches(examples, world.size, _overhead(hardware))[world.rank]
-        whole = Whole(
+        full_batch = Whole(
             norms=objective.norms(examples),
             rounds=len(pieces),
             tokens=sum(map(objective.length, examples)),
             labels=sum(map(objective.labels, examples)),
         )
         for piece in pieces:
-            yield whole, objective.collate([examples[place] for place in piece])
+            yield full_batch, objective.collate([examples[place] for place in piece])
 
 
 def _overhead(hardware: Hardware) -> int:
-    """What a micro-batch costs beside its tokens, in tokens: under ZeRO-2 and 3 it also moves gradients and weights."""
+    """Fixed cost of a micro-batch, in tokens: under ZeRO-2 and 3 each one also moves gradients and weights."""
     return hardware.row_tokens // (64 if hardware.zero_stage < 2 else 16)

@@ -1,8 +1,7 @@
-"""What a training stage minimises: a model wrapped with its loss. Not the loop, which `training` holds.
+"""What a training stage minimises: a model wrapped with its loss. Here, the interface and the language-model objectives.
 
-The loop knows examples only through an objective. It lets `micro_batches` cut a global batch, asks for `norms` of the
-whole global batch, and sums `forward` over micro-batches and ranks: that sum is the batch's loss, however it was
-split. The language-model objective below is the one of `mono`, `parallel` and `group_adapter`.
+The loop knows examples only through an objective: `micro_batches` splits a global batch, `norms` counts what its loss is
+divided by, and the sum of `forward` over micro-batches and ranks is the batch's loss, independent of the split.
 """
 
 import math
@@ -29,12 +28,12 @@ Norms = TypeVar("Norms")
 
 
 class Objective(nn.Module, ABC, Generic[Example, Norms]):
-    """A model and its loss in one module, so that `deepspeed.initialize` sees all of the forward pass."""
+    """A model and its loss in one module, so that `deepspeed.initialize` sees the whole forward pass."""
 
     def __init__(self, model: nn.Module, row_tokens: int) -> None:
-        """`row_tokens` is the token budget of a micro-batch, which fixes in how many pieces logits are computed.
+        """`row_tokens` is the token budget of a micro-batch, which also fixes the number of chunks of logits.
 
-        Packed rows are used where the model is seen to be right on them.
+        Uses packed rows if a trial shows that the model is correct on them.
         """
         super().__init__()
         self.model = model
@@ -46,10 +45,10 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
 
     @abstractmethod
     def items(self, example: Example) -> list[Item]:
-        """The example as prompts and their answers, all of whose tokens bear loss; items do not see each other."""
+        """The example as prompts and answers; every answer token bears loss, and items do not see each other."""
 
     def length(self, example: Example) -> int:
-        """Tokens the example takes in a micro-batch: its prompts and all it trains on, before padding."""
+        """Tokens that the example takes in a micro-batch in this layout, without padding to other examples."""
         return sum(map(self._item_length, self.items(example)))
 
     def _item_length(self, item: Item) -> int:
@@ -58,13 +57,13 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
         return packed if self.layout == "packed" else padded
 
     def labels(self, example: Example) -> int:
-        """Tokens of it that bear loss; their sum is compared with what `forward` really saw."""
+        """Number of tokens that bear loss; compared with what `forward` counted over a batch."""
         return sum(len(answer) for item in self.items(example) for answer in item.answers)
 
     def micro_batches(self, examples: Sequence[Example], ranks: int, overhead: int) -> list[list[list[int]]]:
-        """For each rank its micro-batches of places in `examples`, each within the token budget; see `batches`.
+        """For each rank, its micro-batches as lists of positions in `examples`, each within the token budget; see `batching`.
 
-        `overhead` is what a micro-batch costs beside its tokens, in tokens.
+        `overhead` is the fixed cost of a micro-batch, in tokens.
         """
         lengths = [self.length(example) for example in examples]
         if self.layout == "packed":
@@ -72,7 +71,7 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
         return padded_batches(lengths, self.row_tokens, ranks, overhead)
 
     def rows(self, examples: Sequence[Example]) -> Batch:
-        """The model's `inputs`, `positions` and `labels` of one micro-batch; see `layouts.Rows`."""
+        """`inputs`, `positions` and `labels` of one micro-batch on the CPU; see `layouts.Rows`."""
         return LAYOUTS[self.layout]([item for example in examples for item in self.items(example)])._asdict()
 
     def logprobs(self, batch: Batch) -> Tensor:
@@ -81,28 +80,33 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
 
     @abstractmethod
     def norms(self, examples: Sequence[Example]) -> Norms:
-        """What the loss is divided by, counted over a whole global batch: plain numbers, equal on every rank."""
+        """What the loss is divided by, counted over a global batch: plain numbers, equal on every rank."""
 
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """CPU tensors of one micro-batch. For no examples: a smallest batch without labels, of the same keys or fewer,
-        whose loss is 0 and whose gradient is 0 for every parameter; a rank with fewer rounds runs it."""
+        """One micro-batch as CPU tensors.
+
+        Without examples: a minimal batch without labels, with the same keys or fewer, whose loss is 0 and whose gradient is 0
+        for every parameter; a rank with fewer rounds runs it.
+        """
 
     @abstractmethod
     def forward(self, batch: Batch, norms: Norms) -> tuple[Tensor, dict[str, Tensor]]:
-        """The batch's share of the loss (float32 scalar), and float64 scalars without gradient to be summed over
-        micro-batches and ranks: always the same names in the same order, `labels` among them."""
+        """The micro-batch's share of the loss (float32 scalar), and scalars to sum over micro-batches and ranks.
+
+        The scalars are float64 without gradient, with the same names in the same order each time, `labels` among them.
+        """
 
     @abstractmethod
     def measures(self, totals: dict[str, float]) -> dict[str, float]:
-        """Figures to log, from those scalars summed over a global batch or a dev set; `loss` among them."""
+        """Measures to log, computed from those scalars summed over a global batch or a dev set; `loss` among them."""
 
 
 class LanguageModel(Objective[Tokens, int]):
-    """Mean cross-entropy (nats) over all label tokens of the global batch: those after each example's prompt."""
+    """Mean cross-entropy (nats) over the label tokens of the global batch: those after each example's prompt."""
 
     def items(self, example: Tokens) -> list[Item]:
-        """One answer after its prompt; the prompt's tokens are no labels."""
+        """One prompt with one answer; the prompt bears no loss."""
         return [Item(example.ids[: example.prompt], (example.ids[example.prompt :],))]
 
     def norms(self, examples: Sequence[Tokens]) -> int:
@@ -110,19 +114,21 @@ class LanguageModel(Objective[Tokens, int]):
         return sum(self.labels(example) for example in examples)
 
     def collate(self, examples: Sequence[Tokens]) -> Batch:
-        """Packed rows of the examples, and the bytes of their labels' text."""
+        """Rows of the examples, and the number of bytes of their labels' text."""
         known = float(sum(example.bytes for example in examples))
         return self.rows(examples) | {"bytes": torch.tensor(known, dtype=torch.float64)}
 
     def forward(self, batch: Batch, norms: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum of negative log-likelihoods over `norms`, the global batch's number of labels (so the shares of all
-        micro-batches and processes add up to its mean), and float64 counts to be logged."""
+        """Sum of negative log-likelihoods (nats) over `norms`, the labels of the global batch, and counts to log.
+
+        The shares of all micro-batches and ranks add up to the batch's mean.
+        """
         total = -self.logprobs(batch).sum()
         labels = torch.full((), len(batch["labels"]), dtype=torch.float64, device=total.device)
         return total / norms, {"labels": labels, "nll": total.detach().double(), "bytes": batch["bytes"]}
 
     def measures(self, totals: dict[str, float]) -> dict[str, float]:
-        """`loss` in nats per label; `bits_per_byte` where the bytes of the text are known."""
+        """`loss` in nats per label, and `bits_per_byte` if the bytes of the text are known."""
         found = {"loss": totals["nll"] / totals["labels"]}
         if totals["bytes"]:
             found["bits_per_byte"] = totals["nll"] / math.log(2) / totals["bytes"]
@@ -130,26 +136,26 @@ class LanguageModel(Objective[Tokens, int]):
 
 
 class Documents(LanguageModel):
-    """Mean cross-entropy (nats) over all tokens of the global batch but each document's first."""
+    """Mean cross-entropy (nats) over all tokens of a global batch except each document's first; documents are separate."""
 
     def __init__(self, model: nn.Module, row_tokens: int, bos: int, eos: int) -> None:
-        """A document starts at `bos` and ends with `eos`, which may be the same token.
+        """A document starts with the token `bos` and ends with `eos`; the two may be equal.
 
-        Raises UserError for a model that cannot be trained on packed rows.
+        Raises UserError for a model that is not correct on packed rows.
         """
         super().__init__(model, row_tokens)
         self.bos, self.eos = bos, eos
         if self.layout != "packed":
             raise UserError(
-                "documents=apart needs packed rows, but this architecture is not right on them (it was tried); "
+                "documents=apart needs packed rows, but a trial shows that this architecture is wrong on them; "
                 "use documents=joined"
             )
 
     def items(self, example: Tokens) -> list[Item]:
-        """The documents of a block, each attending to itself alone; its first token is context, the others are labels."""
+        """The documents of a block, each attending to itself only; its first token is context, the others are labels."""
         is_start = example.ids == self.bos
         if self.bos == self.eos:
-            # Of two equal tokens in a row the first ends a document and the second starts the next.
+            # Of two such tokens in succession, the first ends a document and the second starts the next.
             is_start[1:] &= example.ids[:-1] == self.eos
         is_start[0] = True
         parts = np.split(example.ids, np.flatnonzero(is_start)[1:])
@@ -157,7 +163,7 @@ class Documents(LanguageModel):
 
 
 def blocks_objective(model: nn.Module, row_tokens: int, documents: str) -> LanguageModel:
-    """For `documents` joined or apart; BOS and EOS are those of the model's configuration."""
+    """The objective for blocks of text with `documents` joined or apart; BOS and EOS come from the model's config."""
     if documents == "joined":
         return LanguageModel(model, row_tokens)
     config = causal_model(model).config

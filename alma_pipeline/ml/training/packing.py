@@ -1,7 +1,7 @@
-"""Whether a model may be trained on packed rows: tried on the model itself when it is loaded, not looked up in a list.
+"""Decide by trial, when a model is loaded, whether it is correct on packed rows.
 
-Some architectures take no attention function from outside, some hide the order of tokens in attention itself (ALiBi)
-or in positions they count on their own; packed, they would run and be wrong.
+Some architectures do not let attention be replaced; others encode token order in attention itself (ALiBi), or count
+positions on their own. On packed rows these would run and be wrong.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,19 +17,23 @@ from alma_pipeline.ml.training.prefetch import moved
 
 Layout = Callable[[Sequence[Item]], Rows]
 LAYOUTS: dict[str, Layout] = {"packed": packed, "padded": padded}
-SIZES = ((4, 3, 5), (2, 6), (3, 2, 4))
-"""Tokens of the trial's prompts and answers: pairs, and a single answer between them."""
+"""The layouts by name."""
+TRIAL_SIZES = ((4, 3, 5), (2, 6), (3, 2, 4))
+"""Tokens of the trial's prompts and answers: two pairs, and a single answer between them."""
 TOLERANCE = 0.1
-"""Largest difference between packed and separate states that passes, as a share of the difference that examples make
-when they do see each other: far above rounding in 16 bits, far below any leak."""
+"""Largest allowed difference between packed and separate states, relative to the difference made by examples that do
+see each other: far above 16-bit rounding, far below any leak (our choice).
+"""
 
 
 def choose(model: nn.Module) -> str:
-    """`packed`, and `model` then attends through `attention.packed_attention`, or `padded`, and it is as it was."""
+    """`packed`, with `model` set up to attend through `attention.packed_attention`; or `padded`, with `model` unchanged."""
     causal = causal_model(model)
     before = causal.config._attn_implementation
+    # Dropout would make the two results differ.
     is_training = model.training
     model.eval()
+    # Any of these errors means that the architecture does not support packed rows.
     try:
         install(causal)
         is_right = _is_right(model, _trial(causal.config.get_text_config().vocab_size))
@@ -43,15 +47,17 @@ def choose(model: nn.Module) -> str:
 
 
 def _trial(vocabulary: int) -> list[Item]:
+    """Items of random tokens, always the same."""
     random = np.random.default_rng(0)
-    texts = [[random.integers(0, vocabulary, size, np.int32) for size in sizes] for sizes in SIZES]
+    texts = [[random.integers(0, vocabulary, size, np.int32) for size in sizes] for sizes in TRIAL_SIZES]
     return [Item(prompt, tuple(answers)) for prompt, *answers in texts]
 
 
 def _is_right(model: nn.Module, items: list[Item]) -> bool:
-    """Whether packed states are those of each answer run alone."""
+    """Whether packed states equal those of each answer run alone."""
     alone = torch.cat([_states(model, padded([Item(item.prompt, (answer,))])) for item in items for answer in item.answers])
     together = _states(model, packed(items))
+    # The scale: how much states change if all items form one sequence.
     joined = [Item(items[0].prompt, (np.concatenate([part for item in items for part in (item.prompt, *item.answers)]),))]
     mixed = _states(model, padded(joined))[-len(alone) :]
     return bool((together - alone).norm() <= TOLERANCE * (mixed - alone).norm())
@@ -59,6 +65,6 @@ def _is_right(model: nn.Module, items: list[Item]) -> bool:
 
 @torch.no_grad()
 def _states(model: nn.Module, rows: Rows) -> Tensor:
-    """[labels, hidden] states that predict the labels, wherever the model is."""
+    """[labels, hidden] float32 states that predict the labels, on the model's device."""
     device = next(model.parameters()).device
     return hidden_states(model, moved(rows.inputs, device)).flatten(0, 1).index_select(0, rows.positions.to(device)).float()

@@ -1,7 +1,7 @@
-"""The objective of `cpo` and `arpo`: a model wrapped with a preference loss over pairs. The loss itself is `preference`.
+"""The objective of `cpo` and `arpo`: a model wrapped with a preference loss over pairs of answers.
 
-How answers lie in a micro-batch is known to `layouts` alone: both behind one copy of their prompt, or a row for each.
-Here the labels stand in one flat order, pair by pair, the chosen answer first.
+The losses are in `preference_losses`; how answers are arranged in rows is up to `layouts`. Here labels are in one flat
+order: pair by pair, the chosen answer first.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from alma_pipeline.ml.training.prefetch import Batch, on_device
 
 
 class PreferenceModel(Objective[Pair, Norms]):
-    """CPO, ARPO or a relative of theirs, as `terms` say; both answers of a pair are always in the same micro-batch.
+    """The preference loss that `terms` describe; both answers of a pair are always in the same micro-batch.
 
-    The model must have no dropout: a margin between two answers must not be one between two masks.
+    The model must have no dropout: a margin compares two answers and must not depend on two dropout masks.
     """
 
     def __init__(self, model: nn.Module, row_tokens: int, terms: Terms) -> None:
@@ -31,16 +31,18 @@ class PreferenceModel(Objective[Pair, Norms]):
         self.terms = terms
 
     def items(self, example: Pair) -> list[Item]:
-        """Both answers after one prompt, neither of which sees the other."""
+        """Both answers after one prompt; neither sees the other."""
         return [Item(example.prompt, (example.chosen, example.rejected))]
 
     def norms(self, examples: Sequence[Pair]) -> Norms:
-        """Pairs, and labels of the chosen answers."""
+        """The number of pairs, and of labels of chosen answers."""
         return Norms(pairs=len(examples), chosen_labels=sum(len(pair.chosen) for pair in examples))
 
     def collate(self, examples: Sequence[Pair]) -> Batch:
-        """The rows, and `answers` [pairs, 2], how many of the labels each answer takes in turn; `reference` [pairs, 2]
-        log-probabilities where the loss needs them."""
+        """Rows, and `answers` [pairs, 2], the number of labels of each chosen and rejected answer.
+
+        If the loss needs it, also `reference` [pairs, 2], log-probability sums (nats).
+        """
         answers = [[len(pair.chosen), len(pair.rejected)] for pair in examples]
         batch = self.rows(examples) | {"answers": torch.tensor(answers, dtype=torch.int64).view(-1, 2)}
         if self.terms.loss in WITH_REFERENCE:
@@ -48,55 +50,57 @@ class PreferenceModel(Objective[Pair, Norms]):
         return batch
 
     def forward(self, batch: Batch, norms: Norms) -> tuple[Tensor, dict[str, Tensor]]:
-        """This micro-batch's share of the global batch's loss, and float64 sums to be logged."""
+        """The micro-batch's share of the global batch's loss (float32 scalar), and float64 scalars to log."""
         logprobs = self.logprobs(batch)
-        sums = answer_sums(logprobs, batch["answers"], batch.get("reference"))
+        sums = _answer_sums(logprobs, batch["answers"], batch.get("reference"))
         labels = torch.full((), len(logprobs), dtype=torch.float64, device=logprobs.device)
         return loss_share(sums, self.terms, norms).float(), {"labels": labels} | statistics(sums, self.terms)
 
     def measures(self, totals: dict[str, float]) -> dict[str, float]:
-        """`loss` and its two terms, accuracy, margins, rewards and log-probabilities; see `preference.means`."""
+        """`loss` and its two terms, accuracy, margins, rewards and log-probabilities; see `preference_losses.means`."""
         return means(totals, self.terms)
 
 
 def as_split(pairs: Sequence[Pair], objective: PreferenceModel) -> Split[Pair]:
-    """Pairs with their sizes, as the training loop takes them."""
+    """Pairs with their total tokens and longest example, as the training loop takes them."""
     tokens = sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs)
     return Split(pairs, tokens=tokens, longest=max(map(objective.length, pairs), default=0))
 
 
 def chosen_answer(pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The prompt, and the answer that a dev score compares with."""
+    """Token ids of the prompt and of the chosen answer, the dev score's reference."""
     return pair.prompt, pair.chosen
-
-
-def answer_sums(logprobs: Tensor, answers: Tensor, reference: Tensor | None = None) -> Sums:
-    """Each answer's sum of its part of `logprobs` [labels]; `answers` [pairs, 2] holds the sizes of the parts.
-
-    Summed in float64: a margin is a small difference of two large sums.
-    """
-    wide = logprobs.double()
-    # segment_reduce refuses to work on no segments; the empty sum stays part of the graph.
-    summed = torch.segment_reduce(wide, "sum", lengths=answers.flatten()) if len(answers) else wide[:0]
-    chosen, rejected = summed.view(-1, 2).unbind(dim=1)
-    return Sums(chosen, rejected, answers[:, 0], answers[:, 1], reference)
 
 
 @torch.no_grad()
 def with_reference(objective: PreferenceModel, pairs: Sequence[Pair], world: World) -> list[Pair]:
-    """The pairs with their `reference`, in order. The ranks share the work; each ends with all of it.
+    """The pairs with their `reference` sums, in order. A collective call: ranks share the work, and each gets all results.
 
-    To be called before the engine takes the model: a resumed run computes the same again from the parent.
+    Call it before the engine takes the model, while that still equals the parent; a resumed run computes the same again.
     """
+    # `collate` expects reference sums, so give it zeros.
     blank = [pair._replace(reference=(0.0, 0.0)) for pair in pairs]
     objective.to(world.device).eval()
+    # Empty pieces, which only balance rounds, are not needed without gradients.
     pieces = [piece for piece in objective.micro_batches(blank, world.size, overhead=0)[world.rank] if piece]
     batches = on_device((objective.collate([blank[place] for place in piece]) for piece in pieces), world.device)
     found: dict[int, tuple[float, float]] = {}
     for piece, batch in zip(pieces, batches, strict=True):
-        sums = answer_sums(objective.logprobs(batch), batch["answers"])
+        sums = _answer_sums(objective.logprobs(batch), batch["answers"])
         found |= dict(zip(piece, zip(sums.chosen.tolist(), sums.rejected.tolist(), strict=True), strict=True))
     objective.train()
     for others in everyone(found):
         found |= others
     return [pair._replace(reference=found[place]) for place, pair in enumerate(pairs)]
+
+
+def _answer_sums(logprobs: Tensor, answers: Tensor, reference: Tensor | None = None) -> Sums:
+    """Sum each answer's part of `logprobs` [labels]; `answers` [pairs, 2] holds the sizes of the parts.
+
+    Sums are float64: a margin is a small difference of two large sums.
+    """
+    wide = logprobs.double()
+    # segment_reduce raises for no segments; the empty slice keeps the graph connected.
+    summed = torch.segment_reduce(wide, "sum", lengths=answers.flatten()) if len(answers) else wide[:0]
+    chosen, rejected = summed.view(-1, 2).unbind(dim=1)
+    return Sums(chosen, rejected, answers[:, 0], answers[:, 1], reference)

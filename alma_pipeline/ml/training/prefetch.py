@@ -1,4 +1,4 @@
-"""Micro-batches brought to the device: on a GPU the next ones are made and copied while it computes."""
+"""Bring micro-batches to the device. On a GPU, the next one is prepared and copied while the current one is computed."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 Batch = dict[str, Any]
-"""Tensors, and dictionaries and tuples of them and of numbers."""
-Item = TypeVar("Item")
+"""Tensors, numbers, and dictionaries and tuples of them."""
+Value = TypeVar("Value")
 
 
-def on_device(batches: Iterator[Item], device: torch.device) -> Iterator[Item]:
-    """The same items, batches or tuples with one, in order and their tensors on `device`.
+def on_device(batches: Iterator[Value], device: torch.device) -> Iterator[Value]:
+    """The same values, batches or tuples with one, in order, with their tensors on `device`.
 
-    What raises while an item is made raises here.
+    An exception raised while a value is prepared is raised here.
     """
+    # Copying ahead helps only if the device computes on its own.
     if device.type != "cuda":
         yield from batches
         return
@@ -27,22 +28,22 @@ def on_device(batches: Iterator[Item], device: torch.device) -> Iterator[Item]:
             yield moved(batch, device)
 
 
-def _next_pinned(batches: Iterator[Item]) -> Item | None:
-    """The next item in pinned memory, from where a copy does not hold up the host; None after the last."""
+def _next_pinned(batches: Iterator[Value]) -> Value | None:
+    """The next value in pinned memory, from which a copy does not block the host; None after the last."""
     item = next(batches, None)
-    return None if item is None else _each(item, Tensor.pin_memory)
+    return None if item is None else _map_tensors(item, Tensor.pin_memory)
 
 
-def moved(item: Item, device: torch.device) -> Item:
-    """The item with its tensors on `device`."""
-    there: Item = _each(item, lambda tensor: tensor.to(device, non_blocking=True))
-    return there
+def moved(item: Value, device: torch.device) -> Value:
+    """The value with its tensors on `device`."""
+    on_target: Value = _map_tensors(item, lambda tensor: tensor.to(device, non_blocking=True))
+    return on_target
 
 
-def _each(value: Any, change: Any) -> Any:
-    """`value` with every tensor in it changed; what is neither a tensor nor holds one stays."""
+def _map_tensors(value: Any, function: Any) -> Any:
+    """`value` with `function` applied to each tensor in it; everything else unchanged."""
     if isinstance(value, Tensor):
-        return change(value)
+        return function(value)
     if isinstance(value, dict):
-        return {name: _each(part, change) for name, part in value.items()}
-    return tuple(_each(part, change) for part in value) if isinstance(value, tuple) else value
+        return {name: _map_tensors(part, function) for name, part in value.items()}
+    return tuple(_map_tensors(part, function) for part in value) if isinstance(value, tuple) else value

@@ -1,9 +1,9 @@
-"""Resume points: all that a killed training run needs to go on as if nothing had happened. Not checkpoints to use.
+"""Resume points: everything a killed training run needs to continue as if uninterrupted. Not usable as checkpoints.
 
-    <work>/resume/step-N/   DeepSpeed's files, the generators' states of each rank, and manifest.json, written last
+    <work>/resume/step-N/   DeepSpeed's files, each rank's generator states, and manifest.json, written last
 
-A point counts only when every file has the size and digest that its manifest names. Pickles are read from here alone,
-and only then.
+A point is valid only if every file has the size and digest in its manifest. Pickles are read from here only, after that
+check.
 """
 
 import dataclasses
@@ -24,11 +24,12 @@ from alma_pipeline.ml.training.engine import Engine
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+"""Version of the manifest; points of another version are skipped."""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """How the state is cut up; a point can be taken up only by a run that cuts it the same way."""
+    """How the state is split over processes; a point can be resumed only by a run that splits it in the same way."""
 
     processes: int
     zero_stage: int
@@ -42,15 +43,17 @@ class Point:
     folder: Path
     step: int
     progress: dict[str, Any]
-    """Plain values of the loop, as they were given to `save`."""
+    """The loop's plain values, as given to `save`."""
 
 
 def save(root: Path, engine: Engine, world: World, topology: Topology, step: int, progress: dict[str, Any]) -> None:
-    """Write the point `root`/step-N and remove older ones. Every rank takes part."""
+    """Write the point `root`/step-N atomically, and delete older ones. A collective call."""
+    # All ranks write into the same unfinished folder, whose name the first one chooses.
     final = root / f"step-{step}"
     folder = Path(from_first(str(files.unfinished(final)) if world.is_first else ""))
     engine.save(folder)
     torch.save(rng.states(), folder / f"generators-{world.rank}.pt")
+    # The manifest is written last: without it a folder does not count.
     digests = _digests(folder, world)
     if world.is_first:
         _check_complete(folder, digests, world)
@@ -58,6 +61,7 @@ def save(root: Path, engine: Engine, world: World, topology: Topology, step: int
         text = json.dumps(manifest | {"files": digests}, indent=1)
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         files.finish(folder, final)
+        # Only now is the older point no longer needed.
         for older in root.glob("step-*"):
             if older != final:
                 shutil.rmtree(older)
@@ -65,10 +69,11 @@ def save(root: Path, engine: Engine, world: World, topology: Topology, step: int
 
 
 def newest(root: Path, world: World, topology: Topology) -> Point | None:
-    """The highest point whose files are all what its manifest says; None when there is none.
+    """The latest point whose files match its manifest; None if there is none. A collective call.
 
-    Damaged ones are passed over, and said to be. Raises UserError where the point was made by another topology.
+    Damaged points are skipped with a printed line. Raises UserError if the point belongs to another topology.
     """
+    # One rank lists the folder: on a network disk, ranks may see different states.
     found = [int(path.name[5:]) for path in root.glob("step-*") if path.name[5:].isdigit()] if world.is_first else []
     for step in sorted(from_first(found), reverse=True):
         folder = root / f"step-{step}"
@@ -78,18 +83,19 @@ def newest(root: Path, world: World, topology: Topology) -> Point | None:
             _check_topology(Topology(**manifest["topology"]), topology)
             return Point(folder, step, manifest["progress"])
         if world.is_first:
-            print(f"resume point {folder} is incomplete or damaged; passing it over", flush=True)
+            print(f"resume point {folder} is incomplete or damaged; skipping it", flush=True)
     return None
 
 
 def restore(point: Point, engine: Engine, world: World) -> None:
-    """Put the verified state into the engine and into this rank's random generators."""
+    """Load the verified state into the engine, and into this rank's random generators."""
     engine.load(point.folder)
-    # Pickled by `save` in this very folder, and its digest has just been compared.
+    # A pickle, but written by `save` into this folder, and its digest was verified.
     rng.restore(torch.load(point.folder / f"generators-{world.rank}.pt", weights_only=False))
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a point, or None if it is missing, damaged or of another version."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -98,7 +104,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _digests(folder: Path, world: World) -> dict[str, list[Any]]:
-    """Name to [size, SHA-256] of every file but the manifest; the reading is shared out over the ranks."""
+    """[size, SHA-256] of every file but the manifest, by name. A collective call: the ranks share the reading."""
     wait()
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
     own = {name: _digest(folder / name) for name in names[world.rank :: world.size]}
@@ -106,25 +112,28 @@ def _digests(folder: Path, world: World) -> dict[str, list[Any]]:
 
 
 def _digest(path: Path) -> list[Any]:
+    """Size in bytes, and SHA-256."""
     with open(path, "rb") as file:
         return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
 
 
 def _check_complete(folder: Path, files: dict[str, list[Any]], world: World) -> None:
-    lacking = [rank for rank in range(world.size) if f"generators-{rank}.pt" not in files]
-    if lacking:
-        raise UserError(f"{folder} holds no files of the processes {lacking}; the store must be on a disk that all nodes share")
+    """Raises UserError if some rank's files are not visible to the first one."""
+    missing = [rank for rank in range(world.size) if f"generators-{rank}.pt" not in files]
+    if missing:
+        raise UserError(f"{folder} has no files of the processes {missing}; the store must be on a disk that all machines share")
 
 
-def _check_topology(found: Topology, wanted: Topology) -> None:
-    if found == wanted:
+def _check_topology(found: Topology, expected: Topology) -> None:
+    """Raises UserError that names each difference."""
+    if found == expected:
         return
     differing = [
-        f"{field.name.replace('_', ' ')} {getattr(found, field.name)}, now {getattr(wanted, field.name)}"
+        f"{field.name.replace('_', ' ')} {getattr(found, field.name)}, now {getattr(expected, field.name)}"
         for field in dataclasses.fields(Topology)
-        if getattr(found, field.name) != getattr(wanted, field.name)
+        if getattr(found, field.name) != getattr(expected, field.name)
     ]
     raise UserError(
-        f"this node was left unfinished by a run with {'; '.join(differing)}. "
-        "Go on with the hardware settings of then, or start the node again with --force NODE"
+        f"this node has a resume point of a run with {'; '.join(differing)}. "
+        "Resume with the same hardware settings, or restart the node with --force NODE"
     )

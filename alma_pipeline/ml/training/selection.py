@@ -1,7 +1,6 @@
-"""Which of a run's checkpoints is kept: the best by the node's rule.
+"""Keeps a run's best checkpoint by the node's rule.
 
-The best so far is on disk, and the one that the newest resume point knows as the best: a run that goes on from there
-needs it.
+On disk are the best so far, and the best known to the newest resume point: a run that resumes from there needs it.
 """
 
 import shutil
@@ -17,8 +16,8 @@ from alma_pipeline.ml.models.load import Trainee
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A checkpoint that was worth writing."""
+class BestCheckpoint:
+    """The step and dev measures of a checkpoint on disk."""
 
     step: int
     measures: dict[str, float]
@@ -31,18 +30,18 @@ class Selection:
     def __init__(self, work: Path, choose_by: str, steps: int) -> None:
         """`steps` is the length of the run."""
         self.work, self.choose_by, self.steps = work, choose_by, steps
-        self.kept: Kept | None = None
-        self._noted: Kept | None = None
+        self.kept: BestCheckpoint | None = None
+        self._in_resume_point: BestCheckpoint | None = None
 
-    def take_up(self, state: dict[str, Any] | None, world: World) -> None:
-        """Go on from what `state` was in the newest resume point, None without one."""
-        self.kept = Kept(**state) if state else None
-        self.note(world)
+    def resume(self, state: dict[str, Any] | None, world: World) -> None:
+        """Restore `state` from the newest resume point; None without one."""
+        self.kept = BestCheckpoint(**state) if state else None
+        self.mark_saved(world)
 
-    def note(self, world: World) -> None:
-        """The newest resume point now knows what is kept."""
-        self._noted = self.kept
-        self._tidy(world)
+    def mark_saved(self, world: World) -> None:
+        """Record that the newest resume point knows the current best."""
+        self._in_resume_point = self.kept
+        self._delete_others(world)
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -50,7 +49,7 @@ class Selection:
         return asdict(self.kept) if self.kept else None
 
     def is_better(self, step: int, measures: dict[str, float]) -> bool:
-        """Whether the weights after `step` are to be kept; an equal later one is not."""
+        """Whether to keep the weights after `step`; on a tie the earlier ones stay."""
         if self.choose_by == "last":
             return step == self.steps
         if self.kept is None:
@@ -60,22 +59,23 @@ class Selection:
         return measures["loss"] < self.kept.measures["loss"]
 
     def keep(self, step: int, measures: dict[str, float], trainee: Trainee, world: World, moved: bool) -> None:
-        """Write the current weights as the best. Every rank takes part."""
+        """Write the current weights as the best. A collective call."""
         state = gather(trainee, world.is_first)
         if world.is_first:
             write(trainee, state, self._folder(step), moved)
-        self.kept = Kept(step, measures)
-        self._tidy(world)
+        self.kept = BestCheckpoint(step, measures)
+        self._delete_others(world)
 
-    def _tidy(self, world: World) -> None:
-        needed = {self._folder(kept.step) for kept in (self.kept, self._noted) if kept}
+    def _delete_others(self, world: World) -> None:
+        """Delete checkpoints that neither this run nor its resume point needs. A collective call."""
+        needed = {self._folder(kept.step) for kept in (self.kept, self._in_resume_point) if kept}
         if world.is_first:
             for folder in set(self.work.glob("best-*")) - needed:
                 shutil.rmtree(folder)
         wait()
 
-    def publish(self, out: Path, world: World) -> Kept:
-        """Put the best checkpoint into `out`."""
+    def publish(self, out: Path, world: World) -> BestCheckpoint:
+        """Copy the best checkpoint to `out`. A collective call. Raises PipelineError if none was kept."""
         if self.kept is None or not self._folder(self.kept.step).is_dir():
             raise PipelineError(f"no checkpoint was kept in {self.work}; expected best-<step>")
         if world.is_first:

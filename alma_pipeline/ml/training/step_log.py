@@ -1,5 +1,5 @@
-"""What each training step saw, kept on the device and summed over ranks every so often: reading a GPU's numbers at
-every step would make it wait. Also tells all ranks alike when a resume point is due.
+"""Logs training steps. Their values stay on the device and are summed over ranks at intervals: reading a GPU's numbers at
+every step would stall it. The same message tells all ranks when a resume point is due.
 """
 
 import math
@@ -15,59 +15,62 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml.distributed import World, total
 
 FLUSH_SECONDS = 0.5
+"""Target time between flushes, in seconds."""
 Measures = Callable[[dict[str, float]], dict[str, float]]
+"""From totals to the measures to log; see `Objective.measures`."""
 
 
 class Diverged(PipelineError):
-    """Training went where nothing comes back from."""
+    """Training diverged: a non-finite loss or gradient, or worse than the parent by more than the configured limits."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step, as this rank saw it."""
+    """One training step as this rank saw it."""
 
     number: int
-    """Steps done, this one included."""
+    """Steps done, including this one."""
     totals: dict[str, Tensor]
-    """The objective's sums over this rank's micro-batches, float64 on the device."""
+    """The objective's sums over this rank's micro-batches, float64 scalars on the device."""
     grad_norm: Tensor | float
     learning_rate: float
     tokens: int
     """Of the global batch, prompts included."""
     labels: int
-    """Of the global batch, as its examples have them."""
+    """Of the global batch, counted from its examples."""
 
 
 class StepLog:
     """The steps since the last flush, and the clocks of flushing and saving."""
 
     def __init__(self, job: Job, world: World, steps: int, measures: Measures) -> None:
-        """`steps` is the length of the run; `measures` turns summed totals into figures."""
+        """`steps` is the length of the run; `measures` turns summed totals into the values to log."""
         self.job, self.world, self.steps, self.measures = job, world, steps, measures
         self.pending: list[Step] = []
         self.interval = 1
         self.save_is_due = False
         self.began = self.saved = time.perf_counter()
 
-    def note(self, step: Step) -> bool:
-        """Take a step in; whether it is time to flush."""
+    def add(self, step: Step) -> bool:
+        """Add a step; returns whether it is time to flush."""
         self.pending.append(step)
         return len(self.pending) >= self.interval
 
     def restart_clock(self) -> None:
-        """What was done since the last flush was no training."""
+        """Exclude the time since the last flush, which was not spent on training."""
         self.began = time.perf_counter()
 
-    def note_save(self) -> None:
-        """A resume point has just been written."""
+    def mark_saved(self) -> None:
+        """Record that a resume point was written."""
         self.saved, self.save_is_due = time.perf_counter(), False
 
     def flush(self) -> float:
-        """Sum the pending steps over the ranks, check them, log a line for each; the seconds they took.
+        """Sum the pending steps over ranks, check them, and log a line for each; returns the seconds they took.
 
-        Raises Diverged for a loss or gradient that is no number, and PipelineError where micro-batches and ranks
-        together did not see each label of the global batch once.
+        Raises Diverged for a non-finite loss or gradient, and PipelineError if the micro-batches of all ranks together did not
+        contain each label of the global batch once.
         """
+        # The only point at which the host waits for the device.
         rows = self._summed()
         seconds = time.perf_counter() - self.began
         rate = sum(step.tokens for step in self.pending) / seconds
@@ -75,7 +78,7 @@ class StepLog:
             figures = self.measures(row) | {"learning_rate": step.learning_rate, "grad_norm": float(step.grad_norm)}
             self._check(step, row, figures)
             if not math.isfinite(figures["grad_norm"]):
-                del figures["grad_norm"]  # an overflow of fp16; infinity is no JSON
+                del figures["grad_norm"]  # an fp16 overflow; JSON has no infinity
             figures["tokens_per_second"] = rate
             self.job.log(step.number, self.steps, {f"train/{name}": value for name, value in figures.items()})
         self.pending = []
@@ -83,7 +86,7 @@ class StepLog:
         return seconds
 
     def _summed(self) -> list[dict[str, float]]:
-        """Each pending step's totals over all ranks; in the same message rank 0 says when to flush and save next."""
+        """Each pending step's totals over all ranks. Rank 0 adds to the same message when to flush and save next."""
         names = list(self.pending[0].totals)
         table = torch.stack([torch.stack([step.totals[name] for name in names]) for step in self.pending])
         plan = torch.tensor(self._plan() if self.world.is_first else [0.0, 0.0], device=table.device)
@@ -92,20 +95,22 @@ class StepLog:
         return [dict(zip(names, summed[i : i + len(names)], strict=True)) for i in range(0, table.numel(), len(names))]
 
     def _plan(self) -> list[float]:
+        """The number of steps until the next flush, and whether to save (1 or 0)."""
         now, every = time.perf_counter(), self.job.hardware.checkpoint_seconds
         step_seconds = (now - self.began) / len(self.pending)
         return [max(1, min(FLUSH_SECONDS, every) // step_seconds), float(now - self.saved >= every)]
 
     def _check(self, step: Step, row: dict[str, float], figures: dict[str, float]) -> None:
+        """Raises PipelineError for lost or repeated labels, and Diverged for non-finite values."""
         if row["labels"] != step.labels:
             raise PipelineError(
                 f"step {step.number} saw {row['labels']:.0f} labels in its micro-batches, but its global batch has {step.labels}"
             )
-        # Under fp16 a gradient may overflow: that step is skipped and the loss scale lowered.
+        # Under fp16 a gradient may overflow: DeepSpeed skips that step and lowers the loss scale.
         may_overflow = self.job.config.precision == "fp16"
         wrong = [name for name in ("loss", "grad_norm") if not math.isfinite(figures[name])]
         if wrong and not (may_overflow and wrong == ["grad_norm"]):
             raise Diverged(
                 f"{wrong[0]} is {figures[wrong[0]]} at step {step.number} of {self.steps}; "
-                f"see {self.job.work}/metrics.jsonl. A smaller learning_rate or a longer warm-up may help"
+                f"see {self.job.work}/metrics.jsonl. A smaller learning_rate or a larger warmup_ratio may help"
             )

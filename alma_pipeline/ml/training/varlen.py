@@ -1,10 +1,10 @@
-"""Attention among a packed row's sequences in one call of the variable-length flash kernel that comes with torch, on CUDA.
+"""Attention over a packed row in one call of PyTorch's variable-length flash kernel, on CUDA in 16 bits.
 
-Queries stay where they lie in the row. A pair's second answer attends to its prompt too, which lies before the first one:
-its keys and values are gathered, and the kernel lets a query see all keys up to its own, counted from the sequence's end
-(FlashAttention 2.1's causal mask for fewer queries than keys). So prompts that stand once need no block mask.
+Queries stay in row order. A pair's second answer also attends to its prompt, which is before the first answer: its keys and
+values are gathered, and the kernel lets a query see all keys up to its own, counted from the sequence's end
+(FlashAttention 2.1's causal mask for fewer queries than keys). So a shared prompt needs no block mask.
 
-Whether the kernel is right on a device is tried there, once for each shape of heads, forward and backward.
+Whether the kernel is correct is tested on the device, once for each shape of heads, forward and backward.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from alma_pipeline.ml.training.layouts import Bounds
 
-TYPES = torch.float16, torch.bfloat16
+DTYPES = torch.float16, torch.bfloat16
 TOLERANCE = 0.02
-"""Largest error of the trial as a share of the result: the types have 8 bits and more."""
+"""Largest allowed error of the trial relative to the result (our choice): bfloat16 has a precision of 8 bits."""
 TRIAL = ((7, 7), (5, 9), (1, 6), (12, 12))
-"""Queries and keys of the trial's sequences; where there are fewer queries, they are the last."""
+"""(queries, keys) of the trial's sequences; if there are fewer queries than keys, they are the last."""
 
 
 def attend(states: Sequence[Tensor], bounds: Bounds, keys: Tensor | None, scaling: float | None, window: int | None) -> Tensor:
-    """[tokens, heads, size] out of query [tokens, heads, size] and key, value [tokens, key heads, size].
+    """[tokens, heads, size] from `states`: query [tokens, heads, size] and key, value [tokens, key heads, size].
 
-    `keys` are the places of all sequences' keys; None where they lie as the queries do. A token sees the `window` last
-    ones, itself among them; None: all before it.
+    `keys` [all keys] are the row positions of all sequences' keys, or None if they are in row order. A token sees the last
+    `window` tokens, itself included, or for None all before it.
     """
     query, key, value = states
     if keys is not None:
@@ -44,42 +44,45 @@ def attend(states: Sequence[Tensor], bounds: Bounds, keys: Tensor | None, scalin
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    assert isinstance(output, Tensor)  # a pair only where the log-sum-exp is asked for too
+    assert isinstance(output, Tensor)  # a pair only if the log-sum-exp is requested too
     return output
 
 
 def is_right(query: Tensor, key: Tensor, window: int | None, dropout: float) -> bool:
-    """Whether `attend` may take states like these: [tokens, heads, size] on CUDA in 16 bits, without dropout, and tried."""
-    if not query.is_cuda or query.dtype not in TYPES or dropout:
+    """Whether `attend` can be used: states [tokens, heads, size] on CUDA in 16 bits, no dropout, and the trial passed."""
+    if not query.is_cuda or query.dtype not in DTYPES or dropout:
         return False
     return _tried(query.device, query.dtype, query.shape[1], key.shape[1], query.shape[2], window is not None)
 
 
 @lru_cache
 def _tried(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, size: int, windowed: bool) -> bool:
+    """The cached result of the trial on this device for these shapes; prints it once."""
     try:
-        # In a layer that is recomputed, what the trial saves would count as the layer's, which it is only the first time.
+        # Activation checkpointing counts saved tensors per layer, and the trial saves some on the first call only: hide them.
         with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
             error = trial(device, dtype, heads, key_heads, size, 4 if windowed else None)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as problem:
-        print(f"variable-length flash attention does not run on {device} ({problem}): padded groups instead", flush=True)
+        print(f"variable-length flash attention does not run on {device} ({problem}); using padded groups", flush=True)
         return False
     if not error <= TOLERANCE:
-        print(f"variable-length flash attention is off by {error:.2g} on {device}: padded groups instead", flush=True)
+        print(f"variable-length flash attention has an error of {error:.2g} on {device}; using padded groups", flush=True)
         return False
-    print(f"packed rows attend by variable-length flash attention (off by {error:.2g} on {device})", flush=True)
+    print(f"packed rows use variable-length flash attention (error {error:.2g} on {device})", flush=True)
     return True
 
 
 @torch.enable_grad()
 def trial(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, size: int, window: int | None) -> float:
-    """Largest relative error, over output and gradients, of `attend` beside sequences one at a time in float32."""
+    """Largest relative error of `attend`, over output and gradients, against sequences computed one at a time in float32."""
+    # Random states in the kernel's type, and the same numbers in float32.
     draw = torch.Generator().manual_seed(0)
     queries, lengths = (torch.tensor(column) for column in zip(*TRIAL, strict=True))
     shapes = ((int(queries.sum()), heads), (int(lengths.sum()), key_heads), (int(lengths.sum()), key_heads))
     states = [torch.randn(*shape, size, generator=draw).to(device, dtype).requires_grad_() for shape in shapes]
     exact = [state.detach().float().requires_grad_() for state in states]
     bounds = (_sums(queries).to(device), _sums(lengths).to(device), int(lengths.max()))
+    # Compare outputs, then gradients for one random direction.
     found = attend(states, bounds, None, None, window)
     expected = _one_by_one(exact, window)
     slope = torch.randn(*expected.shape, generator=draw).to(device)
@@ -89,7 +92,7 @@ def trial(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, 
 
 
 def _one_by_one(states: list[Tensor], window: int | None) -> Tensor:
-    """What `attend` must give for the sequences of `TRIAL`, in float32."""
+    """The expected output of `attend` for the sequences of `TRIAL`, in float32."""
     outputs, at, key_at = [], 0, 0
     for queries, keys in TRIAL:
         query = states[0][at : at + queries].transpose(0, 1)
@@ -104,4 +107,5 @@ def _one_by_one(states: list[Tensor], window: int | None) -> Tensor:
 
 
 def _sums(sizes: Tensor) -> Tensor:
+    """[n + 1] int32 offsets of consecutive sequences."""
     return torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
