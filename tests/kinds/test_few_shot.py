@@ -58,7 +58,7 @@ def test_the_first_training_pairs_of_the_direction_are_shown_and_the_first_line_
 
 
 def test_too_few_pairs_to_show_are_named(tmp_path: Path, inputs: dict[str, Input]) -> None:
-    with pytest.raises(UserError, match=r"shots=9, and the training pairs to show are fewer: 4 in en-de"):
+    with pytest.raises(UserError, match=r"shots=9, but there are fewer training pairs to show: 4 in en-de"):
         translated(tmp_path / "work", inputs, shots=9)
 
 

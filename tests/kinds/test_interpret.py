@@ -85,7 +85,7 @@ def samples(checkpoint: Input, rows: list[tuple[str, str]]) -> list[list[str]]:
 def test_only_the_first_process_ranks(tmp_path: Path, base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others draw their share and have nothing to say."""
     ranked: list[str] = []
-    monkeypatch.setattr(Judges, "by_risk", lambda self, sources, texts: ranked.extend(sources) or [0 for _ in texts])
+    monkeypatch.setattr(Judges, "by_mbr", lambda self, sources, texts: ranked.extend(sources) or [0 for _ in texts])
     how = {"prompt": "alma", "max_source": 200, "max_new_tokens": 3, "decoding": "mbr", **SAMPLES}
     for rank, name in ((1, "second"), (0, "first")):
         monkeypatch.setattr(Job, "rank", rank)

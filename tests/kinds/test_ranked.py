@@ -68,8 +68,8 @@ def _crash(*arguments: object) -> None:
 @pytest.mark.parametrize(
     ("decoding_by", "model", "said"),
     [
-        ("quality", "regression", "decoding=quality with rank_by=mine: .* needs a reference, and there is none here"),
-        ("mbr", "referenceless", "decoding=mbr with rank_by=mine: .* reads no reference, and mbr compares"),
+        ("quality", "regression", "decoding=quality with rank_by=mine: .* needs a reference, but there is none"),
+        ("mbr", "referenceless", "decoding=mbr with rank_by=mine: .* reads no reference, but mbr compares"),
     ],
 )
 def test_a_scorer_that_cannot_do_it_is_refused_before_anything_is_decoded(

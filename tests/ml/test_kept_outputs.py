@@ -36,8 +36,8 @@ def found(model: PreTrainedModel, how: str, kept: KeptOutputs | None, heard: Any
     """Few prompts at a time, so that there is something left where a run is stopped."""
     limits = type(LIMITS)(**FEW)
     if how == "beam":
-        return decode.beam_search(model, PROMPTS, 3, limits, announce=heard, kept=kept)
-    return decode.sample(model, PROMPTS, SAMPLING, limits, announce=heard, kept=kept)
+        return decode.beam_search(model, PROMPTS, 3, limits, on_rows=heard, kept=kept)
+    return decode.sample(model, PROMPTS, SAMPLING, limits, on_rows=heard, kept=kept)
 
 
 def stopped_after(count: int, job: Job, model: PreTrainedModel, how: str) -> set[int]:

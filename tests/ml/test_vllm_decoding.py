@@ -99,7 +99,7 @@ def test_prompts_go_in_portions_and_keep_their_seeds(model: Vllm, monkeypatch: p
     settings = Sampling(width=1, temperature=1.0, top_p=1.0, seed=3)
     decode.sample(model, PROMPTS, settings, LIMITS)
     seeds = [own.seed for own in model.engine.asked]
-    monkeypatch.setattr(vllm, "AT_ONCE", 2)
+    monkeypatch.setattr(vllm, "BATCH", 2)
     heard: list[tuple[list[int], list[int]]] = []
     left = dict(enumerate(PROMPTS))
     vllm.decode(model, left, settings, LIMITS, lambda found: heard.append((list(found), _seeds(model))))

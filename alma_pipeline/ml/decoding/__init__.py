@@ -1,2 +1,4 @@
-"""From prompts to hypotheses: search, sampling, the trees that share a prompt, vLLM, and the choice among hypotheses. It scores
-no test set."""
+"""From prompts to hypotheses: beam search, sampling, prefix-sharing caches, vLLM, and reranking.
+
+Scoring of test sets is in `scoring`.
+"""

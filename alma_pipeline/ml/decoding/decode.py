@@ -1,7 +1,7 @@
-"""Decoding: token ids of prompts in, token ids of outputs out, greedily, by beam search or by seeded sampling.
+"""Decode prompts, as token ids, into outputs, as token ids: greedily, by beam search or by seeded sampling.
 
-Knows nothing of text, prompt formats or files. The result does not depend on how prompts are batched, on their
-order or on the number of processes, up to rounding in the model's own arithmetic.
+Independent of text, prompt formats and files. The result does not depend on the batching or order of prompts, or on the
+number of processes, up to floating-point rounding.
 """
 
 import json
@@ -20,67 +20,53 @@ from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.ml.distributed import from_first
 
 LOG_SECONDS = 1.0
+"""Least time between two log lines, in seconds."""
 Announce = Callable[[list[int]], None]
-"""Hears before each forward which prompt each row of its batch belongs to."""
+"""Called before each forward pass with the prompt index of each row of its batch."""
 Decoder = Callable[[PreTrainedModel, dict[int, list[int]], Beams | Sampling, Limits, Finish, Announce], None]
+"""Decodes prompts by index and passes their outputs to a `Finish`, as they are done."""
 
 
-class Progress(Protocol):
-    """Hears how many of this process's prompts are done."""
+class OnProgress(Protocol):
+    """Called with the number of this process's prompts that are done."""
 
     def __call__(self, done: int, *, total: int) -> None: ...
 
 
 class KeptOutputs:
-    """Outputs of one set of prompts in a job's resume folder: one JSON line a prompt, a file for each process."""
+    """Finished outputs of one set of prompts in a job's resume folder: one JSON line per prompt, one file per process."""
 
     def __init__(self, job: Job, name: str) -> None:
-        """All of the job's processes must make it together: they agree on what was found."""
+        """Load what an earlier run finished, into `found`. A collective call: all processes get the same."""
         self.path = job.resume / f"{name}.{job.rank}.jsonl"
         self.found: Results = from_first(_read(job.resume, name) if job.rank == 0 else {})
         if self.path.exists():
             _drop_torn_line(self.path)
 
     def add(self, finished: Results) -> None:
-        """Keep these too; what is written outlives the process."""
+        """Append outputs to this process's file."""
         self.path.parent.mkdir(exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.writelines(json.dumps([index, outputs]) + "\n" for index, outputs in finished.items())
 
 
-def _read(folder: Path, name: str) -> Results:
-    """What all processes left, also if they were more than there are now."""
-    found: Results = {}
-    for path in sorted(folder.glob(f"{name}.*.jsonl")):
-        with open(path, encoding="utf-8") as file:
-            found |= {index: outputs for line in file if line.endswith("\n") for index, outputs in [json.loads(line)]}
-    return found
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut off a last line whose writer was killed in the middle of it: the next one must not be joined to it."""
-    with open(path, "rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-
-
 def limits(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, decode_tokens: int) -> Limits:
-    """The limits of a run with this tokenizer's end-of-sentence token. Raises ValueError where it has none."""
+    """Limits of a run with this tokenizer's EOS and pad tokens. Raises ValueError if it has no EOS."""
     if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no end-of-sentence token; decoding needs one to know where to stop")
+        raise ValueError("the tokenizer has no end-of-sentence token, which decoding needs to know where to stop")
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return Limits(max_new_tokens=max_new_tokens, decode_tokens=decode_tokens, eos=tokenizer.eos_token_id, pad=pad)
 
 
 def text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    """Output ids as text, without special tokens and outer white space."""
+    """Output ids as text, without special tokens and surrounding white space."""
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
 
 def greedy(
-    model: PreTrainedModel | Vllm, prompts: Sequence[list[int]], limits: Limits, progress: Progress | None = None
+    model: PreTrainedModel | Vllm, prompts: Sequence[list[int]], limits: Limits, progress: OnProgress | None = None
 ) -> list[list[int]]:
-    """The likeliest next token each time: one list of output ids per prompt, without prompt and end token."""
+    """The most likely next token each time: one list of output ids per prompt, without the prompt and EOS."""
     return beam_search(model, prompts, 1, limits, progress)
 
 
@@ -89,15 +75,15 @@ def beam_search(
     prompts: Sequence[list[int]],
     beams: int,
     limits: Limits,
-    progress: Progress | None = None,
-    announce: Announce | None = None,
+    progress: OnProgress | None = None,
+    on_rows: Announce | None = None,
     kept: KeptOutputs | None = None,
 ) -> list[list[int]]:
-    """The best hypothesis of a beam search by mean log-probability (length penalty 1, no early stopping).
+    """The best hypothesis per prompt by mean log-probability (length penalty 1, no early stopping).
 
-    The same hypotheses as Hugging Face `generate(num_beams=beams)` finds for one prompt at a time.
+    The same as Hugging Face `generate(num_beams=beams)` finds for one prompt at a time. `kept` holds outputs already known.
     """
-    return [outputs[0] for outputs in _decode(model, prompts, Beams(width=beams), limits, progress, announce, kept)]
+    return [outputs[0] for outputs in _decode(model, prompts, Beams(width=beams), limits, progress, on_rows, kept)]
 
 
 def sample(
@@ -105,20 +91,34 @@ def sample(
     prompts: Sequence[list[int]],
     sampling: Sampling,
     limits: Limits,
-    progress: Progress | None = None,
-    announce: Announce | None = None,
+    progress: OnProgress | None = None,
+    on_rows: Announce | None = None,
     kept: KeptOutputs | None = None,
 ) -> list[list[list[int]]]:
-    """`sampling.width` outputs per prompt, each token from the nucleus of the tempered distribution.
+    """`sampling.width` outputs per prompt, each token from the nucleus (arXiv 1904.09751) of the tempered distribution.
 
-    The noise depends on (seed, index of the prompt) alone, so a prompt's samples do not depend on its batch.
+    The noise depends on (seed, prompt index) only, so a prompt's samples do not depend on its batch.
     """
-    return _decode(model, prompts, sampling, limits, progress, announce, kept)
+    return _decode(model, prompts, sampling, limits, progress, on_rows, kept)
 
 
 def decoder(model: PreTrainedModel) -> Decoder:
-    """The module that decodes with this model: `tree_decoding` where the architecture allows it."""
+    """The decoder for this model: the tree decoder if it supports the architecture, else Hugging Face `generate`."""
     return tree.decode if tree.serves(model) else generate.decode
+
+
+def logged(job: Job) -> OnProgress:
+    """A progress callback that logs to the job, at most once every `LOG_SECONDS` and at the end."""
+    began = time.perf_counter()
+    last = [began, -1]  # time, prompts done
+
+    def log(done: int, *, total: int) -> None:
+        now = time.perf_counter()
+        if done > last[1] and (done == total or now - last[0] >= LOG_SECONDS):
+            last[:] = now, done
+            job.log(done, total, {"decode/sentences_per_second": done / max(now - began, 1e-9)})
+
+    return log
 
 
 @torch.no_grad()
@@ -127,12 +127,14 @@ def _decode(
     prompts: Sequence[list[int]],
     settings: Beams | Sampling,
     limits: Limits,
-    progress: Progress | None,
-    announce: Announce | None = None,
+    progress: OnProgress | None,
+    on_rows: Announce | None = None,
     kept: KeptOutputs | None = None,
 ) -> list[list[list[int]]]:
+    """Outputs per prompt, in order. A collective call, unless the model is vLLM's."""
     if not all(prompts):
         raise ValueError(f"prompt {next(i for i, ids in enumerate(prompts) if not ids)} is empty; expected token ids")
+    # Outputs kept by an earlier run are not decoded again.
     known = kept.found if kept else {}
     left = {index: prompt for index, prompt in enumerate(prompts) if index not in known}
     if not left:
@@ -147,56 +149,58 @@ def _decode(
         if progress:
             progress(len(results), total=len(chosen))
 
+    # vLLM distributes the work over devices itself.
     if isinstance(model, Vllm):
         vllm.decode(model, chosen, settings, limits, finish)
     else:
-        training = model.training
+        was_training = model.training
         model.eval()
         try:
-            decoder(model)(model, chosen, settings, limits, finish, announce or _nobody)
+            decoder(model)(model, chosen, settings, limits, finish, on_rows or _ignore)
         finally:
-            model.train(training)
+            model.train(was_training)
         results = _gathered(results, model)
     return [known[index] if index in known else results[index] for index in range(len(prompts))]
 
 
 def _share(prompts: dict[int, list[int]], model: PreTrainedModel) -> dict[int, list[int]]:
-    """The prompts this process decodes: dealt out by length, so that shares cost about the same."""
+    """The prompts that this process decodes: dealt out by length, so that shares cost about the same."""
     order = sorted(prompts, key=lambda index: (-len(prompts[index]), index))
-    mine = order[torch.distributed.get_rank() :: torch.distributed.get_world_size()] if _shares(model) else order
+    mine = order[torch.distributed.get_rank() :: torch.distributed.get_world_size()] if _is_shared(model) else order
     return {index: prompts[index] for index in mine}
 
 
 def _gathered(results: Results, model: PreTrainedModel) -> Results:
-    """The results of all processes, in every process."""
-    if not _shares(model):
+    """The results of all processes, on every process."""
+    if not _is_shared(model):
         return results
     parts: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, results)
     return {index: outputs for part in parts for index, outputs in part.items()}
 
 
-def _shares(model: PreTrainedModel) -> bool:
-    """Whether processes share out the work. Not under ZeRO-3: there a forward needs every process, so each one
-    decodes everything."""
+def _is_shared(model: PreTrainedModel) -> bool:
+    """Whether processes share the work. Not under ZeRO-3: each forward pass needs all processes, so each decodes everything."""
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return False
     return not any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
-def _nobody(rows: list[int]) -> None:
-    """One set of weights for all prompts."""
+def _ignore(rows: list[int]) -> None:
+    """For models with one set of weights for all prompts."""
 
 
-def logged(job: Job) -> Progress:
-    """Progress that goes to the job's log, at most once a second and at the end."""
-    began = time.perf_counter()
-    said = [began, -1]
+def _read(folder: Path, name: str) -> Results:
+    """The outputs of all processes of the earlier run, whose number may have been another."""
+    found: Results = {}
+    for path in sorted(folder.glob(f"{name}.*.jsonl")):
+        with open(path, encoding="utf-8") as file:
+            found |= {index: outputs for line in file if line.endswith("\n") for index, outputs in [json.loads(line)]}
+    return found
 
-    def log(done: int, *, total: int) -> None:
-        now = time.perf_counter()
-        if done > said[1] and (done == total or now - said[0] >= LOG_SECONDS):
-            said[:] = now, done
-            job.log(done, total, {"decode/sentences_per_second": done / max(now - began, 1e-9)})
 
-    return log
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line whose writer was killed halfway, so that the next line is not joined to it."""
+    with open(path, "rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)

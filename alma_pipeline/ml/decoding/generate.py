@@ -1,7 +1,6 @@
-"""Decoding by Hugging Face `generate`: the reference, and the way for models that `tree_decoding` cannot serve.
+"""Decode with Hugging Face `generate`: the reference, and the fallback for models that `tree` does not support.
 
-Every setting that decides the output is given here; a model's own generation defaults (X-ALMA's ask for sampling)
-are set aside.
+Every setting that affects the output is set here; a model's own generation defaults (X-ALMA's sample) are ignored.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from alma_pipeline.ml.decoding.search import Beams, Finish, Limits, Sampling, in
 
 
 def batches(lengths: list[int], width: int, limits: Limits) -> list[list[int]]:
-    """Positions of prompts, longest first, in batches within the token budget; a lone prompt may exceed it."""
+    """Positions in `lengths`, longest first, in batches within the token budget; a single prompt may exceed it."""
     order, result = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)), []
     while order:
         count = limits.prompts_at_once(lengths[order[0]], width)
@@ -30,13 +29,13 @@ def decode(
     settings: Beams | Sampling,
     limits: Limits,
     finish: Finish,
-    announce: Callable[[list[int]], None],
+    on_rows: Callable[[list[int]], None],
 ) -> None:
-    """Outputs by prompt index go to `finish`: one for a beam search, `width` for sampling."""
+    """Pass the outputs of each prompt to `finish`, by index: one for a beam search, `width` for sampling."""
     indices = list(prompts)
     for batch in batches([len(prompts[index]) for index in indices], settings.width, limits):
         chosen = [indices[i] for i in batch]
-        announce([index for index in chosen for _ in range(settings.width)])  # `generate` repeats each prompt side by side
+        on_rows([index for index in chosen for _ in range(settings.width)])  # `generate` repeats prompts in place
         finish(dict(zip(chosen, _generate(model, chosen, prompts, settings, limits), strict=True)))
 
 
@@ -47,14 +46,17 @@ def _generate(
     settings: Beams | Sampling,
     limits: Limits,
 ) -> list[list[list[int]]]:
+    """For each of `indices`, its outputs."""
     ids, mask = padded([prompts[index] for index in indices], limits.pad, model.device)
     processors = LogitsProcessorList()
     copies = 1
+    # Samples are rows of their own, whose tokens a logits processor fixes.
     if isinstance(settings, Sampling):
         copies = settings.width
         ids, mask = ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
         processors.append(_Seeded(settings, indices, ids.shape[1], limits))
     config = _config(1 if isinstance(settings, Sampling) else settings.width, limits)
+    # Left padding puts all outputs behind the same column.
     with _without_defaults(model):
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors)
     rows = [trim(row, limits.eos) for row in output[:, ids.shape[1] :].tolist()]
@@ -62,7 +64,7 @@ def _generate(
 
 
 def padded(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Prompts as one tensor, padded on the left, and its attention mask; both [prompts, longest]."""
+    """Prompts padded on the left, and their attention mask; both [prompts, longest]."""
     longest = max(len(prompt) for prompt in prompts)
     ids = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -70,6 +72,7 @@ def padded(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Te
 
 
 def _config(beams: int, limits: Limits) -> GenerationConfig:
+    """All settings of a beam search, or of greedy decoding with one beam."""
     return GenerationConfig(
         num_beams=beams,
         do_sample=False,
@@ -85,7 +88,7 @@ def _config(beams: int, limits: Limits) -> GenerationConfig:
 
 @contextmanager
 def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
-    """`generate` fills every setting left open from the model's own generation config: give it an empty one."""
+    """Within this context the model's generation config is empty: `generate` takes unset values from it."""
     kept = model.generation_config
     model.generation_config = GenerationConfig()
     try:
@@ -95,7 +98,7 @@ def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
 
 
 class _Seeded(LogitsProcessor):  # type: ignore[misc]
-    """Leaves one token possible: the one that the prompt's noise picks."""
+    """Masks all tokens but the one that the prompt's noise selects, so that greedy decoding samples."""
 
     def __init__(self, settings: Sampling, indices: list[int], prompt_length: int, limits: Limits) -> None:
         shape = (settings.width, limits.max_new_tokens)
@@ -103,6 +106,7 @@ class _Seeded(LogitsProcessor):  # type: ignore[misc]
         self.settings, self.start, self.noise = settings, prompt_length, torch.cat(drawn)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """[rows, vocabulary] scores: 0 for the selected token, -inf for all others."""
         step = input_ids.shape[1] - self.start
         tokens = invert(scores, self.noise[:, step].to(scores.device), self.settings)
         return torch.full_like(scores, -torch.inf).scatter(-1, tokens[:, None], 0.0)

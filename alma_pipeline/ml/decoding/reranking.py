@@ -1,7 +1,7 @@
-"""Which of several sampled translations is taken: minimum Bayes risk, or a score of quality.
+"""Choose among sampled translations: by minimum Bayes risk, or by estimated quality.
 
-Texts in, places out. A scorer is a plain function of two lists of equal length: hypotheses and what each is held
-against, a reference for minimum Bayes risk, the source for quality estimation. Higher is better.
+Takes texts and returns positions. A scorer is a function of two lists of equal length, hypotheses and what each is compared
+with: a reference for minimum Bayes risk, the source for quality estimation. Higher is better.
 """
 
 import dataclasses
@@ -19,27 +19,91 @@ from alma_pipeline.ml.scoring.segment_cache import SegmentCache
 from alma_pipeline.schema import Neural
 
 Scorer = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""hypotheses, references (or sources) -> one score each."""
+"""(hypotheses, references or sources) -> one score each."""
+CHRF_NAME = "chrf"
+"""The scorer in `rank_by` that needs no model."""
 
 
-def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
-    """Sentence chrF (character 6-grams, beta 2; Popović 2015), 0 to 100."""
-    metric = CHRF()
-    return [
-        metric.sentence_score(hypothesis, [reference]).score for hypothesis, reference in zip(hypotheses, references, strict=True)
-    ]
+class Judges:
+    """Chooses among samples with the scorers that a job's `rank_by` names."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.signatures: dict[str, str] = {}
+        """By scorer, as soon as it has scored."""
+
+    def check(self) -> None:
+        """Start each neural scorer once, before anything is decoded.
+
+        Raises UserError for a scorer that is not available, that needs a reference under `quality`, which has none, or that
+        reads none under `mbr`, where the other samples are the references.
+        """
+        for name in self.job.config.scorer_names():
+            scorer = self._scorer(name)
+            worker = comet.Worker(scorer, self.job.hardware)
+            worker.close()
+            setting = f"decoding={self.job.config.decoding} with rank_by={name}: {scorer.model}"
+            if self.job.config.decoding == "quality" and worker.reference:
+                raise UserError(f"{setting} needs a reference, but there is none; use a reference-free scorer such as kiwi-22")
+            if self.job.config.decoding == "mbr" and not worker.reference:
+                raise UserError(
+                    f"{setting} reads no reference, but mbr compares each sample with the others; use decoding=quality, or a "
+                    "scorer that reads a reference, such as comet-22"
+                )
+
+    def by_mbr(self, sources: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[int]:
+        """Positions of least expected risk, with the other samples as references."""
+        repeated = pair_sources(candidates, sources)
+
+        def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+            parts = zip(repeated, hypotheses, references, strict=True)
+            return self._mean([Segment(source, *map(_line, texts)) for source, *texts in parts])
+
+        return minimum_bayes_risk(candidates, score)
+
+    def by_quality(self, sources: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[int]:
+        """Positions of the best translations by reference-free scorers."""
+
+        def score(hypotheses: Sequence[str], own: Sequence[str]) -> list[float]:
+            return self._mean([Segment(source, _line(text), None) for text, source in zip(hypotheses, own, strict=True)])
+
+        return best_quality(candidates, sources, score)
+
+    def _mean(self, segments: list[Segment]) -> list[float]:
+        """The mean over the scorers, for each segment."""
+        columns = [self._column(name, segments) for name in self.job.config.rank_by]
+        return [sum(values) / len(values) for values in zip(*columns, strict=True)]
+
+    def _column(self, name: str, segments: list[Segment]) -> list[float]:
+        """One scorer's scores; neural ones are cached by text."""
+        if name == CHRF_NAME:
+            self.signatures[name] = "sentence chrF2, sacrebleu"
+            return chrf([segment.hypothesis for segment in segments], [segment.reference or "" for segment in segments])
+        scorer = self._scorer(name)
+        cache = SegmentCache(self.job.cache / "segment_scores.db")
+        made = comet.score(scorer, segments, self.job.hardware, cache, lambda done, total: self.job.log(done, total, {}))
+        self.signatures[name] = made.signature
+        return made.scores
+
+    def _scorer(self, name: str) -> Neural:
+        scorer = comet.placed(self.job.config.scorers[name], self.job.files)
+        if self.job.config.decoding == "quality":  # a scorer that can use a reference must do without
+            return dataclasses.replace(scorer, reference=False)
+        return scorer
 
 
 def minimum_bayes_risk(candidates: Sequence[Sequence[str]], score: Scorer) -> list[int]:
-    """Of each source's candidates, the place of the one that is on average most like all of them.
+    """For each source, the position of the candidate that is on average most similar to all candidates.
 
-    Kumar and Byrne 2004; with samples as hypotheses and as pseudo-references alike, Eikema and Aziz 2020
-    (arXiv 2005.10283). A text that was sampled twice counts twice as a reference; of equals the first is taken. The
-    scorer is called once, with every ordered pair of different texts of a source.
+    Kumar and Byrne 2004; with samples as both hypotheses and pseudo-references, Eikema and Aziz 2020 (arXiv 2005.10283). A
+    text sampled twice counts twice as a reference; on a tie the first wins. The scorer is called once, with every ordered
+    pair of different texts of a source. Raises ValueError for a source without candidates.
     """
+    # Score different texts only, and weight each reference by its count.
     counted = [Counter(texts) for texts in candidates]
     pairs = [(hypothesis, reference) for texts in counted for hypothesis in texts for reference in texts]
     scores = iter(score([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
+    # The scores come back in the order of the pairs.
     chosen = []
     for texts, found in zip(counted, candidates, strict=True):
         gains = {hypothesis: sum(next(scores) * count for count in texts.values()) for hypothesis in texts}
@@ -47,15 +111,11 @@ def minimum_bayes_risk(candidates: Sequence[Sequence[str]], score: Scorer) -> li
     return chosen
 
 
-def pair_sources(candidates: Sequence[Sequence[str]], sources: Sequence[str]) -> list[str]:
-    """The source of each pair that `minimum_bayes_risk` hands to its scorer, for one that wants to see it too."""
-    return [source for texts, source in zip(candidates, sources, strict=True) for _ in range(len(set(texts)) ** 2)]
-
-
 def best_quality(candidates: Sequence[Sequence[str]], sources: Sequence[str], score: Scorer) -> list[int]:
-    """Of each source's candidates, the place of the one with the highest score against the source; of equals the first.
+    """For each source, the position of the candidate that scores highest against the source; on a tie the first.
 
     Quality-aware decoding by reranking (Fernandes et al. 2022, arXiv 2205.00978). Each different text is scored once.
+    Raises ValueError for a source without candidates.
     """
     counted = [dict.fromkeys(texts) for texts in candidates]
     pairs = [(text, source) for texts, source in zip(counted, sources, strict=True) for text in texts]
@@ -67,77 +127,26 @@ def best_quality(candidates: Sequence[Sequence[str]], sources: Sequence[str], sc
     return chosen
 
 
+def pair_sources(candidates: Sequence[Sequence[str]], sources: Sequence[str]) -> list[str]:
+    """The source of each pair that `minimum_bayes_risk` passes to its scorer, for scorers that read the source too."""
+    return [source for texts, source in zip(candidates, sources, strict=True) for _ in range(len(set(texts)) ** 2)]
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+    """Sentence chrF (character 6-grams, beta 2; Popović 2015), 0 to 100."""
+    metric = CHRF()
+    return [
+        metric.sentence_score(hypothesis, [reference]).score for hypothesis, reference in zip(hypotheses, references, strict=True)
+    ]
+
+
 def _best(scores: Sequence[float]) -> int:
+    """Position of the highest score, the first on a tie."""
     if not scores:
-        raise ValueError("found a source without candidates; expected at least one of each")
+        raise ValueError("found a source without candidates; expected at least one for each")
     return max(range(len(scores)), key=lambda place: scores[place])
 
 
-BY_CHRF = "chrf"
-
-
-class Judges:
-    """The scorers that `rank_by` of a job's settings names."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.signatures: dict[str, str] = {}
-        """By scorer, as soon as it has scored."""
-
-    def check(self) -> None:
-        """Ask the neural ones before anything is decoded. Raises UserError for one that cannot be had, reads a reference where
-        `quality` has none, or reads none where `mbr` has the other samples."""
-        for name in self.job.config.scorer_names():
-            scorer = self._scorer(name)
-            worker = comet.Worker(scorer, self.job.hardware)
-            worker.close()
-            asked = f"decoding={self.job.config.decoding} with rank_by={name}: {scorer.model}"
-            if self.job.config.decoding == "quality" and worker.reference:
-                raise UserError(f"{asked} needs a reference, and there is none here; take a scorer without, as kiwi-22")
-            if self.job.config.decoding == "mbr" and not worker.reference:
-                raise UserError(
-                    f"{asked} reads no reference, and mbr compares each sample with the others; take decoding=quality, or a "
-                    "scorer that reads one, as comet-22"
-                )
-
-    def by_risk(self, sources: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[int]:
-        """Places of least risk: the other samples are the references (`reranking.minimum_bayes_risk`)."""
-        repeated = pair_sources(candidates, sources)
-
-        def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
-            parts = zip(repeated, hypotheses, references, strict=True)
-            return self._mean([Segment(source, *map(_line, texts)) for source, *texts in parts])
-
-        return minimum_bayes_risk(candidates, score)
-
-    def by_quality(self, sources: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[int]:
-        """Places of the best translations, told without a reference. Raises UserError for a scorer that needs one."""
-
-        def score(hypotheses: Sequence[str], own: Sequence[str]) -> list[float]:
-            return self._mean([Segment(source, _line(text), None) for text, source in zip(hypotheses, own, strict=True)])
-
-        return best_quality(candidates, sources, score)
-
-    def _mean(self, segments: list[Segment]) -> list[float]:
-        columns = [self._column(name, segments) for name in self.job.config.rank_by]
-        return [sum(values) / len(values) for values in zip(*columns, strict=True)]
-
-    def _column(self, name: str, segments: list[Segment]) -> list[float]:
-        if name == BY_CHRF:
-            self.signatures[name] = "sentence chrF2, sacrebleu"
-            return chrf([segment.hypothesis for segment in segments], [segment.reference or "" for segment in segments])
-        scorer = self._scorer(name)
-        cache = SegmentCache(self.job.cache / "segment_scores.db")
-        made = comet.score(scorer, segments, self.job.hardware, cache, lambda done, total: self.job.log(done, total, {}))
-        self.signatures[name] = made.signature
-        return made.scores
-
-    def _scorer(self, name: str) -> Neural:
-        scorer = comet.placed(self.job.config.scorers[name], self.job.files)
-        if self.job.config.decoding == "quality":  # one that could use a reference is asked to do without
-            return dataclasses.replace(scorer, reference=False)
-        return scorer
-
-
 def _line(text: str) -> str:
+    """Scorers read one line per segment."""
     return one_line(text)[0]

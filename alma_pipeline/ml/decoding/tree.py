@@ -1,11 +1,11 @@
-"""Fast decoding: the hypotheses of a prompt share one key-value cache as the branches of a tree.
+"""Fast decoding: the hypotheses of a prompt share one key-value cache as branches of a tree.
 
-A beam search that reorders beams usually copies their whole cache at every step. Here the keys and values of a token
-stay where they were written, once for all beams, and a mask says which of them a beam descends from; changing places
-is a gather of booleans. The prompt is read once, not once per beam. Prompts that are done leave, and waiting ones
-take their place, so that the batch stays full. Not for models that need more than a 4-D mask and position ids.
+A beam search usually copies each beam's cache at every step. Here a token's keys and values stay where they were
+written, once for all beams, and a mask marks those from which a beam descends; reordering beams is a gather of booleans.
+A prompt is read once, not once per beam. Finished prompts leave and waiting ones take their place, so the batch stays
+full. Not for models that need more than a 4-D mask and position ids.
 
-Shapes: S prompts at work, w hypotheses of each, L columns of the cache in use.
+Shapes: S active prompts, w hypotheses each, L cache columns in use, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,15 +20,17 @@ from transformers.cache_utils import Cache, DynamicLayer
 from alma_pipeline.ml.decoding.search import Beams, BeamSearch, Finish, Limits, SampleSearch, Sampling
 
 EXACT = ("llama", "mistral", "qwen2", "qwen3")
-"""Architectures compared with Hugging Face `generate` in the tests."""
-ROOM = 16
-"""Steps between two tidyings of the cache at the latest."""
-LEAVE = 8
-"""Prompts that are done stay until they are one in this many, because each tidying copies the cache."""
+"""Architectures whose outputs the tests compare with Hugging Face `generate`."""
+GROW_STEPS = 16
+"""Steps for which the cache has free columns after it is compacted."""
+COMPACT_SHARE = 8
+"""The cache is compacted once one in this many prompts is done; sooner would copy it too often."""
+NAME = "alma_tree"
+"""Name under which transformers knows the attention function."""
 
 
 def serves(model: PreTrainedModel) -> bool:
-    """Whether this model's attention takes a 4-D mask over a cache that keeps every token."""
+    """Whether this model is tested, and its attention takes a 4-D mask over a cache that keeps every token."""
     layers = DynamicCache(config=model.config).layers
     whole = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
     return whole and model.config.model_type in EXACT and model.config._attn_implementation in ("eager", "sdpa")
@@ -40,25 +42,28 @@ def decode(
     settings: Beams | Sampling,
     limits: Limits,
     finish: Finish,
-    announce: Callable[[list[int]], None],
+    on_rows: Callable[[list[int]], None],
 ) -> None:
-    """Outputs by prompt index go to `finish`: one for a beam search, `width` for sampling."""
-    waiting = sorted(prompts, key=lambda index: (len(prompts[index]), -index))  # taken from the end: longest first
+    """Pass the outputs of each prompt to `finish`, by index: one for a beam search, `width` for sampling."""
+    waiting = sorted(prompts, key=lambda index: (len(prompts[index]), -index))  # popped from the end: longest first
     search = _search(settings, limits, model.device)
-    trees, rows, over = Trees(model, settings.width), list[int](), list[bool]()
+    cache, rows, over = TreeCache(model, settings.width), list[int](), list[bool]()
     while waiting or not all(over):
-        if trees.full or sum(over) * LEAVE >= len(rows):
+        # Drop finished prompts and fill the batch, when enough are done or the cache is full.
+        if cache.full or sum(over) * COMPACT_SHARE >= len(rows):
             stay = [row for row, is_over in enumerate(over) if not is_over]
             rows = [rows[row] for row in stay]
             fresh = _next(prompts, waiting, rows, settings.width, limits)
-            announce(fresh)
-            trees.change(stay, [prompts[index] for index in fresh])
+            on_rows(fresh)
+            cache.change(stay, [prompts[index] for index in fresh])
             search.keep(stay)
             search.add(fresh)
             rows, over = rows + fresh, [False] * (len(rows) + len(fresh))
-        announce(rows)
-        parents, tokens, done = search.choose(trees.step())
-        trees.follow(parents, tokens)
+        # One step for all active prompts, finished ones included.
+        on_rows(rows)
+        parents, tokens, done = search.choose(cache.step())
+        cache.follow(parents, tokens)
+        # Report each prompt once; it may stay in the batch for some steps.
         ended = [row for row, is_over in enumerate(done.tolist()) if is_over and not over[row]]
         if ended:
             finish({rows[row]: search.outputs(row) for row in ended})
@@ -66,40 +71,42 @@ def decode(
 
 
 def _search(settings: Beams | Sampling, limits: Limits, device: torch.device) -> BeamSearch | SampleSearch:
+    """The search for these settings, without prompts."""
     if isinstance(settings, Sampling):
         return SampleSearch(settings, limits, device)
     return BeamSearch(settings, limits, device)
 
 
 def _next(prompts: dict[int, list[int]], waiting: list[int], working: list[int], width: int, limits: Limits) -> list[int]:
-    """Prompts to start on, taken off `waiting`: as many as the token budget has room for beside those at work."""
+    """Prompts to start, removed from `waiting`: as many as the token budget allows beside the active ones."""
     longest = max(len(prompts[index]) for index in [*working, *waiting[-1:]])
     room = limits.prompts_at_once(longest, width) - len(working)
     return [waiting.pop() for _ in range(min(room, len(waiting)))]
 
 
-class Trees:
-    """The shared cache of the prompts at work, and for each hypothesis its last token and what it descends from."""
+class TreeCache:
+    """The shared cache of the active prompts, and each hypothesis' last token and ancestors."""
 
     def __init__(self, model: PreTrainedModel, width: int) -> None:
         self.model, self.width = model, width
         self.layers: list[_Layer] = []
-        self.visible = torch.zeros(0, width, 0, dtype=torch.bool, device=model.device)  # [S, w, L]
-        self.tokens = torch.zeros(0, width, dtype=torch.long, device=model.device)  # [S, w], not in the cache yet
-        self.positions = torch.zeros(0, dtype=torch.long, device=model.device)  # [S], of those tokens
+        self.visible = torch.zeros(0, width, 0, dtype=torch.bool, device=model.device)  # [S, w, L] ancestors
+        self.tokens = torch.zeros(0, width, dtype=torch.long, device=model.device)  # [S, w] last tokens, not in the cache yet
+        self.positions = torch.zeros(0, dtype=torch.long, device=model.device)  # [S] of the last tokens
 
     @property
     def full(self) -> bool:
-        """Whether the cache has no room for another step."""
+        """Whether the cache has no columns left for another step."""
         return not self.layers or self.layers[0].used + self.width > self.layers[0].room
 
     def follow(self, parents: Tensor, tokens: Tensor) -> None:
-        """Each hypothesis becomes one of its prompt's hypotheses [S, w] with one more token [S, w]."""
+        """Make each hypothesis a child of `parents` [S, w] with one more token, `tokens` [S, w]."""
         self.visible = self.visible.gather(1, parents[..., None].expand_as(self.visible))
         self.tokens = tokens
 
     def step(self) -> Tensor:
-        """Read each hypothesis' last token; logits of the next one, [S, w, V]."""
+        """Run the model on each hypothesis' last token; returns the logits of the next one, [S, w, V]."""
+        # The new token of each hypothesis takes a column that only it sees.
         own = torch.eye(self.width, dtype=torch.bool, device=self.visible.device).expand(len(self.tokens), -1, -1)
         self.visible = torch.cat([self.visible, own], 2)
         with attention_of_trees(self.model):
@@ -114,16 +121,19 @@ class Trees:
         return logits
 
     def change(self, stay: list[int], prompts: list[list[int]]) -> None:
-        """Keep these rows, without the columns that no hypothesis descends from, and start on these prompts."""
+        """Keep these rows, without columns that no hypothesis descends from, and start these prompts."""
+        # Find the columns to keep; rows differ in number, so shorter ones keep some dead ones.
         rows = torch.tensor(stay, dtype=torch.long, device=self.visible.device)
         live = self.visible[rows].any(1)
         count = int(live.sum(1).max()) if stay else 0
         columns = live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]  # [S', count]
+        # Read the new prompts and copy both parts into buffers with free columns.
         read = self._read(prompts) if prompts else []
         used = max(count, read[0][0].shape[2] if read else 0)
         self.layers = self.layers or [_Layer() for _ in read]
         for i, layer in enumerate(self.layers):
-            layer.change(rows, columns, read[i] if read else None, used, used + ROOM * self.width)
+            layer.change(rows, columns, read[i] if read else None, used, used + GROW_STEPS * self.width)
+        # Then extend the state of each hypothesis in the same order of rows.
         self.visible = self._visible(rows, columns, prompts, used)
         last = torch.tensor([prompt[-1] for prompt in prompts], dtype=torch.long, device=rows.device)
         self.tokens = torch.cat([self.tokens[rows], last[:, None].expand(-1, self.width)])
@@ -131,18 +141,19 @@ class Trees:
         self.positions = torch.cat([self.positions[rows], places])
 
     def _read(self, prompts: list[list[int]]) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values [prompts, heads, longest, size] of all but the last token, layer by layer.
+        """Keys and values [prompts, heads, longest, size] of all tokens but the last, for each layer.
 
-        Padded on the right, where no token of the prompt looks: no mask is needed.
+        Padding is on the right, where no token of the prompt attends, so no mask is needed.
         """
         longest = max(2, *(len(prompt) for prompt in prompts)) - 1
         ids = [(prompt[:-1] + [0] * longest)[:longest] for prompt in prompts]
-        cache = DynamicCache(config=self.model.config)
+        dynamic = DynamicCache(config=self.model.config)
         inputs = torch.tensor(ids, device=self.visible.device)
-        self.model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return [(layer.keys, layer.values) for layer in cache.layers]
+        self.model(input_ids=inputs, past_key_values=dynamic, use_cache=True, logits_to_keep=1)
+        return [(layer.keys, layer.values) for layer in dynamic.layers]
 
     def _visible(self, rows: Tensor, columns: Tensor, prompts: list[list[int]], used: int) -> Tensor:
+        """[S', w, used] ancestors: gathered for kept rows, all of the prompt for new ones."""
         result = self.visible.new_zeros(len(rows) + len(prompts), self.width, used)
         kept = self.visible[rows].gather(2, columns[:, None].expand(-1, self.width, -1))
         result[: len(rows), :, : columns.shape[1]] = kept
@@ -152,7 +163,7 @@ class Trees:
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values, with room for some steps, so that a step writes in place."""
+    """One layer's keys and values [S, heads, room, size], with free columns so that a step writes in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,27 +173,29 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
 
     @property
     def room(self) -> int:
+        """Number of columns, free ones included."""
         return int(self.keys.shape[2])
 
     def get_seq_length(self) -> int:
+        """Number of columns in use."""
         return self.used
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Write new columns [S, heads, w, size]; all columns in use."""
+        """Write new columns [S, heads, w, size]; returns all columns in use."""
         start, self.used = self.used, self.used + key_states.shape[2]
         self.keys[:, :, start : self.used] = key_states
         self.values[:, :, start : self.used] = value_states
         return self.keys[:, :, : self.used], self.values[:, :, : self.used]
 
     def change(self, rows: Tensor, columns: Tensor, read: tuple[Tensor, Tensor] | None, used: int, room: int) -> None:
-        """Keep `columns` [S', L'] of `rows` [S'], put what was read behind them, and leave room."""
+        """Keep `columns` [S', L'] of `rows` [S'], append the rows of `read`, and leave free columns up to `room`."""
         self.keys = _moved(self.keys, rows, columns, read[0] if read else None, room)
         self.values = _moved(self.values, rows, columns, read[1] if read else None, room)
         self.used = used
 
 
 def _moved(old: Tensor, rows: Tensor, columns: Tensor, read: Tensor | None, room: int) -> Tensor:
-    """A new buffer [S' + read, heads, room, size]. Zeros where nothing stands: masked columns must be finite."""
+    """A new buffer [S' + read, heads, room, size]. Unused columns are 0: masked values must be finite."""
     like, count = old if read is None else read, len(rows)
     _, heads, _, size = like.shape
     new = like.new_zeros(count + (0 if read is None else len(read)), heads, room, size)
@@ -194,11 +207,8 @@ def _moved(old: Tensor, rows: Tensor, columns: Tensor, read: Tensor | None, room
     return new
 
 
-NAME = "alma_tree"
-
-
 def mask(visible: Tensor, config: PreTrainedConfig, dtype: torch.dtype) -> Tensor:
-    """What is added to the attention scores, [S, 1, g * w, L]. visible: [S, w, L], what each hypothesis descends from."""
+    """Additive attention mask [S, 1, g * w, L] from `visible` [S, w, L], each hypothesis' ancestors; g heads share a key head."""
     groups = config.num_attention_heads // config.num_key_value_heads
     added = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     added.masked_fill_(~visible, torch.finfo(dtype).min)
@@ -207,7 +217,7 @@ def mask(visible: Tensor, config: PreTrainedConfig, dtype: torch.dtype) -> Tenso
 
 @contextmanager
 def attention_of_trees(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, the model's attention takes the masks of this module, and no others."""
+    """Within this context the model's attention takes the masks of this module, and no others."""
     AttentionInterface.register(NAME, _attention)
     kept = model.config._attn_implementation
     model.config._attn_implementation = NAME
@@ -226,7 +236,7 @@ def _attention(
     scaling: float | None = None,
     **others: object,
 ) -> tuple[Tensor, None]:
-    """query: [S, heads, w, size]; key, value: [S, heads / g, L, size] -> [S, w, heads, size]. `others`: dropout, unused."""
+    """query [S, heads, w, size]; key, value [S, heads / g, L, size] -> [S, w, heads, size]. `others`: dropout, unused."""
     count, heads, width, size = query.shape
     packed = query.reshape(count, key.shape[1], heads // key.shape[1] * width, size)
     output = scaled_dot_product_attention(packed, key, value, attn_mask=attention_mask, scale=scaling)
