@@ -16,7 +16,7 @@ NEG_INF = -1e9
 TOPK_START = 256
 """Number of most likely pieces to try for the nucleus before the whole vocabulary is sorted."""
 BLOCK = 256
-"""Pieces per block in `likeliest`."""
+"""Pieces per block in `fast_topk`."""
 Results = dict[int, list[list[int]]]
 """Outputs by prompt index, each a list of token ids."""
 Finish = Callable[[Results], None]

@@ -1,7 +1,7 @@
 """Decode with vLLM, an optional package, in place of a Hugging Face model.
 
 Results are not compared with other engines: vLLM rounds and draws in its own way, and its beam search ranks hypotheses by
-log-probability over the length of prompt and output together. `engine` is therefore part of the key of `translate` and
+log-probability over the length of prompt and output together (B50). `engine` is therefore part of the key of `translate` and
 `preferences`. Written for the interface of vLLM 0.10 (`LLM.generate`, `LLM.beam_search`) and tested with a stand-in; it
 has not been run with vLLM itself, which needs a GPU.
 """

@@ -1,6 +1,6 @@
 """Find a published model's files in a local mirror or the Hugging Face cache, or download them from the hub.
 
-Takes only the files needed and opens none. A failure is one paragraph that says what to do.
+Takes only the files needed and opens none. A failure is one paragraph that says what to do (B47).
 """
 
 import os

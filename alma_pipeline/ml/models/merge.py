@@ -1,4 +1,4 @@
-"""Merge adapters into their base, and verify on a probe that the logits stay equal.
+"""Merge adapters into their base, and verify on a probe that the logits stay equal (B15).
 
 For export only: training and decoding merge through `models.load` and need no check at every start.
 """

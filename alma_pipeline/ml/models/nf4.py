@@ -1,7 +1,7 @@
 """A frozen base in 4-bit NormalFloat (QLoRA, arXiv 2305.14314), to train adapters where its 16 bits do not fit.
 
 Quantises every linear layer except the head, with double quantisation. An adapter trained on such a base is merged into
-the dequantised 4-bit weights, never into the original ones. Needs the optional package bitsandbytes.
+the dequantised 4-bit weights, never into the original ones (B15). Needs the optional package bitsandbytes.
 """
 
 from pathlib import Path

@@ -114,7 +114,7 @@ def _groups(sequences: Sequence[NDArray[np.int64]], tokens: int) -> tuple[list[N
     by_length = sorted(sequences, key=len, reverse=True)
     lengths = [len(sequence) for sequence in by_length]
     groups, places, start = [], np.zeros(tokens, np.int64), 0
-    # Few groups mean few attention calls, many mean less padding: `cuts` weighs the two.
+    # Few groups mean few attention calls, many mean less padding: `padded_spans` weighs the two.
     for first, last in cuts(lengths, lengths[0] * len(lengths), GROUP_TOKENS):
         group = np.zeros((last - first, lengths[first]), np.int64)
         for row, sequence in enumerate(by_length[first:last]):

@@ -19,7 +19,7 @@ from alma_pipeline.ml.models.causal import causal_model, head_of, hidden_states
 WHOLE_LOGITS = 2**25
 """Maximum number of logits (labels times vocabulary) held at once; beyond, chunks are recomputed in the backward pass."""
 TRIAL_TOKENS = 16
-"""Tokens of the trial in `choose`; each gives a whole vocabulary of logits to compare."""
+"""Tokens of the trial in `choose_head`; each gives a whole vocabulary of logits to compare."""
 
 
 def chunks_for(row_tokens: int, vocabulary: int) -> int:
@@ -35,7 +35,7 @@ def label_logprobs(model: nn.Module, inputs: dict[str, Any], positions: Tensor, 
     """[n] log-probabilities (nats, float32 or wider) of `labels` [n]; for n = 0 the graph still reaches every parameter.
 
     `inputs` are the model's keyword arguments (`input_ids` [rows, length] and what its layout adds); `positions` [n] index
-    the flattened [rows * length] hidden states that predict each label. `head` is what `choose` returned.
+    the flattened [rows * length] hidden states that predict each label. `head` is what `choose_head` returned.
     """
     if head == "own":
         return _logit_logprobs(own_logits(model, inputs, positions), labels)
