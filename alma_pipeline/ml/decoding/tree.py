@@ -122,7 +122,7 @@ class TreeCache:
 
     def change(self, stay: list[int], prompts: list[list[int]]) -> None:
         """Keep these rows, without columns that no hypothesis descends from, and start these prompts."""
-        # Find the columns to keep; rows differ in number, so shorter ones keep some dead ones.
+        # Find the columns to keep. Rows need different numbers of them, so shorter rows keep some dead ones.
         rows = torch.tensor(stay, dtype=torch.long, device=self.visible.device)
         live = self.visible[rows].any(1)
         count = int(live.sum(1).max()) if stay else 0
@@ -133,7 +133,7 @@ class TreeCache:
         self.layers = self.layers or [_Layer() for _ in read]
         for i, layer in enumerate(self.layers):
             layer.change(rows, columns, read[i] if read else None, used, used + GROW_STEPS * self.width)
-        # Then extend the state of each hypothesis in the same order of rows.
+        # Extend the state of each hypothesis, rows in the same order: kept ones, then new ones.
         self.visible = self._visible(rows, columns, prompts, used)
         last = torch.tensor([prompt[-1] for prompt in prompts], dtype=torch.long, device=rows.device)
         self.tokens = torch.cat([self.tokens[rows], last[:, None].expand(-1, self.width)])

@@ -116,6 +116,7 @@ def _failure(repo: str, revision: str, error: Exception) -> str:
         reason = "does not exist, or is private"
     else:
         reason = "is not in the cache and could not be downloaded"
+    # Name each place that was searched, and each variable that changes it.
     offline = "is set: unset it to use the network" if constants.HF_HUB_OFFLINE else "is not set"
     token = "is set" if os.environ.get("HF_TOKEN") else "is not set"
     mirror = os.environ.get(MIRROR)

@@ -119,6 +119,7 @@ def with_pad(tokenizer: PreTrainedTokenizerBase, rows: int | None = None) -> Pre
             f"the tokenizer's pad_token is {tokenizer.pad_token!r}; expected one that is neither EOS nor BOS and has an "
             "embedding, and there is no unknown or spare token to use instead. Use a model whose tokenizer has its own pad token."
         )
+    # Leave a usable pad token as it is.
     if fit[0] != tokenizer.pad_token_id:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(fit[0])
     return tokenizer

@@ -73,16 +73,16 @@ def label_scores(hidden: Tensor, weight: Tensor, labels: Tensor, held: int) -> T
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """Log-probabilities whose backward pass needs no stored logits.
+    """Log-probabilities computed chunk by chunk.
 
-    A frozen head's gradient with respect to `hidden` is computed in the forward pass; one chunk keeps its gradient;
-    several are recomputed.
+    For a frozen head, the gradient of `hidden` is computed in the forward pass. Otherwise a single chunk keeps the gradient of
+    its logits for the backward pass, and several chunks are recomputed there.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, held: int, differentiable: bool) -> Tensor:
         ctx.chunks = _spans(len(labels), max(1, held // len(weight)))
-        # Only d loss/d hidden is needed then, [n, d] instead of [n, vocabulary].
+        # A frozen head needs only the gradient of `hidden`: [n, d] instead of [n, vocabulary].
         ctx.head_is_frozen = differentiable and not weight.requires_grad
         slope = torch.empty_like(hidden) if ctx.head_is_frozen else None
         scores = []
@@ -161,7 +161,7 @@ def choose(model: nn.Module) -> str:
         is_product = False
     finally:
         model.train(is_training)
-    # Ranks that disagree would wait for each other for ever.
+    # Ranks that disagree would deadlock.
     if torch.distributed.is_initialized():
         is_product = all(everyone(is_product))
     return "product" if is_product else "own"

@@ -48,7 +48,7 @@ class Point:
 
 def save(root: Path, engine: Engine, world: World, topology: Topology, step: int, progress: dict[str, Any]) -> None:
     """Write the point `root`/step-N atomically, and delete older ones. A collective call."""
-    # All ranks write into the same unfinished folder, whose name the first one chooses.
+    # All ranks write into the same unfinished folder, whose name rank 0 chooses.
     final = root / f"step-{step}"
     folder = Path(from_first(str(files.unfinished(final)) if world.is_first else ""))
     engine.save(folder)
