@@ -70,7 +70,7 @@ def test_a_key_follows_content_and_not_place(tmp_path: Path) -> None:
             r"plain lines do not say which of de-en, en-de, nl-en, en-nl they are in; expected",
         ),
         (["evaluation.outputs.gpt4={}/one"], r"plain lines do not say which"),
-        (["evaluation.outputs.cpo={}/x.{direction}"], r"evaluation\.outputs\.cpo: expected a name .* that is no node's"),
+        (["evaluation.outputs.cpo={}/x.{direction}"], r"evaluation\.outputs\.cpo: expected a name .* that no node has"),
         (["evaluation.outputs={a/b: x}"], r"evaluation\.outputs\.a/b: expected a name of letters"),
         (["stages.preferences.outputs.gpt4={}/none.{direction}"], r"stages\.preferences\.outputs\.gpt4=.*has no text"),
     ],

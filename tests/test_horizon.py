@@ -44,8 +44,8 @@ def test_later_rounds_train_alike(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["stage=mono", "stages.mono.steps=5"], r"tokens=2e\+10 and stages\.mono\.steps=5 both say how long mono trains"),
-        (["stage=mono", "budget.mono.tokens=5e6", "budget.mono.steps=null"], "budget.mono.tokens=5e6 both say"),
+        (["stage=mono", "stages.mono.steps=5"], r"tokens=2e\+10 and stages\.mono\.steps=5 both set how long mono trains"),
+        (["stage=mono", "budget.mono.tokens=5e6", "budget.mono.steps=null"], "budget.mono.tokens=5e6 both set"),
         (["stage=mono", "targets=[mono_corpus]"], r"no target of this stage is trained \(mono_corpus\)"),
     ],
 )

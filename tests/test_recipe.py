@@ -8,7 +8,8 @@ import pytest
 from fakes.bed import Fake, changed, loaded, recipe
 
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.plan.graph import build, chosen_groups
+from alma_pipeline.plan.graph import build
+from alma_pipeline.plan.languages import resolve
 from alma_pipeline.plan.node import Node, is_training
 from alma_pipeline.schema import Config, Evaluation
 from stages.score.config import Config as Score
@@ -114,7 +115,7 @@ def grouped(group: Any) -> Config:
 
 @pytest.mark.parametrize(("group", "expected"), [("all", [1, 3]), (1, [1]), ([3], [3]), ([3, 1, 3], [1, 3])])
 def test_groups(group: Any, expected: list[int]) -> None:
-    assert chosen_groups(grouped(group)) == expected
+    assert resolve(grouped(group)).groups == expected
     assert {node.group for node in build(grouped(group))} - {None} == set(expected)
 
 
@@ -167,8 +168,8 @@ def test_released_preferences_of_one_group_need_no_checkpoint() -> None:
         ({"g3": {"apro": {"beta": 0.4}}}, "groups.g3.apro: takes no part in this run; did you mean 'arpo'"),
         ({"g3": {"mono": {"steps": 4}}}, "groups.g3.mono: takes no part in this run; "),
         ({"g3": {"translate": {"beams": 4}}}, "groups.g3.translate: takes no part in this run; "),
-        ({"g3": {"arpo": {"bta": 0.4}}}, "groups.g3.arpo.bta: no such setting of one group; did you mean 'beta'"),
-        ({"g3": {"arpo": {"kind": "cpo"}}}, "groups.g3.arpo.kind: no such setting of one group; "),
+        ({"g3": {"arpo": {"bta": 0.4}}}, "groups.g3.arpo.bta: not a setting that a group can override; did you mean 'beta'"),
+        ({"g3": {"arpo": {"kind": "cpo"}}}, "groups.g3.arpo.kind: not a setting that a group can override; "),
         ({"g3": {"arpo": {"beta": "big"}}}, "groups.g3.arpo.beta: .*'big'"),
         ({"g3": {"arpo": {"lora": {"rnk": 4}}}}, "groups.g3.arpo.*rnk"),
         ({"g3": {"arpo": {"beta": -1}}}, "groups.g3.arpo.beta=-1.0: expected a number above 0"),
@@ -227,16 +228,16 @@ def no_test() -> Config:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (circle, "the inputs form a circle: b -> c -> b"),
-        (one_group_read_by_all, "stages.all.inputs.init=g: exists once per group, and this is not a group node"),
+        (circle, "the inputs form a cycle: b -> c -> b"),
+        (one_group_read_by_all, "stages.all.inputs.init=g: exists once per group, but this node has no group"),
         (
             lambda: changed(loaded("stage=mono"), "mono", inputs={"init": "score"}),
             "stages.mono.inputs.init=score: no such node; ",
         ),
         (lambda: changed(loaded("stage=mono"), "mono", inputs={"init": "bse"}), "init=bse: no such node; did you mean 'base'"),
-        (lambda: recipe({"a": Fake()}, "b"), "targets: 'b' is no node of this stage; known: a"),
+        (lambda: recipe({"a": Fake()}, "b"), "targets: 'b' is not a node of this stage; known: a"),
         (lambda: dataclasses.replace(recipe({"a": Fake()}), targets=[]), "targets is empty; known: a"),
-        (no_test, "stages has no translate, score, test_corpus, which evaluation.checkpoints needs"),
+        (no_test, "stages has no translate, score, test_corpus, but evaluation.checkpoints needs it"),
     ],
 )
 def test_graphs_that_cannot_be(made: Callable[[], Config], said: str) -> None:

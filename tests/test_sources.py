@@ -125,8 +125,8 @@ def test_a_pair_of_plain_texts(tmp_path: Path) -> None:
         (["data.parallel.path={}/none.tsv"], r"with reader=hub nothing is read there; set reader=files"),
         (["directions=[xx-en]"], r"'xx' in xx-en is not in the language table"),
         (["directions=[fr-en]"], r"fr-en, but 'fr' is not in data\.languages"),
-        (["directions=[de-cs]"], r"'de-cs' is none; expected all, a group as g5, or a language and English"),
-        (["directions=[g7]"], r"g7 has no language among data\.languages"),
+        (["directions=[de-cs]"], r"'de-cs' is not a direction; expected all, a group such as g5, or a language and English"),
+        (["directions=[g7]"], r"no language of g7 is in data\.languages"),
     ],
 )
 def test_what_is_missing_is_told_in_the_plan(tmp_path: Path, overrides: list[str], message: str) -> None:

@@ -21,7 +21,7 @@ from alma_pipeline.files import digest
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.node import is_training
 from alma_pipeline.plan.plan import Plan, make_plan
-from alma_pipeline.plan.step import Step
+from alma_pipeline.plan.step import Cause, Step
 from alma_pipeline.schema import Hardware, Released
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import key_of, payload
@@ -74,7 +74,15 @@ def _adopting(plan: Plan, name: str, source: str, as_adapter: bool) -> Step:
     own = payload(kind_config("released")(), {role: plan[node].key for role, node in stands_on.items()}) | {"config": content}
     entry = Released(repo=repo, revision=revision or "main", form="adapter" if adapter else "full")
     return dataclasses.replace(
-        step, key=key_of(own), payload=own, verdict="adopt", reason=source, released=entry, stands_on=stands_on, record=None
+        step,
+        key=key_of(own),
+        payload=own,
+        verdict="adopt",
+        cause=Cause.ADOPTED,
+        reason=source,
+        released=entry,
+        stands_on=stands_on,
+        record=None,
     )
 
 

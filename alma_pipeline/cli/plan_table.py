@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from alma_pipeline.plan.estimate import LEFT_OUT, Estimate
-from alma_pipeline.plan.plan import Plan, Step
+from alma_pipeline.plan.plan import Cause, Plan, Step
 from alma_pipeline.schema import Hardware, Training
 from alma_pipeline.units import about, count, size
 
-COLOURS = {"reuse": "green", "adopt": "cyan", "resume": "yellow", "run": "bold yellow", "unneeded": "dim"}
+COLOURS = {"reuse": "green", "adopt": "cyan", "resume": "yellow", "run": "bold yellow", "skip": "dim"}
 NUMBERS = ("steps", "tokens", "memory", "disk", "time")
 DISPENSABLE = ("disk", "tokens", "memory", "steps")
 """What a narrow terminal goes without, first to last: never the reasons."""
@@ -37,7 +37,7 @@ def plan_table(plan: Plan, hardware: Hardware, width: int) -> Group:
     rows = list(_rows(plan))
     if rows:
         parts.append(_table(rows, width))
-    for verdict in ("reuse", "unneeded"):
+    for verdict in ("reuse", "skip"):
         names = [step.node.name for step in plan.steps if step.verdict == verdict and _silent(step)]
         if names:
             label = (f"{verdict} ({len(names)}): ", COLOURS[verdict])
@@ -47,7 +47,7 @@ def plan_table(plan: Plan, hardware: Hardware, width: int) -> Group:
 
 def _silent(step: Step) -> bool:
     """Whether the verdict says it all."""
-    return step.verdict == "unneeded" or (step.verdict == "reuse" and not step.reason)
+    return step.verdict == "skip" or (step.verdict == "reuse" and not step.reason)
 
 
 def _rows(plan: Plan) -> Iterable[Row]:
@@ -68,7 +68,7 @@ def _together(translate: Step, score: Step) -> bool:
     """Whether a checkpoint's translations and their scores share their fate, for one reason or the one for the other."""
     if score.node.inputs != {"hypotheses": translate.node.name} or translate.verdict != score.verdict or score.estimate:
         return False
-    return score.reason == translate.reason or score.reason.startswith("because its hypotheses")
+    return score.reason == translate.reason or score.cause is Cause.INPUTS_CHANGED
 
 
 def _table(rows: list[Row], width: int) -> Table:

@@ -20,7 +20,7 @@ from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan import pins
-from alma_pipeline.plan.plan import Forced, Plan, make_plan, to_json
+from alma_pipeline.plan.plan import Plan, Rerun, make_plan, to_json
 from alma_pipeline.redact import redact, redacted
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.record import Record
@@ -33,7 +33,7 @@ class Session:
     """What the jobs of one command share: where they print, and the warm worker server."""
 
     verb: str
-    forced: Forced
+    rerun: Rerun
     as_json: bool
     console: Screen
     launchers: dict[Hardware, Any] = field(default_factory=dict)
@@ -68,8 +68,8 @@ def main(command: Command) -> int:
 @contextmanager
 def opened(command: Command) -> Iterator[Session]:
     """What the jobs of a command share, for as long as they run."""
-    forced = Forced(*(tuple(command.flags.get(name, [])) for name in ("--force", "--from", "--only")))
-    session = Session(command.verb, forced, "--json" in command.flags, Screen())
+    rerun = Rerun(*(tuple(command.flags.get(name, [])) for name in ("--force", "--from", "--only")))
+    session = Session(command.verb, rerun, "--json" in command.flags, Screen())
     try:
         yield session
     finally:
@@ -89,11 +89,11 @@ def carry_out(session: Session, config: Config, tree: DictConfig, overrides: lis
 
     store = Store(store_root())
     if session.verb == "plan":
-        _print_plan(session, make_plan(config, store, session.forced), config)
+        _print_plan(session, make_plan(config, store, session.rerun), config)
         return {}
     if session.verb == "data":
         return _preview(session, config, tree, store, overrides)
-    plan = _pinned_plan(config, store, session.forced)
+    plan = _pinned_plan(config, store, session.rerun)
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         store.check_writable()
@@ -106,11 +106,11 @@ def carry_out(session: Session, config: Config, tree: DictConfig, overrides: lis
     return records
 
 
-def _pinned_plan(config: Config, store: Store, forced: Forced) -> Plan:
+def _pinned_plan(config: Config, store: Store, rerun: Rerun) -> Plan:
     """The plan of what is about to run, with commits for the branches that its work reads; the hub is asked for new ones."""
-    plan = make_plan(config, store, forced)
-    while pins.ask(plan.work, store):  # a new commit is a new key, and there may be more to do
-        plan = make_plan(config, store, forced)
+    plan = make_plan(config, store, rerun)
+    while pins.resolve_branches(plan.work, store):  # a new commit is a new key, and there may be more to do
+        plan = make_plan(config, store, rerun)
     return plan
 
 
@@ -118,8 +118,8 @@ def _preview(session: Session, config: Config, tree: DictConfig, store: Store, o
     """Make the text that is missing and nothing else, then show some of it."""
     from alma_pipeline.cli import data
 
-    names = data.text_nodes(make_plan(config, store, session.forced))
-    plan = _pinned_plan(config, store, Forced(only=tuple(names)))
+    names = data.text_nodes(make_plan(config, store, session.rerun))
+    plan = _pinned_plan(config, store, Rerun(only=tuple(names)))
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         store.check_writable()

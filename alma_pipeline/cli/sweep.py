@@ -140,7 +140,7 @@ def _plan(session: Session, jobs: list[Planned]) -> int:
     plans = []
     for number, job in enumerate(jobs):
         if session.as_json:
-            plan = make_plan(job.config, Store(store_root()), session.forced)
+            plan = make_plan(job.config, Store(store_root()), session.rerun)
             plans.append({"overrides": job.overrides, **to_json(plan)})
         else:
             session.console.say(f"\njob {number}: {' '.join(job.overrides)}", style="bold")

@@ -22,7 +22,7 @@ from alma_pipeline.job import Input
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan import node_settings, rounds
 from alma_pipeline.plan.node import EXAMPLES
-from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.plan.plan import Cause, Plan, make_plan
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import NODE_FIELDS
@@ -67,7 +67,7 @@ def _targets(config: Config, plan: Plan) -> dict[str, str]:
 def last_made(plan: Plan, name: str) -> str:
     """The node; where rounds stopped before it, the last round that they came to."""
     first, step = rounds.first_round(name), plan[name]
-    if not step.reason.startswith(rounds.STOPPED):
+    if step.cause is not Cause.ROUND_STOPPED:
         return name
     number = int(name.removeprefix(f"{first}_"))
     return last_made(plan, rounds.round_name(first, number - 1))

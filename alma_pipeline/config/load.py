@@ -12,7 +12,7 @@ from alma_pipeline.config.check import from_tree
 from alma_pipeline.config.compose import COMPOSITION_ERRORS, compose_tree, run_hydra
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.paths import CONF
-from alma_pipeline.plan import horizon
+from alma_pipeline.plan.node_settings import conflicting_horizons
 from alma_pipeline.redact import redact
 from alma_pipeline.schema import Config
 
@@ -39,8 +39,8 @@ def resolve(overrides: list[str], hydra: bool = False) -> tuple[DictConfig, Conf
         config = from_tree(tree)
     except ConfigError as error:
         raise ConfigError(locate.located(error.problems, tree, overrides)) from error
-    if twice := horizon.asked_twice(config, overrides):
-        raise ConfigError(twice)
+    if conflicts := conflicting_horizons(config, overrides):
+        raise ConfigError(conflicts)
     return tree, config
 
 

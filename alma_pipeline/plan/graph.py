@@ -1,6 +1,6 @@
-"""From a configuration to the graph of nodes it asks for: instances, groups, languages, evaluations.
+"""Builds the graph of nodes that a configuration requests: instances, groups, evaluations.
 
-Knows the graph's rules, nothing of what is stored or how a node runs.
+Knows the rules of the graph, but neither what is stored nor how a node runs.
 """
 
 import dataclasses
@@ -13,27 +13,30 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.plan import adapters, directions, horizon, rounds
+from alma_pipeline.plan import adapters, languages, rounds
+from alma_pipeline.plan.languages import Languages
 from alma_pipeline.plan.node import EXAMPLES, SHARED, TEMPLATES, TEST, Node, base_name
-from alma_pipeline.plan.node_settings import filled
+from alma_pipeline.plan.node_settings import fill_node, with_token_horizon
 from alma_pipeline.schema import Config, NodeConfig, Translating, fields
 from alma_pipeline.schema.kinds import kind_config, thaw
 
 
 def build(config: Config) -> list[Node]:
-    """Every node the targets need, inputs before their users, each checkpoint followed by its evaluation.
+    """Every node that the targets need, inputs before their users, each checkpoint followed by its evaluation.
 
-    Raises ConfigError for targets, groups and overrides that take no part.
+    Raises ConfigError for unknown targets, languages and groups, and for overrides that would change nothing.
     """
     _check_targets(config)
-    config = rounds.unrolled(horizon.budgeted(config))
-    groups = chosen_groups(config)
-    instances = {node.name: node for node in _instances(config, groups)}
+    config = rounds.unrolled(with_token_horizon(config))
+    spoken = languages.resolve(config)
+    instances = {node.name: node for node in _instances(config, spoken)}
+    # Targets and their controls, with everything they are built from.
     wanted = [*config.targets, *_controls(config)]
     names = [name for name in instances if base_name(name) in wanted]
-    nodes = _evaluated(config, _ancestors(instances, names), instances)
-    nodes = list({node.name: node for node in (*nodes, *_outputs(config, instances))}.values())
-    problems = [*_idle_overrides(config, nodes, groups), *adapters.problems(nodes, set(config.model.released))]
+    nodes = _with_evaluations(config, spoken, _ancestors(instances, names), instances)
+    # Other systems' outputs share the test corpus with them.
+    nodes = list({node.name: node for node in (*nodes, *_system_outputs(config, spoken, instances))}.values())
+    problems = [*_idle_overrides(config, nodes, spoken.groups), *adapters.problems(nodes, set(config.model.released))]
     if problems:
         raise ConfigError(problems)
     return nodes
@@ -41,48 +44,35 @@ def build(config: Config) -> list[Node]:
 
 def _check_targets(config: Config) -> None:
     known = [name for name in config.stages if name not in TEMPLATES]
-    wrong = [
-        f"targets: '{name}' is no node of this stage; {errors.nearest(name, known)}"
+    problems = [
+        f"targets: '{name}' is not a node of this stage; {errors.nearest(name, known)}"
         for name in config.targets
         if name not in known
     ]
     if not config.targets:
-        wrong = [f"targets is empty; known: {', '.join(sorted(known))}"]
-    lacking = [name for name in (*TEMPLATES, TEST) if name not in config.stages]
-    wrong += list(_wrong_systems(config))
-    needing = "checkpoints" if config.evaluation.checkpoints else "outputs" if config.evaluation.outputs else ""
-    if needing and lacking:
-        wrong.append(
-            f"stages has no {', '.join(lacking)}, which evaluation.{needing} needs; compose it, or leave the latter empty"
+        problems = [f"targets is empty; known: {', '.join(sorted(known))}"]
+    problems += _wrong_system_names(config)
+    # Evaluations are copies of these nodes, so a stage that evaluates must have them.
+    missing = [name for name in (*TEMPLATES, TEST) if name not in config.stages]
+    needed_by = "checkpoints" if config.evaluation.checkpoints else "outputs" if config.evaluation.outputs else ""
+    if needed_by and missing:
+        problems.append(
+            f"stages has no {', '.join(missing)}, but evaluation.{needed_by} needs it; "
+            f"add it to the stage, or set evaluation.{needed_by} to an empty value"
         )
-    if wrong:
-        raise ConfigError(wrong)
+    if problems:
+        raise ConfigError(problems)
 
 
-def _wrong_systems(config: Config) -> Iterator[str]:
-    """Names of other systems head columns and folders, beside those of the recipe's nodes."""
+def _wrong_system_names(config: Config) -> Iterator[str]:
+    """Names of other systems become column headers and folders, beside those of the recipe's nodes."""
     for name in config.evaluation.outputs:
         if not re.fullmatch(r"[\w+-]+", name) or name in config.stages:
-            yield f"evaluation.outputs.{name}: expected a name of letters, digits, -, + and _ that is no node's"
-
-
-def chosen_groups(config: Config) -> list[int]:
-    """The language groups of the run. Raises ConfigError for one that has no language in it."""
-    present = sorted({group for code in directions.languages(config) if (group := config.languages[code].group)})
-    if config.group == "all":
-        return present
-    asked = config.group if isinstance(config.group, list) else [config.group]
-    wrong = [group for group in asked if type(group) is not int or group not in present]
-    if wrong or not asked:
-        listed = ", ".join(map(str, wrong)) or "an empty list"
-        raise ConfigError(
-            [f"group={listed}: expected all or some of {', '.join(map(str, present))}, the groups of the run's languages"]
-        )
-    return sorted(set(asked))
+            yield f"evaluation.outputs.{name}: expected a name of letters, digits, -, + and _ that no node has"
 
 
 def _controls(config: Config) -> list[str]:
-    """Extra nodes whose counterpart is a target or on a target's way."""
+    """Control nodes whose counterpart is a target or an ancestor of one."""
     needed = set(config.targets)
     frontier = list(config.targets)
     while frontier:
@@ -90,29 +80,28 @@ def _controls(config: Config) -> list[str]:
             if name not in needed and name in config.stages:
                 needed.add(name)
                 frontier.append(name)
-    return [extra for extra, counterpart in config.evaluation.controls.items() if counterpart in needed]
+    return [control for control, counterpart in config.evaluation.controls.items() if counterpart in needed]
 
 
-def _instances(config: Config, groups: list[int]) -> Iterator[Node]:
+def _instances(config: Config, spoken: Languages) -> Iterator[Node]:
     for name, node in config.stages.items():
         if name in TEMPLATES:
             continue
-        target, setting = name in config.targets, _setting(config, name)
-        if not node.per_group:
-            yield Node(name, filled(config, node, None), _inputs(config, node, None), setting, None, target)
-            continue
-        for group in groups:
-            own = _overridden(config, name, group)
-            yield Node(f"g{group}.{name}", filled(config, own, group), _inputs(config, own, group), setting, group, target)
+        setting, target = _setting(config, name), name in config.targets
+        for group in spoken.groups if node.per_group else [None]:
+            own = node if group is None else _overridden(config, name, group)
+            instance = name if group is None else f"g{group}.{name}"
+            settings = fill_node(config, spoken, own, group)
+            yield Node(instance, settings, _inputs(config, own, group), setting, group, target)
 
 
 def _setting(config: Config, name: str) -> str:
-    """Where a node's settings are typed: a later round has the first one's."""
+    """The key of a node's settings: a later round has those of the first."""
     return f"stages.{rounds.first_round(name) if config.rounds > 1 else name}"
 
 
 def _inputs(config: Config, node: NodeConfig, group: int | None) -> dict[str, str]:
-    """Instances by role; whether they exist matters only for nodes that take part."""
+    """Role to instance name. Whether the instance exists is checked only for nodes that take part."""
     grouped = {name for name, other in config.stages.items() if other.per_group}
     return {
         role: f"g{group}.{source}" if source in grouped and group is not None else source for role, source in node.roles().items()
@@ -120,20 +109,22 @@ def _inputs(config: Config, node: NodeConfig, group: int | None) -> dict[str, st
 
 
 def _overridden(config: Config, name: str, group: int) -> NodeConfig:
-    """A group's node: `groups.g5.arpo.beta` over `stages.arpo.beta`."""
+    """A group's node: `groups.g5.arpo.beta` overrides `stages.arpo.beta`. Raises ConfigError."""
     changes = _settings(config.groups.get(f"g{group}"), f"groups.g{group}").get(name)
     node: NodeConfig = config.stages[name]
     if not changes:
         return node
     where = f"groups.g{group}.{name}"
+    # What a node is must be the same in every group, so that only its other settings can be overridden.
     known = [item.name for item in dataclasses.fields(kind_config(node.kind)) if item.name not in SHARED]
     unknown = [
-        f"{where}.{key}: no such setting of one group; {errors.nearest(key, known)}"
+        f"{where}.{key}: not a setting that a group can override; {errors.nearest(key, known)}"
         for key in _settings(changes, where)
         if key not in known
     ]
     if unknown:
         raise ConfigError(unknown)
+    # OmegaConf converts and type-checks the values, as it does for the rest of the configuration.
     try:
         result: Any = OmegaConf.to_object(OmegaConf.merge(thaw(OmegaConf.structured(node)), changes))
     except OmegaConfBaseException as error:
@@ -147,12 +138,12 @@ def _overridden(config: Config, name: str, group: int) -> NodeConfig:
 
 def _settings(value: Any, where: str) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
-        raise ConfigError([f"{where}={value}: expected settings under it, as in groups.g5.arpo.beta=0.4"])
+        raise ConfigError([f"{where}={value}: expected settings under it, such as groups.g5.arpo.beta=0.4"])
     return value or {}
 
 
 def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
-    """`wanted` and everything before it, inputs first. Raises ConfigError for a circle."""
+    """`wanted` and everything they are built from, inputs first. Raises ConfigError for a cycle or an unknown input."""
     ordered: dict[str, Node] = {}
     open_names: list[str] = []
 
@@ -160,12 +151,15 @@ def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
         if name in ordered:
             return
         if name in open_names:
-            circle = " -> ".join([*open_names[open_names.index(name) :], name])
-            raise ConfigError([f"the inputs form a circle: {circle}"])
+            cycle = " -> ".join([*open_names[open_names.index(name) :], name])
+            raise ConfigError([f"the inputs form a cycle: {cycle}"])
+        # Depth first: a node is appended after its inputs; a node that is still open is part of a cycle.
         open_names.append(name)
         for role, source in instances[name].inputs.items():
             if source not in instances:
-                raise ConfigError([f"{instances[name].setting}.inputs.{role}={source}: {_why_none(source, list(instances))}"])
+                raise ConfigError(
+                    [f"{instances[name].setting}.inputs.{role}={source}: {_unknown_input(source, list(instances))}"]
+                )
             visit(source)
         open_names.pop()
         ordered[name] = instances[name]
@@ -175,35 +169,37 @@ def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
     return list(ordered.values())
 
 
-def _why_none(source: str, instances: list[str]) -> str:
+def _unknown_input(source: str, instances: list[str]) -> str:
     if source in map(base_name, instances):
-        return "exists once per group, and this is not a group node"
+        return "exists once per group, but this node has no group"
     return f"no such node; {errors.nearest(source, sorted({base_name(name) for name in instances}))}"
 
 
-def _evaluated(config: Config, nodes: list[Node], instances: dict[str, Node]) -> list[Node]:
-    """Each evaluated checkpoint followed by its translate and score nodes, their inputs before them."""
+def _with_evaluations(config: Config, spoken: Languages, nodes: list[Node], instances: dict[str, Node]) -> list[Node]:
+    """Each evaluated checkpoint followed by its translate and score nodes, with their inputs before them."""
     result: dict[str, Node] = {}
     for node in nodes:
         result[node.name] = node
         if base_name(node.name) in config.evaluation.checkpoints:
-            for extra in _evaluation(config, node):
-                before = [source for source in extra.inputs.values() if source in instances]
-                for other in _ancestors(instances, before):
+            for extra in _evaluation(config, spoken, node):
+                sources = [source for source in extra.inputs.values() if source in instances]
+                for other in _ancestors(instances, sources):
                     result.setdefault(other.name, other)
                 result[extra.name] = extra
     return list(result.values())
 
 
-def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
+def _evaluation(config: Config, spoken: Languages, node: Node) -> tuple[Node, Node]:
+    """The translate and score nodes of a checkpoint. Raises ConfigError for few-shot prompts without a corpus of examples."""
+    # A group's checkpoint translates its own directions, unless it is listed for every direction.
     everything = node.group is None or base_name(node.name) in config.evaluation.every_direction
     group = None if everything else node.group
-    translate, score = (filled(config, config.stages[name], group) for name in TEMPLATES)
+    translate, score = (fill_node(config, spoken, config.stages[name], group) for name in TEMPLATES)
     inputs = {"checkpoint": node.name, "test": TEST}
     if isinstance(translate, Translating) and (shots := translate.shots):
         if EXAMPLES not in config.stages:
             raise ConfigError(
-                [f"stages.translate.shots={shots} shows pairs of {EXAMPLES}, which this stage lacks; take base, parallel or cpo"]
+                [f"stages.translate.shots={shots} shows pairs of {EXAMPLES}, which this stage lacks; use base, parallel or cpo"]
             )
         inputs["examples"] = EXAMPLES
     hypotheses = Node(f"{node.name}.translate", translate, inputs, "stages.translate", node.group)
@@ -211,20 +207,20 @@ def _evaluation(config: Config, node: Node) -> tuple[Node, Node]:
     return hypotheses, scores
 
 
-def _outputs(config: Config, instances: dict[str, Node]) -> Iterator[Node]:
-    """Other systems' outputs of the test, each followed by its scores, and what they need before them."""
+def _system_outputs(config: Config, spoken: Languages, instances: dict[str, Node]) -> Iterator[Node]:
+    """Other systems' outputs for the test set, each followed by its scores, after the nodes they need."""
     for system, path in config.evaluation.outputs.items():
         kind: Any = kind_config("outputs")
-        outputs = Node(f"{system}.outputs", filled(config, kind(outputs={system: path}), None), {"test": TEST}, "evaluation")
-        score = Node(
-            f"{system}.score", filled(config, config.stages["score"], None), {"hypotheses": outputs.name}, "stages.score"
-        )
+        settings = fill_node(config, spoken, kind(outputs={system: path}), None)
+        outputs = Node(f"{system}.outputs", settings, {"test": TEST}, "evaluation")
+        score = fill_node(config, spoken, config.stages["score"], None)
         yield from _ancestors(instances, [TEST])
-        yield from (outputs, score)
+        yield outputs
+        yield Node(f"{system}.score", score, {"hypotheses": outputs.name}, "stages.score")
 
 
 def _idle_overrides(config: Config, nodes: list[Node], groups: list[int]) -> Iterator[str]:
-    """Group overrides that would change nothing."""
+    """A problem for each group override that would change nothing."""
     taking_part = {base_name(node.name) for node in nodes if node.config.per_group}
     for key, per_node in config.groups.items():
         known = [f"g{group}" for group in groups]
@@ -234,8 +230,3 @@ def _idle_overrides(config: Config, nodes: list[Node], groups: list[int]) -> Ite
         for name in _settings(per_node, f"groups.{key}"):
             if name not in taking_part:
                 yield f"groups.{key}.{name}: takes no part in this run; {errors.nearest(name, sorted(taking_part))}"
-
-
-def plain(node: Node) -> dict[str, Any]:
-    """A node for `plan --json`."""
-    return {"name": node.name, "kind": node.kind, "inputs": node.inputs, "group": node.group}

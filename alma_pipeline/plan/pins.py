@@ -28,7 +28,7 @@ def pinned(nodes: list[Node], store: Store) -> list[Node]:
     return [dataclasses.replace(node, config=_pinned(node.config, known)) for node in nodes] if known else nodes
 
 
-def ask(steps: list[Step], store: Store) -> bool:
+def resolve_branches(steps: list[Step], store: Store) -> bool:
     """Ask the hub for the branches that these steps are going to read; whether there were any.
 
     Raises UserError where the hub cannot say, and then keeps nothing.

@@ -1,4 +1,4 @@
-"""What will happen and why: every node with its key, a verdict and a reason. Imports no torch, writes nothing."""
+"""What will happen and why: every node with its key, verdict, reason and estimate. Imports no torch and writes nothing."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,20 +12,23 @@ from alma_pipeline.plan import released, rounds
 from alma_pipeline.plan.corpus_size import counts
 from alma_pipeline.plan.estimate import Estimate, estimate
 from alma_pipeline.plan.graph import build
+from alma_pipeline.plan.nearest import Lineages, nearest
 from alma_pipeline.plan.node import Node, is_training
 from alma_pipeline.plan.pins import pinned
-from alma_pipeline.plan.reasons import because
-from alma_pipeline.plan.step import Forced, Step
+from alma_pipeline.plan.reasons import run_reason
+from alma_pipeline.plan.step import Cause, Rerun, Step
 from alma_pipeline.plan.text_files import with_files
 from alma_pipeline.schema import Config
-from alma_pipeline.store.identity import differences, key_of, payload, settings
+from alma_pipeline.store.identity import key_of, payload, settings
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
+
+NOT_NEEDED = "not needed: everything built from it exists or was not requested"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every node that the targets need, in an order in which inputs come first."""
+    """Every node that the targets need, inputs before their users."""
 
     steps: list[Step]
 
@@ -34,129 +37,143 @@ class Plan:
 
     @property
     def work(self) -> list[Step]:
-        """Steps that run something, in order."""
+        """Steps that have something to do, in order."""
         return [step for step in self.steps if step.works]
 
 
-def make_plan(config: Config, store: Store, forced: Forced | None = None) -> Plan:
+def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
     """Resolve the targets of a configuration against a store. Raises ConfigError."""
     nodes = pinned(with_files(build(config), config, Digests(store.root / "digests.json")), store)
-    forced = forced or Forced()
-    _check_names(nodes, forced)
+    rerun = rerun or Rerun()
+    _check_names(nodes, rerun)
+    # Inputs come first, so that each step can look up the keys, verdicts and causes of its inputs.
     draft: dict[str, Step] = {}
+    lineages = Lineages(store)
     for node in nodes:
-        draft[node.name] = _unless_stopped(_resolve(node, draft, config, store, forced), draft)
-    needed = _needed(draft, forced)
+        step = _unless_stopped(_resolve(node, draft, config, store, rerun, lineages), draft)
+        lineages.add(step.key, step.payload)
+        draft[node.name] = step
+    # Only now is it known which nodes anything that runs will read.
+    needed = _needed(draft, rerun)
     problems = [text for step in draft.values() if step.node.name in needed for text in _resume_problems(step, config, store)]
     if problems:
         raise ConfigError(problems)
     steps = []
     for step in draft.values():
         if step.works and step.node.name not in needed:
-            step = dataclasses.replace(step, verdict="unneeded", reason="what it leads to exists, or is not asked for")
+            step = dataclasses.replace(step, verdict="skip", cause=Cause.NOT_NEEDED, reason=NOT_NEEDED)
         steps.append(dataclasses.replace(step, estimate=_estimate(step, draft, config)))
     return Plan(steps)
 
 
-def _check_names(nodes: list[Node], forced: Forced) -> None:
+def _check_names(nodes: list[Node], rerun: Rerun) -> None:
     known = [node.name for node in nodes]
-    wrong = [
+    problems = [
         f"--{flag} {name}: no such node in this plan; {errors.nearest(name, known)}"
-        for flag, names in (("force", forced.force), ("from", forced.since), ("only", forced.only))
+        for flag, names in (("force", rerun.force), ("from", rerun.from_), ("only", rerun.only))
         for name in names
         if name not in known
     ]
-    if wrong:
-        raise ConfigError(wrong)
+    if problems:
+        raise ConfigError(problems)
 
 
-def _resolve(node: Node, draft: dict[str, Step], config: Config, store: Store, forced: Forced) -> Step:
-    inputs = {role: draft[source].key for role, source in node.inputs.items()}
-    content = payload(node.config, inputs)
+def _resolve(node: Node, draft: Mapping[str, Step], config: Config, store: Store, rerun: Rerun, lineages: Lineages) -> Step:
+    """The step of a node as far as its inputs decide it; whether anything needs it is decided later."""
+    content = payload(node.config, {role: draft[source].key for role, source in node.inputs.items()})
     key = key_of(content)
-    refusal = ""
-    entry = config.model.released.get(node.name)
-    fresh = _is_forced(node, draft, forced)
     record = store.find(key)
-    if record is not None and record.alias_of and not fresh:  # what somebody adopted comes before what was published
+    requested = _requested_again(node, draft, rerun)
+    # A checkpoint that a person adopted takes precedence over a published one.
+    if record is not None and record.alias_of and not requested:
         record = store.find(record.alias_of)
-        if record is not None:  # its own key, so that lineage never claims training that did not happen
-            source = record.result.get("repo") or record.path.name
-            return Step(node, record.key, record.payload, "reuse", f"adopted: {source}", record, None, requested_key=key)
-    if entry and not fresh:
-        refusal = released.why_not(node, draft, config, entry)
-        if not refusal:
-            return released.adopted(node, key, entry, draft, store)
-    step = Step(node, key, content, "reuse", "", record, None, fresh=fresh)
-    reason = _why_run(node, draft, store, content, forced, record)
-    if reason is None:
+        if record is not None:
+            return _reuse_adopted(node, key, record)
+    # A published checkpoint, unless the node is to be trained again.
+    obstacle = ""
+    entry = config.model.released.get(node.name)
+    if entry and not requested:
+        obstacle = released.adoption_obstacle(node, draft, config, entry)
+        if not obstacle:
+            return released.adoption_step(node, key, entry, draft, store)
+    # Otherwise the node's own artifact, its resume point, or a run.
+    step = Step(node, key, content, "reuse", Cause.COMPLETE, "", record, fresh=bool(requested))
+    if record is not None and not requested:
         return step
-    point = store.resume_point(node.name, key)
-    if point and record is None and not fresh:
-        return dataclasses.replace(step, verdict="resume", reason=f"from step {point['step']:,}")
-    return dataclasses.replace(step, verdict="run", reason=refusal or reason)
+    earlier = nearest(lineages, store.named(node.name), content)
+    step = dataclasses.replace(step, earlier=earlier)
+    if requested:
+        return dataclasses.replace(step, verdict="run", cause=requested[0], reason=requested[1])
+    if point := store.resume_point(node.name, key):
+        return dataclasses.replace(step, verdict="resume", cause=Cause.UNFINISHED, reason=f"from step {point['step']:,}")
+    if obstacle:
+        return dataclasses.replace(step, verdict="run", cause=Cause.NOT_ADOPTED, reason=obstacle)
+    old = earlier.payload if earlier else None
+    cause, reason = run_reason(node, old, content, _context(config, lineages, old, content))
+    return dataclasses.replace(step, verdict="run", cause=cause, reason=reason)
 
 
-def _unless_stopped(step: Step, draft: dict[str, Step]) -> Step:
-    """Not a further round of preferences where an earlier one made the checkpoint worse."""
-    sources = [draft[name] for name in step.node.inputs.values()] if step.works else []
-    fell = [rounds.stopped(source.record.result) for source in sources if source.record and not source.works]
-    reason = max([*fell, *(source.reason for source in sources if source.reason.startswith(rounds.STOPPED))], default="")
-    return dataclasses.replace(step, verdict="unneeded", reason=reason) if reason else step
+def _requested_again(node: Node, draft: Mapping[str, Step], rerun: Rerun) -> tuple[Cause, str] | None:
+    """The cause and the flag if the command line requests the node again, by --force or through --from."""
+    if node.name in rerun.force:
+        return Cause.FORCED, "--force"
+    if node.name in rerun.from_:
+        return Cause.FROM, f"--from {node.name}"
+    sources = [draft[source] for source in node.inputs.values()]
+    return next(((step.cause, step.reason) for step in sources if step.cause is Cause.FROM), None)
 
 
-def _is_forced(node: Node, draft: dict[str, Step], forced: Forced) -> bool:
-    if node.name in forced.force or node.name in forced.since:
-        return True
-    return any(draft[source].reason.startswith("--from") for source in node.inputs.values())
+def _reuse_adopted(node: Node, requested_key: str, record: Record) -> Step:
+    """A step under the key of the adopted checkpoint, so that lineage never claims training that did not happen."""
+    source = record.result.get("repo") or record.path.name
+    reason = f"adopted: {source}"
+    return Step(node, record.key, record.payload, "reuse", Cause.ADOPTED, reason, record, requested_key=requested_key)
+
+
+def _context(config: Config, lineages: Lineages, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
+    """The model and the data that the nearest earlier artifact does not share: `model 13b and data alma`; or empty."""
+    if old is None:
+        return ""
+    other_model, other_data = lineages.unlike(old, new)
+    names = [f"model {config.model.name}"] * other_model + [f"data {config.data.name}"] * other_data
+    return " and ".join(names)
+
+
+def _unless_stopped(step: Step, draft: Mapping[str, Step]) -> Step:
+    """The step, or a skip if an earlier round of preferences made the checkpoint worse."""
+    if not step.works:
+        return step
+    for source in (draft[name] for name in step.node.inputs.values()):
+        finding = rounds.stopped(source.record.result) if source.record and not source.works else ""
+        if finding or source.cause is Cause.ROUND_STOPPED:
+            return dataclasses.replace(step, verdict="skip", cause=Cause.ROUND_STOPPED, reason=finding or source.reason)
+    return step
 
 
 def _resume_problems(step: Step, config: Config, store: Store) -> list[str]:
-    """Why a resume point cannot be taken up: its state was cut up for another set of processes (B1, B3)."""
+    """Why a resume point cannot be used: its state is sharded for other processes or another ZeRO stage (B1, B3)."""
     point = store.resume_point(step.node.name, step.key) if step.verdict == "resume" else None
-    there = point.get("topology", {}) if point else {}
+    saved = point.get("topology", {}) if point else {}
     hardware, distributed = config.hardware, step.node.config.distributed
-    here = {"processes": hardware.world if distributed else 1, "zero_stage": hardware.zero_stage}
-    changed = [f"{name} {there[name]}, now {value}" for name, value in here.items() if there.get(name, value) != value]
+    current = {"processes": hardware.world if distributed else 1, "zero_stage": hardware.zero_stage}
+    changed = [f"{name} {saved[name]}, now {value}" for name, value in current.items() if saved.get(name, value) != value]
     if not changed:
         return []
     return [
-        f"{step.node.name} can go on {step.reason} only with the hardware it was left with: found {', '.join(changed)}. Set "
-        f"hardware.devices x hardware.nodes and hardware.zero_stage as they were, or start it again with --force {step.node.name}"
+        f"{step.node.name} can resume {step.reason} only with the processes and the ZeRO stage that saved it: found "
+        f"{', '.join(changed)}. Restore hardware.devices x hardware.nodes and hardware.zero_stage, or start it again with "
+        f"--force {step.node.name}"
     ]
 
 
-def _why_run(
-    node: Node, draft: dict[str, Step], store: Store, content: dict[str, Any], forced: Forced, record: Record | None
-) -> str | None:
-    """The reason to make a node, in words; None when its artifact serves."""
-    if node.name in forced.force:
-        return "--force"
-    if node.name in forced.since:
-        return f"--from {node.name}"
-    after = [source for source in node.inputs.values() if draft[source].reason.startswith("--from")]
-    if after:
-        return draft[after[0]].reason
-    if record is not None:
-        return None
-    earlier = store.named(node.name)
-    if not earlier:
-        return "new"
-    alike = [other for other in earlier if other.payload["kind"] == content["kind"]] or earlier
-    return because(node, min(alike, key=lambda other: _distance(other.payload, content)).payload, content)
-
-
-def _distance(old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
-    return len(differences(old["config"], new["config"])) + len(differences(old["inputs"], new["inputs"]))
-
-
-def _needed(draft: dict[str, Step], forced: Forced) -> set[str]:
-    """Nodes that must be there: asked for themselves, or read by one that runs."""
-    if forced.only:
-        return set(forced.only)
+def _needed(draft: Mapping[str, Step], rerun: Rerun) -> set[str]:
+    """Nodes that are requested themselves, or read by one that has something to do."""
+    if rerun.only:
+        return set(rerun.only)
     sources = {source for step in draft.values() for source in step.node.inputs.values()}
     wanted = {name for name, step in draft.items() if step.node.target or name not in sources}
-    wanted |= {name for name, step in draft.items() if step.works and step.reason.startswith(("--force", "--from"))}
+    wanted |= {name for name, step in draft.items() if step.works and step.cause in (Cause.FORCED, Cause.FROM)}
+    # From there back through the inputs of everything that has something to do.
     needed: set[str] = set()
     frontier = list(wanted)
     while frontier:
@@ -169,7 +186,7 @@ def _needed(draft: dict[str, Step], forced: Forced) -> set[str]:
     return needed
 
 
-def _estimate(step: Step, draft: dict[str, Step], config: Config) -> Estimate | None:
+def _estimate(step: Step, draft: Mapping[str, Step], config: Config) -> Estimate | None:
     if not step.works or step.verdict == "adopt":
         return None
     sources = {role: (draft[name].node.config, draft[name].record) for role, name in step.node.inputs.items()}
@@ -186,6 +203,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "kind": step.node.kind,
                 "key": step.key,
                 "verdict": step.verdict,
+                "cause": step.cause.value,
                 "reason": step.reason,
                 "inputs": step.inputs,
                 "settings": settings(step.node.config),
@@ -197,4 +215,4 @@ def to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-__all__ = ["Forced", "Plan", "Step", "is_training", "make_plan", "to_json"]
+__all__ = ["Cause", "Plan", "Rerun", "Step", "is_training", "make_plan", "to_json"]

@@ -1,10 +1,10 @@
-"""When a published checkpoint serves a node, and as what it enters the plan. Fetches nothing."""
+"""Decides whether a published checkpoint can replace a node, and builds the plan step that adopts it. Downloads nothing."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from alma_pipeline.plan.node import Node
-from alma_pipeline.plan.step import Step
+from alma_pipeline.plan.step import Cause, Step
 from alma_pipeline.schema import Config, Released, WithLanguages
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import differences, flatten, key_of, payload, settings
@@ -12,47 +12,54 @@ from alma_pipeline.store.store import Store
 from alma_pipeline.units import short
 
 NOT_COMPARED = ("languages", "seed")
-"""A published checkpoint has the seed it has, and serves any of its languages."""
+"""A published checkpoint has one seed, and serves any of its languages."""
 
 
-def why_not(node: Node, draft: dict[str, Step], config: Config, released: Released) -> str:
-    """Empty when the released checkpoint serves; else the reason it does not."""
-    policy = config.target if node.target else config.upstream
-    if policy == "train":
-        return f"{'target' if node.target else 'upstream'}=train (released: {released.repo})"
-    for name in _deciding(node, draft, config):
-        if name in draft and draft[name].requested_key and draft[name].released is None:
-            return f"because {name} was adopted from elsewhere (released: {released.repo})"
-        ours = _comparable(settings(draft[name].node.config if name in draft else node.config))
-        theirs = released.config.get(name.rpartition(".")[2])
-        if theirs is None:
-            return f"because {released.repo} states no settings for {name}"
-        changed = [change for change in differences(_comparable(theirs), ours) if not _is_unknown_commit(*change[:2])]
+def adoption_obstacle(node: Node, draft: Mapping[str, Step], config: Config, released: Released) -> str:
+    """Why the published checkpoint cannot replace the node; empty if it can."""
+    policy, value = ("target", config.target) if node.target else ("upstream", config.upstream)
+    obstacle = f"{policy}=train" if value == "train" else _difference(node, draft, released)
+    return f"not adopting {released.repo}: {obstacle}" if obstacle else ""
+
+
+def _difference(node: Node, draft: Mapping[str, Step], released: Released) -> str:
+    """The first difference between the published training and this plan: of the node itself, then of its ancestors."""
+    for name in _compared(node, draft):
+        step = draft.get(name)
+        compared = step.node if step else node
+        # A person's own checkpoint among the ancestors: nobody published one trained from it.
+        if step and step.requested_key and step.released is None:
+            return f"{name} was adopted from elsewhere"
+        stated = released.config.get(name.rpartition(".")[2])
+        if stated is None:
+            return f"it states no settings for {name}"
+        changed = [
+            change
+            for change in differences(_comparable(stated), _comparable(settings(compared.config)))
+            if not _is_unknown_commit(*change[:2])
+        ]
         if changed:
-            where = (draft[name].node if name in draft else node).setting
-            texts = ", ".join(f"{where}.{key} {short(a)} → {short(b)}" for key, a, b in changed[:3])
-            return f"because {texts} (released: {released.repo})"
-        settled = (draft[name].node if name in draft else node).config
-        spoken = set(settled.languages) - {"en"} if isinstance(settled, WithLanguages) else set()
+            return ", ".join(f"{compared.setting}.{key} {short(old)} → {short(new)}" for key, old, new in changed[:3])
+        spoken = set(compared.config.languages) - {"en"} if isinstance(compared.config, WithLanguages) else set()
         missing = sorted(spoken - set(released.languages))
         if missing:
-            return f"because {released.repo} was not trained on {', '.join(missing)}"
+            return f"it was not trained on {', '.join(missing)}"
     return ""
 
 
 def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Null counts as left out: a model option states only what a release sets."""
+    """Flat settings without nulls: a model option states only what a release sets."""
     flat = flatten(values)
     return {name: value for name, value in flat.items() if value is not None and name.split(".")[0] not in NOT_COMPARED}
 
 
 def _is_unknown_commit(name: str, theirs: Any) -> bool:
-    """Where a release states a branch, nobody knows which commit of the text it was trained on: ours is as good as any."""
+    """A release that states a branch leaves open which commit of the text it was trained on, so that any commit fits."""
     return name.endswith(".revision") and theirs == "main"
 
 
-def _deciding(node: Node, draft: dict[str, Step], config: Config) -> list[str]:
-    """The node and the nodes before it, up to those that are adopted themselves or are the untrained base."""
+def _compared(node: Node, draft: Mapping[str, Step]) -> list[str]:
+    """The node and its ancestors, nearest first, up to those that are adopted themselves or are the untrained base."""
     found = [node.name]
     frontier = list(node.inputs.values())
     while frontier:
@@ -65,20 +72,29 @@ def _deciding(node: Node, draft: dict[str, Step], config: Config) -> list[str]:
     return found
 
 
-def adopted(node: Node, requested: str, released: Released, draft: dict[str, Step], store: Store) -> Step:
-    """Under the published checkpoint's own key, so that lineage never claims training that did not happen."""
+def adoption_step(node: Node, requested_key: str, released: Released, draft: Mapping[str, Step], store: Store) -> Step:
+    """A step under the published checkpoint's own key, so that lineage never claims training that did not happen."""
     stands_on = {"init": full_model(draft, node)} if released.form == "adapter" else {}
     own = payload(kind_config("released")(), {role: draft[name].key for role, name in stands_on.items()})
     own |= {"config": {"repo": released.repo, "revision": released.revision}}
     key = key_of(own)
     record = store.find(key)
-    verdict = "reuse" if record else "adopt"
-    reason = f"{released.repo}@{released.revision[:12]}"
-    return Step(node, key, own, verdict, reason, record, None, released, requested, stands_on=stands_on)
+    return Step(
+        node,
+        key,
+        own,
+        "reuse" if record else "adopt",
+        Cause.ADOPTED,
+        f"{released.repo}@{released.revision[:12]}",
+        record,
+        released=released,
+        requested_key=requested_key,
+        stands_on=stands_on,
+    )
 
 
-def full_model(draft: dict[str, Step], node: Node) -> str:
-    """The node of the full model below a published adapter: the nearest published one before it, else the base."""
+def full_model(draft: Mapping[str, Step], node: Node) -> str:
+    """The node of the full model under a published adapter: the nearest published one among its ancestors, or the base."""
     name = node.inputs["init"]
     while (released := draft[name].released) is None or released.form == "adapter":
         if "init" not in draft[name].node.inputs:

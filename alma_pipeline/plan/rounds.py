@@ -18,8 +18,6 @@ ROLES = {"init", "preferences"}
 OF_CANDIDATES = ("engine", "outputs", "scorer", "mean_of", "rule", "min_margin")
 """Settings of preferences that mean nothing where they are read from a release. How many and how free candidates are is the
 budget's word for every kind of preferences, and is let be."""
-STOPPED = "no further round"
-"""What every reason not to run a round begins with."""
 
 
 def unrolled(config: Config) -> Config:
@@ -145,4 +143,4 @@ def first_round(name: str) -> str:
 def stopped(result: Mapping[str, Any]) -> str:
     """Why nothing that reads these preferences is run, from their result; empty where it is."""
     found = result.get("rounds") or {}
-    return f"{STOPPED}: the dev score fell {found['before']:.2f} → {found['now']:.2f}" if found.get("stopped") else ""
+    return f"no further round: the dev score fell {found['before']:.2f} → {found['now']:.2f}" if found.get("stopped") else ""

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from alma_pipeline.plan import rounds
-from alma_pipeline.plan.plan import Step
+from alma_pipeline.plan.plan import Cause, Step
 from alma_pipeline.redact import redact
 from alma_pipeline.report.jobs import Job
 from alma_pipeline.report.systems import MARK, System, base_name, evaluations, settings_of, systems, variants
@@ -96,7 +95,7 @@ def stops(jobs: list[Job], store: Store) -> list[str]:
 
 
 def _stop(step: Step, store: Store) -> Iterator[str]:
-    if step.reason.startswith(rounds.STOPPED):
+    if step.cause is Cause.ROUND_STOPPED:
         yield f"{step.node.name}: {step.reason}"
     if step.record is not None:
         return

@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 166, 50
 """Of a box, in the picture's own units."""
 ACROSS, DOWN = 188, 74
 """From one box to the next."""
-STATUS = {"reuse": "done", "adopt": "published", "resume": "unfinished", "run": "not there", "unneeded": "not needed"}
+STATUS = {"reuse": "done", "adopt": "published", "resume": "unfinished", "run": "not there", "skip": "not needed"}
 MARKS = {"done": "✓", "published": "⇩", "unfinished": "◐", "not there": "○", "not needed": "–"}
 MEASURES = (("bits_per_byte", "bits/byte"), ("rewards/accuracies", "pair accuracy"), ("loss", "dev loss"))
 

@@ -21,7 +21,7 @@ from alma_pipeline.config import load as configuration
 from alma_pipeline.execution import fork_client, launch
 from alma_pipeline.execution.runner import Runner
 from alma_pipeline.plan import plan
-from alma_pipeline.plan.plan import Forced, Plan, Step
+from alma_pipeline.plan.plan import Plan, Rerun, Step
 from alma_pipeline.schema import Budget, Config, Data, Evaluation, GroupedLanguage, Hardware, Model, NodeConfig, Tracking
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
@@ -88,10 +88,10 @@ def changed(config: Config, node: str, **settings: Any) -> Config:
     return dataclasses.replace(config, stages=config.stages | {node: dataclasses.replace(config.stages[node], **settings)})
 
 
-def planned(config: Config, store: Store, forced: Forced | None = None) -> Plan:
+def planned(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
     """The real plan, without estimates: nobody knows how long a fake takes."""
     with mock.patch.object(plan, "estimate", return_value=None):
-        return plan.make_plan(config, store, forced)
+        return plan.make_plan(config, store, rerun)
 
 
 class Told:
@@ -145,9 +145,9 @@ class World:
         """How many workers worked on a node."""
         return len({pid for pid, _ in self.journal(node)})
 
-    def run(self, config: Config, forced: Forced | None = None) -> dict[str, Record]:
+    def run(self, config: Config, rerun: Rerun | None = None) -> dict[str, Record]:
         runner = Runner(self.store, config.hardware, self.launcher, [self.told], {"pid": 0})
-        runner.run(planned(config, self.store, forced))
+        runner.run(planned(config, self.store, rerun))
         return runner.done
 
 

@@ -12,7 +12,7 @@ from alma_pipeline.cli import run
 from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
 from alma_pipeline.plan import pins
-from alma_pipeline.plan.plan import Forced, Plan, make_plan
+from alma_pipeline.plan.plan import Plan, Rerun, make_plan
 from alma_pipeline.store.store import Store
 
 ONE, TWO = "1" * 40, "2" * 40
@@ -38,8 +38,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     return made
 
 
-def about_to_run(store: Store, *words: str, forced: Forced | None = None) -> Plan:
-    return run._pinned_plan(load.load([*WORDS, *words]), store, forced or Forced())
+def about_to_run(store: Store, *words: str, rerun: Rerun | None = None) -> Plan:
+    return run._pinned_plan(load.load([*WORDS, *words]), store, rerun or Rerun())
 
 
 def revision(plan: Plan, node: str = "preferences") -> str:
@@ -85,7 +85,7 @@ def test_what_the_first_of_two_runs_was_told_counts(store: Store, hub: Hub, monk
     plan = make_plan(load.load(WORDS), store)
     known = pins._known
     monkeypatch.setattr(pins, "_known", lambda path: known(path) | {f"{PREFERENCES}@main": TWO})
-    pins.ask(plan.work, store)
+    pins.resolve_branches(plan.work, store)
     assert json.loads((store.root / pins.FILE).read_text()) == {f"{PREFERENCES}@main": TWO}
 
 

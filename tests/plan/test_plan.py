@@ -32,9 +32,9 @@ def test_only_what_depends_on_a_change_runs(made: Store) -> None:
     config = real("stage=cpo", "stages.cpo.beta=0.2")
     plan = make_plan(config, made)
     assert works(plan) == ["cpo", "cpo.translate", "cpo.score"]
-    assert plan["cpo"].reason == "because stages.cpo.beta 0.1 → 0.2"
-    assert plan["cpo.translate"].reason == "because its checkpoint (cpo) is another"
-    assert plan["cpo.score"].reason == "because its hypotheses (cpo.translate) is another"
+    assert plan["cpo"].reason == "stages.cpo.beta 0.1 → 0.2"
+    assert plan["cpo.translate"].reason == "inputs changed: checkpoint (cpo)"
+    assert plan["cpo.score"].reason == "inputs changed: hypotheses (cpo.translate)"
 
 
 def test_a_change_upstream_reaches_what_stands_on_it(made: Store, cpo: Config) -> None:
@@ -44,20 +44,20 @@ def test_a_change_upstream_reaches_what_stands_on_it(made: Store, cpo: Config) -
         f"{name}.{part}" for name in ("parallel", "cpo") for part in ("translate", "score")
     }
     assert set(works(plan)) == expected
-    assert plan["parallel"].reason == f"because stages.parallel.learning_rate {before} → 0.5"
-    assert plan["cpo"].reason == "because its init (parallel) is another, its preferences (preferences) is another"
+    assert plan["parallel"].reason == f"stages.parallel.learning_rate {before} → 0.5"
+    assert plan["cpo"].reason == "inputs changed: init (parallel), preferences"
 
 
 def test_many_changes_are_counted(made: Store, cpo: Config) -> None:
     plan = make_plan(changed(cpo, "cpo", beta=0.2, steps=7, seed=3, clip=0.5, nll_weight=2.0), made)
-    assert plan["cpo"].reason.endswith(", 2 more") and plan["cpo"].reason.count("→") == 3
+    assert plan["cpo"].reason.endswith(" and 2 more settings") and plan["cpo"].reason.count("→") == 3
 
 
 def test_the_reason_is_against_the_nearest_of_several_artifacts(made: Store, cpo: Config) -> None:
     far = changed(cpo, "cpo", beta=0.2, steps=7, clip=0.5)
     fill(made, make_plan(far, made), "cpo")
     plan = make_plan(changed(cpo, "cpo", beta=0.3, steps=7, clip=0.5), made)
-    assert plan["cpo"].reason == "because stages.cpo.beta 0.2 → 0.3"
+    assert plan["cpo"].reason == "stages.cpo.beta 0.2 → 0.3"
 
 
 def test_a_setting_that_was_not_there_before(made: Store, cpo: Config) -> None:
@@ -71,7 +71,7 @@ def test_a_setting_that_was_not_there_before(made: Store, cpo: Config) -> None:
     (record.path / "record.json").unlink()
     reason = make_plan(cpo, made)["cpo"].reason
     steps = cpo.stages["cpo"].steps
-    assert reason == f"because stages.cpo.steps (absent) → {steps}, stages.cpo.epochs (absent) → None"
+    assert reason == f"stages.cpo.steps (absent) → {steps}, stages.cpo.epochs (absent) → None"
 
 
 def test_a_bumped_version_is_the_reason(made: Store, cpo: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_bumped_version_is_the_reason(made: Store, cpo: Config, monkeypatch: p
     monkeypatch.setattr(type(cpo.stages["score"]), "version", version + 1)
     plan = make_plan(cpo, made)
     assert set(works(plan)) == {f"{name}.score" for name in ("base", "mono", "parallel", "cpo")}
-    assert plan["cpo.score"].reason == f"because version of score {version} → {version + 1}"
+    assert plan["cpo.score"].reason == f"version of score {version} → {version + 1}"
 
 
 def test_a_damaged_artifact_is_made_again(made: Store, cpo: Config) -> None:
@@ -88,7 +88,7 @@ def test_a_damaged_artifact_is_made_again(made: Store, cpo: Config) -> None:
     (record.path / "text.txt").unlink()
     plan = make_plan(cpo, made)
     assert works(plan) == ["cpo"], "with the same key as before, so that what was made of it still holds"
-    assert plan["cpo"].reason == "its earlier artifact is not whole"
+    assert plan["cpo"].reason == "artifact is incomplete"
 
 
 def test_what_nobody_needs_any_more_is_not_made(made: Store, cpo: Config) -> None:
@@ -99,7 +99,7 @@ def test_what_nobody_needs_any_more_is_not_made(made: Store, cpo: Config) -> Non
         (record.path / "record.json").unlink()
     plan = make_plan(cpo, Store(made.root))
     assert plan.work == []
-    assert {name for name, verdict in verdicts(plan).items() if verdict == "unneeded"} == {
+    assert {name for name, verdict in verdicts(plan).items() if verdict == "skip"} == {
         "mono_corpus",
         "parallel_corpus",
         "preferences",
@@ -107,7 +107,7 @@ def test_what_nobody_needs_any_more_is_not_made(made: Store, cpo: Config) -> Non
     assert plan["preferences"].estimate is None
     beta = make_plan(changed(cpo, "cpo", beta=0.2), Store(made.root))
     assert works(beta) == ["parallel_corpus", "preferences", "cpo", "cpo.translate", "cpo.score"], "and are made when they are"
-    assert beta["mono_corpus"].verdict == "unneeded"
+    assert beta["mono_corpus"].verdict == "skip"
 
 
 def test_a_group_override_makes_that_group_again_alone(store: Store) -> None:
@@ -115,7 +115,7 @@ def test_a_group_override_makes_that_group_again_alone(store: Store) -> None:
     fill(store, make_plan(config, store))
     plan = make_plan(dataclasses.replace(config, groups={"g3": {"arpo": {"beta": 0.4}}}), store)
     assert works(plan) == ["g3.arpo", "g3.arpo.translate", "g3.arpo.score"]
-    assert plan["g3.arpo"].reason == "because stages.arpo.beta 0.1 → 0.4"
+    assert plan["g3.arpo"].reason == "stages.arpo.beta 0.1 → 0.4"
     shared = make_plan(changed(config, "arpo", beta=0.4), store)
     assert [step.node.name for step in shared.work if step.node.kind == "arpo"] == ["g1.arpo", "g3.arpo"]
 

@@ -7,7 +7,7 @@ import pytest
 from fakes.bed import changed, fill
 
 from alma_pipeline.plan.graph import build
-from alma_pipeline.plan.plan import Forced, make_plan
+from alma_pipeline.plan.plan import Rerun, make_plan
 from alma_pipeline.schema import Config, Released
 from alma_pipeline.store.identity import settings
 from alma_pipeline.store.store import Store
@@ -29,7 +29,7 @@ def test_a_published_checkpoint_of_equal_settings_is_adopted(store: Store, cpo: 
     """B64: and what leads to it is not made."""
     plan = make_plan(released(cpo, "mono", "parallel"), store)
     assert (plan["parallel"].verdict, plan["parallel"].reason) == ("adopt", "someone/parallel@0123456789ab")
-    assert (plan["cpo"].verdict, plan["mono_corpus"].verdict) == ("run", "unneeded")
+    assert (plan["cpo"].verdict, plan["mono_corpus"].verdict) == ("run", "skip")
     assert plan["parallel"].estimate is None
     assert plan["parallel"].payload["kind"] == "released"
     assert plan["parallel"].requested_key not in ("", plan["parallel"].key)
@@ -63,7 +63,7 @@ def test_why_it_is_not_adopted(store: Store, cpo: Config, node: str, change: dic
     [(key, new)] = change.items()
     config = changed(released(cpo, "mono", "parallel"), node, **change)
     plan = make_plan(config, store)
-    why = f"because stages.{node}.{key} {getattr(cpo.stages[node], key)} → {new} (released: someone/{{}})"
+    why = f"not adopting someone/{{}}: stages.{node}.{key} {getattr(cpo.stages[node], key)} → {new}"
     for name in ("mono", "parallel"):
         step = plan[name]
         taken = step.released is not None
@@ -81,7 +81,7 @@ def test_an_adopted_parent_answers_for_what_led_to_it(store: Store, cpo: Config)
     assert make_plan(config, store)["parallel"].verdict == "adopt"
     alone = dataclasses.replace(config.model, released={"parallel": entries["parallel"]})
     step = make_plan(dataclasses.replace(config, model=alone), store)["parallel"]
-    assert step.reason == "because someone/parallel states no settings for mono"
+    assert step.reason == "not adopting someone/parallel: it states no settings for mono"
 
 
 def test_null_in_a_setting_is_the_same_as_not_stating_it(store: Store, cpo: Config) -> None:
@@ -99,24 +99,24 @@ def test_another_seed_is_served_another_language_is_not(store: Store, cpo: Confi
     assert make_plan(dataclasses.replace(config, stages=stages), store)["parallel"].verdict == "adopt"
     more = dataclasses.replace(config, data=dataclasses.replace(config.data, languages=[*config.data.languages, "fi"]))
     step = make_plan(more, store)["parallel"]
-    assert (step.verdict, step.reason) == ("run", "because someone/parallel was not trained on fi")
+    assert (step.verdict, step.reason) == ("run", "not adopting someone/parallel: it was not trained on fi")
 
 
 def test_upstream_and_target_decide(store: Store, cpo: Config) -> None:
     config = released(cpo, "parallel", "cpo")
-    assert make_plan(config, store)["cpo"].reason == "target=train (released: someone/cpo)"
+    assert make_plan(config, store)["cpo"].reason == "not adopting someone/cpo: target=train"
     assert make_plan(dataclasses.replace(config, target="adopt"), store)["cpo"].verdict == "adopt"
     plan = make_plan(dataclasses.replace(config, upstream="train"), store)
-    assert plan["parallel"].reason == "upstream=train (released: someone/parallel)"
+    assert plan["parallel"].reason == "not adopting someone/parallel: upstream=train"
 
 
 def test_a_forced_node_is_trained_and_not_adopted(store: Store, cpo: Config) -> None:
     config = released(cpo, "parallel")
-    plan = make_plan(config, store, Forced(force=("parallel",)))
+    plan = make_plan(config, store, Rerun(force=("parallel",)))
     assert (plan["parallel"].verdict, plan["parallel"].reason) == ("run", "--force")
-    assert make_plan(config, store, Forced(since=("mono",)))["parallel"].reason == "--from mono"
+    assert make_plan(config, store, Rerun(from_=("mono",)))["parallel"].reason == "--from mono"
 
 
 def test_from_adopted_to_trained_is_said_so(store: Store, cpo: Config) -> None:
     fill(store, make_plan(released(cpo, "parallel"), store), "parallel")
-    assert make_plan(cpo, store)["parallel"].reason == "because its earlier artifact is of kind released, now parallel"
+    assert make_plan(cpo, store)["parallel"].reason == "kind released → parallel"

@@ -122,7 +122,7 @@ def test_no_round_follows_one_that_made_the_dev_score_fall(store: Store) -> None
     put(store, step.node.name, step.key, {"kind": step.node.kind, "payload": step.payload, "result": {"rounds": FELL}})
     after = make_plan(config, store)
     assert works(after) == []
-    assert {name for name, verdict in verdicts(after).items() if verdict == "unneeded"} == set(verdicts(plan)) - {
+    assert {name for name, verdict in verdicts(after).items() if verdict == "skip"} == set(verdicts(plan)) - {
         *before,
         "preferences_2",
     }

@@ -7,7 +7,7 @@ import pytest
 from fakes.bed import World, chain, planned
 
 from alma_pipeline.errors import StageFailed
-from alma_pipeline.plan.plan import Forced
+from alma_pipeline.plan.plan import Rerun
 from alma_pipeline.store.store import Store
 
 
@@ -32,7 +32,7 @@ def test_forced_an_unfinished_node_begins_anew(world: World) -> None:
     with pytest.raises(StageFailed):
         world.run(chain(steps=6))
     world.order("a")
-    done = world.run(chain(steps=6), Forced(force=("a",)))
+    done = world.run(chain(steps=6), Rerun(force=("a",)))
     assert done["a"].result["first"] == 0
     assert len((done["a"].path / "metrics.jsonl").read_text().splitlines()) == 6
 
@@ -77,7 +77,7 @@ def test_a_result_whose_parent_died_before_the_commit_is_taken(world: World, mon
     done = world.run(chain())
     assert world.ran("a") == 1
     assert done["a"].result["text"] == "a" and done["a"].hardware["name"] == "test"
-    assert world.run(chain(), Forced(force=("a",)))["a"].result["text"] == "a"
+    assert world.run(chain(), Rerun(force=("a",)))["a"].result["text"] == "a"
     assert world.ran("a") == 2
 
 
@@ -86,5 +86,5 @@ def test_forced_a_leftover_result_does_not_count(world: World, monkeypatch: pyte
         patched.setattr(Store, "commit", lambda *words: pytest.fail("cut off"))
         with pytest.raises(pytest.fail.Exception):
             world.run(chain())
-    world.run(chain(), Forced(force=("a",)))
+    world.run(chain(), Rerun(force=("a",)))
     assert world.ran("a") == 2

@@ -13,7 +13,7 @@ from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.execution import launch
 from alma_pipeline.execution.attempt import tail
 from alma_pipeline.execution.launch import Launcher
-from alma_pipeline.plan.plan import Forced
+from alma_pipeline.plan.plan import Rerun
 from alma_pipeline.schema import Hardware
 
 
@@ -42,7 +42,7 @@ def test_what_is_there_is_not_made_again(world: World) -> None:
 
 def test_what_is_made_again_keeps_its_place_among_what_is_reused(world: World) -> None:
     world.run(chain())
-    assert list(world.run(chain(), Forced(only=("a",), force=("a",)))) == ["a", "b", "c"]
+    assert list(world.run(chain(), Rerun(only=("a",), force=("a",)))) == ["a", "b", "c"]
 
 
 def test_the_record_holds_what_a_worker_was_told_and_said(world: World) -> None:
@@ -57,7 +57,7 @@ def test_the_record_holds_what_a_worker_was_told_and_said(world: World) -> None:
 
 def test_forced_again_the_old_one_is_kept(world: World) -> None:
     first = world.run(chain())["b"]
-    second = world.run(chain(), Forced(force=("b",)))["b"]
+    second = world.run(chain(), Rerun(force=("b",)))["b"]
     assert second.key == first.key and second.result["pid"] != first.result["pid"]
     assert [world.ran(name) for name in "abc"] == [1, 2, 1]
     assert len(list((world.store.root / "replaced").iterdir())) == 1
@@ -65,16 +65,16 @@ def test_forced_again_the_old_one_is_kept(world: World) -> None:
 
 def test_from_makes_all_that_follows_again(world: World) -> None:
     world.run(chain())
-    world.run(chain(), Forced(since=("b",)))
+    world.run(chain(), Rerun(from_=("b",)))
     assert [world.ran(name) for name in "abc"] == [1, 2, 2]
 
 
 def test_only_without_what_it_needs_says_so_before_anything_runs(world: World) -> None:
     with pytest.raises(UserError, match=r"c needs b, which does not exist yet; drop --only"):
-        world.run(chain(), Forced(only=("a", "c")))
+        world.run(chain(), Rerun(only=("a", "c")))
     assert world.told.events == []
-    world.run(chain(), Forced(only=("a", "b")))
-    assert world.run(chain(), Forced(only=("c",)))["c"].result["text"] == "abc"
+    world.run(chain(), Rerun(only=("a", "b")))
+    assert world.run(chain(), Rerun(only=("c",)))["c"].result["text"] == "abc"
 
 
 def test_equal_nodes_are_made_once(world: World) -> None:
@@ -150,7 +150,7 @@ def test_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
 
 def test_a_dead_server_is_said_so_and_the_next_job_gets_another(world: World) -> None:
     """B24: one lost server must not spoil the jobs after it; nor pass for a closed output."""
-    world.run(chain(), Forced(only=("a",)))
+    world.run(chain(), Rerun(only=("a",)))
     world.launcher.server.process.kill()
     world.launcher.server.process.wait()
     assert world.run(chain())["c"].result["text"] == "abc"
