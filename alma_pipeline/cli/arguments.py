@@ -45,6 +45,7 @@ FLAGS = {
     "--json": Flag("the plan as JSON; for translate, JSON lines in and out", verbs=("plan", "translate")),
     "--output": Flag("where the result goes: translations, a report's page or tables", "FILE", ("translate", "report")),
     "--diff": Flag("in which settings and inputs two artifacts differ", "A B", ("plan",)),
+    "--why": Flag("explain this node: every difference from its nearest earlier artifact; may be repeated", "NODE", ("plan",)),
     "--adapter": Flag("the adapter alone, not a full model", verbs=("export", "adopt")),
     "--precision": Flag("of the merged weights; without it that of the base", "TYPE", ("export",), ("fp32", "bf16", "fp16")),
     "--push": Flag("then upload it, with the token in HF_TOKEN; a new repository is private", "OWNER/NAME", ("export",)),

@@ -1,14 +1,14 @@
-"""The plan as a terminal table: what will run, why, how long, how big. Decides nothing."""
+"""The plan as a terminal table: what runs, why, how long and how big. Prints a plan; decides nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
-from alma_pipeline.plan.estimate import LEFT_OUT, Estimate
+from alma_pipeline.plan.estimate import NOT_INCLUDED, Estimate
+from alma_pipeline.plan.node import base_name
 from alma_pipeline.plan.plan import Cause, Plan, Step
 from alma_pipeline.schema import Hardware, Training
 from alma_pipeline.units import about, count, size
@@ -16,9 +16,11 @@ from alma_pipeline.units import about, count, size
 COLOURS = {"reuse": "green", "adopt": "cyan", "resume": "yellow", "run": "bold yellow", "skip": "dim"}
 NUMBERS = ("steps", "tokens", "memory", "disk", "time")
 DISPENSABLE = ("disk", "tokens", "memory", "steps")
-"""What a narrow terminal goes without, first to last: never the reasons."""
-WHY = 30
-"""Columns that the reasons get at least, or what they need."""
+"""Columns that a narrow terminal drops, first to last."""
+WHY_WIDTH = 30
+"""Columns kept for the reasons, if they need as many. A longer reason gets lines of its own below its row."""
+GAP = "  "
+INDENT = 4
 
 
 @dataclass(frozen=True)
@@ -32,68 +34,107 @@ class Row:
 
 
 def plan_table(plan: Plan, hardware: Hardware, width: int) -> Group:
-    """A line for each node with something to say, the others by name, and the sums; for so many columns."""
-    parts: list[Table | Text] = []
+    """A row for each node with a reason, the names of the others, and the totals, for a terminal `width` columns wide."""
+    parts: list[Text] = []
     rows = list(_rows(plan))
     if rows:
-        parts.append(_table(rows, width))
+        parts += _lines(rows, width)
     for verdict in ("reuse", "skip"):
-        names = [step.node.name for step in plan.steps if step.verdict == verdict and _silent(step)]
+        names = [step.node.name for step in plan.steps if step.verdict == verdict and _is_silent(step)]
         if names:
             label = (f"{verdict} ({len(names)}): ", COLOURS[verdict])
-            parts.append(Text.assemble("\n" if rows else "", label, (", ".join(names), "dim")))
+            parts.append(Text.assemble("\n" if rows else "", label, (", ".join(_without_repetition(names)), "dim")))
     return Group(*parts, *_summary(plan, hardware))
 
 
-def _silent(step: Step) -> bool:
+def _is_silent(step: Step) -> bool:
     """Whether the verdict says it all."""
-    return step.verdict == "skip" or (step.verdict == "reuse" and not step.reason)
+    return step.cause in (Cause.COMPLETE, Cause.NOT_NEEDED)
 
 
-def _rows(plan: Plan) -> Iterable[Row]:
-    steps = [step for step in plan.steps if not _silent(step)]
+def _without_repetition(names: list[str]) -> list[str]:
+    """Names in their order, where `g1.arpo`, `g2.arpo`, `g3.arpo` become `g1–g3.arpo`."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(base_name(name), []).append(name)
+    result: list[str] = []
+    for base, alike in groups.items():
+        numbers = [int(name[1 : -len(base) - 1]) for name in alike if name.removesuffix(f".{base}")[1:].isdigit()]
+        in_sequence = len(numbers) == len(alike) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        result += [f"g{numbers[0]}–g{numbers[-1]}.{base}"] if in_sequence and len(alike) > 2 else alike
+    return result
+
+
+def _rows(plan: Plan) -> Iterator[Row]:
+    steps = [step for step in plan.steps if not _is_silent(step)]
     merged: set[str] = set()
-    for step, after in pairwise([*steps, None]):
+    for step, following in pairwise([*steps, None]):
         assert step is not None
         if step.node.name in merged:
             continue
         name = step.node.name
-        if after and _together(step, after):
-            merged.add(after.node.name)
-            name = f"{name}, .score"
+        if following and _are_one_row(step, following):
+            merged.add(following.node.name)
+            name = f"{name}+score"
         yield Row(name, step.verdict, _numbers(step), step.reason)
 
 
-def _together(translate: Step, score: Step) -> bool:
-    """Whether a checkpoint's translations and their scores share their fate, for one reason or the one for the other."""
+def _are_one_row(translate: Step, score: Step) -> bool:
+    """Whether a checkpoint's translations and their scores have one verdict and one reason, or the first are the second's."""
     if score.node.inputs != {"hypotheses": translate.node.name} or translate.verdict != score.verdict or score.estimate:
         return False
     return score.reason == translate.reason or score.cause is Cause.INPUTS_CHANGED
 
 
-def _table(rows: list[Row], width: int) -> Table:
+def _lines(rows: list[Row], width: int) -> Iterator[Text]:
+    """The header and the rows. A reason that does not fit behind its row is indented below it, so that no word is broken."""
     shown = _columns(rows, width)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("node", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    for name in shown:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold", min_width=min(WHY, max(len(row.why) for row in rows)))
+    widths = _widths(rows)
+    head = [f"{name:{widths[name]}}" if name in ("node", "verdict") else f"{name:>{widths[name]}}" for name in shown]
+    yield Text(GAP.join([*head, "why"]), style="bold")
+    room = width - sum(widths[name] + len(GAP) for name in shown)
     for row in rows:
-        table.add_row(row.name, Text(row.verdict, style=COLOURS[row.verdict]), *(row.numbers[name] for name in shown), row.why)
-    return table
+        line = Text(f"{row.name:{widths['node']}}{GAP}")
+        line.append(f"{row.verdict:{widths['verdict']}}", style=COLOURS[row.verdict])
+        for name in shown[2:]:
+            line.append(f"{GAP}{row.numbers[name]:>{widths[name]}}")
+        fits = len(row.why) <= room
+        if fits:
+            line.append(f"{GAP}{row.why}")
+        line.rstrip()
+        yield line
+        if not fits:
+            yield from _indented(row.why, width)
+
+
+def _indented(text: str, width: int) -> Iterator[Text]:
+    """The text below its row, wrapped at words; a word longer than the terminal is left to the terminal."""
+    line = ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if line and len(longer) > width - INDENT:
+            yield Text(" " * INDENT + line, overflow="fold")
+            line = word
+        else:
+            line = longer
+    yield Text(" " * INDENT + line, overflow="fold")
 
 
 def _columns(rows: list[Row], width: int) -> list[str]:
-    """The columns of numbers that leave room for the reasons; those without a number are left out too."""
-    shown = [name for name in NUMBERS if any(row.numbers[name] for row in rows)]
-    fixed = max(len(row.name) for row in rows) + max(len(row.verdict) for row in rows) + 4
-    fixed += min(WHY, max(len(row.why) for row in rows))
-    sizes = {name: max(len(name), *(len(row.numbers[name]) for row in rows)) + 2 for name in shown}
+    """The columns before the reasons: all that have a value, less those for which there is no room."""
+    widths = _widths(rows)
+    shown = ["node", "verdict", *(name for name in NUMBERS if any(row.numbers[name] for row in rows))]
+    for_reasons = min(WHY_WIDTH, max(len(row.why) for row in rows))
     for name in DISPENSABLE:
-        if fixed + sum(sizes[other] for other in shown) > width and name in shown:
+        if sum(widths[other] + len(GAP) for other in shown) + for_reasons > width and name in shown:
             shown.remove(name)
     return shown
+
+
+def _widths(rows: list[Row]) -> dict[str, int]:
+    """Column to its widest text, the header included."""
+    texts = [{"node": row.name, "verdict": row.verdict} | row.numbers for row in rows]
+    return {name: max(len(name), *(len(text[name]) for text in texts)) for name in ("node", "verdict", *NUMBERS)}
 
 
 def _numbers(step: Step) -> dict[str, str]:
@@ -113,45 +154,51 @@ def _numbers(step: Step) -> dict[str, str]:
 
 def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
     verdicts = [step.verdict for step in plan.steps]
-    yield Text(
-        f"\n{len(plan.steps)} nodes: {', '.join(f'{verdicts.count(name)} {name}' for name in COLOURS if name in verdicts)}"
-    )
+    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in COLOURS if name in verdicts)
+    yield Text(f"\n{len(plan.steps)} nodes: {counts}")
     estimates = [step.estimate for step in plan.steps if step.estimate]
     if not estimates:
         return
-    total = f"about {about(sum(estimate.seconds for estimate in estimates) / hardware.side_by_side)}"
+    # Nodes side by side share the hardware, so that their times are not simply added up.
+    time = f"about {about(sum(estimate.seconds for estimate in estimates) / hardware.side_by_side)}"
     unknown = [step.node.name for step in plan.steps if step.estimate and not step.estimate.seconds]
     if unknown:
-        total = f"{total} without {', '.join(unknown)}, of which nothing is known before their text is prepared"
-    yield Text(f"hardware {hardware.name}: {_devices(hardware)}; {total}; {_disk(estimates)}")
+        time = f"{time}, excluding {', '.join(unknown)} (unknown until the text is prepared)"
+    yield Text("; ".join([f"hardware {hardware.name}: {_devices(hardware)}", time, *_disk(estimates)]))
     yield _fit(plan, hardware)
-    yield Text(f"≈ is estimated, memory is that of one device; left out: {LEFT_OUT}", style="dim")
+    yield Text(f"≈ is an estimate; memory is per device; not included: {NOT_INCLUDED}", style="dim")
 
 
 def _devices(hardware: Hardware) -> str:
-    nodes = f"{hardware.nodes} nodes × " if hardware.nodes > 1 else ""
+    machines = f"{hardware.nodes} machines × " if hardware.nodes > 1 else ""
     offload = f", offload to {hardware.offload}" if hardware.offload != "none" else ""
-    beside = f", {hardware.side_by_side} nodes at a time" if hardware.side_by_side > 1 else ""
-    return f"{nodes}{hardware.devices} × {hardware.device}, ZeRO-{hardware.zero_stage}{offload}{beside}"
+    parallel = f", {hardware.side_by_side} nodes at a time" if hardware.side_by_side > 1 else ""
+    return f"{machines}{hardware.devices} × {hardware.device}, ZeRO-{hardware.zero_stage}{offload}{parallel}"
 
 
-def _disk(estimates: list[Estimate]) -> str:
+def _disk(estimates: list[Estimate]) -> Iterator[str]:
     kept = sum(estimate.disk_bytes for estimate in estimates)
-    most = max(estimate.work_bytes for estimate in estimates)
-    return f"{size(kept)} of disk" + (f", and up to {size(most)} while a node runs" if most else "")
+    temporary = max(estimate.work_bytes for estimate in estimates)
+    if kept or temporary:
+        yield f"{size(kept)} on disk" + (f", plus up to {size(temporary)} while a node runs" if temporary else "")
 
 
 def _fit(plan: Plan, hardware: Hardware) -> Text:
-    tight = [step for step in plan.steps if step.estimate and not step.estimate.fits]
-    if not tight:
-        return Text(f"every node fits into {hardware.memory_gb:g} GB per device", style="green")
-    needs = ", ".join(f"{step.node.name} ({size(step.estimate.memory_bytes)})" for step in tight if step.estimate)
-    small = [(step, step.estimate.nf4_bytes) for step in tight if step.estimate and step.estimate.nf4_bytes]
-    ways = [f"{step.node.name} fits with {step.node.setting}.base_weights=nf4 ({size(needed)})" for step, needed in small]
+    """Whether every node fits on a device; if not, the settings that help."""
+    limit = f"{hardware.memory_gb:g} GB per device"
+    too_big = [(step, step.estimate) for step in plan.steps if step.estimate and not step.estimate.fits]
+    if not too_big:
+        return Text(f"every node fits into {limit}", style="green")
+    needs = ", ".join(f"{step.node.name} ({size(estimate.memory_bytes)})" for step, estimate in too_big)
+    # A 4-bit base is offered where the estimate says that it suffices; the others always help, but nobody computed how much.
+    ways = [
+        f"{step.node.name} fits with {step.node.setting}.base_weights=nf4 ({size(estimate.nf4_bytes)})"
+        for step, estimate in too_big
+        if estimate.nf4_bytes
+    ]
     ways += ["model.base_weights=nf4 sets it for every adapter"] if len(ways) > 1 else []
-    others = "hardware.zero_stage=3, hardware.offload=cpu, hardware.gradient_checkpointing=true, a smaller hardware.row_tokens"
-    return Text(
-        f"does not fit into {hardware.memory_gb:g} GB per device: {needs}; {''.join(f'{way}; ' for way in ways)}"
-        f"try {others}, or more devices",
-        style="bold red",
+    ways.append(
+        "try hardware.zero_stage=3, hardware.offload=cpu, hardware.gradient_checkpointing=true, a smaller hardware.row_tokens "
+        "or more devices"
     )
+    return Text(f"does not fit into {limit}: {needs}; {'; '.join(ways)}", style="bold red")

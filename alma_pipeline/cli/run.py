@@ -35,6 +35,8 @@ class Session:
     verb: str
     rerun: Rerun
     as_json: bool
+    why: list[str]
+    """Nodes to explain in place of the plan."""
     console: Screen
     launchers: dict[Hardware, Any] = field(default_factory=dict)
 
@@ -68,8 +70,10 @@ def main(command: Command) -> int:
 @contextmanager
 def opened(command: Command) -> Iterator[Session]:
     """What the jobs of a command share, for as long as they run."""
+    if "--why" in command.flags and "--json" in command.flags:
+        raise UserError("--why and --json do not go together: the JSON plan has every setting, cause and reason")
     rerun = Rerun(*(tuple(command.flags.get(name, [])) for name in ("--force", "--from", "--only")))
-    session = Session(command.verb, rerun, "--json" in command.flags, Screen())
+    session = Session(command.verb, rerun, "--json" in command.flags, command.flags.get("--why", []), Screen())
     try:
         yield session
     finally:
@@ -129,10 +133,13 @@ def _preview(session: Session, config: Config, tree: DictConfig, store: Store, o
 
 
 def _print_plan(session: Session, plan: Plan, config: Config) -> None:
+    from alma_pipeline.cli import why
     from alma_pipeline.cli.plan_table import plan_table
 
     if session.as_json:
         print(json.dumps(redacted(to_json(plan)), indent=1, ensure_ascii=False))
+    elif session.why:
+        why.main(session.console, plan, session.why)
     else:
         session.console.print(plan_table(plan, config.hardware, session.console.width))
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
-from alma_pipeline.store.identity import differences
+from alma_pipeline.plan.reasons import every_difference
 from alma_pipeline.store.lookup import find, lineage
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
@@ -40,13 +40,8 @@ def diff(root: Path, first: str, second: str) -> int:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", a.path.name, b.path.name):
         table.add_column(name, overflow="fold")
-    for key, old, new in differences(a.payload["config"], b.payload["config"]):
-        table.add_row(key, str(old), str(new))
-    for key in ("kind", "version"):
-        if a.payload[key] != b.payload[key]:
-            table.add_row(key, str(a.payload[key]), str(b.payload[key]))
-    for role, old, new in differences(a.payload["inputs"], b.payload["inputs"]):
-        table.add_row(f"input {role}", str(old)[:12], str(new)[:12])
+    for row in every_difference(a.payload, b.payload):
+        table.add_row(*row)
     console = Screen()
     console.print(table if table.row_count else "no difference in settings or inputs")
     return 0

@@ -16,7 +16,7 @@ from alma_pipeline.schema.training import total_steps
 SOURCES = (
     "Kaplan et al. 2020 and Chowdhery et al. 2022 (FLOPs), Rajbhandari et al. 2020 (ZeRO), Korthikanti et al. 2022 (activations)"
 )
-LEFT_OUT = "text preparation, scoring, downloads, waiting for a cluster; padding beyond a batch's own"
+NOT_INCLUDED = "text preparation, scoring, downloads, cluster queues, padding"
 
 START_SECONDS = 3.0
 """Of any node: starting the worker, loading the model, setting up DeepSpeed. Measured on 2 cores; a large model takes longer."""

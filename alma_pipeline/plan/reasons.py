@@ -38,6 +38,18 @@ def run_reason(node: Node, old: Mapping[str, Any] | None, new: Mapping[str, Any]
     return Cause.INCOMPLETE, "artifact is incomplete"
 
 
+def every_difference(old: Mapping[str, Any], new: Mapping[str, Any], setting: str = "") -> list[tuple[str, str, str]]:
+    """(name, before, after) of every setting, of kind and version, and of every input, whose keys are shortened.
+
+    `setting`: the key below which the settings are typed, such as `stages.cpo`; without it their names are relative.
+    """
+    prefix = f"{setting}." if setting else ""
+    found = [(f"{prefix}{name}", str(before), str(after)) for name, before, after in differences(old["config"], new["config"])]
+    found += [(key, str(old[key]), str(new[key])) for key in ("kind", "version") if old[key] != new[key]]
+    found += [(f"input {role}", str(a)[:12], str(b)[:12]) for role, a, b in differences(old["inputs"], new["inputs"])]
+    return found
+
+
 def _clause(settings: list[str], others: list[str]) -> str:
     """Settings first if all of them fit; otherwise the other causes first, then some settings and a count."""
     if len(settings) + len(others) <= MAX_CAUSES:
@@ -51,16 +63,16 @@ def _clause(settings: list[str], others: list[str]) -> str:
 def _changed_inputs(node: Node, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """`inputs changed: init (parallel), preferences`, then inputs that are no longer read."""
     roles = [role for role, _, _ in differences(old, new)]
-    changed = [input_name(node, role) for role in roles if role in node.inputs]
+    changed = [_input_name(node, role) for role in roles if role in node.inputs]
     removed = [role for role in roles if role not in node.inputs]
     texts = (("inputs changed: ", changed), ("no longer reads ", removed))
     return [text + ", ".join(names) for text, names in texts if names]
 
 
-def input_name(node: Node, role: str) -> str:
-    """`init (parallel)`; the role alone where the node is called like it."""
+def _input_name(node: Node, role: str) -> str:
+    """`init (parallel)`; the role alone if the input is called like it, or if it is the checkpoint that names an evaluation."""
     source = node.inputs[role]
-    return role if base_name(source) == role else f"{role} ({source})"
+    return role if base_name(source) == role or node.name == f"{source}.translate" else f"{role} ({source})"
 
 
 def changed_settings(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

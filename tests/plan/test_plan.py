@@ -33,7 +33,7 @@ def test_only_what_depends_on_a_change_runs(made: Store) -> None:
     plan = make_plan(config, made)
     assert works(plan) == ["cpo", "cpo.translate", "cpo.score"]
     assert plan["cpo"].reason == "stages.cpo.beta 0.1 → 0.2"
-    assert plan["cpo.translate"].reason == "inputs changed: checkpoint (cpo)"
+    assert plan["cpo.translate"].reason == "inputs changed: checkpoint"
     assert plan["cpo.score"].reason == "inputs changed: hypotheses (cpo.translate)"
 
 

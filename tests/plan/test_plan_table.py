@@ -1,18 +1,21 @@
 """The plan as a person sees it in a terminal."""
 
+import dataclasses
 import io
 
-from fakes.bed import LOCAL, chain, fill, planned
+from fakes.bed import LOCAL, chain, changed, fill, loaded, planned
 from rich.console import Console
 
 from alma_pipeline.cli.plan_table import plan_table
-from alma_pipeline.plan.plan import Plan
+from alma_pipeline.config import load
+from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.store import Store
 
 
-def shown(plan: Plan, width: int = 80) -> str:
+def shown(plan: Plan, width: int = 80, hardware: Hardware = LOCAL) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(plan_table(plan, LOCAL, width))
+    console.print(plan_table(plan, hardware, width))
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
@@ -27,3 +30,41 @@ def test_what_runs_has_a_row_and_what_is_there_a_name(store: Store) -> None:
     lines = shown(planned(chain(), Store(store.root))).splitlines()
     assert [line.split()[:3] for line in lines[1:3]] == [["b", "run", "new"], ["c", "run", "new"]]
     assert "reuse (1): a" in lines and "3 nodes: 1 reuse, 2 run" in lines
+
+
+def test_a_reason_that_does_not_fit_is_below_its_row_and_whole(made: Store, cpo: Config) -> None:
+    plan = make_plan(changed(cpo, "parallel", learning_rate=0.5), made)
+    narrow, wide = shown(plan).splitlines(), shown(plan, 200).splitlines()
+    assert all(len(line) <= 80 for line in narrow)
+    row = next(number for number, line in enumerate(narrow) if line.startswith("cpo  "))
+    assert narrow[row].split()[:2] == ["cpo", "run"] and narrow[row + 1] == "    inputs changed: init (parallel), preferences"
+    assert any(line.startswith("cpo  ") and line.endswith("  inputs changed: init (parallel), preferences") for line in wide)
+
+
+def test_translations_and_scores_of_one_reason_share_a_row(made: Store, cpo: Config) -> None:
+    lines = shown(make_plan(changed(cpo, "cpo", beta=0.2), made), 120).splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["cpo", "cpo.translate+score"]
+    assert lines[2].endswith("  inputs changed: checkpoint")
+
+
+def test_a_narrow_terminal_drops_numbers_before_reasons(store: Store, cpo: Config) -> None:
+    plan = make_plan(cpo, store)
+    heads = [shown(plan, width).splitlines()[0].split() for width in (120, 64, 52)]
+    assert heads[0] == ["node", "verdict", "steps", "tokens", "memory", "disk", "time", "why"]
+    assert heads[1] == ["node", "verdict", "steps", "memory", "time", "why"]
+    assert heads[2] == ["node", "verdict", "time", "why"]
+
+
+def test_skipped_groups_are_one_name(store: Store) -> None:
+    config = loaded("experiment=x_alma_13b")
+    names = {"g1.group_corpus", "g3.group_corpus"}
+    lines = shown(make_plan(config, store), 200)
+    assert "skip (" in lines and all(name in lines for name in names), "two groups are listed"
+    every = make_plan(load.load(["experiment=x_alma_13b"]), store)
+    assert "g1–g8.group_corpus" in shown(every, 200) and "g2.group_corpus" not in shown(every, 200)
+
+
+def test_what_does_not_fit_names_the_settings_that_help(store: Store, cpo: Config) -> None:
+    small = dataclasses.replace(cpo, hardware=dataclasses.replace(cpo.hardware, memory_gb=0.1))
+    text = " ".join(shown(make_plan(small, store), 200, small.hardware).split())
+    assert "does not fit into 0.1 GB per device: " in text and "try hardware.zero_stage=3" in text

@@ -1,0 +1,66 @@
+"""`plan --why NODE`: every setting, version and input in which a node differs from its nearest earlier artifact."""
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from alma_pipeline.console import Screen
+from alma_pipeline.errors import UserError, nearest
+from alma_pipeline.plan.plan import Cause, Plan, Step
+from alma_pipeline.plan.reasons import every_difference
+
+ALONE = {
+    Cause.COMPLETE: "An artifact with exactly these settings and inputs exists.",
+    Cause.ADOPTED: "A checkpoint trained elsewhere serves in place of training.",
+    Cause.UNFINISHED: "An interrupted attempt with exactly these settings and inputs left a resume point.",
+    Cause.NOT_NEEDED: "",
+    Cause.ROUND_STOPPED: "Later rounds of preferences are skipped once the dev score falls.",
+}
+"""Causes that explain themselves: no comparison with an earlier artifact is printed."""
+
+
+def main(console: Screen, plan: Plan, names: Iterable[str]) -> None:
+    """Explain the verdicts of these nodes. Raises UserError for an unknown node."""
+    known = [step.node.name for step in plan.steps]
+    for name in names:
+        if name not in known:
+            raise UserError(f"--why {name}: no such node in this plan; {nearest(name, known)}")
+    for name in names:
+        _explain(console, plan, plan[name])
+
+
+def _explain(console: Screen, plan: Plan, step: Step) -> None:
+    console.say(f"{step.node.name}: {_verdict(step)}", style="bold")
+    if step.cause in ALONE:
+        for text in (ALONE[step.cause], str(step.record.path) if step.record else ""):
+            if text:
+                console.say(text)
+    else:
+        _compare(console, step)
+    if step.inputs:
+        console.say("inputs")
+    # What becomes of each input, so that a changed one can be traced further.
+    for role, source in step.inputs.items():
+        console.say(f"  {role} ({source}): {_verdict(plan[source])}")
+    console.say("")
+
+
+def _verdict(step: Step) -> str:
+    return f"{step.verdict}: {step.reason}" if step.reason else step.verdict
+
+
+def _compare(console: Screen, step: Step) -> None:
+    if step.earlier is None:
+        console.say("The store has no earlier artifact of this node.")
+        return
+    console.say(f"nearest earlier artifact: {step.earlier.path}")
+    found = every_difference(step.earlier.payload, step.payload, step.node.setting)
+    if not found:
+        console.say("no difference in settings, version or inputs")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "before", "now"):
+        table.add_column(name, overflow="fold")
+    for row in found:
+        table.add_row(*row)
+    console.print(table)
