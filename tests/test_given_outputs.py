@@ -64,12 +64,12 @@ def test_a_key_follows_content_and_not_place(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["evaluation.outputs.gpt4={}/none.{direction}"], r"evaluation\.outputs\.gpt4=.*has no text for de-en, en-de"),
-        (["evaluation.outputs.gpt4={}/x.{direction}.{side}"], r"expected {direction} in it"),
+        (["evaluation.outputs.gpt4={}/x.{direction}.{side}"], r"expected {direction} in the path"),
         (
             ["evaluation.outputs.gpt4={}/one.txt"],
-            r"plain lines do not say which of de-en, en-de, nl-en, en-nl they are in; expected",
+            r"plain lines do not show which of de-en, en-de, nl-en, en-nl they belong to; expected",
         ),
-        (["evaluation.outputs.gpt4={}/one"], r"plain lines do not say which"),
+        (["evaluation.outputs.gpt4={}/one"], r"plain lines do not show which"),
         (["evaluation.outputs.cpo={}/x.{direction}"], r"evaluation\.outputs\.cpo: expected a name .* that no node has"),
         (["evaluation.outputs={a/b: x}"], r"evaluation\.outputs\.a/b: expected a name of letters"),
         (["stages.preferences.outputs.gpt4={}/none.{direction}"], r"stages\.preferences\.outputs\.gpt4=.*has no text"),

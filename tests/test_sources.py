@@ -120,9 +120,9 @@ def test_a_pair_of_plain_texts(tmp_path: Path) -> None:
     [
         (["data.root={}/human"], r"no text for is-en, en-is; looked for isen/test\.is-en\.json.*directions=cs-en,en-cs"),
         (["data.root={}/nowhere"], r"data\.root=.*nowhere: no such folder"),
-        (["data.parallel.reader=files"], r"stages\.parallel_corpus\.pairs\.path: reader=files needs it"),
+        (["data.parallel.reader=files"], r"stages\.parallel_corpus\.pairs\.path is empty, but reader=files needs it"),
         (["data.parallel.reader=files", "data.parallel.path={}/none.tsv"], r"path=.*none\.tsv has no text for cs-en"),
-        (["data.parallel.path={}/none.tsv"], r"with reader=hub nothing is read there; set reader=files"),
+        (["data.parallel.path={}/none.tsv"], r"reader=hub does not read it; set reader=files"),
         (["directions=[xx-en]"], r"'xx' in xx-en is not in the language table"),
         (["directions=[fr-en]"], r"fr-en, but 'fr' is not in data\.languages"),
         (["directions=[de-cs]"], r"'de-cs' is not a direction; expected all, a group such as g5, or a language and English"),

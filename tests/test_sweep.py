@@ -88,7 +88,7 @@ def test_the_same_again_trains_nothing(swept: Swept) -> None:
     before = state(folder)
     done = run(folder, "-m", *JOB, "seed=1,2", SOUND)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("nothing to do: all 3 nodes are there") == 2
+    assert done.stdout.count("nothing to do: all 3 nodes exist") == 2
     assert [row.count(" done") for row in table(done.stdout).values()] == [1, 1]
     assert state(folder) == before
 

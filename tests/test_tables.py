@@ -123,4 +123,4 @@ def test_without_training_there_is_no_table(plan: Plan) -> None:
 def test_the_targets_checkpoints_are_named_with_their_folders(plan: Plan) -> None:
     found = tables.targets(plan, by_name([record("a", "mono", RESULT)]))
     assert [(step.node.name, str(made.path)) for step, made in found] == [("a", "/store/a")]
-    assert "all 3 nodes are there" in str(tables.reused(plan))
+    assert "all 3 nodes exist" in str(tables.reused(plan))

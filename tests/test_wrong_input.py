@@ -33,14 +33,14 @@ CASES: list[tuple[list[str], list[str]]] = [
         ["stage=cpo", "stages.cpo.adapter=continue"],
         [
             "stages.cpo.adapter=continue",
-            "parallel leaves a full model",
+            "parallel produces a full model",
             "set stages.cpo.adapter=new",
             "stages.parallel.adapter=new",
         ],
     ),
     (
         ["stage=cpo", "stages.parallel.adapter=new"],
-        ["stages.cpo.adapter=none", "parallel leaves a LoRA", "set stages.cpo.adapter=continue"],
+        ["stages.cpo.adapter=none", "parallel produces a LoRA", "set stages.cpo.adapter=continue"],
     ),
     (["hardware.launcher=local", "hardware.devices=2"], ["launcher=local", "torchrun"]),
 ]

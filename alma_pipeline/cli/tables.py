@@ -1,4 +1,4 @@
-"""What a person reads when a recipe is done: scores and training, as terminal tables. Holds no logic of either."""
+"""The tables printed after a run: scores by checkpoint, and what each training node achieved. Computes no scores."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,13 +16,13 @@ MEASURES = (
     {"rewards/accuracies": "accuracy", "logps/margins": "margin"},
     {"loss": "loss"},
 )
-"""What says most of a stage, by the name it has in a result; the first that is known is shown."""
+"""The most telling measures of a stage (name in the result: label), in order of preference; the first that exists is shown."""
 GAP = 2
-NONE = "–"
+NOT_AVAILABLE = "–"
 
 
 def score_tables(records: dict[str, Record], width: int) -> Iterator[Table]:
-    """Averages and the main metric by direction for each checkpoint, in as many tables as so many columns need."""
+    """Averages and the main metric per direction for each checkpoint; several tables if one would be wider than `width`."""
     scores = {name.removesuffix(".score"): record.result for name, record in records.items() if record.kind == "score"}
     if not scores:
         return
@@ -35,7 +35,8 @@ def score_tables(records: dict[str, Record], width: int) -> Iterator[Table]:
 
 
 def _score_columns(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """Header to cell by checkpoint."""
+    """Column header to checkpoint to cell."""
+    # Averages first, then a column per direction that any checkpoint has.
     averages = {name: result["averages"] for name, result in scores.items()}
     columns = {
         label: {name: _number(parts.get(part), measure) for name, parts in averages.items()}
@@ -43,7 +44,7 @@ def _score_columns(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, str
             ("all", "all", MAIN),
             ("en→xx", "en-xx", MAIN),
             ("xx→en", "xx-en", MAIN),
-            (f"{metric_label('bleu')} xx→en", "xx-en", "bleu"),  # of one signature, unlike the other way (B49)
+            (f"{metric_label('bleu')} xx→en", "xx-en", "bleu"),  # one signature for all directions, unlike en→xx (B49)
             ("exact %", "all", "exact"),
         )
         if any(measure in scores for parts in averages.values() for scores in parts.values())
@@ -56,15 +57,15 @@ def _score_columns(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, str
 
 
 def _number(scores: dict[str, Any] | None, measure: str) -> str:
-    """Empty where a checkpoint has no such direction, a dash where a score has no such number."""
+    """One decimal; empty if a checkpoint lacks the direction, a dash if its scores lack the measure."""
     if not scores:
         return ""
     value = scores.get(measure)
-    return NONE if value is None else f"{value:.1f}"
+    return NOT_AVAILABLE if value is None else f"{value:.1f}"
 
 
 def _packed(columns: dict[str, dict[str, str]], width: int) -> Iterator[dict[str, dict[str, str]]]:
-    """The columns in their order, in groups that fit; at least one in each."""
+    """The columns in order, split into groups that fit into `width`, with at least one column each."""
     group: dict[str, dict[str, str]] = {}
     left = width
     for label, cells in columns.items():
@@ -78,17 +79,21 @@ def _packed(columns: dict[str, dict[str, str]], width: int) -> Iterator[dict[str
 
 
 def training_table(plan: Plan, records: dict[str, Record], width: int) -> Table | None:
-    """What each training node did to its dev measures, and, for those that ran now, the estimate beside it."""
+    """The dev measures of each training node before and after, and its cost; with the estimate for nodes that ran now."""
     trained = [step for step in plan.steps if step.node.name in records and "before" in records[step.node.name].result]
     if not trained:
         return None
     rows = [_trained(step, records[step.node.name].result) for step in trained]
     columns = ["node", "dev set, before → after", "steps", "tokens/s", "time", "memory"]
-    while (
-        len(columns) > 3 and sum(max(len(line[i]) for line in [columns, *rows]) + GAP for i in range(len(columns))) > width + GAP
-    ):
+    # A narrow terminal drops columns from the right, down to the steps.
+    while len(columns) > 3 and _total_width([columns, *rows]) > width:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return _table("training (in brackets: expected)", columns, rows, left=2)
+    return _table("training (estimates in parentheses)", columns, rows, left=2)
+
+
+def _total_width(rows: list[list[str]]) -> int:
+    """Characters of the widest cells of every column, and the gaps between them."""
+    return sum(max(len(row[column]) for row in rows) + GAP for column in range(len(rows[0]))) - GAP
 
 
 def _trained(step: Step, result: dict[str, Any]) -> list[str]:
@@ -108,7 +113,7 @@ def _beside(actual: str, expected: str) -> str:
 
 
 def _measures(before: dict[str, float], after: dict[str, float]) -> str:
-    """Of the dev set, before and after."""
+    """`loss 2.5 → 0.5`: the most telling dev measures, before and after training."""
     for names in MEASURES:
         if all(name in before and name in after for name in names):
             return ", ".join(f"{label} {before[name]:.3g} → {after[name]:.3g}" for name, label in names.items())
@@ -116,7 +121,7 @@ def _measures(before: dict[str, float], after: dict[str, float]) -> str:
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]], left: int = 1) -> Table:
-    """The first columns stand left, numbers right."""
+    """The first `left` columns are aligned left, the others right."""
     table = Table(
         box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0), title=title or None, title_justify="left"
     )
@@ -128,10 +133,14 @@ def _table(title: str, columns: list[str], rows: list[list[str]], left: int = 1)
 
 
 def reused(plan: Plan) -> Text:
-    """What is said when there is nothing to do."""
-    return Text(f"nothing to do: all {len(plan.steps)} nodes are there")
+    """The line printed when there is nothing to do; skipped nodes may be missing."""
+    skipped = sum(step.verdict == "skip" for step in plan.steps)
+    there = len(plan.steps) - skipped
+    return Text(
+        f"nothing to do: {there} nodes exist, {skipped} are skipped" if skipped else f"nothing to do: all {there} nodes exist"
+    )
 
 
 def targets(plan: Plan, records: dict[str, Record]) -> list[tuple[Step, Record]]:
-    """The checkpoints that were asked for, with their folders."""
+    """The requested checkpoints with their artifacts."""
     return [(step, records[step.node.name]) for step in plan.steps if step.node.target and step.node.name in records]

@@ -1,2 +1,2 @@
-"""The graph of nodes that a configuration asks for, and a verdict, a reason and an estimate for each. It runs nothing, writes
-nothing and imports no torch."""
+"""The graph of nodes that a configuration requests, with a verdict, a reason and an estimate for each. Runs nothing and imports
+no torch."""

@@ -1,6 +1,6 @@
-"""Whether each node's `adapter` setting fits what its parent leaves: a full model, or a LoRA on one.
+"""Checks that each node's `adapter` setting fits the checkpoint of its parent: a full model, or a LoRA on one.
 
-Said at planning, for the worker would find out only when the parent has been trained. Nothing of tensors.
+The plan checks it, since a worker would find out only after the parent has been trained. Reads no tensors.
 """
 
 from collections.abc import Iterator, Set
@@ -13,9 +13,9 @@ ON_A_FULL_MODEL = ("none", "new")
 
 
 def problems(nodes: list[Node], released: Set[str]) -> Iterator[str]:
-    """A line for each node that does not fit its parent.
+    """A problem for each node that does not fit its parent.
 
-    A parent that may be taken from a published checkpoint is left to the worker: that may have been merged.
+    Parents with a published checkpoint (`released`) are left to the worker, since that checkpoint may be merged.
     """
     known = {node.name: node for node in nodes}
     for node in nodes:
@@ -28,22 +28,24 @@ def _misfit(node: Node, parent: Node) -> Iterator[str]:
     own, before = _adapter(node), _adapter(parent)
     setting = f"{node.setting}.adapter={own}"
     leaves_lora = before not in ("", "none")
+    # A LoRA is required, but the parent is a full model: trained in full, or a base.
     if own in ON_A_LORA and not leaves_lora:
-        verb = "goes on with" if own == "continue" else "merges"
+        verb = "continues" if own == "continue" else "merges"
         all_weights = f" ({parent.setting}.adapter=none)" if before else ""
-        either = f", or {parent.setting}.adapter=new for a LoRA to go on with" if before else ""
+        either = f", or {parent.setting}.adapter=new to train a LoRA there" if before else ""
         yield (
-            f"{setting} {verb} the LoRA of its parent, but {parent.name} leaves a full model{all_weights}; "
+            f"{setting} {verb} the LoRA of its parent, but {parent.name} produces a full model{all_weights}; "
             f"set {node.setting}.adapter=new for a fresh LoRA, {node.setting}.adapter=none to train all weights{either}"
         )
+    # A full model is required, but the parent is a LoRA.
     elif own in ON_A_FULL_MODEL and leaves_lora:
         yield (
-            f"{setting} starts from a full model, but its parent {parent.name} leaves a LoRA "
+            f"{setting} starts from a full model, but its parent {parent.name} produces a LoRA "
             f"({parent.setting}.adapter={before}); set {node.setting}.adapter=continue to train that LoRA further, "
-            "or merge_then_new for a fresh one on the merged model"
+            "or merge_then_new to merge it and train a fresh one"
         )
 
 
 def _adapter(node: Node) -> str:
-    """Empty for what does not train."""
+    """The setting; empty for nodes that do not train."""
     return node.config.adapter if isinstance(node.config, Training) else ""

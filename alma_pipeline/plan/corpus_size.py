@@ -1,4 +1,4 @@
-"""How much text a node reads: counted once its corpus exists, expected before. For estimates only, in no key."""
+"""How much text a node reads: counted if its corpus exists, expected otherwise. For estimates only; part of no key."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,14 @@ from alma_pipeline.store.record import Record
 
 READ_ROLES = ("corpus", "preferences", "test")
 ANSWERS = 1.5
-"""Tokens of a triple, by those of a pair: one prompt and two answers are the pair and about half of it again."""
+"""Tokens of a preference triple relative to those of a pair: the second answer adds about half a pair."""
 
 
 def counts(config: NodeConfig, sources: Mapping[str, tuple[NodeConfig, Record | None]], expected: Expected) -> Counts:
-    """For a node and its inputs (role to settings and artifact): those of its text, exact where it was prepared."""
+    """The counts of the text that a node reads. `sources`: role to settings and artifact of each input.
+
+    Exact if the text is prepared; zero examples if the node reads no text.
+    """
     for role in READ_ROLES:
         if role not in sources:
             continue
@@ -27,13 +30,13 @@ def counts(config: NodeConfig, sources: Mapping[str, tuple[NodeConfig, Record | 
 def _counted(found: Mapping[str, Any], source: Any, expected: Expected) -> Counts:
     examples = found.get("train_examples") or found.get("test_examples") or 0
     tokens = found.get("train_tokens") or 0
-    if source.kind == "preferences":  # triples are text, counted in tokens only by the stage that reads them
+    if source.kind == "preferences":  # triples are text; only the stage that reads them tokenises it
         return _of(examples, ANSWERS * expected.pair_tokens, found["dev_examples"])
     return Counts(examples=examples, tokens=tokens, exact=True, dev_examples=found.get("dev_examples") or 0)
 
 
 def _expected(config: NodeConfig, source: Any, expected: Expected) -> Counts:
-    """From the source's settings and what the data option says of its size."""
+    """From the source's settings and the sizes that the data option expects."""
     directions = len(source.directions) or 2 * max(0, len(source.languages) - 1)
     if source.kind == "preferences":
         triples = source.sources if source.pairs.reader == "candidates" else expected.triples
@@ -47,7 +50,7 @@ def _expected(config: NodeConfig, source: Any, expected: Expected) -> Counts:
 
 
 def _blocks(config: NodeConfig, block: int) -> int:
-    """Monolingual text is never short: as many blocks as the horizon asks for."""
+    """As many blocks as the horizon requires: monolingual text is assumed to be plentiful."""
     if not isinstance(config, Training):
         return 0
     return config.steps * config.global_batch if config.steps else int((config.tokens or 0) / block)

@@ -1,46 +1,47 @@
-"""A node of the graph: one instance of a stage's settings, for one group or one checkpoint."""
+"""A node of the graph: one stage with its settings, for the whole run, one group or one checkpoint."""
 
 from dataclasses import dataclass, field
 
 from alma_pipeline.schema import NodeConfig, Training
 
 TEMPLATES = ("translate", "score")
-"""Nodes that are copied for every evaluated checkpoint."""
+"""Nodes that are copied for each evaluated checkpoint."""
 TEST = "test_corpus"
-"""What their copies are about."""
+"""The test set that those copies translate and score."""
 EXAMPLES = "parallel_corpus"
-"""What few-shot prompts show sentences of."""
+"""The corpus that few-shot prompts take their examples from."""
 SHARED = ("kind", "per_group")
-"""What a node is cannot differ from group to group."""
+"""Settings that cannot differ between groups, since they say what a node is."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One instance: a node of the configuration, or its copy for one group or one checkpoint."""
+    """A node of the configuration, or its copy for one group or one checkpoint."""
 
     name: str
     config: NodeConfig
     inputs: dict[str, str]
-    """Role to instance name."""
+    """Role to node name."""
     setting: str
-    """Where its settings stand in the configuration: `stages.cpo`."""
+    """The key of its settings in the configuration, such as `stages.cpo`."""
     group: int | None = None
     target: bool = False
     files: dict[str, str] = field(default_factory=dict)
-    """Where text that its settings name by digest lies; no part of what it is."""
+    """Digest to path of the text files that its settings name by digest; not part of its identity."""
     codes: list[str] = field(default_factory=list)
-    """Of the table of languages, which the rows of its text may name; no part of what it is."""
+    """Language codes that rows of its text may name; not part of its identity."""
 
     @property
     def kind(self) -> str:
-        """Which stage makes it."""
+        """The stage that makes it."""
         return self.config.kind
 
 
 def base_name(instance: str) -> str:
+    """`arpo` of `g5.arpo`, `score` of `cpo.score`."""
     return instance.rpartition(".")[2]
 
 
 def is_training(node: Node) -> bool:
-    """Whether a node makes a checkpoint by training."""
+    """Whether a node trains a checkpoint."""
     return isinstance(node.config, Training)

@@ -1,7 +1,7 @@
-"""Which commit a branch of a hub data set is: asked at first use, kept in the store, and part of every key from then on.
+"""Resolves branches of hub data sets to commits once, and keeps the answers in the store's `pins.json`.
 
-A branch moves, and what a key means must not move with it. `pins.json` maps `OWNER/NAME@main` to a commit; a line taken out of
-it is asked for again.
+A branch moves, but the meaning of a key must not, so keys hold the commit. `pins.json` maps `OWNER/NAME@main` to a commit; an
+entry that is removed is resolved again.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def pinned(nodes: list[Node], store: Store) -> list[Node]:
-    """The nodes with known commits in place of branches; a branch that nobody asked for yet stays one."""
+    """The nodes with commits in place of branches, as far as they are resolved."""
     known = _known(store.root / FILE)
     return [dataclasses.replace(node, config=_pinned(node.config, known)) for node in nodes] if known else nodes
 
 
 def resolve_branches(steps: list[Step], store: Store) -> bool:
-    """Ask the hub for the branches that these steps are going to read; whether there were any.
+    """Resolve the branches that these steps will read; False if there are none.
 
-    Raises UserError where the hub cannot say, and then keeps nothing.
+    Raises UserError if the hub cannot be asked; then nothing is written.
     """
     wanted = {_mark(source): source for step in steps if step.verdict != "adopt" for _, source in _moving(step.node.config)}
     if not wanted:
@@ -40,13 +40,13 @@ def resolve_branches(steps: list[Step], store: Store) -> bool:
     found = {mark: _commit(source.repo or "", source.revision or "main") for mark, source in wanted.items()}
     store.root.mkdir(parents=True, exist_ok=True)
     with lock_file(store.root / f"{FILE}.lock"):
-        # Another run may have asked in the meantime: its answer is in keys already.
+        # Another run may have resolved them meanwhile; its answers are in keys already and take precedence.
         write_json(store.root / FILE, found | _known(store.root / FILE))
     return True
 
 
 def _moving(node: NodeConfig) -> Iterator[tuple[str, Source]]:
-    """The hub sets that a node reads at a name that may move, each with its field."""
+    """(field, source) of each hub data set that a node reads at a revision that can move."""
     for name, text in node.text_inputs().items():
         if text.source.reader == "hub" and not COMMIT.fullmatch(text.source.revision or ""):
             yield name, text.source
@@ -71,7 +71,7 @@ def _known(path: Path) -> dict[str, str]:
     try:
         known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); correct it, or remove it and branches are asked for again") from error
+        raise UserError(f"{path} is damaged ({error}); correct it, or remove it to resolve all branches again") from error
     return known
 
 
@@ -83,12 +83,12 @@ def _commit(repo: str, revision: str) -> str:
         if found and COMMIT.fullmatch(found):
             return found
         reason = f"it answered {found!r}"
-    except Exception as error:  # the client lets errors of whichever HTTP library it uses come through
+    except Exception as error:  # the client passes on errors of its HTTP library, which are not one class
         reason = " ".join(str(error).split())[:300] or type(error).__name__
     raise UserError(
-        f"which commit the data set {repo} has at {revision} could not be asked of the Hugging Face hub: {reason}. A key needs "
-        "the commit, for a branch moves. Check the connection and HF_HUB_OFFLINE, which is "
-        f"{'set' if constants.HF_HUB_OFFLINE else 'not set'}; a gated or private set needs its licence accepted at "
-        f"https://huggingface.co/datasets/{repo} and a token of that account in HF_TOKEN. Where the commit is known, give it as "
-        "revision, as in data.parallel.revision=COMMIT; without a network, read a copy with data.root=FOLDER"
+        f"could not resolve {revision} of the data set {repo} to a commit on the Hugging Face hub: {reason}. A key needs the "
+        "commit, since a branch moves. Check the connection and HF_HUB_OFFLINE (now "
+        f"{'set' if constants.HF_HUB_OFFLINE else 'not set'}); for a gated or private data set, accept its licence at "
+        f"https://huggingface.co/datasets/{repo} and set HF_TOKEN. If you know the commit, set it as the revision, as in "
+        "data.parallel.revision=COMMIT; without a network, read a copy with data.root=FOLDER"
     )

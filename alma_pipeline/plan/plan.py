@@ -1,4 +1,4 @@
-"""What will happen and why: every node with its key, verdict, reason and estimate. Imports no torch and writes nothing."""
+"""What will happen and why: every node with its key, verdict, reason and estimate. Runs nothing and imports no torch."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,8 +1,7 @@
 """Rounds of preference optimisation: `rounds=n` repeats preferences and training on the newest checkpoint.
 
-Each round is a pair of nodes like any other, `preferences_2` and `cpo_2`, with the settings of the first: its triples
-are sampled from the round before (on-policy), and training goes on from there. Knows nothing of what is stored; that a
-round is not run because the dev score fell is the `preferences` stage's finding and the plan's rule (`stopped`).
+Each round is a pair of ordinary nodes, `preferences_2` and `cpo_2`, with the settings of the first: its triples are sampled from
+the previous round's checkpoint (on-policy), and training continues from it. Reads no store; `stopped` only interprets a result.
 """
 
 import dataclasses
@@ -14,25 +13,26 @@ from alma_pipeline.errors import ConfigError
 from alma_pipeline.schema import Config, NodeConfig, Source
 
 ROLES = {"init", "preferences"}
-"""The inputs of a node that is repeated."""
+"""The inputs that make a node one to repeat."""
 OF_CANDIDATES = ("engine", "outputs", "scorer", "mean_of", "rule", "min_margin")
-"""Settings of preferences that mean nothing where they are read from a release. How many and how free candidates are is the
-budget's word for every kind of preferences, and is let be."""
+"""Settings of preferences that have no effect on released ones. The number of candidates and their temperature are left alone,
+since the budget sets them for every kind of preferences."""
 
 
 def unrolled(config: Config) -> Config:
     """The configuration with the nodes of every round; the same one for `rounds=1`. Raises ConfigError.
 
-    The last round takes the place of a target, every round is evaluated where the first one is, and what
-    `groups.g5.arpo` changes holds for all of its rounds.
+    The last round replaces its node as a target, every round is evaluated if the first one is, and group overrides such as
+    `groups.g5.arpo` apply to all rounds.
     """
     released = dict(_released(config))
-    if config.rounds <= 1:  # below 1 is a mistake that is told of by its limit
+    if config.rounds <= 1:  # values below 1 are refused by the limit of the setting
         return config
     repeated = [name for name, node in config.stages.items() if set(node.roles()) == ROLES]
     if not repeated:
-        raise ConfigError([f"rounds={config.rounds}: no node of this stage learns from preferences; take stage=cpo, arpo or all"])
+        raise ConfigError([f"rounds={config.rounds}: no node of this stage learns from preferences; use stage=cpo, arpo or all"])
     _check_own_preferences(config, repeated)
+    # The later rounds' nodes, then every place that names a repeated node.
     nodes = {key: node for name in repeated for key, node in _later_rounds(config, name)}
     last = {name: round_name(name, config.rounds) for name in repeated}
     evaluation = dataclasses.replace(
@@ -50,15 +50,16 @@ def unrolled(config: Config) -> Config:
 
 
 def _released(config: Config) -> Iterator[tuple[str, NodeConfig]]:
-    """The nodes that read released preferences, without what makes and chooses candidates: that is for later rounds.
+    """The nodes that read released preferences, without the settings that make and choose candidates: later rounds use those.
 
-    Raises ConfigError where it is asked for and there is no later round.
+    Raises ConfigError if such settings are changed but there is no later round.
     """
     problems = []
     for name, node in config.stages.items():
         settings: Any = node
         if node.kind != "preferences" or settings.pairs.reader == "candidates":
             continue
+        # Changed settings and further checkpoints to sample from, neither of which a released set uses.
         plain = type(node)()
         also = {role for role in node.inputs if role.startswith("also_")}
         idle = [key for key in OF_CANDIDATES if getattr(node, key) != getattr(plain, key)]
@@ -71,23 +72,23 @@ def _released(config: Config) -> Iterator[tuple[str, NodeConfig]]:
             ),
         )
         if config.rounds <= 1 and (idle or also):
-            asked = ", ".join([*idle, *(f"inputs.{role}" for role in sorted(also))])
+            changed = ", ".join([*idle, *(f"inputs.{role}" for role in sorted(also))])
             problems.append(
-                f"stages.{name}: {asked} make and choose candidates, and pairs.reader={settings.pairs.reader} brings none; "
-                "expected pairs.reader=candidates, or rounds=2 and more, whose later rounds have them"
+                f"stages.{name}: {changed} make and choose candidates, but pairs.reader={settings.pairs.reader} has none; "
+                "set pairs.reader=candidates, or rounds=2 or more, whose later rounds sample candidates"
             )
     if problems:
         raise ConfigError(problems)
 
 
 def _check_own_preferences(config: Config, repeated: list[str]) -> None:
-    """Raises ConfigError where two nodes would share the samples of one: a later round learns from its own checkpoint's."""
+    """Raises ConfigError if two nodes share preferences: each later round learns from samples of its own checkpoint."""
     learners: dict[str, list[str]] = {}
     for name in repeated:
         learners.setdefault(config.stages[name].inputs["preferences"], []).append(name)
     problems = [
-        f"rounds={config.rounds}: {' and '.join(names)} learn from {source}, whose later rounds are sampled from one checkpoint; "
-        "give each a preferences node of its own (+node@stages.NAME=preferences), or run them one by one"
+        f"rounds={config.rounds}: {' and '.join(names)} both learn from {source}, but later rounds sample from one checkpoint; "
+        "give each its own preferences node (+node@stages.NAME=preferences), or run them one at a time"
         for source, names in learners.items()
         if len(names) > 1
     ]
@@ -96,16 +97,18 @@ def _check_own_preferences(config: Config, repeated: list[str]) -> None:
 
 
 def _later_rounds(config: Config, name: str) -> Iterator[tuple[str, NodeConfig]]:
-    """The nodes of rounds 2 and on: preferences sampled from the round before, and training that goes on from it."""
+    """The nodes of the second and later rounds: preferences sampled from the previous round, and training that continues it."""
     first: Any = config.stages[name]
     source = first.inputs["preferences"]
     preferences: Any = config.stages[source]
     for number in range(2, config.rounds + 1):
+        # Preferences: sampled from the previous checkpoint, and compared with the previous round's dev score.
         parent, now = round_name(name, number - 1), round_name(source, number)
         inputs = config.stages[source].inputs | {"init": parent}
-        if number > 2 or preferences.pairs.reader == "candidates":  # released ones have no dev score to compare with
+        if number > 2 or preferences.pairs.reader == "candidates":  # released preferences have no dev score to compare with
             inputs |= {"before": round_name(source, number - 1)}
         yield now, dataclasses.replace(preferences, pairs=Source(reader="candidates"), inputs=inputs)
+        # The first round's LoRA is trained further; any other setting means the same in every round.
         adapter = "continue" if first.adapter == "new" else first.adapter
         again = dataclasses.replace(first, inputs={"init": parent, "preferences": now}, adapter=adapter)
         yield round_name(name, number), again
@@ -118,15 +121,15 @@ def _named(names: list[str], repeated: list[str], config: Config) -> list[str]:
 
 
 def _for_all_rounds(changes: Any, nodes: Mapping[str, NodeConfig]) -> Any:
-    """One group's settings by node, also under the names of the later rounds."""
+    """One group's settings by node, repeated under the names of the later rounds."""
     if not isinstance(changes, dict):
-        return changes  # a mistake, and the recipe says so
+        return changes  # not settings: `graph` reports it
     later = {name: changes[first] for name in nodes if (first := first_round(name)) in changes}
     return changes | {name: _with(own, changes.get(name)) for name, own in later.items()}
 
 
 def _with(settings: Any, more: Any) -> Any:
-    """One node's settings; what is said of a later round itself counts there."""
+    """One node's settings, overridden by those of a later round itself."""
     return settings | more if isinstance(settings, dict) and isinstance(more, dict) else more or settings
 
 
@@ -136,11 +139,11 @@ def round_name(name: str, number: int) -> str:
 
 
 def first_round(name: str) -> str:
-    """The node whose settings a round has: `cpo` of `cpo_2`."""
+    """The node whose settings a round uses: `cpo` of `cpo_2`."""
     return re.sub(r"_\d+$", "", name)
 
 
 def stopped(result: Mapping[str, Any]) -> str:
-    """Why nothing that reads these preferences is run, from their result; empty where it is."""
+    """Why no node that reads these preferences runs, from their result; empty if they may run."""
     found = result.get("rounds") or {}
     return f"no further round: the dev score fell {found['before']:.2f} → {found['now']:.2f}" if found.get("stopped") else ""

@@ -1,7 +1,7 @@
-"""Files of a text source: where they are, and what they are by content. Reads bytes, never text.
+"""Finds the local files of text sources and names them by content. Reads bytes, never text.
 
-A node's settings say what its files hold and their digests; where they lie travels beside the settings, so that the same
-text at another place is the same data.
+A node's settings hold what its files contain and their digests; the paths travel beside the settings, so that the same text in
+another folder is the same data.
 """
 
 import dataclasses
@@ -18,38 +18,38 @@ from alma_pipeline.plan.node import Node
 from alma_pipeline.schema import Config, Neural, NodeConfig, Source, WithScorers, WithSystems
 
 SUFFIX = re.compile(r"(?:\.(?P<format>jsonl|json|tsv|csv|parquet|tmx|txt))?(?P<packing>\.(?:gz|bz2|xz|zst))?$")
-"""What a file's name says of its inside."""
+"""Format and compression, from a file's name."""
 PLAIN_FOR_ALL = re.compile(r"all(\.\d+)?\.txt")
-"""Plain lines, in a file that was found under the same name for every direction."""
+"""A file of plain lines that was found under the same name for every direction."""
 SPLITS = {"train": ("train",), "test": ("test", "devtest", "valid", "validation", "dev")}
-"""Names a split goes by in copies, the first that is there counts. ALMA's folders have `valid`, and not all have `test`."""
+"""Names of a split in copies of data sets, in order of preference. ALMA's folders have `valid`, and some have no `test`."""
 COPIES = (
     "{lang}en/{split}.{lang}-en.json*",  # ALMA's folders
-    "{direction}/{split}*",  # a hub repository's configurations, one of either name for both directions or one for each
+    "{direction}/{split}*",  # a hub repository's configurations: one per direction, or one per pair under either name
     "{direction}/{direction}-{split}*",
     "{lang}-en/{split}*",
     "{lang}-en/{lang}-en-{split}*",
 )
 DOCUMENTS = ("{lang}_meta/*.jsonl*", "{lang}/{split}*", "{lang}.jsonl*", "{lang}.txt*")
-"""OSCAR-2301's folders, a configuration for each language, or a file for each."""
+"""OSCAR-2301's folders, one configuration per language, or one file per language."""
 WHOLE = ("data/{split}-*", "{split}*")
 """One table for all directions."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Files of a source by what they hold, and what has none."""
+    """The files of a source by what they contain, and the parts without a file."""
 
     files: dict[str, Path]
     missing: list[str]
     looked: list[str]
-    """Patterns that were tried for the first thing missing."""
+    """Patterns that were tried for the first missing part."""
 
 
 def with_files(nodes: list[Node], config: Config, digests: Digests) -> list[Node]:
-    """The nodes with their local text found and known by content, and the codes that its rows may name.
+    """The nodes with digests and paths of their local text, and with the language codes that its rows may name.
 
-    Raises ConfigError with everything that is missing.
+    Raises ConfigError with all missing files of all nodes.
     """
     result, problems = [], []
     for node in nodes:
@@ -64,10 +64,11 @@ def with_files(nodes: list[Node], config: Config, digests: Digests) -> list[Node
 
 
 def located(node: NodeConfig, setting: str, config: Config, digests: Digests) -> tuple[NodeConfig, dict[str, str]]:
-    """The node with digests in place of paths, and where each digest lies. Raises ConfigError for text that is missing."""
+    """The node with digests in place of paths, and the path of each digest. Raises ConfigError for missing files."""
     places: dict[str, str] = {}
     changes: dict[str, Any] = {}
     problems: list[str] = []
+    # Every source of text that the node reads from disk.
     for name, text in node.text_inputs().items():
         try:
             found = _found(text.source, text.parts, f"{setting}.{name}", config)
@@ -77,10 +78,11 @@ def located(node: NodeConfig, setting: str, config: Config, digests: Digests) ->
         if found is not None:
             named = {file: digests.of(path) for file, path in found.items()}
             places |= {named[file]: str(path) for file, path in found.items()}
-            # Only content identifies it: a copy of a hub set, moved or renamed, stays the same data.
+            # Content alone is the identity: a moved or renamed copy of a hub data set stays the same data.
             changes[name] = dataclasses.replace(
                 text.source, reader="files", repo=None, revision=None, config=None, path=None, files=named
             )
+    # Scorers and other systems' outputs may be local files too.
     if isinstance(node, WithScorers):
         changes["scorers"] = {name: _scorer(scorer, places) for name, scorer in node.scorers.items()}
     try:
@@ -94,7 +96,7 @@ def located(node: NodeConfig, setting: str, config: Config, digests: Digests) ->
 
 
 def _scorer(scorer: Neural, places: dict[str, str]) -> Neural:
-    """A scorer that is a file by its content, which stands as its revision; adds to `places`."""
+    """A local checkpoint by its digest, which is its revision; other scorers unchanged. Adds to `places`."""
     if not scorer.model.endswith(".ckpt"):
         return scorer
     places[scorer.revision] = scorer.model
@@ -104,22 +106,23 @@ def _scorer(scorer: Neural, places: dict[str, str]) -> Neural:
 def _given(
     given: dict[str, Source], directions: list[str], setting: str, digests: Digests, places: dict[str, str]
 ) -> dict[str, Source]:
-    """Other systems' outputs by content; a system need not have all directions. Adds to `places`. Raises ConfigError."""
+    """Other systems' outputs by content; a system may lack directions. Adds to `places`. Raises ConfigError."""
     result = {}
     for system, source in given.items():
         key, pattern = f"{setting}.outputs.{system}", source.path or ""
         if any(name in pattern for name in ("{side}", "{lang}", "{pair}")):
             raise ConfigError(
-                [f"{key}={pattern}: expected {{direction}} in it, or one file whose rows say theirs in a column 'direction'"]
+                [f"{key}={pattern}: expected {{direction}} in the path, or one file whose rows have a column 'direction'"]
             )
+        # A file without an extension counts as plain lines, which need a direction in the name.
         found = _matching([pattern], directions, ("",), Path(), "txt")
         if not found.files:
-            raise ConfigError([_lacks(f"{key}={pattern}", found, directions)])
+            raise ConfigError([_missing_text(f"{key}={pattern}", found, directions)])
         if len(directions) > 1 and any(PLAIN_FOR_ALL.match(name) for name in found.files):
             raise ConfigError(
                 [
-                    f"{key}={pattern}: plain lines do not say which of {', '.join(directions)} they are in; "
-                    "expected {direction} in the name, rows that say theirs in a column 'direction', or one direction alone"
+                    f"{key}={pattern}: plain lines do not show which of {', '.join(directions)} they belong to; "
+                    "expected {direction} in the path, rows with a column 'direction', or a single direction"
                 ]
             )
         named = {name: digests.of(path) for name, path in found.files.items()}
@@ -129,64 +132,72 @@ def _given(
 
 
 def _found(source: Source, parts: list[str], key: str, config: Config) -> dict[str, Path] | None:
-    """Files by what they hold; None for a source that is read elsewhere. Raises ConfigError."""
+    """The local files of a source by what they contain; None if it is not read from disk. Raises ConfigError."""
     if source.reader == "files":
         if not source.path:
             raise ConfigError(
-                [f"{key}.path: reader=files needs it, as in data/{{lang}}-en.tsv or data/train.{{lang}}-en.{{side}}"]
+                [f"{key}.path is empty, but reader=files needs it, as in data/{{lang}}-en.tsv or data/train.{{lang}}-en.{{side}}"]
             )
         found = _matching([source.path], parts, ("",), Path())
         if found.missing:
-            raise ConfigError([_lacks(f"{key}.path={source.path}", found, parts)])
+            raise ConfigError([_missing_text(f"{key}.path={source.path}", found, parts)])
         return found.files
     if source.path:
-        raise ConfigError([f"{key}.path={source.path}: with reader={source.reader} nothing is read there; set reader=files"])
+        raise ConfigError([f"{key}.path={source.path}: reader={source.reader} does not read it; set reader=files"])
     if source.reader != "hub" or not config.data.root:
         return None
     return _copy(source, parts, key, Path(config.data.root).expanduser())
 
 
 def _copy(source: Source, parts: list[str], key: str, root: Path) -> dict[str, Path] | None:
-    """A copy of a hub set under `data.root`: a folder of its name, or ALMA's folders right there; None where there is none."""
+    """A copy of a hub data set under `data.root`: a folder of its name, or ALMA's folders directly below; None if there is none.
+
+    Raises ConfigError if there is one that lacks parts.
+    """
     if not root.is_dir():
         raise ConfigError([f"data.root={root}: no such folder"])
+    # A folder named like the repository counts as its copy, with or without the owner.
     repo = source.repo or ""
     folders = [root / repo, root / repo.rpartition("/")[2]]
     pairs = all("-" in part for part in parts)
     own = [folder for folder in folders if repo and folder.is_dir()]
     if not own and not (pairs and _is_alma(repo)):
         return None
+    # The first folder with anything in it must have everything; a folder of the set's name must not be empty.
     patterns = [*COPIES, *WHOLE] if pairs else list(DOCUMENTS)
     for folder in own or [root, root / "human_written_data"]:
         found = _matching(patterns, parts, SPLITS.get(source.split, (source.split,)), folder)
         if found.files and not found.missing:
             return found.files
         if found.files:
-            raise ConfigError([_lacks(f"data.root={root}: {key}", found, parts)])
+            raise ConfigError([_missing_text(f"data.root={root}: {key}", found, parts)])
     if own:
-        raise ConfigError([_lacks(f"data.root={root}: {key} ({own[0]})", found, parts)])
+        raise ConfigError([_missing_text(f"data.root={root}: {key} ({own[0]})", found, parts)])
     return None
 
 
 def _is_alma(repo: str) -> bool:
-    """Sets that ALMA's own folders hold: the human-written pairs, whose `valid` or `test` files serve as a test too."""
+    """Whether ALMA's own folders hold the data set: the human-written pairs, whose `valid` or `test` files are test sets too."""
     return repo in ("haoranxu/ALMA-Human-Parallel", "haoranxu/WMT22-Test", "haoranxu/WMT23-Test")
 
 
-def _lacks(what: str, found: Found, parts: list[str]) -> str:
-    have = [part for part in parts if part not in found.missing]
+def _missing_text(what: str, found: Found, parts: list[str]) -> str:
+    present = [part for part in parts if part not in found.missing]
     tried = f"; looked for {', '.join(found.looked[:4])}" if found.looked else ""
-    choice = f". Take those there are, as in directions={','.join(have)}, or add the files" if have and "-" in have[0] else ""
+    pairs = bool(present) and "-" in present[0]
+    choice = f". Use the directions that have text (directions={','.join(present)}), or add the files" if pairs else ""
     return f"{what} has no text for {', '.join(found.missing)}{tried}{choice}"
 
 
 def _matching(patterns: list[str], parts: list[str], splits: tuple[str, ...], folder: Path, otherwise: str = "") -> Found:
-    """`otherwise`: the format of a file whose name tells none."""
+    """The first files of each part that match a pattern. `otherwise`: the format of files whose name has no extension."""
     files: dict[str, Path] = {}
     missing: list[str] = []
     looked: list[str] = []
     for part in parts:
-        tried = [(pattern, filled) for split in splits for pattern in patterns for filled in [_filled(pattern, part, split)]]
+        tried = [
+            (pattern, filled) for split in splits for pattern in patterns for filled in [_fill_pattern(pattern, part, split)]
+        ]
         for pattern, filled in tried:
             names = dict(_named(pattern, filled, part, folder, otherwise))
             if names:
@@ -198,7 +209,7 @@ def _matching(patterns: list[str], parts: list[str], splits: tuple[str, ...], fo
     return Found(files, missing, looked)
 
 
-def _filled(pattern: str, part: str, split: str) -> str:
+def _fill_pattern(pattern: str, part: str, split: str) -> str:
     lang = next((code for code in part.split("-") if code != "en"), "en") if "-" in part else part
     pair = "-".join(sorted(part.split("-")))
     for name, value in (("lang", lang), ("direction", part), ("pair", pair), ("split", split)):
@@ -207,23 +218,26 @@ def _filled(pattern: str, part: str, split: str) -> str:
 
 
 def _named(pattern: str, filled: str, part: str, folder: Path, otherwise: str) -> Iterator[tuple[str, Path]]:
-    """Files of one part under the name that says what they hold: `de.0.jsonl.gz`, `de-en.parquet`, `de-en/de.txt`, `all.tmx`."""
+    """(name, path) of one part's files; the name says what a file contains: `de.0.jsonl.gz`, `de-en.parquet`, `de-en/de.txt`."""
+    # A pattern with a direction, a pair or a language finds files of that part; any other file contains all of them.
     one_language = "{lang}" in pattern or "{pair}" in pattern
-    holds = part if "{direction}" in pattern else _filled("{lang}", part, "") if one_language else "all"
+    holds = part if "{direction}" in pattern else _fill_pattern("{lang}", part, "") if one_language else "all"
+    # Two parallel files of plain lines, one per side.
     if "{side}" in pattern:
         for side in part.split("-"):
             for path in _glob(folder, filled.replace("{side}", side)):
                 yield f"{'-'.join(sorted(part.split('-')))}/{side}.txt{SUFFIX.search(path.name)['packing'] or ''}", path  # type: ignore[index]
         return
+    # Otherwise the extension gives the format; several files of one part are numbered.
     paths = _glob(folder, filled)
     for number, path in enumerate(paths):
         suffix = SUFFIX.search(path.name)
-        form = (suffix and suffix["format"]) or otherwise
-        if not suffix or not form:
+        text_format = (suffix and suffix["format"]) or otherwise
+        if not suffix or not text_format:
             raise ConfigError(
-                [f"{path}: what is in it? Its name should end in .jsonl, .json, .tsv, .csv, .parquet, .tmx or .txt"]
+                [f"{path}: unknown format; expected a name that ends in .jsonl, .json, .tsv, .csv, .parquet, .tmx or .txt"]
             )
-        yield f"{holds}{f'.{number}' if len(paths) > 1 else ''}.{form}{suffix['packing'] or ''}", path
+        yield f"{holds}{f'.{number}' if len(paths) > 1 else ''}.{text_format}{suffix['packing'] or ''}", path
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:

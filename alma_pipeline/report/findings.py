@@ -1,4 +1,4 @@
-"""What a finished recipe shows, in sentences with numbers: computed from the records, never asserted."""
+"""What a finished recipe shows, as sentences with numbers computed from its records. Interprets nothing."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from alma_pipeline.store.record import Record
 
 
 def sentences(plan: Plan, records: dict[str, Record]) -> list[str]:
-    """Comparisons the recipe is trained for, as far as this plan holds both sides of each."""
+    """The comparisons that the recipe is made for, each if this plan has both sides of it."""
     return [
         *_bits(plan, records),
         *_controls(plan, records),
@@ -18,13 +18,14 @@ def sentences(plan: Plan, records: dict[str, Record]) -> list[str]:
 
 
 def lines(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
-    """The same for a terminal, under a heading."""
+    """The same for a terminal, below a heading."""
     if found := sentences(plan, records):
         yield "\nwhat the stages did"
         yield from (f"  {text}" for text in found)
 
 
 def _bits(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+    """What monolingual training did to held-out text."""
     for step in plan.steps:
         result = _result(records, step.node.name)
         before, after = (result.get(side, {}).get("bits_per_byte") for side in ("before", "after"))
@@ -34,7 +35,7 @@ def _bits(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
 
 
 def _controls(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
-    """Nodes of the same kind and steps that differ in where they start."""
+    """Fine-tuning from the base model against fine-tuning from a trained one: nodes of one kind with equal steps."""
     parallel = [step.node for step in plan.steps if step.node.kind == "parallel" and step.node.group is None]
     for control in parallel:
         if control.inputs.get("init") != "base":
@@ -43,13 +44,13 @@ def _controls(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
             ours, theirs = _mean(records, node.name), _mean(records, control.name)
             if node is not control and ours is not None and theirs is not None:
                 yield (
-                    f"{node.name} (from {node.inputs['init']}) against {control.name} (from base), equal steps: "
-                    f"chrF++ {ours:.1f} against {theirs:.1f}"
+                    f"{node.name} (from {node.inputs['init']}) vs. {control.name} (from base), equal steps: "
+                    f"chrF++ {ours:.1f} vs. {theirs:.1f}"
                 )
 
 
 def _own_group(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
-    """Each group's adapter against the others on its own directions."""
+    """Each group's adapter against those of the other groups, on its own directions."""
     nodes = [step.node for step in plan.steps if step.node.kind == "parallel" and step.node.group is not None]
     for node in nodes:
         own = _directions(plan, node.group or 0)
@@ -58,12 +59,13 @@ def _own_group(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
             theirs = _mean(records, other.name, own)
             if other is not node and ours is not None and theirs is not None:
                 yield (
-                    f"on the directions of group {node.group}: chrF++ {ours:.1f} by its own adapter, "
-                    f"{theirs:.1f} by group {other.group}'s"
+                    f"directions of group {node.group}: chrF++ {ours:.1f} with its own adapter, "
+                    f"{theirs:.1f} with that of group {other.group}"
                 )
 
 
 def _preferences(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+    """What preference optimisation did to held-out preferences, and to translation if parent and node are scored."""
     for step in plan.steps:
         result = _result(records, step.node.name)
         before, after = result.get("before", {}), result.get("after", {})
@@ -75,6 +77,7 @@ def _preferences(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
             f"{100 * after['rewards/accuracies']:.0f} %, mean margin of log-probabilities "
             f"{before['logps/margins']:.2f} → {after['logps/margins']:.2f}"
         )
+        # A group's adapter is compared with its parent on the group's own directions.
         directions = _directions(plan, step.node.group) if step.node.group is not None else None
         old = _mean(records, parent, directions)
         new = _mean(records, step.node.name, directions)
@@ -86,13 +89,14 @@ def _result(records: dict[str, Record], name: str) -> dict[str, Any]:
 
 
 def _directions(plan: Plan, group: int) -> set[str]:
-    """The directions a group's adapter is made for: those of its corpora."""
+    """The directions that a group's adapter is trained on: those of its corpora."""
     corpora = [step.node for step in plan.steps if step.node.group == group and step.node.kind == "corpus"]
     codes = {code for node in corpora for code in getattr(node.config, "languages", {})} - {"en"}
     return {direction for code in codes for direction in (f"{code}-en", f"en-{code}")}
 
 
 def _mean(records: dict[str, Record], name: str, directions: set[str] | None = None) -> float | None:
+    """Mean chrF++ of a checkpoint over these directions, or all of them; None if it is not scored on any."""
     scores = _result(records, f"{name}.score").get("directions", {})
     chosen = [value["chrf++"] for key, value in scores.items() if directions is None or key in directions]
     return sum(chosen) / len(chosen) if chosen else None

@@ -74,7 +74,7 @@ def test_what_chooses_candidates_is_for_the_rounds_that_have_some(cpo: Config) -
     source = Source(reader="hub", repo="a/b", revision="c")
     released: Any = dataclasses.replace(cpo.stages["preferences"], pairs=source, inputs=inputs, **how)
     config = dataclasses.replace(cpo, stages=cpo.stages | {"preferences": released})
-    told = r"stages\.preferences: scorer, mean_of, rule, min_margin, inputs\.also_base make and choose .*reader=hub brings none"
+    told = r"stages\.preferences: scorer, mean_of, rule, min_margin, inputs\.also_base make and choose .*reader=hub has none"
     with pytest.raises(ConfigError, match=told):
         build(config)
     nodes: Any = {node.name: node for node in build(dataclasses.replace(config, rounds=2))}
@@ -86,7 +86,7 @@ def test_what_chooses_candidates_is_for_the_rounds_that_have_some(cpo: Config) -
 
 
 def test_rounds_of_nothing_are_a_mistake() -> None:
-    with pytest.raises(ConfigError, match="rounds=2: no node of this stage learns from preferences; take stage=cpo"):
+    with pytest.raises(ConfigError, match="rounds=2: no node of this stage learns from preferences; use stage=cpo"):
         build(loaded("stage=parallel", "rounds=2"))
     with pytest.raises(ConfigError, match="rounds=0: expected a number at least 1"):
         loaded("stage=cpo", "rounds=0")
@@ -109,7 +109,7 @@ def test_two_nodes_cannot_share_the_samples_of_later_rounds(cpo: Config) -> None
     other = dataclasses.replace(cpo.stages["cpo"], beta=0.5)  # type: ignore[call-arg]
     config = dataclasses.replace(cpo, stages=cpo.stages | {"cpo_b": other}, targets=["cpo", "cpo_b"])
     assert build(config)
-    with pytest.raises(ConfigError, match="rounds=2: cpo and cpo_b learn from preferences, whose later rounds"):
+    with pytest.raises(ConfigError, match="rounds=2: cpo and cpo_b both learn from preferences, but later rounds"):
         build(dataclasses.replace(config, rounds=2))
 
 
