@@ -5,20 +5,16 @@ another folder is the same data.
 """
 
 import dataclasses
-import glob
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.files import Digests
+from alma_pipeline.plan.file_patterns import Match, find_files
 from alma_pipeline.plan.node import Node
 from alma_pipeline.schema import Config, Neural, NodeConfig, Source, WithScorers, WithSystems
 
-SUFFIX = re.compile(r"(?:\.(?P<format>jsonl|json|tsv|csv|parquet|tmx|txt))?(?P<packing>\.(?:gz|bz2|xz|zst))?$")
-"""Format and compression, from a file's name."""
 PLAIN_FOR_ALL = re.compile(r"all(\.\d+)?\.txt")
 """A file of plain lines that was found under the same name for every direction."""
 SPLITS = {"train": ("train",), "test": ("test", "devtest", "valid", "validation", "dev")}
@@ -34,16 +30,6 @@ DOCUMENTS = ("{lang}_meta/*.jsonl*", "{lang}/{split}*", "{lang}.jsonl*", "{lang}
 """OSCAR-2301's folders, one configuration per language, or one file per language."""
 WHOLE = ("data/{split}-*", "{split}*")
 """One table for all directions."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The files of a source by what they contain, and the parts without a file."""
-
-    files: dict[str, Path]
-    missing: list[str]
-    looked: list[str]
-    """Patterns that were tried for the first missing part."""
 
 
 def with_files(nodes: list[Node], config: Config, digests: Digests) -> list[Node]:
@@ -115,7 +101,7 @@ def _given(
                 [f"{key}={pattern}: expected {{direction}} in the path, or one file whose rows have a column 'direction'"]
             )
         # A file without an extension counts as plain lines, which need a direction in the name.
-        found = _matching([pattern], directions, ("",), Path(), "txt")
+        found = find_files([pattern], directions, ("",), Path(), "txt")
         if not found.files:
             raise ConfigError([_missing_text(f"{key}={pattern}", found, directions)])
         if len(directions) > 1 and any(PLAIN_FOR_ALL.match(name) for name in found.files):
@@ -138,7 +124,7 @@ def _found(source: Source, parts: list[str], key: str, config: Config) -> dict[s
             raise ConfigError(
                 [f"{key}.path is empty, but reader=files needs it, as in data/{{lang}}-en.tsv or data/train.{{lang}}-en.{{side}}"]
             )
-        found = _matching([source.path], parts, ("",), Path())
+        found = find_files([source.path], parts, ("",), Path())
         if found.missing:
             raise ConfigError([_missing_text(f"{key}.path={source.path}", found, parts)])
         return found.files
@@ -166,7 +152,7 @@ def _copy(source: Source, parts: list[str], key: str, root: Path) -> dict[str, P
     # The first folder with anything in it must have everything; a folder of the set's name must not be empty.
     patterns = [*COPIES, *WHOLE] if pairs else list(DOCUMENTS)
     for folder in own or [root, root / "human_written_data"]:
-        found = _matching(patterns, parts, SPLITS.get(source.split, (source.split,)), folder)
+        found = find_files(patterns, parts, SPLITS.get(source.split, (source.split,)), folder)
         if found.files and not found.missing:
             return found.files
         if found.files:
@@ -181,65 +167,9 @@ def _is_alma(repo: str) -> bool:
     return repo in ("haoranxu/ALMA-Human-Parallel", "haoranxu/WMT22-Test", "haoranxu/WMT23-Test")
 
 
-def _missing_text(what: str, found: Found, parts: list[str]) -> str:
+def _missing_text(what: str, found: Match, parts: list[str]) -> str:
     present = [part for part in parts if part not in found.missing]
     tried = f"; looked for {', '.join(found.looked[:4])}" if found.looked else ""
     pairs = bool(present) and "-" in present[0]
     choice = f". Use the directions that have text (directions={','.join(present)}), or add the files" if pairs else ""
     return f"{what} has no text for {', '.join(found.missing)}{tried}{choice}"
-
-
-def _matching(patterns: list[str], parts: list[str], splits: tuple[str, ...], folder: Path, otherwise: str = "") -> Found:
-    """The first files of each part that match a pattern. `otherwise`: the format of files whose name has no extension."""
-    files: dict[str, Path] = {}
-    missing: list[str] = []
-    looked: list[str] = []
-    for part in parts:
-        tried = [
-            (pattern, filled) for split in splits for pattern in patterns for filled in [_fill_pattern(pattern, part, split)]
-        ]
-        for pattern, filled in tried:
-            names = dict(_named(pattern, filled, part, folder, otherwise))
-            if names:
-                files |= names
-                break
-        else:
-            missing.append(part)
-            looked = looked or [filled for _, filled in tried]
-    return Found(files, missing, looked)
-
-
-def _fill_pattern(pattern: str, part: str, split: str) -> str:
-    lang = next((code for code in part.split("-") if code != "en"), "en") if "-" in part else part
-    pair = "-".join(sorted(part.split("-")))
-    for name, value in (("lang", lang), ("direction", part), ("pair", pair), ("split", split)):
-        pattern = pattern.replace(f"{{{name}}}", value)
-    return pattern
-
-
-def _named(pattern: str, filled: str, part: str, folder: Path, otherwise: str) -> Iterator[tuple[str, Path]]:
-    """(name, path) of one part's files; the name says what a file contains: `de.0.jsonl.gz`, `de-en.parquet`, `de-en/de.txt`."""
-    # A pattern with a direction, a pair or a language finds files of that part; any other file contains all of them.
-    one_language = "{lang}" in pattern or "{pair}" in pattern
-    holds = part if "{direction}" in pattern else _fill_pattern("{lang}", part, "") if one_language else "all"
-    # Two parallel files of plain lines, one per side.
-    if "{side}" in pattern:
-        for side in part.split("-"):
-            for path in _glob(folder, filled.replace("{side}", side)):
-                yield f"{'-'.join(sorted(part.split('-')))}/{side}.txt{SUFFIX.search(path.name)['packing'] or ''}", path  # type: ignore[index]
-        return
-    # Otherwise the extension gives the format; several files of one part are numbered.
-    paths = _glob(folder, filled)
-    for number, path in enumerate(paths):
-        suffix = SUFFIX.search(path.name)
-        text_format = (suffix and suffix["format"]) or otherwise
-        if not suffix or not text_format:
-            raise ConfigError(
-                [f"{path}: unknown format; expected a name that ends in .jsonl, .json, .tsv, .csv, .parquet, .tmx or .txt"]
-            )
-        yield f"{holds}{f'.{number}' if len(paths) > 1 else ''}.{text_format}{suffix['packing'] or ''}", path
-
-
-def _glob(folder: Path, pattern: str) -> list[Path]:
-    whole = pattern if Path(pattern).is_absolute() else str(Path(glob.escape(str(folder))) / pattern)
-    return [Path(path).absolute() for path in sorted(glob.glob(str(Path(whole).expanduser()))) if Path(path).is_file()]
