@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
-from alma_pipeline.plan.text_files import is_read
+from alma_pipeline.job import typed
+from alma_pipeline.schema import NodeConfig
+from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import differences
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
@@ -85,7 +86,10 @@ def _models(payload: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _data(payload: Mapping[str, Any]) -> Iterator[str]:
-    config = SimpleNamespace(**payload["config"])
-    for role, value in payload["config"].items():
-        if isinstance(value, Mapping) and value.get("reader", "files") not in WITHOUT_NAME and is_read(config, role):
-            yield f"{value['reader']} {value.get('repo') or ''}"
+    try:
+        node: NodeConfig = typed(kind_config(payload["kind"]), payload["config"])
+    except (ImportError, TypeError):  # recorded by another version, whose kinds or settings were others
+        return
+    for text in node.text_inputs().values():
+        if text.source.reader not in WITHOUT_NAME:
+            yield f"{text.source.reader} {text.source.repo or ''}"

@@ -9,7 +9,18 @@ from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.files import digest
 from alma_pipeline.plan.languages import Languages, both_ways
-from alma_pipeline.schema import Config, Language, Neural, NodeConfig, Source, Training, WithDirections, WithLanguages, WithScorers, WithSystems
+from alma_pipeline.schema import (
+    Config,
+    Language,
+    Neural,
+    NodeConfig,
+    Source,
+    Training,
+    WithDirections,
+    WithLanguages,
+    WithScorers,
+    WithSystems,
+)
 
 OWN_HORIZON = re.compile(r"\+*(?:stages|budget|groups\.g\d)\.(\w+)\.(?:steps|epochs|tokens)=(?!null$)")
 """An override that sets the horizon of one node."""
