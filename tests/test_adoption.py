@@ -240,12 +240,12 @@ def test_what_is_adopted_by_hand_comes_before_what_was_published(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["mono"], "adopt takes a node and what to take"),
+        (["mono"], "arguments are required: FOLDER"),
         (["mno", "{folder}"], "adopt mno: no such node in this plan; did you mean 'mono'"),
-        (["mono_corpus", "{folder}"], "its kind corpus leaves no checkpoint"),
-        (["mono", "./nowhere"], "no such folder, and no OWNER/NAME"),
+        (["mono_corpus", "{folder}"], "its kind corpus produces no checkpoint"),
+        (["mono", "./nowhere"], "expected an existing folder, or OWNER/NAME"),
         (["mono", "{folder}"], "has no safetensors"),
-        (["parallel", "someone/lora@v1", "--adapter"], "an adapter stands on mono, which does not exist yet"),
+        (["parallel", "someone/lora@v1", "--adapter"], "an adapter needs its base mono, which does not exist yet"),
     ],
 )
 def test_what_cannot_be_adopted(

@@ -1,74 +1,110 @@
-"""The command line taken apart: verbs, flags, what they take, and what is left for Hydra."""
+"""The command line parsed: verbs, flags, what they take, and what is left for Hydra."""
+
+from typing import Any
 
 import pytest
 
-from alma_pipeline.cli.arguments import Command, parse
+from alma_pipeline.cli.arguments import parse
 from alma_pipeline.errors import UserError
 
 
-def flags(*words: str) -> dict[str, list[str]]:
-    return parse(list(words)).flags
+def given(*words: str) -> dict[str, Any]:
+    """What a command line sets; flags that were left out are not in it."""
+    return {name: value for name, value in vars(parse(list(words))).items() if value not in (None, False, [])}
 
 
 def test_nothing_is_a_run() -> None:
-    assert parse([]) == Command("run", {}, [], [])
+    assert given() == {"verb": "run"}
 
 
 def test_a_verb_flags_and_settings_in_any_order() -> None:
-    expected = Command("plan", {"--only": ["cpo"], "--json": []}, [], ["stage=cpo", "+x=1", "~y"])
-    assert parse(["plan", "--only", "cpo", "stage=cpo", "--json", "+x=1", "~y"]) == expected
-    assert parse(["stage=cpo", "--json", "+x=1", "--only=cpo", "~y", "plan"]) == expected
+    expected = {"verb": "plan", "only": ["cpo"], "json": True, "overrides": ["stage=cpo", "+x=1", "~y"]}
+    assert given("plan", "--only", "cpo", "stage=cpo", "--json", "+x=1", "~y") == expected
+    assert given("stage=cpo", "--json", "+x=1", "--only=cpo", "~y", "plan") == expected
+
+
+def test_a_flags_value_is_no_verb() -> None:
+    assert given("--only", "translate", "plan") == {"verb": "plan", "only": ["translate"]}
+    found = given("--only", "data", "stage=cpo", "data", "--only", "x")
+    assert found == {"verb": "data", "only": ["data", "x"], "overrides": ["stage=cpo"]}
+
+
+def test_settings_hold_anything() -> None:
+    texts = ["a=-1", "stages.cpo.beta=-1e-3", "b=x y", "c='it''s'", 'd="q"', "e=f=g", "h=--i", "j=-k", "+l=", "~m", "n=[-1,2]"]
+    assert given(*texts) == {"verb": "run", "overrides": texts}
+
+
+def test_names_hold_an_equals_sign_only_where_settings_are_not_taken() -> None:
+    assert given("compare", "stage=cpo seed=1", "cpo") == {"verb": "compare", "one": "stage=cpo seed=1", "other": "cpo"}
+    assert given("stage=cpo", "compare", "x=1")["other"] == "x=1"
+    adopted = {"verb": "adopt", "node": "mono", "source": "./here", "overrides": ["model=7b"], "adapter": True}
+    assert given("adopt", "model=7b", "mono", "--adapter", "./here") == adopted
 
 
 def test_flags_that_name_nodes_may_be_repeated() -> None:
-    found = flags("--force", "mono", "--force=cpo", "--from", "parallel", "--only", "mono", "--only", "cpo")
-    assert found == {"--force": ["mono", "cpo"], "--from": ["parallel"], "--only": ["mono", "cpo"]}
+    found = given("--force", "mono", "--force=cpo", "--from", "parallel", "--only", "mono", "--only", "cpo")
+    assert found == {"verb": "run", "force": ["mono", "cpo"], "from": ["parallel"], "only": ["mono", "cpo"]}
 
 
 def test_flags_with_two_values_with_none_and_with_one_that_may_be_left_out() -> None:
-    assert flags("plan", "--diff", "a1", "b2") == {"--diff": ["a1", "b2"]}
-    assert flags("doctor", "--verify") == {"--verify": []}
-    assert flags("--info") == {"--info": ["all"]}
-    assert flags("--info", "defaults") == {"--info": ["defaults"]}
-    assert flags("--info", "stage=cpo") == {"--info": ["all"]}
+    assert parse(["plan", "--diff", "a1", "b2"]).diff == ["a1", "b2"]
+    assert parse(["doctor", "--verify"]).verify is True
+    assert parse(["--info"]).info == "all"
+    assert parse(["--info", "defaults"]).info == "defaults"
+    assert given("-i", "stage=cpo") == {"verb": "run", "info": "all", "overrides": ["stage=cpo"]}
 
 
-def test_hydra_gets_its_own_flags_under_their_long_names() -> None:
-    command = parse(["-m", "seed=1,2,3", "stage=cpo"])
-    assert command.hydra_words() == ["--multirun", "seed=1,2,3", "stage=cpo"]
-    assert parse(["-c", "job", "-p", "stages.cpo", "--only", "x"]).hydra_words() == ["--cfg", "job", "--package", "stages.cpo"]
+def test_flags_of_hydra_have_short_names() -> None:
+    expected = {"verb": "run", "cfg": "job", "package": "stages.cpo", "resolve": True, "config_dir": ["a", "b"]}
+    assert given("-c", "job", "-p", "stages.cpo", "--resolve", "-cd", "a", "--config-dir=b") == expected
+    assert given("-m", "seed=1,2,3") == {"verb": "run", "multirun": True, "overrides": ["seed=1,2,3"]}
 
 
-def test_names_are_for_verbs_that_show() -> None:
-    assert parse(["show", "cpo", "3f00"]).names == ["cpo", "3f00"]
+def test_names_and_files() -> None:
+    assert parse(["show", "3f00"]).artifact == "3f00"
+    assert parse(["translate", "a.txt", "direction=de-en", "-", "--json"]).files == ["a.txt", "-"]
+    assert parse(["gc", "--keep", "cpo", "--delete", "--keep=mono"]).keep == ["cpo", "mono"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["plna"], r"'plna' is no verb.*did you mean 'plan'\?"),
-        (["run", "mono"], "'mono' is no setting; expected GROUP=OPTION or KEY=VALUE"),
-        (["--forse", "mono"], r"--forse: no such flag; did you mean '--force'\?"),
-        (["--stage=cpo"], "a setting has no dashes: stage=cpo"),
-        (["--seed.x"], "a setting has no dashes: seed.x=VALUE"),
-        (["-x"], "-x: no such flag; known: -m"),
-        (["--force"], "--force: expected NODE after it, found nothing"),
-        (["--force", "--only", "x"], "--force: expected NODE after it, found --only"),
-        (["--force="], "--force: expected NODE after it"),
-        (["plan", "--diff", "a1"], "--diff: expected A B after it, found a1"),
-        (["plan", "--json=yes"], "--json: expected no value after it, found yes"),
-        (["--cfg", "jbo"], r"--cfg jbo: expected one of job, hydra, all; did you mean 'job'\?"),
-        (["--json"], "--json goes with plan and translate, found the verb run"),
-        (["show", "--force", "x"], "--force goes with run and plan and data, found the verb show"),
+        (["plna"], r"unknown command 'plna'; did you mean 'plan'\? Settings are written GROUP=OPTION or KEY=VALUE"),
+        (["zzz"], r"unknown command 'zzz'; known: adopt, .*translate\. Settings are written"),
+        (["run", "mono"], "unexpected word 'mono'; settings are written GROUP=OPTION or KEY=VALUE"),
+        (["--forse", "mono"], r"unknown flag --forse; did you mean '--force'\?"),
+        (["--stage=cpo"], "settings have no dashes: stage=cpo"),
+        (["--seed.x"], "settings have no dashes: seed.x=VALUE"),
+        (["-x"], "unknown flag -x; known: -c, -cd, -h"),
+        (["--forc", "mono"], r"unknown flag --forc; did you mean '--force'\?"),
+        (["-s"], "unknown flag -s; "),
+        (["-cjob"], "unknown flag -cjob; "),
+        (["--"], "unknown flag --; "),
+        (["--force"], "--force: expected NODE, found nothing"),
+        (["--force", "--only", "x"], "--force: expected NODE, found nothing"),
+        (["--force="], "--force: expected NODE, found nothing"),
+        (["plan", "--diff", "a1"], r"--diff: expected NAME\|KEY NAME\|KEY, found a1"),
+        (["plan", "--json=yes"], "--json: expected no value, found yes"),
+        (["--cfg"], r"--cfg: expected job\|hydra\|all, found nothing"),
+        (["--cfg", "jbo"], r"--cfg: expected one of job, hydra, all, found 'jbo'; did you mean 'job'?"),
+        (["report", "--format", "pdf"], "--format: expected one of html, markdown, latex, found 'pdf'"),
+        (["--json"], "run has no flag --json; it belongs to plan, translate"),
+        (["show", "--force", "x"], "show has no flag --force; it belongs to run, plan, data"),
         (["doctor", "stage=cpo"], "doctor takes no settings, found stage=cpo"),
-        (["--cfg", "job", "--info"], "--cfg and --info do not go together"),
-        (["--resolve"], "--resolve goes with --cfg, as in `--cfg job --resolve`"),
-        (["--config-name", "x"], "--config-name is not taken"),
+        (["show", "cpo", "stage=cpo"], "show takes no settings, found stage=cpo"),
+        (["show"], r"arguments are required: NAME\|KEY; usage: alma-pipeline show"),
+        (["show", "a", "b"], "unexpected word 'b'; usage: alma-pipeline show"),
+        (["adopt", "mono", "model=7b"], r"arguments are required: FOLDER\|OWNER/NAME\[@REVISION\]; usage: alma-pipeline adopt"),
+        (["compare", "a"], "arguments are required: B; usage: alma-pipeline compare A B"),
+        (["--cfg", "job", "--info"], "--info: not allowed with argument -c/--cfg"),
+        (["--resolve"], "--resolve needs --cfg, as in `--cfg job --resolve`"),
+        (["--config-name", "x"], "--config-name is not supported"),
     ],
 )
-def test_what_is_wrong_is_named(words: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_is_wrong_is_named(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         parse(words)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_brace_in_a_value_is_text() -> None:

@@ -33,13 +33,13 @@ def test_a_flipped_byte_is_found_by_its_digest_alone(filled: Store) -> None:
     content[5] ^= 1
     file.write_bytes(content)
     assert found(filled, verify=False) == []
-    assert found(filled, verify=True) == [f"{file}: its content changed; run its node again with --force"]
+    assert found(filled, verify=True) == [f"{file}: content changed; run its node again with --force"]
 
 
 def test_a_short_file_is_found_without_reading(filled: Store) -> None:
     file = filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin"
     file.write_bytes(b"0123")
-    assert found(filled, verify=False) == [f"{file.parent}: files are missing or have another size; run its node again"]
+    assert found(filled, verify=False) == [f"{file.parent}: files are missing or have changed in size; run its node again"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_this_environment_is_sound() -> None:
 def test_exit_code_and_text(filled: Store, capsys: pytest.CaptureFixture[str], harm: bool) -> None:
     if harm:
         (filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin").unlink()
-    assert doctor.main(filled.root, verify=True) == int(harm)
+    assert doctor.check(filled.root, verify=True) == int(harm)
     text = capsys.readouterr().out
     assert ("files are missing" in text) == harm
     assert ("every file matches its digest" in text) != harm
@@ -80,12 +80,12 @@ def test_exit_code_and_text(filled: Store, capsys: pytest.CaptureFixture[str], h
 
 
 def test_a_path_with_brackets_is_shown_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    doctor.main(tmp_path / "[red]", verify=False)
+    doctor.check(tmp_path / "[red]", verify=False)
     assert "[red]" in capsys.readouterr().out
 
 
 def test_doctor_changes_nothing(filled: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(tmp_path.rglob("*"))
-    doctor.main(filled.root, verify=True)
-    doctor.main(tmp_path / "none", verify=True)
+    doctor.check(filled.root, verify=True)
+    doctor.check(tmp_path / "none", verify=True)
     assert sorted(tmp_path.rglob("*")) == before

@@ -3,7 +3,7 @@
 import pytest
 from fakes.bed import put
 
-from alma_pipeline.cli import show
+from alma_pipeline.cli import plan, show
 from alma_pipeline.errors import UserError
 from alma_pipeline.store import lookup
 from alma_pipeline.store.store import Store
@@ -58,30 +58,24 @@ def test_lineage(filled: Store) -> None:
 
 
 def test_show(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show.main(filled.root, ["mono"]) == 0
+    assert show.show(filled.root, "mono") == 0
     text = capsys.readouterr().out
     for part in (NEW, str(filled.root), "2026-11-03", '"beta": 0.2', '"steps": 5', f"mono-{OLD[:12]}", "1 files"):
         assert part in text.replace("\n", "") or part in text, part
 
 
-@pytest.mark.parametrize("names", [[], ["a", "b"]])
-def test_show_takes_one_name(filled: Store, names: list[str]) -> None:
-    with pytest.raises(UserError, match="show takes one"):
-        show.main(filled.root, names)
-
-
 def test_diff(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show.diff(filled.root, OLD, NEW) == 0
+    assert plan.diff(filled.root, OLD, NEW) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["beta", "0.1", "0.2"] in rows and ["input", "init", BASE[:12], OLD[:12]] in rows
     assert not any("steps" in row for row in rows)
 
 
 def test_diff_tells_a_version(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    show.diff(filled.root, OLD, LONE)
+    plan.diff(filled.root, OLD, LONE)
     assert ["version", "1", "2"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_no_difference(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    show.diff(filled.root, OLD, OLD)
+    plan.diff(filled.root, OLD, OLD)
     assert "no difference" in capsys.readouterr().out

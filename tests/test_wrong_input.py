@@ -26,7 +26,7 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["stage=cpo", "stages.arpo.beta=1"], ["stages.arpo", "takes no part"]),
     (["data.languages=[de,xx]"], ["'xx' is not in the language table"]),
     (["data.languages=[de,nl]", "languages.de.group=null"], ["'de' has no group"]),
-    (["pln"], ["'pln' is no verb", "did you mean 'plan'?"]),
+    (["pln"], ["unknown command 'pln'", "did you mean 'plan'?", "Settings are written GROUP=OPTION"]),
     (["--force", "cpoo"], ["--force cpoo", "did you mean 'cpo'?"]),
     (["--force"], ["--force"]),
     (

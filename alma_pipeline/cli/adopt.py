@@ -1,7 +1,7 @@
-"""`adopt`: an existing checkpoint, a folder or a hub repository, becomes the output of a named node.
+"""`adopt`: makes an existing checkpoint, a folder or a hub repository, the output of a named node.
 
-It gets a key of its own, from what it is; an alias under the key that the node asks for points to it, so that later plans
-find it and nothing claims training that did not happen. Nothing that exists is replaced.
+The checkpoint gets its own key, derived from its content. An alias under the key that the node asks for points to it, so later
+plans find it and its record claims no training that did not happen. Replaces nothing that exists.
 """
 
 import dataclasses
@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.cli.arguments import Command
-from alma_pipeline.config import load as configuration
+from alma_pipeline.cli.arguments import Arguments
+from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError, nearest
@@ -30,44 +30,42 @@ from alma_pipeline.store.store import Store
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 DECIDING = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "tokenizer*", "*.model")
-"""Files of a local folder whose content is its identity."""
+"""Files whose content identifies a local folder."""
 
 
-def main(command: Command) -> int:
-    """`adopt NODE FOLDER|OWNER/NAME[@REVISION] [settings]`. Raises UserError; the store then holds nothing new."""
-    if len(command.names) != 2:
-        raise UserError("adopt takes a node and what to take: `adopt mono ./my-checkpoint model=7b stage=cpo`")
-    name, source = command.names
-    config = configuration.load(with_search_path(command.overrides, command.flags.get("--config-dir", [])))
+def main(arguments: Arguments) -> int:
+    """Adopt one checkpoint. Raises UserError, having written nothing."""
+    name, source = arguments.node, arguments.source
+    config = load.load(with_search_path(arguments.overrides, arguments.config_dir))
     store = Store(store_root())
-    # Without what was published for this node, so that the plan says what is asked for.
+    # Without this node's published checkpoint, so that its step in the plan has the key it asks for.
     published = {node: entry for node, entry in config.model.released.items() if node != name}
     plan = make_plan(dataclasses.replace(config, model=dataclasses.replace(config.model, released=published)), store)
-    step = _adopting(plan, name, source, "--adapter" in command.flags)
+    step = _adoption_step(plan, name, source, arguments.adapter)
     store.check_writable()
-    found = store.find(step.key) or _taken(store, step, plan)
-    alias = _point(store, plan[name], found)
+    found = store.find(step.key) or _import(store, step, plan)
+    alias = _add_alias(store, plan[name], found)
     Screen().say(f"{name} = {source}: {found.path}\n{alias.path.name} points to it")
     return 0
 
 
-def _adopting(plan: Plan, name: str, source: str, as_adapter: bool) -> Step:
-    """The node's step as one that adopts `source`. Raises UserError where the node has something or lacks its base."""
+def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step:
+    """The node's step, turned into one that adopts `source`. Raises UserError if the node is built already or lacks its base."""
     known = {step.node.name: step for step in plan.steps}
     if name not in known:
         raise UserError(f"adopt {name}: no such node in this plan; {nearest(name, list(known))}")
     step = known[name]
     if not (is_training(step.node) or step.node.kind == "base"):
-        raise UserError(f"adopt {name}: its kind {step.node.kind} leaves no checkpoint; adopt a node that is trained, or base")
+        raise UserError(f"adopt {name}: its kind {step.node.kind} produces no checkpoint; expected a trained node, or base")
     if step.record is not None:
         raise UserError(
-            f"{name} exists already: {step.record.path}; adopt replaces nothing. Change a setting of it, or move it away"
+            f"{name} exists already: {step.record.path}; adopt replaces nothing. Change one of its settings, or move it away"
         )
     folder = Path(source).expanduser()
     local = folder.is_dir()
     repo, _, revision = (str(folder.absolute()), "", "") if local else source.partition("@")
     if not local and (repo.count("/") != 1 or repo.startswith((".", "/", "~"))):
-        raise UserError(f"adopt {name} {source}: no such folder, and no OWNER/NAME[@REVISION] of the hub")
+        raise UserError(f"adopt {name} {source}: expected an existing folder, or OWNER/NAME[@REVISION] on the hub")
     adapter = as_adapter or (local and not any((folder / file).is_file() for file in WEIGHTS))
     content = {"files": _digests(folder)} if local else {"repo": repo, "revision": revision or "main"}
     stands_on = _stands_on(plan, step) if adapter else {}
@@ -89,24 +87,24 @@ def _adopting(plan: Plan, name: str, source: str, as_adapter: bool) -> Step:
 def _stands_on(plan: Plan, step: Step) -> dict[str, str]:
     init = step.node.inputs.get("init")
     if init is None:
-        raise UserError(f"adopt {step.node.name}: it is no adapter's place; give a full model")
+        raise UserError(f"adopt {step.node.name}: found an adapter, but this node is a full model; adopt a full model")
     if plan[init].record is None:
         raise UserError(
-            f"adopt {step.node.name}: an adapter stands on {init}, which does not exist yet; adopt or make that first"
+            f"adopt {step.node.name}: an adapter needs its base {init}, which does not exist yet; adopt or run that first"
         )
     return {"init": init}
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 by file name. Raises UserError for a folder with nothing in it that counts."""
+    """SHA-256 by file name. Raises UserError for a folder without safetensors."""
     files = sorted({path for pattern in DECIDING for path in folder.glob(pattern) if path.is_file()})
     if not any(path.suffix == ".safetensors" for path in files):
-        raise UserError(f"{folder}: has no safetensors; expected a model or an adapter as Hugging Face and PEFT write them")
+        raise UserError(f"{folder}: has no safetensors files; expected a model or an adapter as Hugging Face and PEFT write them")
     return {path.name: digest(path) for path in files}
 
 
-def _taken(store: Store, step: Step, plan: Plan) -> Record:
-    """The artifact, made by the ordinary runner from a plan of this one step."""
+def _import(store: Store, step: Step, plan: Plan) -> Record:
+    """The artifact, built by the ordinary runner from a plan with this one step."""
     hardware = Hardware(name="adopt")
     logs = store.root / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -119,8 +117,8 @@ def _taken(store: Store, step: Step, plan: Plan) -> Record:
     return runner.done[step.node.name]
 
 
-def _point(store: Store, asked: Step, found: Record) -> Record:
-    """The alias: what the node asked for, and the key of what it gets."""
+def _add_alias(store: Store, asked: Step, found: Record) -> Record:
+    """The alias: a record under the key the node asks for, holding the key of the checkpoint it gets."""
     work = store.begin(asked.node.name, asked.key)
     try:
         (work.path / "out").mkdir(exist_ok=True)

@@ -10,8 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
+from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
+from alma_pipeline.paths import store_root
 from alma_pipeline.report.content import SIGNIFICANCE
 from alma_pipeline.report.scoreboard import boards, tests_of
 from alma_pipeline.report.sides import Side, find_side
@@ -34,15 +36,15 @@ class Difference:
     other: str
 
 
-def main(root: Path, names: list[str], significance: str = "") -> int:
+def main(arguments: Arguments) -> int:
+    """Compare two sides. Raises UserError."""
+    return compare(store_root(), [arguments.one, arguments.other], arguments.significance or "")
+
+
+def compare(root: Path, names: list[str], significance: str = "") -> int:
     """Print differences, then scores. `significance`: the test; empty for the one that the sides ask for.
 
-    Raises UserError for a side that is not there or has no scores in common with the other."""
-    if len(names) != 2:
-        raise UserError(
-            "compare takes two sides, each a checkpoint (node name, key or folder), a run in MLflow (name or id) or a request in "
-            'quotes: `compare parallel cpo`, `compare "stage=cpo" "stage=cpo stages.cpo.beta=0.2"`'
-        )
+    Raises UserError for a side that does not exist or has no scores in common with the other."""
     one, other = (find_side(root, name) for name in names)
     screen = Screen()
     screen.say(f"{BASELINE}: {one.label}\n{OTHER}: {other.label}\n")

@@ -1,30 +1,32 @@
-"""Tab completion of the console script: Hydra's own, with this project's verbs, flags and node names in front.
+"""Tab completion of the console script: verbs, flags, their values and node names; Hydra completes options and settings.
 
-`eval "$(alma-pipeline -sc install=bash)"` in the shell; Hydra cannot complete `python -m` (its issue 1957, B28).
+`eval "$(alma-pipeline -sc install=bash)"` in the shell. Hydra cannot complete `python -m` (its issue 1957, B28).
 """
 
 import os
 import sys
+from argparse import Action
 
-from alma_pipeline.cli.arguments import CONFIGURED, FLAGS, HYDRA_FLAGS, SHORT, VERBS, Flag
+from alma_pipeline.cli.arguments import Flags, Words, is_setting, known_flags, room, sort_words
+from alma_pipeline.cli.verbs import NAMES, PROGRAM, SHELLS, Parser, command_line
+from alma_pipeline.config.groups import node_names
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import CONF
 
-SHELLS = ("bash", "zsh", "fish")
 KEYS = ("groups", "group", "languages", "seed", "stages", "target", "targets", "upstream")
-"""Top-level settings that are no group of options."""
+"""Top-level settings that are not option groups."""
 
 
 def answer(words: list[str]) -> int:
-    """Print what the shell asked for. Raises UserError for an unknown shell, and for `python -m`."""
+    """Print what the shell asked for. Raises UserError for an unknown shell, and under `python -m`."""
     asked = words[-1]
     action, _, shell = asked.partition("=")
     if action not in ("install", "uninstall", "query") or shell not in SHELLS:
         raise UserError(
-            f'-sc {asked}: expected install=SHELL with one of {", ".join(SHELLS)}: eval "$(alma-pipeline -sc install=bash)"'
+            f'-sc {asked}: expected install=SHELL with one of {", ".join(SHELLS)}: eval "$({PROGRAM} -sc install=bash)"'
         )
     if sys.argv[0].endswith(".py"):
-        raise UserError("tab completion is for the command alma-pipeline, not for python -m: alma-pipeline -sc install=bash")
+        raise UserError(f"tab completion works for {PROGRAM}, not for python -m: {PROGRAM} -sc install=bash")
     if action == "query" and not _query(os.environ.get("COMP_LINE", "")):
         return 0
     from alma_pipeline.config import load
@@ -33,51 +35,52 @@ def answer(words: list[str]) -> int:
 
 
 def _query(line: str) -> bool:
-    """Print this project's candidates; whether Hydra may know more, and then the line as Hydra wants it."""
-    *before, last = line.split(" ")[1:] or [""]
-    before = [word for word in before if word]
-    for name in candidates(before, last):
-        sys.stdout.write(f"{name}\n")
-    sys.stdout.flush()
-    verb = next((word for word in before if word in VERBS), "run")
-    if verb not in CONFIGURED or last.startswith("-") or (before and _taking(before[-1])) or not _may_be_setting(last):
+    """Print this project's candidates. True if Hydra may have more; COMP_LINE then holds the line as Hydra expects it."""
+    *typed, last = line.split(" ")[1:] or [""]
+    before = [word for word in typed if word]
+    top, verbs = command_line()
+    flags = known_flags(top, verbs)
+    found = sort_words(before, flags)
+    verb = next((word for word in found.rest if word in verbs), "")
+    flag = _open_flag(found, before, flags)
+    if flag:
+        known = [*flag.choices] if flag.choices else _node_names(flag)
+    elif last.startswith("-"):
+        known = [*verbs[verb]._option_string_actions] if verb else [*flags]
+    else:
+        known = _argument(found, verb, verbs) if verb else [*verbs]
+    print("".join(f"{name}\n" for name in known if name.startswith(last)), end="", flush=True)
+
+    takes_settings = verbs[verb or "run"].get_default("overrides") is not None
+    if flag or not takes_settings or last.startswith("-") or not _may_be_setting(last):
         return False
-    os.environ["COMP_LINE"] = " ".join(["alma-pipeline", *settings(before), last])
+    os.environ["COMP_LINE"] = " ".join([PROGRAM, *filter(is_setting, found.rest), last])
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     return True
 
 
-def candidates(before: list[str], last: str) -> list[str]:
-    """Verbs, flags, and what a flag takes, that go on from `last`."""
-    verb = next((word for word in before if word in VERBS), "")
-    flag = _taking(before[-1]) if before else None
-    if flag:
-        known = list(flag.values) or (_nodes() if flag.takes == "NODE" else [])
-    elif last.startswith("-"):
-        known = [name for name, flag in (FLAGS | HYDRA_FLAGS).items() if not verb or verb in flag.verbs] + ["--help"]
-    elif verb in ("show", "export", "compare"):
-        known = _nodes()
-    else:
-        known = [] if verb else list(VERBS)
-    return [name for name in known if name.startswith(last)]
+def _open_flag(found: Words, before: list[str], flags: Flags) -> Action | None:
+    """The flag that takes the next word."""
+    name, taken = found.flags[-1] if found.flags else ("", [])
+    action = flags.get(name)
+    is_open = action and [name, *taken] == before[-1 - len(taken) :] and len(taken) < room(action)
+    return action if is_open else None
 
 
-def settings(before: list[str]) -> list[str]:
-    """`plan --only mono stage=cpo` as Hydra knows it: `stage=cpo`."""
-    return [word for word in before if "=" in word and not word.startswith("-")]
+def _argument(found: Words, verb: str, verbs: dict[str, Parser]) -> list[str]:
+    """Node names, if the verb's next argument can be one."""
+    names = [word for word in found.rest if not is_setting(word)]
+    names.remove(verb)
+    arguments = verbs[verb]._get_positional_actions()
+    return _node_names(arguments[len(names)]) if len(names) < len(arguments) else []
 
 
-def _taking(word: str) -> Flag | None:
-    """The flag that takes the word after this one."""
-    flag = (FLAGS | HYDRA_FLAGS).get(SHORT.get(word, word))
-    return flag if flag and flag.takes else None
-
-
-def _nodes() -> list[str]:
-    return sorted(path.stem for path in (CONF / "node").glob("*.yaml"))
+def _node_names(action: Action) -> list[str]:
+    metavars = action.metavar if isinstance(action.metavar, tuple) else (action.metavar,)
+    return node_names(CONF) if set(metavars) & set(NAMES) else []
 
 
 def _may_be_setting(last: str) -> bool:
-    """Saves the second that Hydra takes where it can know nothing: `pla` begins no setting."""
+    """Whether Hydra may know `last`: asking it takes a second, and `pla` begins no setting."""
     names = [*KEYS, *(path.name for path in CONF.iterdir())]
     return any(name.startswith(last) or last.startswith(name) for name in names)

@@ -1,6 +1,6 @@
-"""The verb `data`: prepare the text of a run, then show how one example of each stage is tokenised and what bears loss.
+"""`data`: prepares the text of a run, then shows how one example of each stage is tokenised and which tokens bear loss.
 
-Imports no tokenizer: a process of its own answers which pieces there are.
+Imports no tokenizer: a subprocess splits the examples into pieces.
 """
 
 import dataclasses
@@ -12,21 +12,47 @@ from typing import Any
 
 from rich.text import Text
 
+from alma_pipeline.cli.arguments import Arguments
+from alma_pipeline.cli.session import Request, Session, execute, pinned_plan, run_single
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import PipelineError
+from alma_pipeline.paths import store_root
 from alma_pipeline.plan.node import is_training
-from alma_pipeline.plan.plan import Plan
-from alma_pipeline.plan.step import Step
+from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.plan.step import Rerun, Step
 from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
+from alma_pipeline.tracking.run_metadata import Sweep
 
-SHOWN = 120
-"""Tokens of a part that are shown."""
+MAX_SHOWN = 120
+"""Tokens shown of each part of an example."""
 MASKED, LABELLED = ("grey58", "grey35"), ("bold green", "bold cyan")
-"""Two shades each, in turn, so that a token's ends can be seen."""
+"""Two alternating shades each, so that token boundaries are visible."""
+
+
+def main(arguments: Arguments) -> int:
+    """Prepare and show the text of one job, or with -m of each job of a sweep. Raises PipelineError."""
+    if arguments.multirun:
+        from alma_pipeline.cli import sweep
+
+        return sweep.main(arguments, job)
+    return run_single(arguments, job)
+
+
+def job(session: Session, request: Request, sweep: Sweep | None) -> dict[str, Record]:
+    """Build the text that is missing and nothing else, then print examples; the artifacts by node name."""
+    store = Store(store_root())
+    names = text_nodes(make_plan(request.config, store, session.rerun))
+    plan = pinned_plan(request.config, store, Rerun(only=tuple(names)))
+    records = {step.node.name: step.record for step in plan.steps if step.record}
+    if plan.work:
+        records = execute(session, request, plan, store, None)
+    show(session.console, plan, records)
+    return records
 
 
 def text_nodes(plan: Plan) -> list[str]:
-    """What must exist before anything can be shown: the base for its tokenizer, corpora, and preferences that are released."""
+    """The nodes needed to show examples: the base for its tokenizer, corpora, and released preferences."""
     return [step.node.name for step in plan.steps if step.node.kind in ("base", "corpus") or _is_released(step)]
 
 
@@ -35,9 +61,10 @@ def _is_released(step: Step) -> bool:
 
 
 def show(console: Screen, plan: Plan, records: Mapping[str, Record]) -> None:
-    """Print the examples of every stage whose text exists. Raises PipelineError where the pieces cannot be made."""
+    """Print an example of every stage whose text exists. Raises PipelineError if tokenising fails."""
     base = next((records[step.node.name] for step in plan.steps if step.node.kind == "base" and step.node.name in records), None)
     users = _users(plan)
+    # One subprocess tokenises all examples.
     requests = [
         _request(step, records[step.node.name], base)
         for step in plan.steps
@@ -45,8 +72,8 @@ def show(console: Screen, plan: Plan, records: Mapping[str, Record]) -> None:
     ]
     for name in users:
         if name not in records:
-            console.say(f"{name}: made from the model's own candidates; there is nothing to show before `run` has made it", "dim")
-    for answer in _asked(requests):
+            console.say(f"{name}: built from the model's own candidates; `run` builds it, then there is something to show", "dim")
+    for answer in _tokenised(requests):
         console.say("")
         console.say(f"{', '.join(users[answer['node']])}, from {answer['node']}", "bold")
         for part in answer["parts"]:
@@ -54,7 +81,7 @@ def show(console: Screen, plan: Plan, records: Mapping[str, Record]) -> None:
 
 
 def _users(plan: Plan) -> dict[str, list[str]]:
-    """Text node to the training stages that read it."""
+    """Each text node's readers: the training stages it is an input of."""
     found: dict[str, list[str]] = {}
     for step in plan.steps:
         for role, name in step.node.inputs.items():
@@ -71,7 +98,7 @@ def _request(step: Step, record: Record, base: Record) -> dict[str, Any]:
     return {"node": step.node.name, "form": form, "prompt": config.prompt, "languages": languages, **paths}
 
 
-def _asked(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _tokenised(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "alma_pipeline.ml.data.preview"]
     done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True, check=False)
     if done.returncode:
@@ -85,7 +112,7 @@ def _print(console: Screen, part: Mapping[str, Any]) -> None:
     console.say(f"  {part['title']}: {prompt} tokens without loss, {len(pieces) - prompt} with")
     for name, places, shades in (("no loss", range(prompt), MASKED), ("loss", range(prompt, len(pieces)), LABELLED)):
         line = Text(f"  {name:8}")
-        for place in places[:SHOWN]:
+        for place in places[:MAX_SHOWN]:
             line.append(pieces[place].replace("\n", "⏎"), shades[place % 2])
             line.append("|", "dim")
-        console.print(line.append("…" if len(places) > SHOWN else ""), soft_wrap=True)
+        console.print(line.append("…" if len(places) > MAX_SHOWN else ""), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`doctor`: is this environment sound, is the store whole? Repairs nothing, deletes nothing."""
+"""`doctor`: checks the environment and the store. Repairs and deletes nothing."""
 
 import importlib.metadata
 import os
@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import digest
+from alma_pipeline.paths import store_root
 from alma_pipeline.store.record import Record, is_whole, read_record
 from alma_pipeline.store.store import Store
 from alma_pipeline.units import size
@@ -17,12 +19,17 @@ KNOWN_BAD = {
     ("deepspeed", "0.16.0"): "no_sync with ZeRO-3 raises (deepspeedai/DeepSpeed issue 6793)",
     ("deepspeed", "0.16.1"): "no_sync with ZeRO-3 raises (deepspeedai/DeepSpeed issue 6793)",
 }
-"""B4: releases that break training in ways their users met."""
+"""B4: releases whose users reported broken training."""
 NEEDED = ("hydra-core", "omegaconf", "torch", "transformers", "peft", "deepspeed", "datasets", "mlflow", "sacrebleu", "babel")
 
 
-def main(root: Path, verify: bool) -> int:
-    """Print what was found; 0 when nothing is wrong, else 1."""
+def main(arguments: Arguments) -> int:
+    """Check this environment and the store."""
+    return check(store_root(), arguments.verify)
+
+
+def check(root: Path, verify: bool) -> int:
+    """Print what was found; 0 if nothing is wrong, otherwise 1."""
     console = Screen()
     store = Store(root)
     problems = [*environment(), *store_problems(store, verify)]
@@ -49,7 +56,7 @@ def environment() -> Iterator[str]:
 
 
 def store_problems(store: Store, verify: bool) -> Iterator[str]:
-    """Artifacts with missing or changed files, and folders that hold none."""
+    """Artifacts with missing or changed files, and folders without a record."""
     for folder in store.folders():
         try:
             record = read_record(folder)
@@ -57,11 +64,11 @@ def store_problems(store: Store, verify: bool) -> Iterator[str]:
             yield str(error)
             continue
         if record is None:
-            yield f"{folder}: no record.json, so it is no finished artifact; move it out of the store"
+            yield f"{folder}: has no record.json, so it is not a finished artifact; move it out of the store"
         elif not is_whole(record):
-            yield f"{folder}: files are missing or have another size; run its node again"
+            yield f"{folder}: files are missing or have changed in size; run its node again"
         elif verify:
-            yield from (f"{folder}/{name}: its content changed; run its node again with --force" for name in _changed(record))
+            yield from (f"{folder}/{name}: content changed; run its node again with --force" for name in _changed(record))
 
 
 def _changed(record: Record) -> Iterator[str]:

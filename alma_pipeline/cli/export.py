@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.cli.arguments import Command
+from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import one_off
 from alma_pipeline.execution.runner import as_input
+from alma_pipeline.paths import store_root
 from alma_pipeline.model_card import card
 from alma_pipeline.model_card.training import published_as
 from alma_pipeline.schema import Hardware
@@ -24,25 +25,23 @@ PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def main(root: Path, command: Command) -> int:
+def main(arguments: Arguments) -> int:
     """`export NAME|KEY FOLDER`. Raises UserError for what is no checkpoint, and before it would overwrite anything."""
-    if len(command.names) != 2:
-        raise UserError("export takes what to export and an empty or new folder: `export cpo ./my-model`")
-    store, console = Store(root), Screen()
-    record, folder = find(store, command.names[0]), Path(command.names[1])
+    store, console = Store(store_root()), Screen()
+    record, folder = find(store, arguments.artifact), Path(arguments.folder)
     if not record.checkpoint:
         raise UserError(f"{record.path.name} is of kind {record.kind}, which leaves no model; export one that was trained")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists; export writes an empty or new folder, and overwrites nothing")
-    repo = command.flags.get("--push", [""])[-1]
+    repo = arguments.push
     if repo:
         from alma_pipeline.cli import push
 
         push.check(repo)
-    as_adapter = "--adapter" in command.flags
+    as_adapter = arguments.adapter
     unfinished = folder.with_name(f"{folder.name}.unfinished-{secrets.token_hex(4)}")
     try:
-        measured = _adapter(store, record, unfinished) if as_adapter else _merged(store, record, command, unfinished)
+        measured = _adapter(store, record, unfinished) if as_adapter else _merged(store, record, arguments.precision, unfinished)
         text = card.text(store, record, measured, as_adapter, repo or folder.absolute().name)
         (unfinished / "README.md").write_text(text, encoding="utf-8")
         if folder.exists():
@@ -56,9 +55,9 @@ def main(root: Path, command: Command) -> int:
     return 0
 
 
-def _merged(store: Store, record: Record, command: Command, folder: Path) -> dict[str, Any]:
+def _merged(store: Store, record: Record, precision: str | None, folder: Path) -> dict[str, Any]:
     """The full model with its adapters merged, in `folder`; how far it is from base and adapters."""
-    precision = command.flags.get("--precision", [_precision(store, record)])[-1]
+    precision = precision or _precision(store, record)
     job: Any = kind_config("merge")
     config = job(precision=precision)
     inputs = {"checkpoint": as_input(store, record)}

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from alma_pipeline.cli.arguments import Command
+from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import lock_file
+from alma_pipeline.paths import store_root
 from alma_pipeline.plan.node import TEMPLATES
 from alma_pipeline.store.lookup import find
 from alma_pipeline.store.record import Record
@@ -34,10 +35,10 @@ class Candidate:
     bytes: int
 
 
-def main(root: Path, command: Command) -> int:
-    """List, and with `--delete` delete. Raises UserError for a name that is not in the store, and while a run goes on."""
-    store, console = Store(root), Screen()
-    kept = [find(store, name) for name in command.flags.get("--keep", [])]
+def main(arguments: Arguments) -> int:
+    """List, and with `--delete` delete. Raises UserError for a name that is not in the store, and during a run."""
+    store, console = Store(store_root()), Screen()
+    kept = [find(store, name) for name in arguments.keep]
     found = list(candidates(store, kept))
     for candidate in found:
         console.say(f"{size(candidate.bytes):>10}  {candidate.path.relative_to(store.root)}  ({candidate.why})")
@@ -46,7 +47,7 @@ def main(root: Path, command: Command) -> int:
         console.say(
             "nothing can go" + ("" if kept else "; --keep NAME|KEY says which artifacts are wanted, the others can go then")
         )
-    elif "--delete" not in command.flags:
+    elif not arguments.delete:
         console.say(f"{freed} can go; --delete deletes it")
     else:
         delete(store, found)

@@ -1,18 +1,18 @@
-"""The command line: each verb to the module that does it, exceptions to exit codes.
+"""Entry point: runs the module named like the verb, and maps exceptions to exit codes.
 
-0 done; 2 the user's mistake, in one paragraph; 1 a stage failed, with its log's tail; 130 interrupted.
+0 done; 1 a stage failed, with the tail of its log; 2 a user's mistake, in one paragraph; 130 interrupted.
 """
 
+import importlib
 import os
 import signal
 import sys
 
-from alma_pipeline.cli.arguments import Command, parse
+from alma_pipeline.cli.arguments import Arguments, parse
 from alma_pipeline.errors import ConfigError, PipelineError, StageFailed, UserError
-from alma_pipeline.paths import store_root
 
 PIPE_CLOSED = 128 + signal.SIGPIPE
-"""What a shell reports of a program whose reader went away."""
+"""The exit code a shell reports for a program whose reader closed the pipe."""
 
 
 def main() -> int:
@@ -33,9 +33,9 @@ def main() -> int:
     except PipelineError as error:
         return _end(1, str(error))
     except KeyboardInterrupt:
-        return _end(130, "interrupted; what was finished is kept, and the same command goes on from there")
+        return _end(130, "interrupted; finished work is kept, and the same command resumes from there")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
         return PIPE_CLOSED
 
 
@@ -51,58 +51,30 @@ def _end(code: int, text: str) -> int:
 
 
 def _main(words: list[str]) -> int:
-    if any(word in ("-sc", "--shell-completion") for word in words):
+    if "-sc" in words or "--shell-completion" in words:
         from alma_pipeline.cli import completion
 
         return completion.answer(words)
-    if any(word in ("-h", "--help", "--version") for word in words):
-        from alma_pipeline.cli import help
+    try:
+        arguments = parse(words)
+    except SystemExit:  # --help and --version have printed
+        return 0
+    if any(getattr(arguments, name, None) for name in ("cfg", "info", "hydra_help")):
+        return _ask_hydra(arguments)
+    verb = importlib.import_module(f"alma_pipeline.cli.{arguments.verb}")
+    code: int = verb.main(arguments)
+    return code
 
-        return help.answer(words)
-    return _carry_out(parse(words))
 
+def _ask_hydra(arguments: Arguments) -> int:
+    """`--cfg`, `--info` and `--hydra-help`, which Hydra answers itself, whatever the verb."""
+    from alma_pipeline.cli import session
+    from alma_pipeline.config import load
 
-def _carry_out(command: Command) -> int:
-    if command.verb == "show":
-        from alma_pipeline.cli import show
-
-        return show.main(store_root(), command.names)
-    if command.verb == "doctor":
-        from alma_pipeline.cli import doctor
-
-        return doctor.main(store_root(), verify="--verify" in command.flags)
-    if command.verb == "adopt":
-        from alma_pipeline.cli import adopt
-
-        return adopt.main(command)
-    if command.verb == "gc":
-        from alma_pipeline.cli import gc
-
-        return gc.main(store_root(), command)
-    if command.verb == "export":
-        from alma_pipeline.cli import export
-
-        return export.main(store_root(), command)
-    if command.verb == "translate":
-        from alma_pipeline.cli import translate
-
-        return translate.main(command)
-    if command.verb == "compare":
-        from alma_pipeline.cli import compare
-
-        return compare.main(store_root(), command.names, command.flags.get("--significance", [""])[-1])
-    if command.verb == "report":
-        from alma_pipeline.cli import report
-
-        return report.main(store_root(), command)
-    if "--diff" in command.flags:
-        from alma_pipeline.cli import show
-
-        return show.diff(store_root(), *command.flags["--diff"])
-    if "--multirun" in command.flags:
-        from alma_pipeline.cli import sweep
-
-        return sweep.main(command)
-    from alma_pipeline.cli import run
-
-    return run.main(command)
+    if arguments.cfg:
+        words = ["--cfg", arguments.cfg]
+        words += ["--resolve"] if arguments.resolve else []
+        words += ["--package", arguments.package] if arguments.package else []
+    else:
+        words = ["--info", arguments.info] if arguments.info else ["--hydra-help"]
+    return load.ask_hydra([*words, *session.overrides(arguments)])

@@ -1,12 +1,13 @@
-"""`report`: the tables in the terminal, the page in the store and in MLflow, or tables for a paper on standard output."""
+"""`report`: tables in the terminal and a page in the store and in MLflow, or tables for a paper on standard output."""
 
 import os
 from pathlib import Path
 
-from alma_pipeline.cli.arguments import Command
-from alma_pipeline.config import load as configuration
+from alma_pipeline.cli.arguments import Arguments
+from alma_pipeline.cli.session import overrides
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
+from alma_pipeline.paths import store_root
 from alma_pipeline.redact import redact
 from alma_pipeline.report import paper, terminal
 from alma_pipeline.report.content import Content, content
@@ -14,24 +15,20 @@ from alma_pipeline.report.jobs import Job, gather
 from alma_pipeline.store.store import Store
 
 
-def main(root: Path, command: Command) -> int:
-    """Report what the overrides describe. Raises UserError where the store has no scores of it, and ConfigError."""
-    from alma_pipeline.config.compose import with_search_path
-
-    overrides = with_search_path(command.overrides, command.flags.get("--config-dir", []))
-    configuration.check_credentials(overrides)
+def main(arguments: Arguments) -> int:
+    """Report on what the overrides describe. Raises ConfigError, and UserError if the store has no scores of it."""
+    root = store_root()
     store = Store(root)
-    jobs = gather(overrides, store)
-    told = content(command.overrides, jobs, store)
-    kind = command.flags.get("--format", ["html"])[-1]
-    output = Path(command.flags["--output"][-1]).expanduser() if "--output" in command.flags else None
-    if kind == "html":
-        _show(told)
-        path = output or root / "reports" / f"{told.name}.html"
-        _write_page(told, path)
+    jobs = gather(overrides(arguments), store)
+    report = content(arguments.overrides, jobs, store)
+    output = Path(arguments.output).expanduser() if arguments.output else None
+    if arguments.format in (None, "html"):
+        _show(report)
+        path = output or root / "reports" / f"{report.name}.html"
+        _write_page(report, path)
         _track(root, jobs, path)
         return 0
-    text = paper.latex(told) if kind == "latex" else paper.markdown(told)
+    text = paper.latex(report) if arguments.format == "latex" else paper.markdown(report)
     if output:
         write(output, text)
     else:
@@ -39,42 +36,42 @@ def main(root: Path, command: Command) -> int:
     return 0
 
 
-def _show(told: Content) -> None:
+def _show(report: Content) -> None:
     screen = Screen()
-    for board in told.boards:
+    for board in report.boards:
         terminal.show(screen, board)
-    if told.method:
+    if report.method:
         screen.say(
-            f"\n▲ better and ▼ worse than the system it was trained from or is held against, beyond chance; "
-            f"≈ may be chance ({told.method})",
+            "\n▲ better and ▼ worse than the system it was trained from or is held against, beyond chance; "
+            f"≈ may be chance ({report.method})",
             "dim",
         )
-    for sentence in (*told.notes, *told.stops):
+    for sentence in (*report.notes, *report.stops):
         screen.say(sentence, "yellow")
-    for sentence in told.findings:
+    for sentence in report.findings:
         screen.say(f"  {sentence}")
 
 
-def _write_page(told: Content, path: Path) -> None:
+def _write_page(report: Content, path: Path) -> None:
     from alma_pipeline.report import page
 
-    write(path, page.render(told))
+    write(path, page.render(report))
     Screen().say(f"\nreport: {path}")
 
 
 def write(path: Path, text: str) -> None:
-    """Whole or not at all. Raises UserError for a place that cannot be written."""
+    """Write atomically. Raises UserError if the path cannot be written."""
     draft = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; --output FILE names another place") from error
+        raise UserError(f"{path} cannot be written: {error.strerror}; give another path with --output FILE") from error
 
 
 def _track(root: Path, jobs: list[Job], path: Path) -> None:
-    """Beside the scores it is about: on the run of the invocation that made the newest target."""
+    """Log the page to the MLflow run that built the newest target, beside the scores."""
     from alma_pipeline.tracking import runs
 
     targets = [
@@ -84,5 +81,5 @@ def _track(root: Path, jobs: list[Job], path: Path) -> None:
     if not jobs[0].config.tracking.enabled or not tracked:
         return
     newest = max(tracked, key=lambda record: record.created)
-    said = runs.log_report(root, jobs[0].config.tracking.experiment, newest.mlflow_run, path)
-    Screen().say(redact(said))
+    message = runs.log_report(root, jobs[0].config.tracking.experiment, newest.mlflow_run, path)
+    Screen().say(redact(message))

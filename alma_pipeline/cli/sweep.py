@@ -1,9 +1,8 @@
-"""A Hydra multirun: all jobs checked before the first runs, one after another, a table at the end.
+"""A Hydra multirun: checks all jobs, runs them one after another, and ends with a table.
 
-A failing job does not stop the others (B24). `plan -m` prints each job's plan and writes nothing, not even a sweep folder.
+A failing job does not stop the others (B24). `plan -m` uses the check alone, so it writes no sweep folder.
 """
 
-import json
 import traceback
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,34 +12,22 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from alma_pipeline.cli.arguments import Command
-from alma_pipeline.cli.run import Session, carry_out, opened
-from alma_pipeline.config import load as configuration
+from alma_pipeline.cli.arguments import Arguments
+from alma_pipeline.cli.session import Request, RunJob, Session, opened, overrides
+from alma_pipeline.config import load
 from alma_pipeline.config.check import from_tree, graph_problems
-from alma_pipeline.config.compose import run_hydra, split, with_search_path
+from alma_pipeline.config.compose import run_hydra, split
 from alma_pipeline.config.hydra_errors import describe
+from alma_pipeline.config.overrides import is_hydras
 from alma_pipeline.errors import ConfigError, PipelineError, UserError
-from alma_pipeline.paths import store_root
-from alma_pipeline.plan.plan import make_plan, to_json
-from alma_pipeline.redact import redact, redacted
-from alma_pipeline.schema import Config
+from alma_pipeline.redact import redact
 from alma_pipeline.store.record import Record
-from alma_pipeline.store.store import Store
 from alma_pipeline.tracking.run_metadata import Sweep
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A job that is to run."""
-
-    overrides: list[str]
-    tree: DictConfig
-    config: Config
 
 
 @dataclass
 class Job:
-    """How one job went."""
+    """How one job ended."""
 
     overrides: str
     status: str = "interrupted"
@@ -48,59 +35,54 @@ class Job:
     records: dict[str, Record] = field(default_factory=dict)
 
 
-def main(command: Command) -> int:
-    """Check every job, then plan or run them all; 1 when any failed."""
-    overrides = with_search_path(command.overrides, command.flags.get("--config-dir", []))
-    configuration.check_credentials(overrides)
-    jobs = check(overrides)
-    with opened(command) as session:
-        return _plan(session, jobs) if session.verb == "plan" else _run(session, overrides)
-
-
-def _run(session: Session, overrides: list[str]) -> int:
+def main(arguments: Arguments, run_job: RunJob) -> int:
+    """Check every job, then run them all; 1 if any failed. Raises ConfigError before the first runs."""
+    given = overrides(arguments)
+    check(given)
     done: list[Job] = []
+    with opened(arguments) as session:
 
-    def task(tree: DictConfig) -> None:
-        _job(session, tree, done)
+        def task(tree: DictConfig) -> None:
+            _run(session, tree, run_job, done)
 
-    try:
-        run_hydra(["--multirun", *overrides], task)
-    except HydraException as error:
-        raise ConfigError([describe(error)]) from error
-    finally:
-        if done:
-            session.console.print(table(done))
+        try:
+            run_hydra(["--multirun", *given], task)
+        except HydraException as error:
+            raise ConfigError([describe(error)]) from error
+        finally:
+            if done:
+                session.console.print(table(done))
     return 1 if any(job.status != "done" for job in done) else 0
 
 
-def _job(session: Session, tree: DictConfig, done: list[Job]) -> None:
-    place, own = _place()
+def _run(session: Session, tree: DictConfig, run_job: RunJob, done: list[Job]) -> None:
+    sweep, own = _running()
     job = Job(" ".join(own))
-    done.append(job)
-    session.console.say(f"\njob {place.job}: {job.overrides}", style="bold")
+    done.append(job)  # before it runs, so that the table lists it even if it is interrupted
+    session.console.say(f"\njob {sweep.job}: {job.overrides}", style="bold")
     try:
-        job.records = carry_out(session, from_tree(tree), tree, own, place)
+        job.records = run_job(session, Request(own, tree, from_tree(tree)), sweep)
         job.status = "done"
     except Exception as error:
-        # Whatever it is, the other jobs run; what is not one of our own errors is a defect and shows where it is.
+        # The other jobs run whatever the error; one that is not ours is a bug, so its traceback is printed.
         if not isinstance(error, PipelineError):
             session.console.say(redact(traceback.format_exc()))
         text = redact(str(error)) or type(error).__name__
-        session.console.say(f"job {place.job} failed: {text}", style="bold red")
+        session.console.say(f"job {sweep.job} failed: {text}", style="bold red")
         job.status = f"failed: {text.splitlines()[0]}"
 
 
-def check(overrides: list[str]) -> list[Planned]:
-    """The jobs of a grid. Raises ConfigError with the problems of all of them, before anything runs.
+def check(given: list[str]) -> list[Request]:
+    """Compose the jobs of a grid. Raises ConfigError with the problems of all of them, before anything runs.
 
-    Another sweeper (`hydra/sweeper=`) decides its jobs as it goes: there are none to check then.
+    Empty for any sweeper but basic (`hydra/sweeper=`), which chooses its jobs while it runs.
     """
-    own = [text for text in overrides if not _is_hydras(text)]
-    hydras = [text for text in overrides if _is_hydras(text)]
+    own = [text for text in given if not is_hydras(text)]
+    hydras = [text for text in given if is_hydras(text)]
     if any(text.startswith("hydra/launcher=") and text != "hydra/launcher=basic" for text in hydras):
         raise UserError(
-            "hydra/launcher: the jobs of a sweep run one after another in this process and share its worker; leave it out. "
-            "hardware=slurm sends every node to a cluster"
+            "hydra/launcher: not supported, because the jobs of a sweep share one process and its worker; remove it. "
+            "hardware=slurm runs every node on a cluster"
         )
     if any(text.startswith("hydra/sweeper=") and text != "hydra/sweeper=basic" for text in hydras):
         return []
@@ -108,9 +90,9 @@ def check(overrides: list[str]) -> list[Planned]:
     found: list[str] = []
     for job in split(own):
         if any(problem.startswith(f"{text}:") for text in job for problem in found):
-            continue  # told already; looking for it again takes seconds
+            continue  # reported already; diagnosing it again takes seconds
         try:
-            jobs.append(_checked(job, hydras))
+            jobs.append(_composed(job, hydras))
         except ConfigError as error:
             found += [text for text in error.problems if text not in found]
     if found:
@@ -118,46 +100,26 @@ def check(overrides: list[str]) -> list[Planned]:
     return jobs
 
 
-def _checked(job: list[str], hydras: list[str]) -> Planned:
-    tree, config = configuration.resolve([*hydras, *job], hydra=True)
+def _composed(job: list[str], hydras: list[str]) -> Request:
+    tree, config = load.resolve([*hydras, *job], hydra=True)
     launcher = OmegaConf.select(tree, "hydra.runtime.choices")["hydra/launcher"]
     if launcher != "basic":
-        text = f"{' '.join(job)}: chooses hydra/launcher={launcher} in a file; a sweep has one launcher, and that is basic"
+        text = f"{' '.join(job)}: a file chooses hydra/launcher={launcher}; sweeps support only basic"
         raise ConfigError([text])
     problems = graph_problems(config)
     if problems:
         raise ConfigError(problems)
-    return Planned(job, tree, config)
+    return Request(job, tree, config)
 
 
-def _is_hydras(text: str) -> bool:
-    return text.lstrip("+~").startswith(("hydra.", "hydra/"))
-
-
-def _plan(session: Session, jobs: list[Planned]) -> int:
-    if not jobs:
-        raise UserError("plan -m: another sweeper than basic decides its jobs as it runs; nothing can be planned")
-    plans = []
-    for number, job in enumerate(jobs):
-        if session.as_json:
-            plan = make_plan(job.config, Store(store_root()), session.rerun)
-            plans.append({"overrides": job.overrides, **to_json(plan)})
-        else:
-            session.console.say(f"\njob {number}: {' '.join(job.overrides)}", style="bold")
-            carry_out(session, job.config, job.tree, job.overrides, None)
-    if session.as_json:
-        print(json.dumps(redacted(plans), indent=1, ensure_ascii=False))
-    return 0
-
-
-def _place() -> tuple[Sweep, list[str]]:
-    """Where the running job stands, and its overrides."""
+def _running() -> tuple[Sweep, list[str]]:
+    """Which job of which sweep is running, and its overrides."""
     hydra = HydraConfig.get()
     return Sweep(id=str(hydra.sweep.dir), job=int(hydra.job.num)), list(hydra.overrides.task)
 
 
 def table(jobs: list[Job]) -> Table:
-    """One line a job: overrides, how it ended, the average scores of its checkpoints."""
+    """One row per job: its overrides, how it ended, and the average scores of its checkpoints."""
     result = Table(box=None, pad_edge=False, header_style="bold", title="\nsweep", title_justify="left")
     for name in ("job", "overrides", "status", "chrF++ over all directions"):
         result.add_column(name, overflow="fold")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.cli import segments
-from alma_pipeline.cli.arguments import Command
+from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.segments import Segment
-from alma_pipeline.config import load as configuration
+from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
 from alma_pipeline.errors import ConfigError, UserError, nearest
 from alma_pipeline.execution import engines, one_off, scorers
@@ -29,12 +29,15 @@ from alma_pipeline.store.identity import NODE_FIELDS
 from alma_pipeline.store.store import Store
 
 
-def main(command: Command) -> int:
-    """Translate the files named, else standard input, to standard output or `--output`. Raises UserError."""
-    given = [text for text in command.overrides if text.startswith("direction=")]
+def main(arguments: Arguments) -> int:
+    """Translate files or standard input, to standard output or `--output`. Raises UserError."""
+    # `direction` is a setting of this verb, not of the configuration.
+    given = [text for text in arguments.overrides if text.startswith("direction=")]
     direction = given[-1].removeprefix("direction=") if given else ""
-    overrides = with_search_path([text for text in command.overrides if text not in given], command.flags.get("--config-dir", []))
-    config = configuration.load(overrides)
+    overrides = with_search_path([text for text in arguments.overrides if text not in given], arguments.config_dir)
+    config = load.load(overrides)
+
+    # Everything that can be wrong is checked before the model is loaded.
     store = Store(store_root())
     plan = make_plan(config, store)
     targets = _targets(config, plan)
@@ -42,15 +45,14 @@ def main(command: Command) -> int:
     _check_made(config, plan, list(targets.values()))
     inputs = {name: as_input(store, record) for name, node in targets.items() if (record := plan[node].record)}
     inputs |= _examples(settings.shots, plan, store)
-    found = segments.read(command.names, direction, "--json" in command.flags)
+    found = segments.read(arguments.files, direction, arguments.json)
     _check_directions(config, found, targets)
     scorers.check_each(settings.scorers, config.hardware)
     engines.check_each({"stages.translate": settings.engine}, config.hardware)
-    output = command.flags.get("--output", [""])[-1]
     texts = translate(settings, config.hardware, store, found, inputs)
     lines = (segments.rendered(segment, text) + "\n" for segment, text in zip(found, texts, strict=True))
-    if output:
-        Path(output).write_text("".join(lines), encoding="utf-8")
+    if arguments.output:
+        Path(arguments.output).write_text("".join(lines), encoding="utf-8")
     else:
         sys.stdout.writelines(lines)
     return 0

@@ -19,7 +19,7 @@ ALONE = {
 """Causes that explain themselves: no comparison with an earlier artifact is printed."""
 
 
-def main(console: Screen, plan: Plan, names: Iterable[str]) -> None:
+def explain(console: Screen, plan: Plan, names: Iterable[str]) -> None:
     """Explain the verdicts of these nodes. Raises UserError for an unknown node."""
     known = [step.node.name for step in plan.steps]
     for name in names:

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from alma_pipeline.cli import run
+from alma_pipeline.cli import session
 from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
 from alma_pipeline.plan import pins
@@ -39,7 +39,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 def about_to_run(store: Store, *words: str, rerun: Rerun | None = None) -> Plan:
-    return run._pinned_plan(load.load([*WORDS, *words]), store, rerun or Rerun())
+    return session.pinned_plan(load.load([*WORDS, *words]), store, rerun or Rerun())
 
 
 def revision(plan: Plan, node: str = "preferences") -> str:

@@ -14,7 +14,7 @@ from alma_pipeline.store.store import Store
 
 
 def said(capsys: pytest.CaptureFixture[str], plan: Plan, *names: str) -> list[str]:
-    why.main(Screen(), plan, names)
+    why.explain(Screen(), plan, names)
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -67,7 +67,7 @@ def test_what_has_no_earlier_artifact_and_what_equals_it(
 
 def test_an_unknown_node(made: Store, cpo: Config) -> None:
     with pytest.raises(UserError, match="--why cop: no such node in this plan; did you mean 'cpo'"):
-        why.main(Screen(), make_plan(cpo, made), ["cpo", "cop"])
+        why.explain(Screen(), make_plan(cpo, made), ["cpo", "cop"])
 
 
 def test_the_flag(made: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

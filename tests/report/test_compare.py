@@ -29,7 +29,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def lines(root: Path, names: list[str], capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
-    assert compare.main(root, names) == 0
+    assert compare.compare(root, names) == 0
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -62,7 +62,7 @@ def test_the_paired_test_is_chosen_by_a_flag_or_by_a_request(
         (request, "", "approximate randomisation with 10000 trials"),
         (request, "bootstrap", "bootstrap resampling with 1000 samples"),
     ):
-        assert compare.main(two.root, names, flag) == 0
+        assert compare.compare(two.root, names, flag) == 0
         assert told in " ".join(capsys.readouterr().out.split())
 
 
@@ -74,13 +74,13 @@ def test_two_keys_of_one_node(two: Store, capsys: pytest.CaptureFixture[str]) ->
 
 def test_what_cannot_be_compared(two: Store) -> None:
     with pytest.raises(UserError, match=r"no artifact 'cpu' in .*did you mean 'cpo'.*MLflow has no run of that name"):
-        compare.main(two.root, ["cpu", "cpo"])
+        compare.compare(two.root, ["cpu", "cpo"])
     with pytest.raises(UserError, match=r"stages.cpo.beta=0.7.* has no scores of cpo: evaluate"):
-        compare.main(two.root, [f"stage=cpo {WORDS}", f"stage=cpo stages.cpo.beta=0.7 {WORDS}"])
+        compare.compare(two.root, [f"stage=cpo {WORDS}", f"stage=cpo stages.cpo.beta=0.7 {WORDS}"])
     with pytest.raises(UserError, match="have the same scores"):
-        compare.main(two.root, ["cpo", "cpo"])
+        compare.compare(two.root, ["cpo", "cpo"])
     with pytest.raises(UserError, match=r"^preferences-\w+: no scores of it in the store"):
-        compare.main(two.root, ["preferences", "cpo"])
+        compare.compare(two.root, ["preferences", "cpo"])
 
 
 def test_variants_of_a_sweep_are_told_apart_by_what_differs(two: Store) -> None:
@@ -186,4 +186,4 @@ def test_scores_on_different_test_sets_are_not_compared(two: Store, tmp_path: Pa
     finish(store, "stage=base", "stages.translate.beams=2", "budget.text.test=null")
     told = r"was scored on CLDR, (100 sentences a direction|all of it), base\.score-\w+ on CLDR, (?!\1).*: score both"
     with pytest.raises(UserError, match=told):
-        compare.main(store.root, [record.key for record in store.named("base.score")])
+        compare.compare(store.root, [record.key for record in store.named("base.score")])

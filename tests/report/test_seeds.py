@@ -52,7 +52,7 @@ def test_one_seed_is_resampled(seeded: Store) -> None:
 
 def test_compare_names_it_where_a_side_has_several(seeded: Store, capsys: pytest.CaptureFixture[str]) -> None:
     words = " ".join(WORDS[1:])
-    compare.main(seeded.root, [f"stage=parallel seed=3 {words}", f"stage=parallel seed=1,2 {words}"], "")
+    compare.compare(seeded.root, [f"stage=parallel seed=3 {words}", f"stage=parallel seed=1,2 {words}"], "")
     assert "Welch's t-test across seeds" in " ".join(capsys.readouterr().out.split())
-    compare.main(seeded.root, [f"stage=parallel seed=3 {words}", f"stage=parallel seed=1 {words}"], "")
+    compare.compare(seeded.root, [f"stage=parallel seed=3 {words}", f"stage=parallel seed=1 {words}"], "")
     assert "Welch" not in capsys.readouterr().out

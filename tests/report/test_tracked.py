@@ -94,7 +94,7 @@ def _scores(side: Side) -> list[float]:
 
 def _lines(root: Path, names: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[list[list[str]], list[list[float]]]:
     """All that `compare` prints, in words, and the numbers of its rows about translation into German."""
-    assert compare.main(root, names) == 0
+    assert compare.compare(root, names) == 0
     found = [line.split() for line in capsys.readouterr().out.splitlines()]
     rows = [line[1:] for line in found if line[:1] == ["en→de"]]
     return found, [[float(number) for number in re.findall(r"\d+\.\d", " ".join(row))] for row in rows]

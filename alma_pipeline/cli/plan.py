@@ -1,0 +1,81 @@
+"""`plan`: prints what would run and why; with --diff, in what two artifacts differ. Writes nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from alma_pipeline.cli import session, why
+from alma_pipeline.cli.arguments import Arguments
+from alma_pipeline.cli.plan_table import plan_table
+from alma_pipeline.cli.session import Request
+from alma_pipeline.console import Screen
+from alma_pipeline.errors import UserError
+from alma_pipeline.paths import store_root
+from alma_pipeline.plan.plan import make_plan, to_json
+from alma_pipeline.plan.reasons import every_difference
+from alma_pipeline.redact import redacted
+from alma_pipeline.store.lookup import find
+from alma_pipeline.store.store import Store
+
+
+def main(arguments: Arguments) -> int:
+    """Print the plan of one job, with -m of each job of a sweep. Raises ConfigError."""
+    if arguments.diff:
+        return diff(store_root(), *arguments.diff)
+    if arguments.why and arguments.json:
+        raise UserError("--why and --json do not go together: the JSON plan has every setting, cause and reason")
+    if arguments.multirun:
+        return _sweep(arguments)
+    request = session.single(arguments)
+    if arguments.json:
+        _print_json(_as_json(request, arguments))
+    else:
+        _print_table(request, arguments, Screen())
+    return 0
+
+
+def _sweep(arguments: Arguments) -> int:
+    from alma_pipeline.cli import sweep
+
+    requests = sweep.check(session.overrides(arguments))
+    if not requests:
+        raise UserError("plan -m: a sweeper other than basic chooses its jobs while it runs, so they cannot be planned")
+    if arguments.json:
+        _print_json([{"overrides": request.overrides, **_as_json(request, arguments)} for request in requests])
+        return 0
+    console = Screen()
+    for number, request in enumerate(requests):
+        console.say(f"\njob {number}: {' '.join(request.overrides)}", style="bold")
+        _print_table(request, arguments, console)
+    return 0
+
+
+def _as_json(request: Request, arguments: Arguments) -> dict[str, Any]:
+    return to_json(make_plan(request.config, Store(store_root()), session.rerun(arguments)))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(redacted(value), indent=1, ensure_ascii=False))
+
+
+def _print_table(request: Request, arguments: Arguments, console: Screen) -> None:
+    plan = make_plan(request.config, Store(store_root()), session.rerun(arguments))
+    if arguments.why:
+        why.explain(console, plan, arguments.why)
+    else:
+        console.print(plan_table(plan, request.config.hardware, console.width))
+
+
+def diff(root: Path, first: str, second: str) -> int:
+    """Print every setting and input in which two artifacts differ. Raises UserError for an unknown or ambiguous name."""
+    store = Store(root)
+    a, b = find(store, first), find(store, second)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", a.path.name, b.path.name):
+        table.add_column(name, overflow="fold")
+    for row in every_difference(a.payload, b.payload):
+        table.add_row(*row)
+    Screen().print(table if table.row_count else "no difference in settings or inputs")
+    return 0
