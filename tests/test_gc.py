@@ -74,7 +74,7 @@ def test_what_an_unfinished_node_was_begun_with_stays(filled: Store) -> None:
 def test_nothing_is_deleted_while_something_is_made(filled: Store) -> None:
     work = filled.begin("cpo", KEYS["cpo"])
     found = list(candidates(filled, [filled.find(KEYS["sft"])]))  # type: ignore[list-item]
-    with pytest.raises(UserError, match=f"something is being made .*{KEYS['cpo'][:12]}.owner"):
+    with pytest.raises(UserError, match=f"a run is active in .*{KEYS['cpo'][:12]}.owner"):
         delete(filled, found)
     assert all(candidate.path.is_dir() for candidate in found) and len(found) == 2
     work.close()
@@ -109,9 +109,11 @@ def test_the_command_lists_and_deletes_only_when_told(
         return set((filled.root / "artifacts").iterdir())
 
     before = there()
-    assert command() == (0, "nothing can go; --keep NAME|KEY says which artifacts are wanted, the others can go then\n")
+    assert command() == (0, "nothing can be deleted; name artifacts to keep with --keep NAME|KEY, and the rest can be\n")
     code, said = command("--keep", KEYS["sft"][:8])
-    assert code == 0 and f"artifacts/{folder('old', 'mono')}  (not needed by sft)" in said and "--delete deletes it" in said
+    assert (
+        code == 0 and f"artifacts/{folder('old', 'mono')}  (not needed by sft)" in said and "--delete deletes the above" in said
+    )
     assert there() == before
     assert command("--keep", KEYS["sft"][:8], "--delete")[0] == 0
     assert before - there() == {filled.root / "artifacts" / name for name in (folder("old", "mono"), folder("mono.translate"))}

@@ -56,11 +56,11 @@ def test_breaks_stay_where_they_stood(text: str, lines: list[str], expected: str
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("a.jsonl", b'{"source": "x"}\n{"source"', "a.jsonl, line 2: is no JSON"),
-        ("a.jsonl", b'["x"]', "line 1: has no text under 'source'; expected a JSON object as in"),
-        ("a.jsonl", b'{"source": 3}', "line 1: has no text under 'source'"),
-        ("a.jsonl", b'{"source": "x", "direction": 3}', "line 1: its direction is 3"),
-        ("a.txt", b"x\n\xff\n", "a.txt, line 2: is not UTF-8"),
+        ("a.jsonl", b'{"source": "x"}\n{"source"', "a.jsonl, line 2: not valid JSON"),
+        ("a.jsonl", b'["x"]', "line 1: no text under 'source'; expected a JSON object, as in"),
+        ("a.jsonl", b'{"source": 3}', "line 1: no text under 'source'"),
+        ("a.jsonl", b'{"source": "x", "direction": 3}', "line 1: direction is 3"),
+        ("a.txt", b"x\n\xff\n", "a.txt, line 2: not UTF-8"),
     ],
 )
 def test_bad_input_is_named_by_file_and_line(tmp_path: Path, name: str, data: bytes, said: str) -> None:

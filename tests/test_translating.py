@@ -102,7 +102,7 @@ def test_lines_in_lines_out(filled: Store, monkeypatch: pytest.MonkeyPatch, caps
     said = capsys.readouterr()
     lines = said.out.split("\n")
     assert len(lines) == 4 and lines[1] == lines[3] == ""
-    assert "of 2 translations were ended at 4 tokens" in said.err
+    assert "of 2 translations were cut at 4 tokens" in said.err
     assert files(filled) == before, "it leaves nothing in the store"
 
 
@@ -135,7 +135,7 @@ def test_it_shows_the_examples_that_the_stage_shows(
 ) -> None:
     words = ["stage=parallel", "stages.translate.shots=2", "stages.translate.max_source=400"]
     assert command(filled.root, monkeypatch, *SETTINGS, *words, "direction=de-en", given="x") == 2
-    assert "shots=2 shows pairs of parallel_corpus, which is not there (" in capsys.readouterr().err
+    assert "shots=2 needs pairs of parallel_corpus, which do not exist yet (" in capsys.readouterr().err
     make_corpus(tmp_path / "pairs", train=pairs("de-en", range(5, 6)) + pairs("en-de", range(6, 7)))
     put(filled, make_plan(loaded("stage=parallel"), filled)["parallel_corpus"], tmp_path / "pairs")
     rows = pairs("de-en", range(1, 2)) + pairs("en-de", range(2, 3))
@@ -149,12 +149,12 @@ def test_it_shows_the_examples_that_the_stage_shows(
 @pytest.mark.parametrize(
     ("words", "given", "said"),
     [
-        ([], "x", "standard input, line 1: has no direction; give direction=de-en"),
+        ([], "x", "standard input, line 1: no direction; give direction=de-en"),
         (["direction=de-ru"], "x", "direction=de-ru: expected English on one side"),
         (["direction=de"], "x", "direction=de: expected English on one side"),
-        (["direction=svn-en"], "x", "this checkpoint's languages are de, ru, sv, uk; did you mean 'sv'"),
+        (["direction=svn-en"], "x", "this checkpoint translates de, ru, sv, uk; did you mean 'sv'"),
         (["direction=de-en", "seed=7"], "x", r"no checkpoint to translate with: mono \(run: because stages.mono.seed 42 → 7"),
-        (["direction=de-en", "stage=all"], "x", "has the targets cpo, arpo; say which one"),
+        (["direction=de-en", "stage=all"], "x", "has the targets cpo, arpo; choose the one"),
         (["direction=de-en", "nothing.txt"], "", r"nothing\.txt: cannot be read"),
         (["direction=de-en", "stages.translate.decoding=quality"], "x", "decoding=quality with rank_by=chrf, which compares"),
         (
@@ -172,16 +172,20 @@ def test_it_shows_the_examples_that_the_stage_shows(
             "x",
             "COMET runs in its own environment, and its Python was expected at /no",
         ),
-        (["direction=de-en", "stages.translate.shots=2"], "x", "shots=2 shows pairs of parallel_corpus, which this stage lacks"),
+        (
+            ["direction=de-en", "stages.translate.shots=2"],
+            "x",
+            "shots=2 needs pairs of parallel_corpus, which this stage does not have",
+        ),
         (
             ["direction=de-en", "stages.translate.shots=2", "evaluation.checkpoints=[]"],
             "x",
-            "shots=2 shows pairs of parallel_corpus, which this stage lacks",
+            "shots=2 needs pairs of parallel_corpus, which this stage does not have",
         ),
         (
             ["direction=de-en", "stage=group_adapter", "stages.translate.engine=vllm"],
             "x",
-            "engine=vllm: a group's sentences go through their adapter row by row",
+            "engine=vllm: cannot route each sentence to its group's adapter",
         ),
     ],
 )

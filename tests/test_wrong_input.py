@@ -23,7 +23,7 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["group=9"], ["group=9", "1, 5"]),
     (["groups.g7.arpo.beta=0.4"], ["groups.g7", "takes no part", "g1, g5"]),
     (["groups.g1.apro.beta=0.4"], ["groups.g1.apro", "did you mean 'arpo'?"]),
-    (["stage=cpo", "stages.arpo.beta=1"], ["stages.arpo", "takes no part"]),
+    (["stage=cpo", "stages.arpo.beta=1"], ["stages.arpo", "not used by this stage"]),
     (["data.languages=[de,xx]"], ["'xx' is not in the language table"]),
     (["data.languages=[de,nl]", "languages.de.group=null"], ["'de' has no group"]),
     (["pln"], ["unknown command 'pln'", "did you mean 'plan'?", "Settings are written GROUP=OPTION"]),

@@ -1,2 +1,1 @@
-"""The command line: one module for each verb, and what a terminal shows. Decisions are made in the rooms below; here they are
-called and printed."""
+"""The command line: one module per verb, and terminal output. Rooms below make the decisions; this one calls them and prints."""

@@ -1,6 +1,6 @@
-"""`compare A B`: what two sides differ in, then their scores, each difference with whether it may be chance.
+"""`compare A B`: what two sides differ in, then their scores, and whether each difference may be chance.
 
-What a side can be is said in `sides`.
+`report.sides` defines what a side can be.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ AGAINST = "against"
 
 @dataclass(frozen=True)
 class Difference:
-    """Where a setting of a node differs; of a whole node when it stands on one side only."""
+    """A setting that differs, or a node that only one side has."""
 
     key: str
     one: str
@@ -63,24 +63,24 @@ def compare(root: Path, names: list[str], significance: str = "") -> int:
 
 
 def _why_none(one: Side, other: Side) -> str:
-    """In words, what keeps the two from being compared."""
+    """Why the two sides cannot be compared."""
     ours, theirs = ({system.test for system in side.systems} for side in (one, other))
     if bare := [side.label for side in (one, other) if not side.systems]:
-        return f"{' and '.join(dict.fromkeys(bare))}: no scores of it in the store; evaluate it, then compare"
+        return f"{' and '.join(dict.fromkeys(bare))}: not scored in this store; evaluate it, then compare"
     if not ours & theirs:
         return (
             f"{one.label} was scored on {' and '.join(sorted(ours))}, {other.label} on {' and '.join(sorted(theirs))}: "
-            "score both on one test set, then compare"
+            "score both on the same test set, then compare"
         )
     if not any({*a.directions} & {*b.directions} for a in one.systems for b in other.systems):
-        return f"{one.label} and {other.label} have no direction in common"
+        return f"{one.label} and {other.label} were scored on no common direction"
     if not _alone(one, other) and (lacking := list(_lacking(one, other))):
-        return f"{'; '.join(lacking)}: evaluate what is to be compared, then compare"
+        return f"{'; '.join(lacking)}; evaluate those, then compare"
     return f"{one.label} and {other.label} have the same scores"
 
 
 def _alone(one: Side, other: Side) -> bool:
-    """Whether each side is one system, so that they are compared whatever their names."""
+    """Whether each side is one system; these are compared whatever their names."""
     return all(len({system.name for system in side.systems}) == 1 for side in (one, other))
 
 
@@ -92,18 +92,18 @@ def _lacking(one: Side, other: Side) -> Iterator[str]:
 
 
 def settings(one: Side, other: Side) -> Iterator[Difference]:
-    """Of every node that both have, and the nodes that only one has: key, A's value, B's value."""
+    """Differing settings of the nodes that both sides have, and the nodes that only one has."""
     for name in dict.fromkeys([*one.payloads, *other.payloads]):
         theirs, ours = one.payloads.get(name), other.payloads.get(name)
         if theirs is None or ours is None:
             yield Difference(name, *(payload["kind"] if payload else NONE for payload in (theirs, ours)))
             continue
-        for key, a, b in differences(_told(theirs["config"]), _told(ours["config"])):
+        for key, a, b in differences(_with_language_codes(theirs["config"]), _with_language_codes(ours["config"])):
             yield Difference(f"{name}.{key}", str(a), str(b))
 
 
-def _told(config: dict[str, Any]) -> dict[str, Any]:
-    """Languages by their codes."""
+def _with_language_codes(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with languages shortened to their codes."""
     return config | ({"languages": ", ".join(config["languages"])} if isinstance(config.get("languages"), dict) else {})
 
 
@@ -119,8 +119,9 @@ def _difference_table(found: list[Difference]) -> Table | str:
 
 
 def pairs(one: Side, other: Side) -> Iterator[tuple[System, System]]:
-    """Systems to compare: two checkpoints whatever their names, of two requests those of one name whose scores differ; on the
-    directions that both were scored on."""
+    """Systems to compare, on the directions that both were scored on.
+
+    Two single systems whatever their names; of several, those with equal names whose scores differ."""
     alone = _alone(one, other)
     for theirs in one.systems:
         for ours in other.systems:

@@ -1,8 +1,8 @@
-"""`gc`: what in the store can go and how much that frees; deletes only when told to.
+"""`gc`: lists what in the store can be deleted and the space this frees; deletes with --delete only.
 
-Without `--keep` only what no plan can use: artifacts that a forced run replaced, and leftovers of jobs that were killed.
-With `--keep` also every artifact that the kept ones do not need. Never anything that a kept artifact was made from or is
-loaded with, and nothing while something is being made: a run may need any of it.
+Without `--keep`, that is what no plan can use: artifacts that a forced run replaced, and leftovers of killed jobs. With `--keep`,
+also every artifact that the kept ones do not need. It never deletes what a kept artifact was built from or is loaded with, and
+nothing during a run, which may need any artifact.
 """
 
 import json
@@ -28,7 +28,7 @@ from alma_pipeline.units import size
 
 @dataclass(frozen=True)
 class Candidate:
-    """A folder that can go."""
+    """A folder that can be deleted."""
 
     path: Path
     why: str
@@ -45,10 +45,10 @@ def main(arguments: Arguments) -> int:
     freed = size(sum(candidate.bytes for candidate in found))
     if not found:
         console.say(
-            "nothing can go" + ("" if kept else "; --keep NAME|KEY says which artifacts are wanted, the others can go then")
+            "nothing can be deleted" + ("" if kept else "; name artifacts to keep with --keep NAME|KEY, and the rest can be")
         )
     elif not arguments.delete:
-        console.say(f"{freed} can go; --delete deletes it")
+        console.say(f"{freed} can be freed; --delete deletes the above")
     else:
         delete(store, found)
         console.say(f"{freed} freed")
@@ -56,7 +56,7 @@ def main(arguments: Arguments) -> int:
 
 
 def candidates(store: Store, kept: list[Record]) -> Iterator[Candidate]:
-    """Folders that can go, artifacts only where some are said to be kept. Raises UserError for a damaged record."""
+    """Folders that can be deleted; artifacts only if some are to be kept. Raises UserError for a damaged record."""
     for path in _folders(store.root / "replaced"):
         yield _candidate(path, "replaced by a forced run")
     for path in _folders(store.root / "aside"):
@@ -72,23 +72,24 @@ def candidates(store: Store, kept: list[Record]) -> Iterator[Candidate]:
 
 
 def wanted(store: Store, records: list[Record], kept: list[Record]) -> set[str]:
-    """Keys of the kept artifacts, of all that these and unfinished nodes stand on, and of the evaluations of kept checkpoints."""
+    """Keys of the kept artifacts, of all that these and unfinished nodes depend on, and of evaluations of kept checkpoints."""
     by_key = {record.key: record for record in records}
     needed: set[str] = set()
+    # Walk down to what is needed, then add what belongs to it; that can need more, so repeat until nothing is added.
     frontier = [*(record.key for record in kept), *_unfinished(store)]
     while True:
         while frontier:
             key = frontier.pop()
             if key not in needed:
                 needed.add(key)
-                frontier += _below(by_key[key]) if key in by_key else []
+                frontier += _dependencies(by_key[key]) if key in by_key else []
         frontier = [record.key for record in records if record.key not in needed and _belongs(record, needed)]
         if not frontier:
             return needed
 
 
-def _below(record: Record) -> list[str]:
-    """What an artifact was made from and is loaded with; an alias was made from nothing, whatever its node would have read."""
+def _dependencies(record: Record) -> list[str]:
+    """What an artifact was built from and is loaded with. An alias depends on its target alone, not on its node's inputs."""
     if record.alias_of:
         return [record.alias_of]
     loading = record.checkpoint
@@ -97,7 +98,7 @@ def _below(record: Record) -> list[str]:
 
 
 def _belongs(record: Record, needed: set[str]) -> bool:
-    """Evaluations of kept checkpoints and on kept test sets, and aliases: small, and lost to whoever looks for them later."""
+    """Whether it is an alias of a needed artifact or evaluates one: these are small, and later plans look for them."""
     if record.alias_of:
         return record.alias_of in needed
     inputs = set(record.payload["inputs"].values())
@@ -110,31 +111,28 @@ def _evaluates(record: Record, needed: set[str]) -> bool:
 
 
 def _unfinished(store: Store) -> Iterator[str]:
-    """Inputs of nodes that were begun: their resume points would be worth nothing without them."""
+    """Keys of the inputs of unfinished nodes, whose resume points are useless without them."""
     for path in (store.root / "work").glob("*/job.json"):
         try:
             inputs = json.loads(path.read_text(encoding="utf-8"))["inputs"].values()
         except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{path} is damaged ({error}); nothing is deleted while it is not known what it needs") from error
+            raise UserError(f"{path} is damaged ({error}), so what it needs is unknown; nothing is deleted") from error
         for given in inputs:
             yield from (given["key"], *filter(None, [given["base_key"]]), *given["adapter_keys"])
 
 
 def delete(store: Store, found: list[Candidate]) -> None:
-    """Each folder by one rename out of its place, then its files. Raises UserError while something is being made."""
+    """Move each folder away with one rename, then delete its files. Raises UserError during a run."""
     busy = [path.name for path in _locks(store.root / "locks") if _is_held(path)]
     if busy:
-        raise UserError(
-            f"something is being made in {store.root} ({', '.join(busy)}), and may need any artifact; wait for it to end"
-        )
+        raise UserError(f"a run is active in {store.root} ({', '.join(busy)}) and may need any artifact; wait until it ends")
     trash = store.root / "replaced"
     for candidate in found:
         doomed = candidate.path
         if doomed.parent != trash:
             trash.mkdir(exist_ok=True)
-            doomed = doomed.rename(
-                trash / f"{doomed.name}-gc-{secrets.token_hex(4)}"
-            )  # never a half artifact, even if we are killed
+            # If this process is killed, no half artifact is left in its place.
+            doomed = doomed.rename(trash / f"{doomed.name}-gc-{secrets.token_hex(4)}")
         shutil.rmtree(doomed)
 
 
@@ -147,7 +145,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _locks(folder: Path) -> list[Path]:
-    """Of owners and of workers: a worker can outlive its owner for a moment."""
+    """Lock files of owners and workers; a worker can outlive its owner for a moment."""
     return sorted(path for path in folder.iterdir() if path.suffix in (".owner", ".worker")) if folder.is_dir() else []
 
 

@@ -1,4 +1,4 @@
-"""The running plan on screen: a live table with a bar for each running node, or plain lines when not a terminal."""
+"""Shows a running plan: a live table with a bar for each running node, or plain lines if the output is not a terminal."""
 
 import time
 from dataclasses import dataclass, field
@@ -18,18 +18,18 @@ from alma_pipeline.store.record import Record
 from alma_pipeline.units import count, seconds, size
 
 RATE = "download/bytes_per_second"
-"""In a line of a node that fetches something: its steps are bytes."""
+"""The metric of a node that downloads; its steps are bytes."""
 PLAIN_EVERY = 10.0
-"""Seconds between two plain lines of one node."""
+"""Seconds between two plain lines of the same node."""
 WIDE = 110
 BAR = 24
-"""Columns of the progress bar, on a terminal of at least `WIDE`; a narrower one has the numbers alone."""
-ROWS, ENDED = 12, 4
-"""Rows of the live table, and how many of them for nodes that have ended."""
+"""Columns of the progress bar, shown on terminals of at least `WIDE` columns; narrower ones show numbers only."""
+MAX_ROWS, MAX_ENDED = 12, 4
+"""Rows of the live table, and how many of them show finished nodes."""
 WAITING = "waiting"
 SEPARATOR = " · "
 MARK, GAP = 2, 2
-"""Columns of the sign before a node's name, and between columns."""
+"""Width of the mark before a node's name, and of the gap between columns."""
 
 
 def summary(line: dict[str, Any]) -> str:
@@ -46,31 +46,31 @@ def summary(line: dict[str, Any]) -> str:
     return SEPARATOR.join(parts)
 
 
-def _far(line: dict[str, Any]) -> str:
-    """`120/900`, of a download `1.2 GB of 26 GB`, and where nobody knows how much there is `12,000 rows`."""
+def _position(line: dict[str, Any]) -> str:
+    """`120/900`; for a download `1.2 GB of 26 GB`; without a known total `12,000 rows`."""
     if RATE in line["metrics"]:
         return f"{size(line['step'])} of {size(line['total'])}"
     return f"{line['step']:,}/{line['total']:,}" if line["total"] else f"{line['step']:,} rows"
 
 
 class Pace:
-    """How fast a node goes: from the lines it wrote in this attempt, so that neither its start nor a resume counts."""
+    """A node's speed, measured between the lines of this attempt, so startup and resumed steps do not count."""
 
     def __init__(self) -> None:
         self.first: dict[str, Any] | None = None
         self.last: dict[str, Any] | None = None
 
     def add(self, lines: list[dict[str, Any]]) -> None:
-        """Take in new lines of progress."""
+        """Add new progress lines."""
         for line in lines:
             if self.last and line["step"] < self.last["step"]:
-                self.first = self.last = None  # it counts something else from here on
+                self.first = self.last = None  # the node has started to count something else
             self.first = self.first or line
-            # A dev line follows the training line it belongs to: the numbers of both are wanted.
+            # A dev line follows its training line; show the numbers of both.
             self.last = line | {"metrics": (self.last or line)["metrics"] | line["metrics"]}
 
     def left(self) -> str:
-        """`3 min 05 s left`; empty before there is a pace, and at the end."""
+        """`3 min 05 s left`; empty before the pace is known, and at the end."""
         if not self.first or not self.last:
             return ""
         done = self.last["step"] - self.first["step"]
@@ -81,25 +81,25 @@ class Pace:
 
 @dataclass
 class Progress:
-    """A running node."""
+    """The progress of one running node."""
 
     pace: Pace = field(default_factory=Pace)
     began: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
-    """When a plain line last spoke of it."""
+    printed: float = field(default_factory=time.monotonic)
+    """When its last plain line was printed."""
 
     def text(self, room: int = UNBOUNDED) -> str:
-        """`120/900 · loss 2.31 · 5.9k tokens/s · 40 s left`; how long it has been starting before the first line.
+        """`120/900 · loss 2.31 · 5.9k tokens/s · 40 s left`; before the first line, how long it has been starting.
 
-        Where there is no `room` for so many columns it goes without the speed, then without the losses.
+        Drops the speed, then the losses, if the text exceeds `room` columns.
         """
         line = self.pace.last
         if not line:
             return f"starting · {seconds(time.monotonic() - self.began)}"
-        far = _far(line)
-        said = summary(line).split(SEPARATOR)
-        for middle in (said, [part for part in said if "tokens/s" not in part], said[:0]):
-            parts = [far, *middle, self.pace.left()]
+        position = _position(line)
+        numbers = summary(line).split(SEPARATOR)
+        for middle in (numbers, [part for part in numbers if "tokens/s" not in part], []):
+            parts = [position, *middle, self.pace.left()]
             text = SEPARATOR.join(part for part in parts if part)
             if len(text) <= room:
                 break
@@ -107,7 +107,7 @@ class Progress:
 
 
 class PlainView:
-    """One line per event, and one every few seconds for a running node."""
+    """Prints one line per event, and one every few seconds for each running node."""
 
     def __init__(self, console: Screen) -> None:
         self.console = console
@@ -126,8 +126,8 @@ class PlainView:
     def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
         progress, now = self._running[step.node.name], time.monotonic()
         progress.pace.add(lines)
-        if now - progress.told >= PLAIN_EVERY:
-            progress.told = now
+        if now - progress.printed >= PLAIN_EVERY:
+            progress.printed = now
             self.console.say(f"{step.node.name}: {progress.text()}")
 
     def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
@@ -139,7 +139,7 @@ class PlainView:
 
 
 class LiveView:
-    """What just ended, what runs with a progress bar each, and what comes next; rewritten in place."""
+    """Shows finished nodes, running nodes with a progress bar, and the next ones; redrawn in place."""
 
     def __init__(self, console: Screen, plan: Plan) -> None:
         self.steps = [step.node.name for step in plan.work]
@@ -176,21 +176,26 @@ class LiveView:
         self.notes[WAITING] = text
 
     def _render(self) -> Group:
+        # Columns: mark, name, bar on wide terminals, text.
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(width=MARK)
         table.add_column(no_wrap=True)
         if self._wide:
             table.add_column(width=BAR)
         table.add_column(no_wrap=True)
-        ended = [*self.took][-ENDED:]
+
+        # Rows: the last finished nodes, the running ones, and as many waiting ones as fit.
+        ended = [*self.took][-MAX_ENDED:]
         ahead = [name for name in self.steps if name not in self.took and name not in self.running]
-        shown = max(0, ROWS - len(ended) - len(self.running))
+        shown = max(0, MAX_ROWS - len(ended) - len(self.running))
         names = [*ended, *self.running, *ahead[:shown]]
         widths = [MARK, max(map(len, names), default=0), *([BAR] if self._wide else [])]
         room = self._width - sum(width + GAP for width in widths)
         for name in names:
             mark, label, bar, text = self._row(name, room)
             table.add_row(mark, label, *([bar] if self._wide else []), text)
+
+        # Around the table: totals above, what was left out and notes below.
         more = [Text(f"   and {len(ahead) - shown} more", style="dim")] if len(ahead) > shown else []
         took = seconds(time.monotonic() - self._began)
         head = Text(f"{len(self.took)} of {len(self.steps)} nodes done · {took}", style="bold")
@@ -205,11 +210,11 @@ class LiveView:
         progress = self.running[name]
         line = progress.pace.last or {"step": 0, "total": 1}
         total = line["total"]
-        # Without a total the bar has no end to go to, and moves to and fro.
+        # Without a total the bar pulses.
         bar = ProgressBar(total=total, completed=min(line["step"], total)) if total else ProgressBar(total=None)
         return self._spinner, Text(name, style="bold"), bar, progress.text(room)
 
 
 def view(console: Screen, plan: Plan) -> LiveView | PlainView:
-    """What fits the place the output goes to; colour that is forced on a pipe makes it no terminal."""
+    """The view for this console: live on a terminal, otherwise plain, even if colour is forced on a pipe."""
     return LiveView(console, plan) if console.file.isatty() and not console.is_dumb_terminal else PlainView(console)

@@ -1,6 +1,6 @@
-"""What a person gives to translate, and the same with its translations: plain lines, or JSON lines of several directions.
+"""Reads texts to translate and renders their translations: plain lines, or JSON lines of several directions.
 
-A segment keeps its line breaks: each of its lines is translated by itself and put back where it stood (B45).
+A segment keeps its line breaks: each of its lines is translated separately and put back in its place (B45).
 """
 
 import json
@@ -15,7 +15,7 @@ from alma_pipeline.errors import UserError
 
 JSON_SUFFIXES = (".jsonl", ".jsonlines", ".ndjson")
 BREAK = re.compile(r"(\r\n|\r|\n)")
-"""Kept as they are; other characters that Python's splitlines takes for breaks become spaces in the prompt."""
+"""Line breaks that are kept; other characters that Python's splitlines treats as breaks become spaces in the prompt."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,23 @@ class Segment:
     """`de-en`."""
     text: str
     where: str
-    """File and line, for error texts."""
+    """File and line, for error messages."""
     row: dict[str, Any] = field(default_factory=dict)
-    """The JSON line it came in; empty for a plain line."""
+    """The JSON object it came from; empty for a plain line."""
 
     def lines(self) -> list[str]:
-        """The lines there is something to translate in."""
+        """The lines that are not blank."""
         return [line for line in BREAK.split(self.text)[::2] if line.strip()]
 
     def translated(self, lines: Iterator[str]) -> str:
-        """The text with each line of `lines` in the place of its own; breaks and empty lines stay."""
+        """The text with its non-blank lines replaced by the next ones of `lines`; breaks and blank lines stay."""
         parts = BREAK.split(self.text)
         parts[::2] = [next(lines) if part.strip() else part for part in parts[::2]]
         return "".join(parts)
 
 
 def read(files: list[str], direction: str, as_json: bool) -> list[Segment]:
-    """The segments of these files, of standard input where there are none. Raises UserError with file and line."""
+    """The segments of these files, or of standard input if there are none. Raises UserError with file and line."""
     found: list[Segment] = []
     for name in files or ["-"]:
         json_lines = as_json or Path(name).suffix in JSON_SUFFIXES
@@ -67,20 +67,22 @@ def _lines(name: str) -> Iterator[str]:
         try:
             yield line.decode("utf-8").removesuffix("\r")
         except UnicodeDecodeError as error:
-            raise UserError(f"{name}, line {number}: is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+            raise UserError(
+                f"{name}, line {number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file"
+            ) from error
 
 
 def _parsed(line: str, direction: str, where: str) -> Segment:
-    expected = 'expected a JSON object as in {"direction": "de-en", "source": "Das Haus ist klein."}'
+    expected = 'expected a JSON object, as in {"direction": "de-en", "source": "Das Haus ist klein."}'
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{where}: is no JSON ({error}); {expected}") from error
+        raise UserError(f"{where}: not valid JSON ({error}); {expected}") from error
     if not isinstance(row, dict) or not isinstance(row.get("source"), str):
-        raise UserError(f"{where}: has no text under 'source'; {expected}")
+        raise UserError(f"{where}: no text under 'source'; {expected}")
     own = row.get("direction", direction)
     if not isinstance(own, str):
-        raise UserError(f"{where}: its direction is {own!r}; {expected}")
+        raise UserError(f"{where}: direction is {own!r}; {expected}")
     return Segment(own, row["source"], where, row)
 
 

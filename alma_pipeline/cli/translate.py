@@ -1,6 +1,6 @@
-"""`translate`: a stage's checkpoint as a translator, each language by its group's adapter. Trains nothing.
+"""`translate`: translates with a stage's checkpoint, each language with its group's adapter. Trains nothing.
 
-Decodes as `stages.translate` says, as test sets are. Downloads nothing but a scorer that is asked for and not there.
+Decodes with the settings of `stages.translate`, like test sets. Downloads nothing but a requested scorer that is missing.
 """
 
 import dataclasses
@@ -59,15 +59,17 @@ def main(arguments: Arguments) -> int:
 
 
 def _targets(config: Config, plan: Plan) -> dict[str, str]:
-    """The target's node by language group, `g5`; by the name `all` where one checkpoint serves every language."""
+    """The target's node by language group, as in `g5`; under `all` if one checkpoint serves every language."""
     if len(config.targets) > 1:
-        raise UserError(f"this stage has the targets {', '.join(config.targets)}; say which one translates, as in stage=cpo")
+        raise UserError(
+            f"this stage has the targets {', '.join(config.targets)}; choose the one that translates, as in stage=cpo"
+        )
     nodes = [step.node for step in plan.steps if step.node.target]
     return {f"g{node.group}" if node.group else "all": last_made(plan, node.name) for node in nodes}
 
 
 def last_made(plan: Plan, name: str) -> str:
-    """The node; where rounds stopped before it, the last round that they came to."""
+    """The node, or the last round that was run if the rounds stopped before it."""
     first, step = rounds.first_round(name), plan[name]
     if step.cause is not Cause.ROUND_STOPPED:
         return name
@@ -76,45 +78,44 @@ def last_made(plan: Plan, name: str) -> str:
 
 
 def _settings(config: Config, targets: list[str]) -> Any:
-    """What `stages.translate` says, for these adapters. Raises UserError for what they cannot do."""
+    """The settings of `stages.translate` with routes to these adapters. Raises UserError for an engine without routing."""
     given: Any = config.stages["translate"]
     groups = {code: f"g{config.languages[code].group}" for code in config.data.languages}
     routes = {code: name for code, name in groups.items() if name in targets}
     if routes and given.engine != "own":
         raise UserError(
-            f"stages.translate.engine={given.engine}: a group's sentences go through their adapter row by row, which only "
-            "engine=own does; expected that, or a stage with one checkpoint for every language"
+            f"stages.translate.engine={given.engine}: cannot route each sentence to its group's adapter; use engine=own, or a "
+            "stage with one checkpoint for every language"
         )
     shared = {item.name: getattr(given, item.name) for item in dataclasses.fields(given) if item.name not in NODE_FIELDS}
-    here = {
+    own = {
         "languages": node_settings.language_table(config, config.data.languages),
         "scorers": node_settings.scorer_table(config, given.scorer_names()),
         "routes": routes,
     }
-    return kind_config("interpret")(**(shared | here))
+    return kind_config("interpret")(**(shared | own))
 
 
 def _check_made(config: Config, plan: Plan, names: list[str]) -> None:
     missing = [f"{name} ({plan[name].verdict}: {plan[name].reason})" for name in names if plan[name].record is None]
     if missing:
         raise UserError(
-            f"no checkpoint to translate with: {', '.join(missing)}; make it first with the same settings and the verb run"
-            + (", and target=adopt where a published one will do" if config.model.released else "")
+            f"no checkpoint to translate with: {', '.join(missing)}; run the same settings first"
+            + (", with target=adopt to use a published one" if config.model.released else "")
         )
 
 
 def _examples(shots: int, plan: Plan, store: Store) -> dict[str, Input]:
-    """The corpus whose pairs few-shot prompts show, as the input of that name. Raises UserError where it is not there."""
+    """The corpus of few-shot examples, as the input `examples`. Raises UserError if it is missing."""
     if not shots:
         return {}
-    asked = f"stages.translate.shots={shots} shows pairs of {EXAMPLES}"
+    asked = f"stages.translate.shots={shots} needs pairs of {EXAMPLES}"
     step = next((step for step in plan.steps if step.node.name == EXAMPLES), None)
     if step is None:
-        raise UserError(f"{asked}, which this stage lacks; take base, parallel or cpo, or shots=0")
+        raise UserError(f"{asked}, which this stage does not have; use stage=base, parallel or cpo, or shots=0")
     if step.record is None:
         raise UserError(
-            f"{asked}, which is not there ({step.verdict}: {step.reason}); make it with --only {EXAMPLES} and the verb run, "
-            "or take shots=0"
+            f"{asked}, which do not exist yet ({step.verdict}: {step.reason}); run --only {EXAMPLES} first, or use shots=0"
         )
     return {"examples": as_input(store, step.record)}
 
@@ -129,23 +130,21 @@ def _check_directions(config: Config, found: list[Segment], targets: dict[str, s
 
 def _direction_problem(config: Config, direction: str, targets: dict[str, str]) -> str:
     if not direction:
-        return "has no direction; give direction=de-en for all, or a 'direction' in each JSON line"
+        return "no direction; give direction=de-en for all, or a 'direction' in each JSON line"
     source, _, target = direction.partition("-")
     others = [code for code in (source, target) if code != "en"]
     if len(others) != 1 or not target:
         return f"direction={direction}: expected English on one side, as in de-en or en-de"
     if others[0] not in config.data.languages:
         known = config.data.languages
-        return f"direction={direction}: this checkpoint's languages are {', '.join(known)}; {nearest(others[0], known)}"
+        return f"direction={direction}: this checkpoint translates {', '.join(known)}; {nearest(others[0], known)}"
     if "all" not in targets and f"g{config.languages[others[0]].group}" not in targets:
-        return (
-            f"direction={direction}: belongs to group {config.languages[others[0]].group}, which group={config.group} leaves out"
-        )
+        return f"direction={direction}: needs group {config.languages[others[0]].group}, which group={config.group} excludes"
     return ""
 
 
 def translate(settings: Any, hardware: Hardware, store: Store, found: list[Segment], inputs: dict[str, Input]) -> list[str]:
-    """A text for each segment, in order."""
+    """The translation of each segment, in order."""
     units = [(segment.direction, line) for segment in found for line in segment.lines()]
     if not units:
         return [segment.text for segment in found]
@@ -165,18 +164,18 @@ def _progress(lines: one_off.Lines) -> None:
     if sys.stderr.isatty():
         last = lines[-1]
         end = "\n" if last["step"] == last["total"] else ""
-        what = "lines" if last["metrics"] else "scores"  # a scorer says how far it is and nothing else
+        what = "lines" if last["metrics"] else "scores"  # a scorer reports progress without metrics
         print(f"\r{last['step']:,} of {last['total']:,} {what}", end=end, file=sys.stderr, flush=True)
 
 
 def _warn(result: dict[str, Any], count: int, settings: Any) -> None:
-    """What the output does not show."""
+    """Warn on standard error of cut sources, cut translations and joined lines, which the output does not show."""
     for name, what, limit in (
         ("sources_cut", "lines were cut", "max_source"),
-        ("outputs_at_limit", "translations were ended", "max_new_tokens"),
+        ("outputs_at_limit", "translations were cut", "max_new_tokens"),
     ):
         if result[name]:
             text = f"{result[name]} of {count} {what} at {getattr(settings, limit)} tokens"
-            print(f"alma-pipeline: {text}; stages.translate.{limit} says how many may be", file=sys.stderr)
+            print(f"alma-pipeline: {text}; raise stages.translate.{limit} to allow more", file=sys.stderr)
     if joined := result["outputs_joined"]:
-        print(f"alma-pipeline: {joined} of {count} translations came out as several lines, joined into one each", file=sys.stderr)
+        print(f"alma-pipeline: {joined} of {count} translations had several lines, which were joined", file=sys.stderr)

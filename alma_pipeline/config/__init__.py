@@ -1,2 +1,2 @@
-"""From the words of a command to one checked configuration: overrides, Hydra's composition, checks, and the diagnosis of what is
-wrong. It plans nothing and reads no store."""
+"""Turns the settings of a command into one checked configuration: overrides, Hydra's composition, checks, and a diagnosis of
+mistakes. It plans nothing and reads no store."""

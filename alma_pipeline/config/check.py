@@ -1,4 +1,4 @@
-"""From a composed tree to frozen dataclasses: types, limits, and names that must exist. Composes nothing."""
+"""Turns a composed tree into frozen dataclasses, and checks types, limits and names. Composes nothing."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from alma_pipeline import errors
-from alma_pipeline.config.values import Values, build
+from alma_pipeline.config.values import ResolvedTree, build
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.paths import CONF
 from alma_pipeline.plan import graph
@@ -16,8 +16,9 @@ from alma_pipeline.schema import Config, GroupedLanguage, Hardware, Neural, Node
 
 def from_tree(tree: DictConfig) -> Config:
     """A composed tree as frozen dataclasses, limits checked. Raises ConfigError."""
+    # Tables keyed by a name of the user's choice have no schema of their own; their entries do.
     found: list[str] = []
-    values = Values(tree, found)
+    values = ResolvedTree(tree, found)
     plain = {name: values.at(name) for name in values.plain if name not in ("stages", "hydra")}
     plain["languages"] = {
         code: build(GroupedLanguage, entry, f"languages.{code}", found) for code, entry in plain["languages"].items()
@@ -32,25 +33,28 @@ def from_tree(tree: DictConfig) -> Config:
     stages = {str(name): _node(tree, values, str(name), found) for name in tree.stages}
     if found:
         raise ConfigError(found)
+    hardware = _with_absolute_comet(config.hardware)
     config = dataclasses.replace(
-        config, stages=stages, model=dataclasses.replace(config.model, released=released), hardware=_placed(config.hardware)
+        config, stages=stages, model=dataclasses.replace(config.model, released=released), hardware=hardware
     )
+
+    # Values that fit their types can still exceed limits or name what does not exist.
     limits, names = list(fields.problems(config, "")), list(_unknown_names(config))
     if limits or names:
-        # The plan's complaints too, where it can be made: who is told of one mistake wants to hear of all.
+        # The graph's problems too, if it can be built: the user should see all mistakes at once.
         raise ConfigError(list(dict.fromkeys([*limits, *names, *([] if names else graph_problems(config))])))
     return config
 
 
-def _placed(hardware: Hardware) -> Hardware:
-    """With COMET's Python where it lies from here: a worker stands in a folder of its own. Links stay, for through them a virtual
-    environment is known."""
+def _with_absolute_comet(hardware: Hardware) -> Hardware:
+    """Make the COMET interpreter's path absolute, since workers run in another directory. Symlinks are kept: resolving one would
+    lose its virtual environment."""
     given = hardware.comet_python
     return dataclasses.replace(hardware, comet_python=str(Path(given).expanduser().absolute())) if given else hardware
 
 
 def graph_problems(config: Config) -> list[str]:
-    """What the plan would refuse in settings that are sound in themselves: groups and nodes that take no part."""
+    """Problems found only by building the graph: settings for groups and nodes that this stage does not use."""
     try:
         graph.build(config)
     except ConfigError as error:
@@ -58,30 +62,30 @@ def graph_problems(config: Config) -> list[str]:
     return []
 
 
-def _node(tree: DictConfig, values: Values, name: str, found: list[str]) -> NodeConfig | None:
+def _node(tree: DictConfig, values: ResolvedTree, name: str, found: list[str]) -> NodeConfig | None:
     schema = OmegaConf.get_type(tree.stages, name) or dict
     if not issubclass(schema, NodeConfig):
         known = [str(other) for other in tree.stages if other != name]
-        found.append(f"stages.{name}: takes no part in this stage; {errors.nearest(name, known)}")
+        found.append(f"stages.{name}: not used by this stage; {errors.nearest(name, known)}")
         return None
     node: NodeConfig | None = build(schema, values.at(f"stages.{name}"), f"stages.{name}", found)
     return node
 
 
 def _unknown_names(config: Config) -> Iterator[str]:
-    """Names that point at other entries of the configuration; a node's inputs are the graph's matter (`recipe.build`)."""
+    """References to entries that do not exist. A node's inputs are checked by `plan.graph`."""
     languages = [code for code in config.languages if code != "en"]
     for code in dict.fromkeys(config.data.languages):
         if code == "en":
-            yield "data.languages: English stands on one side of every direction; list only the others"
+            yield "data.languages: English is one side of every direction; list only the other languages"
         elif code not in config.languages:
             yield f"data.languages: '{code}' is not in the language table; {errors.nearest(code, languages)}"
         elif config.languages[code].group is None:
-            yield f"data.languages: '{code}' has no group; set languages.{code}.group to one of 1 to 8"
+            yield f"data.languages: '{code}' has no group; set languages.{code}.group to a number from 1 to 8"
         if config.data.languages.count(code) > 1:
-            yield f"data.languages: '{code}' stands there twice"
+            yield f"data.languages: '{code}' is listed twice"
     if not config.data.languages:
-        yield "data.languages is empty; expected at least one language beside English, as in 'data.languages=[de,nl]'"
+        yield "data.languages is empty; expected at least one language besides English, as in 'data.languages=[de,nl]'"
     nodes = list(config.stages)
     anywhere = sorted({*nodes, *(path.stem for path in (CONF / "node").glob("*.yaml"))})
     for key in ("checkpoints", "every_direction", "controls"):

@@ -1,4 +1,4 @@
-"""Hydra's composition: the typed schema, overrides and search path to one tree, and a grid to its jobs. Checks no values."""
+"""Composes schema, overrides and search path into one tree with Hydra, and splits a grid into jobs. Checks no values."""
 
 import dataclasses
 import os
@@ -25,11 +25,11 @@ from alma_pipeline.schema.kinds import kind_config, kinds, thaw
 
 SOURCES = [item.name for item in dataclasses.fields(Data) if item.type is Source]
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
-"""What Hydra raises for overrides and files that do not compose; a file that is no mapping is an OSError."""
+"""What Hydra raises for overrides and files that do not compose; OSError for a file that is not a mapping."""
 
 
 class LateSchema:
-    """A schema in Hydra's store that is built when Hydra takes its copy of it: a stage needs half of them."""
+    """A schema in Hydra's store, built only when Hydra copies it: a stage needs half of them."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -37,8 +37,8 @@ class LateSchema:
     def __deepcopy__(self, memo: dict[int, Any]) -> DictConfig:
         node: DictConfig = thaw(OmegaConf.structured(kind_config(self.kind) if self.kind else Config))
         if not self.kind:
-            OmegaConf.set_struct(node.groups, False)  # its names are checked by the plan, which knows the groups of the run
-            # Names of systems and columns are the user's.
+            OmegaConf.set_struct(node.groups, False)  # the graph checks its names; it knows the groups of the run
+            # Users choose the names of systems and columns.
             for names in (node.evaluation.outputs, *(node.data[source].columns for source in SOURCES)):
                 OmegaConf.set_struct(names, False)
         elif "outputs" in node:
@@ -47,14 +47,14 @@ class LateSchema:
 
 
 class LateNode(ConfigNode):
-    """Where a `LateSchema` stands; never changed, so that the copy which Hydra makes of its whole store can share it."""
+    """Holds a `LateSchema`. It never changes, so the copy that Hydra makes of its whole store can share it."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LateNode":
         return self
 
 
 def register() -> None:
-    """Put the typed schema where the YAML files' defaults lists find it; safe to call again."""
+    """Put the typed schema where the defaults lists of the YAML files find it. Can be called repeatedly."""
     repo = ConfigStore.instance().repo
     if "schema.yaml" not in repo:
         repo["kind"] = {f"{kind}.yaml": _late(kind) for kind in kinds()}
@@ -68,7 +68,7 @@ def _late(kind: str) -> LateNode:
 
 
 def compose_tree(overrides: list[str], hydra: bool = False) -> DictConfig:
-    """The composed tree, on request with Hydra's own node; raises Hydra's exceptions as they come."""
+    """The composed tree. `hydra`: include Hydra's own node. Raises Hydra's exceptions unchanged (COMPOSITION_ERRORS)."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -76,7 +76,7 @@ def compose_tree(overrides: list[str], hydra: bool = False) -> DictConfig:
 
 
 def split(overrides: list[str]) -> list[list[str]]:
-    """Every combination of the values of a grid. Raises ConfigError for words that are no overrides."""
+    """Every combination of a grid's values. Raises ConfigError for words that are not overrides."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     register()
@@ -91,27 +91,28 @@ def split(overrides: list[str]) -> list[list[str]]:
 
 
 def with_search_path(overrides: list[str], config_dirs: list[str]) -> list[str]:
-    """The overrides, with each `--config-dir DIR` as the one that Hydra's compose understands. Raises UserError for no folder."""
+    """Overrides that include each `--config-dir DIR` in the form Hydra reads. Raises UserError for a missing folder."""
+    # A typo in a path would otherwise surface as an unknown option.
     folders = [Path(text).expanduser().absolute() for text in config_dirs]
     for folder in folders:
         if not folder.is_dir():
             raise UserError(
-                f"--config-dir {folder}: no such folder; expected one with options, as in {folder}/experiment/mine.yaml"
+                f"--config-dir {folder}: no such folder; expected a folder of options, as in {folder}/experiment/mine.yaml"
             )
     own = [text for text in overrides if text.lstrip("+").startswith(SEARCH_PATH)]
-    gone = [path for path in config_folders(own)[1:] if "://" not in str(path) and not path.is_dir()]
-    if gone:
-        raise UserError(f"{SEARCH_PATH}: {', '.join(map(str, gone))}: no such folder")
+    missing = [path for path in config_folders(own)[1:] if "://" not in str(path) and not path.is_dir()]
+    if missing:
+        raise UserError(f"{SEARCH_PATH}: {', '.join(map(str, missing))}: no such folder")
     if not folders:
         return list(overrides)
     if own:
-        raise UserError(f"--config-dir and {SEARCH_PATH} do not go together; --config-dir may be repeated")
+        raise UserError(f"--config-dir and {SEARCH_PATH} exclude each other; use --config-dir, which can be repeated")
     quoted = ",".join("'file://" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
     return [f"{SEARCH_PATH}=[{quoted}]", *overrides]
 
 
 def run_hydra(words: list[str], task: Any) -> int:
-    """Hand over to Hydra's own command line, with its exceptions coming through to ours."""
+    """Run Hydra's own command line. Its exceptions pass through."""
     import hydra
 
     register()

@@ -1,6 +1,6 @@
-"""Which overrides of a request are wrong: every mistake at once, with the full key and the nearest valid name.
+"""Finds which overrides of a request are wrong: every mistake at once, with its full key and the nearest valid name.
 
-Called only when something is wrong, so that it may be slow. It changes nothing and decides nothing.
+Called only after composition failed, so it may be slow. It changes nothing and decides nothing.
 """
 
 import dataclasses
@@ -17,17 +17,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alma_pipeline import errors, paths
 from alma_pipeline.config import check, compose
+from alma_pipeline.config.groups import option_groups
 from alma_pipeline.config.hydra_errors import describe, first_line
-from alma_pipeline.config.locate import SEARCH_PATH, config_folders, is_choice, located
+from alma_pipeline.config.locate import SEARCH_PATH, config_folders, is_choice, with_origin
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.schema import fields
 
-BUILDING_BLOCKS = ("node", "kind", "__pycache__")
-"""Folders of the configuration that hold no choices."""
-
 
 def problems(overrides: list[str], error: Exception) -> list[str]:
-    """A text for each mistake in the overrides and in the files they choose; of `error` alone when nothing else is found."""
+    """One text per mistake in the overrides and in the files they choose; for `error` itself if nothing else is found."""
+    # Parse every override, and separate choices of options from values.
     folders = config_folders(overrides)
     found: list[str] = []
     parsed = [(text, override) for text in overrides if (override := _parse(text, found))]
@@ -37,6 +36,8 @@ def problems(overrides: list[str], error: Exception) -> list[str]:
         if is_choice(override.key_or_group, folders):
             problem = _bad_choice(text, override, folders)
             (found if problem else choices).append(problem or text)
+
+    # Apply the values one by one to the tree of the choices that compose, then check the whole.
     tree = _composed(choices, folders, found)
     if tree is not None:
         for text, override in values:
@@ -55,14 +56,14 @@ def _parse(text: str, found: list[str]) -> Override | None:
     if override.is_sweep_override():
         key = override.key_or_group
         plain = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP
-        listed = f" (a list is written '{key}=[{text.partition('=')[2]}]')" if plain else ""
-        found.append(f"{text}: several values; add -m for a run with each{listed}")
+        listed = f" (or write a list: '{key}=[{text.partition('=')[2]}]')" if plain else ""
+        found.append(f"{text}: several values; add -m to run once for each{listed}")
         return None
     return override
 
 
 def _composed(choices: list[str], folders: list[Path], found: list[str]) -> DictConfig | None:
-    """The tree of those choices that compose, one after another; a text in `found` for each that does not."""
+    """The tree of the choices that compose, added one at a time; adds a text to `found` for each that does not."""
     alone: list[str] = []
     tree = _try(choices, "", folders, alone)
     if tree is not None:
@@ -87,11 +88,11 @@ def _try(choices: list[str], newest: str, folders: list[Path], found: list[str])
 
 
 def _whole(tree: DictConfig, overrides: list[str]) -> list[str]:
-    """What is wrong with the values that are in the tree now."""
+    """Problems of the tree as a whole."""
     try:
         config = check.from_tree(tree)
     except ConfigError as error:
-        return located(error.problems, tree, overrides)
+        return with_origin(error.problems, tree, overrides)
     return check.graph_problems(config)
 
 
@@ -107,11 +108,11 @@ def _bad_choice(text: str, override: Override, folders: list[Path]) -> str | Non
 
 
 def _bad_value(tree: DictConfig, text: str, override: Override, folders: list[Path]) -> str | None:
-    """Put one value into the tree; else what is wrong with it."""
+    """Set one value in the tree; returns its problem if it cannot be set."""
     if override.key_or_group.startswith("hydra."):
         return _bad_hydra(text, folders)
     if override.package is not None:
-        return f"{text}: there is no group '{override.key_or_group}'; {_nearest_key(override.key_or_group, tree, '')}"
+        return f"{text}: no group '{override.key_or_group}'; {_nearest_key(override.key_or_group, tree, '')}"
     problem = _bad_key(tree, text, override)
     if problem:
         return problem
@@ -120,7 +121,7 @@ def _bad_value(tree: DictConfig, text: str, override: Override, folders: list[Pa
     except (HydraException, OmegaConfBaseException) as error:
         kind = _type_at(tree, override.key_or_group)
         if override.is_delete() and kind is not None:
-            return f"{text}: a setting cannot be taken away; give it a value"
+            return f"{text}: a setting cannot be deleted; give it a value"
         if kind is not None and not fields.fits(kind, override.value()):
             return f"{text}: expected {fields.expected(kind)}, found {_shown(override.value())}"
         return describe(error, text, folders)
@@ -136,20 +137,20 @@ def _bad_hydra(text: str, folders: list[Path]) -> str | None:
 
 
 def _bad_key(tree: DictConfig, text: str, override: Override) -> str | None:
-    """The first part of a dotted key that does not exist, with the nearest name that does."""
+    """The first part of a dotted key that does not exist, with the nearest existing name."""
     node: Any = tree
     walked: list[str] = []
     parts = override.key_or_group.split(".")
     for part in parts:
         where = ".".join(walked)
         if not OmegaConf.is_dict(node) or node._is_none():
-            return f"{text}: {where} is a value and has no '{part}'"
+            return f"{text}: {where} is a value, so it has no key '{part}'"
         if part not in node:
             if _takes_new_names(node, override, last=part == parts[-1]):
                 return None
             if where == "stages":
                 nodes = [str(name) for name in node]
-                return f"{text}: stages.{part} takes no part in this stage; {errors.nearest(part, nodes)}"
+                return f"{text}: stages.{part} is not used by this stage; {errors.nearest(part, nodes)}"
             return f"{text}: no key '{part}' {f'in {where}' if where else 'at the top'}; {_nearest_key(part, node, where)}"
         walked.append(part)
         node = node._get_node(part)
@@ -165,13 +166,12 @@ def _takes_new_names(node: DictConfig, override: Override, last: bool) -> bool:
 def _nearest_key(part: str, node: DictConfig, where: str) -> str:
     known = [str(name) for name in node if name != "hydra"]
     if not where:
-        groups = [path.name for path in paths.CONF.iterdir() if path.is_dir()]
-        known += [name for name in groups if name not in BUILDING_BLOCKS]
+        known += option_groups(paths.CONF)
     return errors.nearest(part, sorted(set(known)))
 
 
 def _type_at(tree: DictConfig, key: str) -> Any:
-    """The declared type of a field of the schema; None elsewhere."""
+    """The declared type of a schema's field; None for any other key."""
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(tree, parent) if parent else tree
     schema = OmegaConf.get_type(node) if OmegaConf.is_dict(node) else None

@@ -14,5 +14,5 @@ def option_groups(conf: Path) -> dict[str, list[str]]:
 
 
 def node_names(conf: Path) -> list[str]:
-    """The nodes there are, in any stage."""
+    """The node names of all stages, sorted."""
     return sorted(path.stem for path in (conf / "node").glob("*.yaml"))

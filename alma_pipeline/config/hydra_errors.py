@@ -1,4 +1,4 @@
-"""One line for an exception of Hydra, OmegaConf or the YAML parser, whose own text often leaves the reason to its cause."""
+"""Describes an exception of Hydra, OmegaConf or the YAML parser in one line; the reason is often only in its cause."""
 
 import dataclasses
 import re
@@ -12,11 +12,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, Interpolation
 from alma_pipeline import errors
 
 PRIMARY = ("config", "hydra/config")
-"""What Hydra names for every choice, wherever it was made."""
+"""Files that Hydra names for any choice, wherever it was made."""
 
 
 def describe(error: BaseException, key: str = "", folders: list[Path] | None = None) -> str:
-    """What was found and expected, with the file that Hydra names, looked for in `folders`, or with `key`."""
+    """What was found and expected, after the file that Hydra names (looked up in `folders`) or `key`."""
+    # The most precise link of the chain wins: a YAML position, then a missing option, then a full key.
     chain = _chain(error)
     file = next((found for link in chain if (found := _file_of(link, folders or []))), "")
     before = f"{file}: " if file else ""
@@ -35,7 +36,7 @@ def describe(error: BaseException, key: str = "", folders: list[Path] | None = N
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An exception and what led to it, as far as that is Hydra's, OmegaConf's or the YAML parser's."""
+    """An exception and its causes, as far as Hydra, OmegaConf or the YAML parser raised them."""
     chain = [error]
     while True:
         last = chain[-1]
@@ -46,7 +47,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _keyed(error: Any) -> str:
-    """An OmegaConf error that knows its key."""
+    """The text for an OmegaConf error with a full key."""
+    # An unknown key: suggest the nearest one.
     key, text = error.full_key, first_line(error)
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)) and not isinstance(error, InterpolationKeyError):
         name = key.rpartition(".")[2]
@@ -57,6 +59,7 @@ def _keyed(error: Any) -> str:
         if key == "experiment" or key.startswith("experiment."):
             return f"{key}: no such key; a file of the group experiment starts with the line '# @package _global_'"
         return f"{key}: no such key; {errors.nearest(name, known)}" if known else f"{key}: no such key"
+    # A missing value: name it in full, since OmegaConf may name the last part only.
     missing = re.search(r"missing mandatory value: ([\w.]+)", text, re.IGNORECASE)
     if missing:
         name = missing[1]
@@ -65,7 +68,7 @@ def _keyed(error: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line with text; its next one too where the first only announces it."""
+    """An error's first line with text, and the next one if the first ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return f"{text} {lines[1]}" if text.endswith(":") and len(lines) > 1 else text

@@ -1,7 +1,6 @@
-"""From command-line overrides to one frozen, checked `Config`.
+"""Loads one frozen, checked `Config` from command-line overrides.
 
-Composition is Hydra's; this file adds the typed schema, the node dataclasses and the checks that need the whole. What is
-wrong with a request that does not compose is `diagnosis`' business. It plans nothing.
+`compose` composes, `check` checks, and `diagnosis` explains a request that does not compose. It plans nothing.
 """
 
 import re
@@ -23,32 +22,36 @@ def load(overrides: list[str]) -> Config:
 
 
 def resolve(overrides: list[str], hydra: bool = False) -> tuple[DictConfig, Config]:
-    """The composed tree, on request with Hydra's own node, and the same as checked dataclasses. Raises ConfigError."""
+    """The composed tree, and the same as checked dataclasses. `hydra`: include Hydra's own node. Raises ConfigError."""
     from alma_pipeline.config import diagnosis, locate
 
     check_credentials(overrides)
     _check_one_option(overrides)
+
+    # Compose.
     failure = None
     try:
         tree = compose_tree(overrides, hydra)
     except COMPOSITION_ERRORS as error:
         failure = error
-    if failure:  # outside of the handler, or every error met in looking for the reason would carry this one as its context
+    if failure:  # outside the handler, so that errors raised by the diagnosis do not get this one as their context
         raise ConfigError(diagnosis.problems(overrides, failure)) from failure
+
+    # Check.
     try:
         config = from_tree(tree)
     except ConfigError as error:
-        raise ConfigError(locate.located(error.problems, tree, overrides)) from error
+        raise ConfigError(locate.with_origin(error.problems, tree, overrides)) from error
     if conflicts := conflicting_horizons(config, overrides):
         raise ConfigError(conflicts)
     return tree, config
 
 
 def check_credentials(overrides: list[str]) -> None:
-    """Raises ConfigError for a credential in a setting: settings are recorded, printed and tracked."""
+    """Raises ConfigError for a credential in a setting, since settings are recorded, printed and tracked."""
     found = [
-        f"{redact(text)}: a setting must not hold a credential, for settings are recorded; give it in the environment, as in "
-        "HF_TOKEN or MLFLOW_TRACKING_PASSWORD"
+        f"{redact(text)}: a setting must not hold a credential, because settings are recorded; set it in the environment, "
+        "as HF_TOKEN or MLFLOW_TRACKING_PASSWORD"
         for text in overrides
         if redact(text) != text
     ]
@@ -57,9 +60,9 @@ def check_credentials(overrides: list[str]) -> None:
 
 
 def _check_one_option(overrides: list[str]) -> None:
-    """Hydra merges `model=[tiny,7b]` into a model that nobody asked for; only experiments are made to be stacked."""
+    """Raises ConfigError for `model=[tiny,7b]`, which Hydra would merge into one model; only experiments can be stacked."""
     found = [
-        f"{text}: one option at a time; for a run with each, -m {group}={', '.join(options.split(',')).replace(' ', '')}"
+        f"{text}: expected one option; to run once for each, use -m {group}={', '.join(options.split(',')).replace(' ', '')}"
         for text in overrides
         for group, options in re.findall(r"^(\w+)=\[(.*)\]$", text)
         if (CONF / group).is_dir() and group != "experiment"
@@ -68,12 +71,8 @@ def _check_one_option(overrides: list[str]) -> None:
         raise ConfigError(found)
 
 
-ASIDE = ("--cfg", "--info", "--hydra-help")
-"""Flags with which Hydra answers by itself."""
-
-
 def ask_hydra(words: list[str]) -> int:
-    """What Hydra answers by itself: `--cfg`, `--info`, completion."""
+    """Let Hydra answer: `--cfg`, `--info`, `--hydra-help` and completion. Raises ConfigError."""
     try:
         return run_hydra(words, lambda tree: None)
     except COMPOSITION_ERRORS as error:

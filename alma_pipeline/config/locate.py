@@ -1,4 +1,4 @@
-"""Which file or which other key a setting comes from, for error texts. Loads files, composes nothing."""
+"""Finds the file or the other key that a setting's value comes from, for error messages. Loads files, composes nothing."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ SEARCH_PATH = "hydra.searchpath"
 
 
 def config_folders(overrides: list[str]) -> list[Path]:
-    """Where options come from: this project's folder, and those of `hydra.searchpath`, which `--config-dir` sets."""
+    """The folders that options come from: conf/, then those of `hydra.searchpath`, which `--config-dir` sets."""
     given = [parsed(text) for text in overrides if text.startswith(SEARCH_PATH)]
     found = [override.value() for override in given if override]
     paths = [str(path) for value in found if isinstance(value, list) for path in value]
@@ -24,7 +24,7 @@ def config_folders(overrides: list[str]) -> list[Path]:
 
 
 def parsed(text: str) -> Override | None:
-    """An override taken apart; None for a text that is none."""
+    """A parsed override; None if the text is not one."""
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException:
@@ -36,10 +36,10 @@ def is_choice(key: str, folders: list[Path]) -> bool:
     return any((folder / key).is_dir() for folder in folders) or key.startswith("hydra/")
 
 
-def located(texts: list[str], tree: DictConfig, overrides: list[str]) -> list[str]:
-    """The same problems, each with the file or the other key that its value comes from, where that is not plain to see.
+def with_origin(texts: list[str], tree: DictConfig, overrides: list[str]) -> list[str]:
+    """Add to each problem the file or the other key that its value comes from, unless an override sets it.
 
-    A problem of a value that is taken from another one with a problem is left out.
+    Drops the problem of a value that is interpolated from another one with a problem.
     """
     given = {text.lstrip("+").partition("=")[0] for text in overrides}
     keyed = {text: re.split(r"[=:]", text, maxsplit=1)[0] for text in texts}
@@ -52,27 +52,27 @@ def _origin(key: str, tree: DictConfig, overrides: list[str], given: set[str]) -
         return ""
     source = _interpolated(tree, key)
     if source in given:
-        return f" (it is {source})"
+        return f" (taken from {source})"
     for name in filter(None, (key, source)):
         file = _setting_file(name, overrides)
         if file:
-            return f" (set in {file})" if name == key else f" (it is {source}, set in {file})"
-    return f" (it is {source})" if source else ""
+            return f" (set in {file})" if name == key else f" (taken from {source}, set in {file})"
+    return f" (taken from {source})" if source else ""
 
 
 def _interpolated(tree: DictConfig, key: str) -> str:
-    """The key that a key's value is taken from."""
+    """The key that a key's value is interpolated from; empty if none."""
     node: Any = tree
     for part in key.split("."):
         if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
             return ""
-        node = node._get_node(part, validate_access=False)  # a line that was added may lack what it needs
+        node = node._get_node(part, validate_access=False)  # an added entry may lack required fields
     raw = str(node._value()) if node is not None else ""
     return raw[2:-1] if re.fullmatch(r"\$\{[\w.]+\}", raw) else ""
 
 
 def _setting_file(key: str, overrides: list[str]) -> str:
-    """The file of a chosen option, the experiment's first, that sets a key."""
+    """The file of a chosen option that sets a key; the experiment's comes first. Empty if none does."""
     folders = config_folders(overrides)
     chosen = dict(text.split("=", 1) for text in overrides if "=" in text and is_choice(text.partition("=")[0], folders))
     for group, option in sorted(chosen.items(), key=lambda choice: choice[0] != "experiment"):
@@ -83,7 +83,8 @@ def _setting_file(key: str, overrides: list[str]) -> str:
 
 
 def _sets(path: Path, group: str, key: str) -> bool:
-    """Whether a configuration file gives a key a value; one that cannot be read is told of elsewhere."""
+    """Whether a configuration file sets a key. False for invalid YAML, which is reported elsewhere."""
+    # A file without a global package holds keys relative to its group.
     text = path.read_text(encoding="utf-8")
     if not re.match(r"\s*#\s*@package\s+_global_", text):
         if not key.startswith(f"{group}."):

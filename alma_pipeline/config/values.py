@@ -1,6 +1,6 @@
-"""A composed tree as plain values and frozen dataclasses. Knows types and interpolations, no limits and no recipe.
+"""Turns a composed tree into plain values and frozen dataclasses. Knows types and interpolations, but no limits and no recipe.
 
-OmegaConf could do the same, at the price of its grammar for each `${budget.mono.steps}`: half of the time of a plan.
+OmegaConf could do the same, but parsing each `${budget.mono.steps}` with its grammar takes half of a plan's time.
 """
 
 import dataclasses
@@ -17,23 +17,23 @@ from alma_pipeline.config.hydra_errors import describe
 from alma_pipeline.schema import fields
 
 ANOTHER = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
-"""The interpolation of another key and nothing else; everything beyond is left to OmegaConf."""
+"""The interpolation of one key and nothing else; OmegaConf resolves all others."""
 DEPTH = 20
-"""Interpolations of interpolations; more of them go round in a circle."""
+"""Limit for nested interpolations; deeper ones are circular."""
 
 
-class Values:
-    """The plain values of a tree, interpolations filled in where they are asked for."""
+class ResolvedTree:
+    """The plain values of a tree; interpolations are resolved on access."""
 
     def __init__(self, tree: DictConfig, found: list[str]) -> None:
         self.tree = tree
         self.found = found
-        """A text for each value that cannot be told."""
+        """Collects a text for each value that cannot be resolved."""
         self.plain: Any = OmegaConf.to_container(tree, resolve=False)
 
     def at(self, key: str) -> Any:
         """The value of a dotted key that exists."""
-        return self._filled(self._look_up(key), key, 0)
+        return self._resolved(self._look_up(key), key, 0)
 
     def _look_up(self, key: str) -> Any:
         value = self.plain
@@ -43,22 +43,22 @@ class Values:
             value = value[part]
         return value
 
-    def _filled(self, value: Any, key: str, depth: int) -> Any:
+    def _resolved(self, value: Any, key: str, depth: int) -> Any:
         if isinstance(value, dict):
-            return {name: self._filled(child, f"{key}.{name}", depth) for name, child in value.items()}
+            return {name: self._resolved(child, f"{key}.{name}", depth) for name, child in value.items()}
         if isinstance(value, list):
-            return [self._filled(child, f"{key}.{number}", depth) for number, child in enumerate(value)]
+            return [self._resolved(child, f"{key}.{number}", depth) for number, child in enumerate(value)]
         if not isinstance(value, str) or "${" not in value:
             return value
         other = ANOTHER.fullmatch(value)
         if other and depth < DEPTH:
             target = self._look_up(other[1])
             if target is not None:
-                return self._filled(target, other[1], depth + 1)
-        return self._asked(key)
+                return self._resolved(target, other[1], depth + 1)
+        return self._from_omegaconf(key)
 
-    def _asked(self, key: str) -> Any:
-        """OmegaConf's answer for a key."""
+    def _from_omegaconf(self, key: str) -> Any:
+        """A key's value as OmegaConf resolves it."""
         try:
             value = OmegaConf.select(self.tree, key)
             return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -68,11 +68,13 @@ class Values:
 
 
 def build(schema: type, values: Any, key: str, found: list[str]) -> Any:
-    """Plain values as a dataclass; None, and a text in `found` for each mistake, where they are not what it holds."""
+    """Plain values as a dataclass; None if they do not fit, with a text in `found` for each mistake."""
     if not isinstance(values, dict):
         if values != MISSING:
-            found.append(f"{key}={values}: expected settings under it: {', '.join(_hints(schema))}")
+            found.append(f"{key}={values}: expected a mapping with {', '.join(_hints(schema))}")
         return None
+
+    # Names, then the value of each field.
     before = len(found)
     hints = _hints(schema)
     found += [

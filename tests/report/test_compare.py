@@ -79,7 +79,7 @@ def test_what_cannot_be_compared(two: Store) -> None:
         compare.compare(two.root, [f"stage=cpo {WORDS}", f"stage=cpo stages.cpo.beta=0.7 {WORDS}"])
     with pytest.raises(UserError, match="have the same scores"):
         compare.compare(two.root, ["cpo", "cpo"])
-    with pytest.raises(UserError, match=r"^preferences-\w+: no scores of it in the store"):
+    with pytest.raises(UserError, match=r"^preferences-\w+: not scored in this store"):
         compare.compare(two.root, ["preferences", "cpo"])
 
 

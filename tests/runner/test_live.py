@@ -133,7 +133,7 @@ def test_a_long_plan_shows_what_runs_and_what_comes_next(world: World) -> None:
     shown.steps = [f"node{number}" for number in range(40)]
     shown.running = {"node20": Progress()}
     texts = [str(part) for part in shown._render().renderables]
-    assert f"   and {40 - live.ROWS} more" in texts and "0 of 40 nodes done" in texts[0]
+    assert f"   and {40 - live.MAX_ROWS} more" in texts and "0 of 40 nodes done" in texts[0]
 
 
 def line(step: int, at: float, **metrics: float) -> dict[str, Any]:
