@@ -75,7 +75,7 @@ def test_names_and_files() -> None:
         (["--forse", "mono"], r"unknown flag --forse; did you mean '--force'\?"),
         (["--stage=cpo"], "settings have no dashes: stage=cpo"),
         (["--seed.x"], "settings have no dashes: seed.x=VALUE"),
-        (["-x"], "unknown flag -x; known: -c, -cd, -h"),
+        (["-x"], "unknown flag -x; known: .*--version, -c, -cd, -h"),
         (["--forc", "mono"], r"unknown flag --forc; did you mean '--force'\?"),
         (["-s"], "unknown flag -s; "),
         (["-cjob"], "unknown flag -cjob; "),

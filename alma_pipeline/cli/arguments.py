@@ -46,11 +46,11 @@ def parse(words: list[str]) -> Arguments:
     top, verbs = command_line()
     flags = known_flags(top, verbs)
     found = sort_words(words, flags)
+    verb = found.verb()
     # Flags first: the value of a mistyped one looks like a verb.
     for name, taken in found.flags:
         if name not in flags:
-            raise UserError(_unknown_flag(name, taken, list(flags)))
-    verb = found.verb()
+            raise UserError(_unknown_flag(name, taken, list(flags), list(verbs.get(verb, top)._option_string_actions)))
     if verb and verb not in verbs:
         hint = nearest(verb, list(verbs))
         raise UserError(f"unknown command '{verb}'; {hint}{'' if hint.endswith('?') else '.'} S{SYNTAX[1:]}")
@@ -113,13 +113,15 @@ def _check_flag(name: str, taken: list[str], verb: str, verbs: dict[str, Parser]
         raise UserError(f"{name}: expected {expected}, found {' '.join(taken) or 'nothing'} ({action.help})")
 
 
-def _unknown_flag(name: str, taken: list[str], flags: list[str]) -> str:
+def _unknown_flag(name: str, taken: list[str], flags: list[str], own: list[str]) -> str:
+    """What to write instead: a flag of any verb if one is close, else `own`, those of this verb."""
     if name in NOT_TAKEN:
         return f"{name} is not supported: the primary configuration is fixed; add files of your own with --config-dir DIR"
     key = name.lstrip("-")
     if name.startswith("--") and ("." in key or (key and (CONF / key).is_dir())):
         return f"unknown flag {name}; settings have no dashes: {key}={taken[0] if taken else 'VALUE'}"
-    return f"unknown flag {name}; {nearest(name, [flag for flag in flags if flag.startswith('--') == name.startswith('--')])}"
+    hint = nearest(name, [flag for flag in flags if flag.startswith("--") == name.startswith("--")])
+    return f"unknown flag {name}; {hint if hint.endswith('?') else nearest(name, own)}"
 
 
 def _parsed(found: Words, verb: str, parser: Parser) -> Arguments:
