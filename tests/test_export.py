@@ -242,7 +242,7 @@ def test_the_snippet_runs_and_prompts_as_the_model_was_trained(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["parallel"], "export takes what to export and an empty or new folder"),
+        (["parallel"], "arguments are required: FOLDER; usage: alma-pipeline export"),
         (["parallel.score", "{new}"], "is of kind score, which leaves no model"),
         (["parallel", "{full}"], "exists; export writes an empty or new folder"),
         (["base", "{new}", "--adapter"], "is a full model; leave --adapter out"),

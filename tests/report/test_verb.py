@@ -55,12 +55,12 @@ def test_tables_go_to_standard_output_or_a_file(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["report", "--format", "pdf"], "--format pdf: expected one of html, markdown, latex"),
-        (["report", "cpo"], "'cpo' is no setting"),
+        (["report", "--format", "pdf"], "--format: expected one of html, markdown, latex, found 'pdf'"),
+        (["report", "cpo"], "unexpected word 'cpo'; settings are written"),
         (["report", "stage=cpo", "stages.cpo.bta=1"], "stages.cpo.bta"),
         (["report", "seed=7", *WORDS], "holds no scores of this recipe.*make them first: alma-pipeline seed=7"),
-        (["run", "--output", "x"], "--output goes with translate and report"),
-        (["compare", "cpo"], "compare takes two sides"),
+        (["run", "--output", "x"], "run has no flag --output; it belongs to translate, report"),
+        (["compare", "cpo"], "arguments are required: B; usage: alma-pipeline compare A B"),
     ],
 )
 def test_mistakes(
