@@ -12,9 +12,9 @@ from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import one_off
 from alma_pipeline.execution.runner import as_input
-from alma_pipeline.paths import store_root
 from alma_pipeline.model_card import card
 from alma_pipeline.model_card.training import published_as
+from alma_pipeline.paths import store_root
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.lookup import find

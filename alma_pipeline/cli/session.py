@@ -19,7 +19,7 @@ from alma_pipeline.config.overrides import is_hydras
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
 from alma_pipeline.plan import pins
-from alma_pipeline.plan.plan import Rerun, Plan, make_plan
+from alma_pipeline.plan.plan import Plan, Rerun, make_plan
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
