@@ -11,10 +11,11 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.data import corpora
+from alma_pipeline.ml.data.cldr import Phrasebook, open_cldr
 from alma_pipeline.ml.data.prompts import alma_prompt
 from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.rows import directions, in_turns
 from alma_pipeline.ml.models.gguf import Pretrained, from_wheel, licence
 from alma_pipeline.ml.models.hub import snapshot
 from alma_pipeline.ml.models.released import take_full
@@ -89,10 +90,10 @@ def llama_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> Lla
 
 
 def _tokenizer_texts(config: Config) -> Iterator[str]:
-    """Training sentences in ALMA's prompt, so that its fixed words take few tokens."""
-    text = corpora.open_cldr([config.text], "train", config.languages, config.seed)
-    for row in corpora.sentence_pairs(text, corpora.directions(config.languages), "train", TOKENIZER_PAIRS).rows:
-        yield alma_prompt(config.languages, row.direction, row.source) + row.target
+    """Training sentences inside ALMA's prompt, whose fixed words then cost few tokens."""
+    text = open_cldr(config.text, "train", Phrasebook(config.languages, config.seed), TOKENIZER_PAIRS)
+    for pair in in_turns(text.pairs(direction) for direction in directions(config.languages)):
+        yield alma_prompt(config.languages, pair.direction, pair.source) + pair.target
 
 
 def _document_texts(config: Config, files: Mapping[str, str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.data.corpora import directions
+from alma_pipeline.ml.data.rows import directions
 from alma_pipeline.ml.data.system_outputs import Outputs
 from stages.outputs.config import Config
 

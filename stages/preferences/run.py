@@ -11,10 +11,11 @@ from transformers import AutoTokenizer
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.data import corpora, released_preferences
+from alma_pipeline.ml.data import released_preferences
 from alma_pipeline.ml.data.prompts import Prompter, one_line
 from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.rows import directions
 from alma_pipeline.ml.data.system_outputs import Outputs
 from alma_pipeline.ml.decoding import decode, hypotheses
 from alma_pipeline.ml.decoding.decode import KeptOutputs
@@ -69,7 +70,7 @@ def _released(job: Job, config: Config) -> dict[str, Any]:
         return {}
     rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
     text = Text(config.pairs, config.languages, job.files, rejects, job.codes)
-    wanted = config.directions or corpora.directions(config.languages)
+    wanted = config.directions or directions(config.languages)
     counts = released_preferences.write(text, wanted, config, job)
     commits = {"commits": {config.pairs.repo: config.pairs.revision}} if config.pairs.reader == "hub" else {}
     return {"counts": counts | {"rejected": rejects.count}, **commits}

@@ -11,8 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.data.cldr import Cldr
-from alma_pipeline.ml.data.corpora import interleave
+from alma_pipeline.ml.data.cldr import Cldr, Phrasebook
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Hardware, Language, Source
 from stages.corpus.config import Config
@@ -176,14 +175,17 @@ def test_pseudo_mono_joins_pairs_in_either_order_among_documents(pseudo: Made, d
     assert 0.4 < len(joined) / len(rows) < 0.6
     english_first = sum(row["language"].startswith("en-") for row in joined)
     assert 0.3 < english_first / len(joined) < 0.7
-    text = Cldr({code: code for code in NAMES}, seed=7)
-    aligned = {(pair.source, pair.target) for code in ("de", "cs") for pair in text.pairs(code, "en", "train")[0]}
+    text = Cldr(Phrasebook(LANGUAGES, seed=7), "train")
+    aligned = {(pair.source, pair.target) for code in ("de", "cs") for pair in text.pairs(f"{code}-en")}
     both: set[str] = set()
     for one, other in aligned:
         both |= {f"{one} {other}", f"{other} {one}"}
     assert {row["text"] for row in joined} <= both
     dev = pseudo.rows("dev")
     assert sum("-" in row["language"] for row in dev) == 40 and len(dev) == 100
+    assert (
+        "".join("-" if "-" in row["language"] else row["language"][0] for row in dev) == "e" * 20 + "d" * 20 + "c" * 20 + "-" * 40
+    )
     assert pseudo.array("dev.bytes").tolist() == [len(row["text"].encode()) for row in dev]
 
 
@@ -228,12 +230,18 @@ def test_null_takes_all_there_is(base: Input, tmp_path: Path) -> None:
             {"form": "pairs", "pairs": Source(reader="hub", repo="some/pairs")},
             r"data set some/pairs, split train.*could not be read",
         ),
-        ({"form": "pairs", "pairs": Source(reader="candidates")}, r"pairs is read from candidates; generated text \(cldr\)"),
+        (
+            {"form": "pairs", "pairs": Source(reader="candidates")},
+            r"reader=candidates: no text of de-en .* expected cldr, hub or files",
+        ),
         ({"form": "pairs", "pairs": Source(revision="2.0")}, "revision=2.0, installed is Babel"),
         ({"form": "pairs", "pairs": TEST}, "split=test of a cldr source: expected train"),
         ({"form": "test", "pairs": TRAIN}, "split=train of a cldr source: expected test"),
-        ({"form": "test", "pairs": TEST, "held_out": 5000}, "held_out=5000 for every direction.*has only"),
-        ({"form": "documents", "text": TRAIN, "held_out": 5000}, "held_out=5000 for every language.*for en"),
+        ({"form": "test", "pairs": TEST, "held_out": 5000}, r"held_out=5000 for every direction.*has only 793 for de-en"),
+        (
+            {"form": "documents", "text": TRAIN, "held_out": 5000},
+            r"held_out=5000 for every language.*en has only 194 of 194 rows.*own held-out",
+        ),
         ({"form": "documents", "text": TRAIN, "train": 1, "block": 4096}, "too few for one block of block=4096"),
         ({"form": "documents", "text": TRAIN, "probabilities": {"de": 0.0}}, "no text to draw from"),
         ({"form": "pairs", "pairs": TRAIN, "languages": {"en": LANGUAGES["en"]}}, "at least one other language; found en"),
@@ -243,11 +251,3 @@ def test_null_takes_all_there_is(base: Input, tmp_path: Path) -> None:
 def test_what_cannot_be_made_is_refused(base: Input, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Made(tmp_path, {"base": base}, **settings)
-
-
-def test_interleave_goes_through_every_stream_and_repeats_the_short_one() -> None:
-    mixed = interleave({"a": list("abc"), "b": list(range(40))}, {"a": 0.5, "b": 0.5}, seed=1)
-    assert {item for item in mixed if isinstance(item, int)} == set(range(40))
-    letters = [item for item in mixed if isinstance(item, str)]
-    assert letters == (["a", "b", "c"] * 20)[: len(letters)] and len(letters) > 20
-    assert interleave({"a": ["a"], "b": ["b"], "c": []}, {"a": 1.0, "b": 0.0, "c": 1.0}, seed=1) == ["a"]

@@ -12,16 +12,36 @@ from babel import Locale
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data import cldr
-from alma_pipeline.ml.data.cldr import PHRASES_PER_DOCUMENT, Cldr, check_revision, one_target_each, phrases
+from alma_pipeline.ml.data.cldr import PHRASES_PER_DOCUMENT, Cldr, Phrasebook, check_revision, one_target_each, open_cldr, phrases
 from alma_pipeline.ml.data.cldr_templates import TEMPLATES, Untranslated, distance, measure
-from alma_pipeline.schema import Source
+from alma_pipeline.ml.data.rows import Document, SentencePair
+from alma_pipeline.schema import Language, Source
 
-LOCALES = {"en": "en", "de": "de", "cs": "cs"}
+CODES = ("en", "de", "cs")
+
+
+def a_book(*codes: str, seed: int = 1, **locales: str) -> Phrasebook:
+    return Phrasebook({code: Language(name=code, locale=locales.get(code, code)) for code in codes}, seed)
 
 
 @pytest.fixture(scope="module")
-def text() -> Cldr:
-    return Cldr(LOCALES, seed=1)
+def book() -> Phrasebook:
+    return a_book(*CODES)
+
+
+def pairs(book: Phrasebook, direction: str, split: str, limit: int | None = None) -> list[SentencePair]:
+    return list(Cldr(book, split, limit).pairs(direction))
+
+
+def documents(book: Phrasebook, code: str, split: str, limit: int | None = None) -> list[Document]:
+    return list(Cldr(book, split, limit).documents(code))
+
+
+def lost(book: Phrasebook, direction: str, split: str) -> Counter[str]:
+    """What is dropped when all pairs are read."""
+    stream = Cldr(book, split).pairs(direction)
+    assert list(stream)
+    return stream.dropped
 
 
 def test_every_phrase_has_its_own_id_and_every_split_gets_its_share() -> None:
@@ -39,33 +59,47 @@ def test_the_split_is_the_same_in_another_process() -> None:
     assert out.strip() == str([(phrase.id, phrase.split) for phrase in phrases()][:400])
 
 
-def test_another_language_set_moves_no_pair(text: Cldr) -> None:
-    other = Cldr({"pl": "pl", "de": "de", "en": "en"}, seed=1)
+def test_another_language_set_moves_no_pair(book: Phrasebook) -> None:
+    other = a_book("pl", "de", "en")
     for split in cldr.SPLITS:
-        assert text.pairs("de", "en", split)[0] == other.pairs("de", "en", split)[0]
+        assert pairs(book, "de-en", split) == pairs(other, "de-en", split)
 
 
-def test_the_seed_orders_training_pairs_and_leaves_held_out_text_alone(text: Cldr) -> None:
-    other = Cldr(LOCALES, seed=2)
-    one, two = text.pairs("de", "en", "train")[0], other.pairs("de", "en", "train")[0]
+def test_the_seed_orders_training_pairs_and_leaves_held_out_text_alone(book: Phrasebook) -> None:
+    other = a_book(*CODES, seed=2)
+    one, two = pairs(book, "de-en", "train"), pairs(other, "de-en", "train")
     assert one != two and set(one) == set(two)
     for split in ("dev", "test"):
-        assert text.pairs("de", "en", split)[0] == other.pairs("de", "en", split)[0]
-    assert text.documents("de", "dev")[0] == other.documents("de", "dev")[0]
-    assert text.documents("de", "train")[0] != other.documents("de", "train")[0]
+        assert pairs(book, "de-en", split) == pairs(other, "de-en", split)
+    assert documents(book, "de", "dev") == documents(other, "de", "dev")
+    assert documents(book, "de", "train") != documents(other, "de", "train")
 
 
-@pytest.mark.parametrize("direction", [("de", "en"), ("en", "de"), ("cs", "en"), ("en", "cs")])
-def test_a_source_has_one_target_and_a_limit_takes_the_beginning(text: Cldr, direction: tuple[str, str]) -> None:
-    pairs, dropped = text.pairs(*direction, "train")
-    assert len({pair.source for pair in pairs}) == len(pairs)
-    assert len(pairs) + sum(dropped.values()) == sum(phrase.split == "train" for phrase in phrases())
-    assert text.pairs(*direction, "train", limit=50)[0] == pairs[:50]
+@pytest.mark.parametrize("direction", ["de-en", "en-de", "cs-en", "en-cs"])
+def test_a_source_has_one_target_and_a_limit_takes_the_beginning(book: Phrasebook, direction: str) -> None:
+    found = pairs(book, direction, "train")
+    assert len({pair.source for pair in found}) == len(found)
+    assert len(found) + lost(book, direction, "train").total() == sum(phrase.split == "train" for phrase in phrases())
+    assert pairs(book, direction, "train", limit=50) == found[:50]
 
 
-def test_no_text_of_a_split_stands_in_another_in_any_language(text: Cldr) -> None:
+def test_a_stream_goes_on_from_any_row_and_counts_what_is_dropped_up_to_its_limit() -> None:
+    """What a killed preparation relies on; beyond the limit nothing is made, and nothing counted."""
+    found, limited = a_book("en", "mg"), 300
+    whole = Cldr(found, "train", limited).pairs("mg-en")
+    rows = list(whole)
+    assert len(rows) == whole.position == limited
+    assert 0 < whole.dropped["untranslated"] < lost(found, "mg-en", "train")["untranslated"]
+    rest = Cldr(found, "train", limited).pairs("mg-en", skip=170)
+    assert rest.position == 170 and list(rest) == rows[170:] and rest.position == limited
+    assert rest.dropped == whole.dropped
+    texts = Cldr(found, "train", 40).documents("mg", skip=15)
+    assert list(texts) == documents(found, "mg", "train", 40)[15:] and texts.position == 40
+
+
+def test_no_text_of_a_split_stands_in_another_in_any_language(book: Phrasebook) -> None:
     seen = {
-        split: {side for code in ("de", "cs") for pair in text.pairs(code, "en", split)[0] for side in (pair.source, pair.target)}
+        split: {side for code in ("de", "cs") for pair in pairs(book, f"{code}-en", split) for side in (pair.source, pair.target)}
         for split in cldr.SPLITS
     }
     assert not seen["test"] & seen["train"]
@@ -75,20 +109,37 @@ def test_no_text_of_a_split_stands_in_another_in_any_language(text: Cldr) -> Non
 
 def test_a_text_of_an_earlier_split_is_dropped_and_counted() -> None:
     """Bulgarian and Ukrainian share wording with other languages in dates: real collisions over all of these."""
-    codes = {"en": "en", "bg": "bg", "mk": "mk", "uk": "uk", "ru": "ru", "sr": "sr_Cyrl"}
-    text = Cldr(codes, seed=1)
-    lost = sum((text.pairs(code, "en", split)[1] for code in codes if code != "en" for split in cldr.SPLITS), Counter())
-    assert lost["leak"] > 0
-    test = {text.text(code, phrase) for code in codes for phrase in phrases() if phrase.split == "test"}
-    for code in codes:
-        if code != "en":
-            assert not test & {pair.source for pair in text.pairs(code, "en", "train")[0]}
+    found = a_book("en", "bg", "mk", "uk", "ru", "sr", sr="sr_Cyrl")
+    others = [code for code in found.codes if code != "en"]
+    dropped = sum((lost(found, f"{code}-en", split) for code in others for split in cldr.SPLITS), Counter[str]())
+    assert dropped["leak"] > 0
+    test = {found.text(code, phrase) for code in found.codes for phrase in phrases() if phrase.split == "test"}
+    for code in others:
+        assert not test & {pair.source for pair in pairs(found, f"{code}-en", "train")}
 
 
 def test_conflicts_and_duplicates_keep_the_first_target() -> None:
-    kept, dropped = one_target_each([("1", "a", "x"), ("2", "a", "y"), ("3", "a", "x"), ("4", "b", "x")], None)
+    rows = [("1", "a", "x"), ("2", "a", "y"), ("3", "a", "x"), ("4", "b", "x")]
+    dropped = Counter[str]()
+    kept = list(one_target_each([SentencePair(name, "de-en", source, target) for name, source, target in rows], dropped))
     assert [(pair.id, pair.source, pair.target) for pair in kept] == [("1", "a", "x"), ("4", "b", "x")]
     assert dropped == {"conflict": 1, "duplicate": 1}
+
+
+def test_a_pair_is_joined_in_an_order_of_its_own_that_reading_does_not_change(book: Phrasebook) -> None:
+    """Joining asks neither in what order the pairs come nor whether those before them were read: a preparation may resume."""
+    text = Cldr(book, "train", 200, Cldr(book, "dev", 30))
+    rows = [*text.pairs("de-en"), *Cldr(book, "dev", 30).pairs("cs-en")]
+    joined = {pair.id: text.join(pair) for pair in rows}
+    for pair in rows:
+        line = joined[pair.id]
+        swapped = line.language.startswith("en-")
+        assert line.text == (f"{pair.target} {pair.source}" if swapped else f"{pair.source} {pair.target}")
+        assert line.id == f"{line.language}:{pair.id.partition(':')[2]}"
+    first = sum(line.language.startswith("en-") for line in joined.values())
+    assert 0.35 < first / len(rows) < 0.65
+    again = Cldr(book, "train", 200, Cldr(book, "dev", 30))
+    assert [again.join(pair) for pair in reversed(rows)] == [joined[pair.id] for pair in reversed(rows)]
 
 
 def test_words_a_locale_lacks_are_skipped_never_shown_raw() -> None:
@@ -97,19 +148,19 @@ def test_words_a_locale_lacks_are_skipped_never_shown_raw() -> None:
         measure(Locale("zh", script="Hans"), 12, "length-kilometer")
     with pytest.raises(Untranslated):
         distance(Locale("mg"), -1, 5, "month")
-    text = Cldr({"en": "en", "mg": "mg", "zh": "zh_Hans"}, seed=1)
+    found = a_book("en", "mg", "zh", zh="zh_Hans")
     for code in ("mg", "zh"):
-        pairs, dropped = text.pairs(code, "en", "train")
-        assert dropped["untranslated"] > 500
-        assert not [pair.source for pair in pairs if re.search(r"[a-z]+-[a-z]+$|M\d\d|^[+-]\d", pair.source)]
+        assert lost(found, f"{code}-en", "train")["untranslated"] > 500
+        assert not [
+            pair.source for pair in pairs(found, f"{code}-en", "train") if re.search(r"[a-z]+-[a-z]+$|M\d\d|^[+-]\d", pair.source)
+        ]
 
 
-def test_phrases_are_aligned_by_value(text: Cldr) -> None:
-    pairs = {pair.id: pair for pair in text.pairs("de", "en", "train")[0]}
-    years = [pair for name, pair in pairs.items() if name.startswith("date:")]
+def test_phrases_are_aligned_by_value(book: Phrasebook) -> None:
+    years = [pair for pair in pairs(book, "de-en", "train") if pair.id.startswith("de-en:date:")]
     assert len(years) > 500
     assert all(re.findall(r"\d{4}", pair.source) == re.findall(r"\d{4}", pair.target) for pair in years)
-    assert cldr.Cldr({"en": "en", "de": "de"}, 1).text("de", _phrase("measure")) == "12 Kilometer"
+    assert a_book("en", "de").text("de", _phrase("measure")) == "12 Kilometer"
 
 
 def _phrase(name: str) -> cldr.Phrase:
@@ -117,30 +168,39 @@ def _phrase(name: str) -> cldr.Phrase:
     return cldr.Phrase(template, (12, "length-kilometer"), "x")
 
 
-def test_texts_are_one_line_with_plain_spaces(text: Cldr) -> None:
-    for code in LOCALES:
+def test_texts_are_one_line_with_plain_spaces(book: Phrasebook) -> None:
+    for code in CODES:
         for phrase in phrases()[::7]:
-            said = text.text(code, phrase)
+            said = book.text(code, phrase)
             assert said is None or (said == said.strip() and not re.search(r"[^\S ]|  ", said))
 
 
-def test_documents_hold_phrases_of_their_split_once_in_an_order_of_the_language(text: Cldr) -> None:
-    train, _ = text.documents("cs", "train")
+def test_documents_hold_phrases_of_their_split_once_in_an_order_of_the_language(book: Phrasebook) -> None:
+    train = documents(book, "cs", "train")
     lines = [line for document in train for line in document.text.split("\n")]
     assert all(document.text.count("\n") == PHRASES_PER_DOCUMENT - 1 for document in train)
     assert len(set(lines)) == len(lines)
-    held_out = {line for document in text.documents("cs", "dev")[0] for line in document.text.split("\n")}
+    held_out = {line for document in documents(book, "cs", "dev") for line in document.text.split("\n")}
     assert held_out and not held_out & set(lines)
-    assert not {pair.source for pair in text.pairs("cs", "en", "test")[0]} & (held_out | set(lines))
-    assert text.documents("cs", "train", limit=3)[0] == train[:3]
+    assert not {pair.source for pair in pairs(book, "cs-en", "test")} & (held_out | set(lines))
+    assert documents(book, "cs", "train", limit=3) == train[:3]
     years = [set(re.findall(r"20[0-2]\d", document.text)) for document in train]
     assert sum(len(year) == 1 for year in years) > 3 * sum(len(year) > 1 for year in years)
 
 
-def test_documents_of_two_languages_are_not_aligned(text: Cldr) -> None:
-    numbers = [[re.findall(r"\d+", document.text) for document in text.documents(code, "train")[0]] for code in ("de", "cs")]
+def test_documents_of_two_languages_are_not_aligned(book: Phrasebook) -> None:
+    numbers = [[re.findall(r"\d+", document.text) for document in documents(book, code, "train")] for code in ("de", "cs")]
     same = sum(one in numbers[1] for one in numbers[0] if len(one) > 2)
     assert same < len(numbers[0]) / 20
+
+
+def test_a_training_text_keeps_its_dev_split_apart(book: Phrasebook) -> None:
+    source = Source(revision=babel.__version__)
+    text = open_cldr(source, "train", book, 50, 8)
+    assert text.apart and list(text.apart.pairs("de-en")) == pairs(book, "de-en", "dev", 8)
+    assert open_cldr(Source(revision=babel.__version__, split="test"), "test", book, 50).apart is None
+    with pytest.raises(UserError, match="split=train of a cldr source: expected test"):
+        open_cldr(source, "test", book, 50)
 
 
 def test_the_installed_babel_must_be_the_one_named() -> None:
@@ -153,7 +213,7 @@ def test_the_installed_babel_must_be_the_one_named() -> None:
 
 def test_training_pairs_of_four_languages_take_seconds() -> None:
     start = time.process_time()
-    text = Cldr({code: code for code in ("en", "de", "nl", "cs", "pl")}, seed=1)
-    count = sum(len(text.pairs(code, "en", "train", limit=1500)[0]) for code in ("de", "nl", "cs", "pl"))
+    found = a_book("en", "de", "nl", "cs", "pl")
+    count = sum(len(pairs(found, f"{code}-en", "train", limit=1500)) for code in ("de", "nl", "cs", "pl"))
     assert count == 6000
     assert time.process_time() - start < 6

@@ -5,8 +5,8 @@ import pytest
 from text_bed import LANGUAGES
 
 from alma_pipeline.ml.data.cleaning import Cleaner, bare, bare_sentences
-from alma_pipeline.ml.data.corpora import Line, SentencePair
-from alma_pipeline.ml.data.mixing import by_size, drawn, in_turn, mixed
+from alma_pipeline.ml.data.mixing import by_size, documents_first, drawn, in_turn, mixed
+from alma_pipeline.ml.data.rows import Document, SentencePair
 from alma_pipeline.ml.data.scripts import in_script
 from alma_pipeline.ml.data.seen import Seen
 from alma_pipeline.schema import Cleaning
@@ -70,7 +70,7 @@ def test_scripts(text: str, script: str) -> None:
 def test_documents_are_cleaned_as_a_whole_and_tested_line_by_line() -> None:
     cleaner = Cleaner(Cleaning(steps=["exact", "language", "test"], max_document=500), LANGUAGES, frozenset({bare(ENGLISH)}))
     texts = [GERMAN, GERMAN, CZECH, f"Vorher.\n{ENGLISH}", "  "]
-    kept = cleaner.documents([Line(f"de:{n}", "de", text) for n, text in enumerate(texts)])
+    kept = cleaner.documents([Document(f"de:{n}", "de", text) for n, text in enumerate(texts)])
     assert [line.id for line in kept] == ["de:0"]
     assert dict(+cleaner.dropped) == {"empty": 1, "language": 1, "exact_duplicate": 1, "test": 1}
 
@@ -98,5 +98,9 @@ def test_schedules() -> None:
     assert by_size(sizes, 2.0) == {"a": 10.0, "b": 30.0}
     found = list(drawn(sizes, {"a": 0.5, "b": 0.5}, seed=3))
     assert found.count("b") == 900 and abs(found.count("a") / len(found) - 0.5) < 0.05, "a begins again until b is through"
+    assert list(drawn({"a": 1, "b": 1, "c": 0}, {"a": 1.0, "b": 0.0, "c": 1.0}, seed=1)) == ["a"], (
+        "neither without a share nor empty"
+    )
+    assert list(documents_first({"en": 2, "de-en": 2, "de": 1, "cs-en": 1})) == ["en", "en", "de", "de-en", "cs-en", "de-en"]
     both = list(mixed({"a": 50}, {"a": 1.0}, {"de-en": 200}, 0.5, seed=3))
     assert both.count("de-en") >= 200 and abs(both.count("a") / len(both) - 0.5) < 0.1

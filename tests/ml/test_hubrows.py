@@ -14,12 +14,12 @@ from alma_pipeline.cli.progress import Progress
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data import ingest
 from alma_pipeline.ml.data.cleaning import Cleaner
-from alma_pipeline.ml.data.corpora import Line
 from alma_pipeline.ml.data.ingest import Part, Preparation, hold_out
 from alma_pipeline.ml.data.readers import hub
 from alma_pipeline.ml.data.readers.columns import Triple
 from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.rows import Document
 from alma_pipeline.schema import Cleaning, Source
 
 
@@ -112,7 +112,7 @@ def test_a_streamed_set_is_seen_to_move(tmp_path: Path, monkeypatch: pytest.Monk
     repo = tmp_path / "web"
     parquet(repo / "train-0.parquet", [{"text": german(n)} for n in range(200)])
     found = streamed(tmp_path, repo)
-    part: Part[Line] = Part(
+    part: Part[Document] = Part(
         "de", lambda skip: found.documents("de", skip), lambda: Cleaner(Cleaning(), LANGUAGES, frozenset()), found.bytes("de")
     )
     told: list[tuple[int, int]] = []

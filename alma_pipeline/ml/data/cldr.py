@@ -1,12 +1,14 @@
 """An aligned corpus out of Unicode CLDR, in any of Babel's languages: no download, no file.
 
 A phrase is a template and a value; its split is a hash of the two, so no choice of languages, seed or size ever moves
-a phrase from one split to another. Not a general reader of bitext: see `corpora` for what the stages make of it.
+a phrase from one split to another. Rows come out as from `reading`, of this text's own splits. The wording: `cldr_templates`.
 """
 
 import functools
 import hashlib
+import itertools
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from babel import Locale
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.cldr_templates import TEMPLATES, Template, Untranslated, Value
-from alma_pipeline.schema import Source
+from alma_pipeline.ml.data.rows import Document, SentencePair, Stream
+from alma_pipeline.schema import Language, Source
 
 SPLITS = {"test": 10, "dev": 10, "train": 80}
 """Per cent of the phrases. A text found in two splits stays in the one named first."""
@@ -42,24 +45,6 @@ class Phrase:
         """One of the things the phrase names, or its year where it names none."""
         names = [item for item in self.value if isinstance(item, str)]
         return names[_number(self.id) % len(names)] if names else str(self.value[0])
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A phrase in two languages."""
-
-    id: str
-    source: str
-    target: str
-
-
-@dataclass(frozen=True)
-class Document:
-    """Phrases of one language."""
-
-    id: str
-    text: str
-    """Phrases, a line each."""
 
 
 def check_revision(source: Source) -> None:
@@ -93,14 +78,18 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
-class Cldr:
+class Phrasebook:
     """The phrases of a set of languages, with no text of one split in another, in any of them."""
 
-    def __init__(self, locales: Mapping[str, str], seed: int) -> None:
-        """`locales`: language code to CLDR locale. The seed orders the training phrases and nothing else."""
+    def __init__(self, languages: Mapping[str, Language], seed: int) -> None:
+        """The seed orders the training phrases and nothing else. Raises UserError without English or another language."""
+        if "en" not in languages or len(languages) < 2:
+            found = ", ".join(languages) or "none"
+            raise UserError(f"a corpus needs English (en) and at least one other language; found {found}")
         self.seed = seed
-        self._locales = {code: Locale.parse(locale) for code, locale in locales.items()}
-        self._texts: dict[str, dict[str, str | None]] = {code: {} for code in locales}
+        self.codes = list(languages)
+        self._locales = {code: Locale.parse(language.locale) for code, language in languages.items()}
+        self._texts: dict[str, dict[str, str | None]] = {code: {} for code in languages}
         self._earlier: dict[str, frozenset[str]] = {}
 
     def text(self, code: str, phrase: Phrase) -> str | None:
@@ -110,59 +99,16 @@ class Cldr:
             known[phrase.id] = _say(self._locales[code], phrase)
         return known[phrase.id]
 
-    def pairs(self, source: str, target: str, split: str, limit: int | None = None) -> tuple[list[Pair], Counter[str]]:
-        """Sentence pairs of one direction in a fixed shuffled order, one target per source, and what was left out and why.
-
-        Reasons: untranslated (either language lacks the words), leak (the text stands in a split that comes first),
-        duplicate, conflict (the source already has another target).
-        """
-        dropped: Counter[str] = Counter()
-        kept, repeats = one_target_each(self._both_sides(source, target, split, dropped), limit)
-        return kept, dropped + repeats
-
-    def _both_sides(self, source: str, target: str, split: str, dropped: Counter[str]) -> Iterator[tuple[str, str, str]]:
-        """(id, source text, target text), counting in `dropped` what has no such row."""
-        for phrase in self._ordered(split, ""):
-            one, other = self.text(source, phrase), self.text(target, phrase)
-            if one is None or other is None:
-                dropped["untranslated"] += 1
-            elif one in self._reserved(split) or other in self._reserved(split):
-                dropped["leak"] += 1
-            else:
-                yield phrase.id, one, other
-
-    def documents(self, code: str, split: str, limit: int | None = None) -> tuple[list[Document], Counter[str]]:
-        """Monolingual documents of several phrases each, every phrase in one document, in a fixed shuffled order.
-
-        A document is about one thing (a place, a unit, a year): it repeats words as real text does. Each language
-        groups its phrases in its own order, so that documents are not aligned over languages.
-        """
-        subjects: dict[str, list[str]] = {}
-        seen: set[str] = set()
-        dropped: Counter[str] = Counter()
-        for phrase in self._ordered(split, code):
-            text = self.text(code, phrase)
-            if text is None:
-                dropped["untranslated"] += 1
-            elif text in self._reserved(split):
-                dropped["leak"] += 1
-            elif text in seen:
-                dropped["duplicate"] += 1
-            else:
-                seen.add(text)
-                subjects.setdefault(phrase.subject, []).append(text)
-        texts = sorted(_grouped(subjects.values()), key=lambda text: _number(f"{self._order(split)}/{code}/{text}"))
-        return [Document(f"{code}:{split}:{number}", text) for number, text in enumerate(texts[:limit])], dropped
-
-    def _ordered(self, split: str, salt: str) -> list[Phrase]:
+    def ordered(self, split: str, salt: str) -> list[Phrase]:
+        """The phrases of a split in a fixed shuffled order, another one for each `salt`."""
         chosen = [phrase for phrase in phrases() if phrase.split == split]
-        return sorted(chosen, key=lambda phrase: _number(f"{self._order(split)}/{salt}/{phrase.id}"))
+        return sorted(chosen, key=lambda phrase: _number(f"{self.order(split)}/{salt}/{phrase.id}"))
 
-    def _order(self, split: str) -> str:
+    def order(self, split: str) -> str:
         """Held-out text does not follow the seed: runs that differ by seed are scored on the same sentences."""
         return str(self.seed) if split == "train" else "held out"
 
-    def _reserved(self, split: str) -> frozenset[str]:
+    def reserved(self, split: str) -> frozenset[str]:
         """Texts, in any of the languages, of the splits that come before this one."""
         if split not in self._earlier:
             names = list(SPLITS)[: list(SPLITS).index(split)]
@@ -171,20 +117,104 @@ class Cldr:
         return self._earlier[split]
 
 
-def one_target_each(rows: Iterable[tuple[str, str, str]], limit: int | None) -> tuple[list[Pair], Counter[str]]:
-    """Up to `limit` (id, source, target) rows, the first target of each source, and counts of the rest."""
+class Cldr:
+    """The reader of one split: up to `limit` rows of each language or direction, in the manner of `reading.Text`."""
+
+    def __init__(self, book: Phrasebook, split: str, limit: int | None = None, apart: "Cldr | None" = None) -> None:
+        """`apart`: the reader of the split that is held out of training."""
+        self.book, self.split, self.limit, self.apart = book, split, limit, apart
+
+    def pairs(self, direction: str, skip: int = 0) -> Stream[SentencePair]:
+        """Sentence pairs of one direction, without the first `skip`: in a fixed shuffled order, one target for each source.
+
+        Dropped are: untranslated (either language lacks the words), leak (the text is in a split that comes first),
+        duplicate, conflict (the source already has another target).
+        """
+        dropped = Counter[str]()
+        kept = one_target_each(self._both_sides(direction, dropped), dropped)
+        return Stream(itertools.islice(kept, skip, self.limit), skip, dropped)
+
+    def _both_sides(self, direction: str, dropped: Counter[str]) -> Iterator[SentencePair]:
+        source, target = direction.split("-")
+        reserved = self.book.reserved(self.split)
+        for phrase in self.book.ordered(self.split, ""):
+            one, other = self.book.text(source, phrase), self.book.text(target, phrase)
+            if one is None or other is None:
+                dropped["untranslated"] += 1
+            elif one in reserved or other in reserved:
+                dropped["leak"] += 1
+            else:
+                yield SentencePair(f"{direction}:{phrase.id}", direction, one, other)
+
+    def documents(self, code: str, skip: int = 0) -> Stream[Document]:
+        """Documents of one language: several phrases each, every phrase in one document, in a fixed shuffled order.
+
+        A document is about one thing (a place, a unit, a year): it repeats words as real text does. Each language
+        groups its phrases in its own order, so that documents are not aligned over languages.
+        """
+        dropped = Counter[str]()
+        texts = _grouped(self._subjects(code, dropped).values())
+        ordered = sorted(texts, key=lambda text: _number(f"{self.book.order(self.split)}/{code}/{text}"))
+        found = (Document(f"{code}:{self.split}:{number}", code, text) for number, text in enumerate(ordered))
+        return Stream(itertools.islice(found, skip, self.limit), skip, dropped)
+
+    def _subjects(self, code: str, dropped: Counter[str]) -> dict[str, list[str]]:
+        """The texts of a language, each once, by what they are about."""
+        subjects: dict[str, list[str]] = {}
+        seen: set[str] = set()
+        reserved = self.book.reserved(self.split)
+        for phrase in self.book.ordered(self.split, code):
+            text = self.book.text(code, phrase)
+            if text is None:
+                dropped["untranslated"] += 1
+            elif text in reserved:
+                dropped["leak"] += 1
+            elif text in seen:
+                dropped["duplicate"] += 1
+            else:
+                seen.add(text)
+                subjects.setdefault(phrase.subject, []).append(text)
+        return subjects
+
+    def join(self, pair: SentencePair) -> Document:
+        """A pair into English as one line, either side first with equal chance, parted by a space (X-ALMA's
+        pseudo-monolingual text: `A B` or `B A`, no tags and no prompt)."""
+        code, english = pair.direction.split("-")
+        order, text = pair.direction, f"{pair.source} {pair.target}"
+        if self._swaps[pair.id]:
+            order, text = f"{english}-{code}", f"{pair.target} {pair.source}"
+        return Document(f"{order}:{pair.id.removeprefix(f'{pair.direction}:')}", order, text)
+
+    @functools.cached_property
+    def _swaps(self) -> dict[str, bool]:
+        """Which pairs into English are joined with English first: drawn for one pair after the other, language by language."""
+        draw = random.Random(f"join/{self.split}/{self.book.seed}")
+        into_english = [f"{code}-en" for code in self.book.codes if code != "en"]
+        swaps = {pair.id: draw.random() < 0.5 for direction in into_english for pair in self.pairs(direction)}
+        return swaps | (self.apart._swaps if self.apart else {})
+
+    def bytes(self, part: str) -> int:
+        """0: nothing is known of the text's size before it is made."""
+        return 0
+
+
+def open_cldr(source: Source, split: str, book: Phrasebook, limit: int | None, held_out: int | None = None) -> Cldr:
+    """The reader of a split, train with up to `held_out` rows of dev apart. Raises UserError for a source of something else."""
+    if source.split != split:
+        raise UserError(f"split={source.split} of a cldr source: expected {split} for this form of corpus")
+    check_revision(source)
+    return Cldr(book, split, limit, Cldr(book, "dev", held_out) if split == "train" else None)
+
+
+def one_target_each(pairs: Iterable[SentencePair], dropped: Counter[str]) -> Iterator[SentencePair]:
+    """The first pair of each source; the others are counted in `dropped`."""
     first: dict[str, str] = {}
-    result: list[Pair] = []
-    dropped: Counter[str] = Counter()
-    for name, source, target in rows:
-        if source in first:
-            dropped["duplicate" if first[source] == target else "conflict"] += 1
-            continue
-        first[source] = target
-        result.append(Pair(name, source, target))
-        if len(result) == limit:
-            break
-    return result, dropped
+    for pair in pairs:
+        if pair.source in first:
+            dropped["duplicate" if first[pair.source] == pair.target else "conflict"] += 1
+        else:
+            first[pair.source] = pair.target
+            yield pair
 
 
 def _grouped(subjects: Iterable[list[str]]) -> Iterator[str]:

@@ -9,18 +9,16 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 
-from alma_pipeline.ml.data.corpora import Line, SentencePair
 from alma_pipeline.ml.data.language_id import is_other
 from alma_pipeline.ml.data.prompts import one_line
+from alma_pipeline.ml.data.rows import AnyRow, Document, Row, SentencePair, texts_of
 from alma_pipeline.ml.data.scripts import in_script
 from alma_pipeline.ml.data.seen import Seen
 from alma_pipeline.schema import Cleaning, Language
 
-Row = TypeVar("Row", SentencePair, Line)
 ALWAYS = ("empty", "held_out")
 NOT_WORDS = re.compile(r"[\W_]+")
 
@@ -52,14 +50,16 @@ class Cleaner:
         """Those that stay, in order: one line each, both sides there."""
         return self._steps([self._one_line(row) for row in rows], self._pair_reasons())
 
-    def documents(self, rows: Sequence[Line]) -> list[Line]:
+    def documents(self, rows: Sequence[Document]) -> list[Document]:
         """Those documents that pass every step, normalised; each dropped one is counted under its reason."""
-        return self._steps([Line(row.id, row.language, self._normal(row.text.strip())) for row in rows], self._document_reasons())
+        return self._steps(
+            [Document(row.id, row.language, self._normal(row.text.strip())) for row in rows], self._document_reasons()
+        )
 
-    def remember(self, rows: Sequence[SentencePair | Line]) -> None:
+    def remember(self, rows: Sequence[Row]) -> None:
         """Rows kept by an earlier attempt: their duplicates are known again."""
         for name, seen in self._seen.items():
-            seen.add(_hashes(name, [_texts(row) for row in rows]))
+            seen.add(_hashes(name, [texts_of(row) for row in rows]))
 
     def _one_line(self, row: SentencePair) -> SentencePair:
         (source, one), (target, other) = one_line(row.source), one_line(row.target)
@@ -72,7 +72,7 @@ class Cleaner:
         self.changed["nfc"] += 1
         return unicodedata.normalize("NFC", text)
 
-    def _steps(self, rows: list[Row], reasons: Mapping[str, Callable[[Row], bool]]) -> list[Row]:
+    def _steps(self, rows: list[AnyRow], reasons: Mapping[str, Callable[[AnyRow], bool]]) -> list[AnyRow]:
         self.read += len(rows)
         for name, bad in reasons.items():
             kept = [row for row in rows if not bad(row)]
@@ -80,7 +80,7 @@ class Cleaner:
             rows = kept
         # Duplicates last: what they are looked up in is then exactly what was kept, before and after a kill.
         for name, seen in self._seen.items():
-            new = seen.add(_hashes(name, [_texts(row) for row in rows]))
+            new = seen.add(_hashes(name, [texts_of(row) for row in rows]))
             kept = [row for row, is_new in zip(rows, new, strict=True) if is_new]
             self.dropped[f"{name}_duplicate"] += len(rows) - len(kept)
             rows = kept
@@ -99,9 +99,9 @@ class Cleaner:
         }
         return {name: reason for name, reason in reasons.items() if name in (*ALWAYS, *settings.steps)}
 
-    def _document_reasons(self) -> dict[str, Callable[[Line], bool]]:
+    def _document_reasons(self) -> dict[str, Callable[[Document], bool]]:
         settings = self.settings
-        reasons: dict[str, Callable[[Line], bool]] = {
+        reasons: dict[str, Callable[[Document], bool]] = {
             "empty": lambda row: not row.text,
             "length": lambda row: len(row.text) > settings.max_document,
             "script": lambda row: self._other_script(row.text, row.language),
@@ -114,11 +114,11 @@ class Cleaner:
     def _other_script(self, text: str, code: str) -> bool:
         return not in_script(text, self.languages[code].nllb[-4:])
 
-    def _is_apart(self, row: SentencePair | Line) -> bool:
-        return any(text in self.apart for text in _texts(row))
+    def _is_apart(self, row: Row) -> bool:
+        return any(text in self.apart for text in texts_of(row))
 
-    def _in_test(self, row: SentencePair | Line) -> bool:
-        texts = row.text.split("\n") if isinstance(row, Line) else (row.source, row.target)
+    def _in_test(self, row: Row) -> bool:
+        texts = row.text.split("\n") if isinstance(row, Document) else (row.source, row.target)
         return any(bare(text) in self.test for text in texts)
 
 
@@ -130,10 +130,6 @@ def _sides(row: SentencePair) -> tuple[tuple[str, str], tuple[str, str]]:
 def _ratio(source: str, target: str) -> float:
     one, other = len(source.encode()), len(target.encode())
     return max(one, other) / max(1, min(one, other))
-
-
-def _texts(row: SentencePair | Line) -> tuple[str, ...]:
-    return (row.text,) if isinstance(row, Line) else (row.source, row.target)
 
 
 def _hashes(name: str, rows: Sequence[tuple[str, ...]]) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":

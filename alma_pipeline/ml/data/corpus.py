@@ -1,7 +1,6 @@
 """What the `corpus` stage makes of prepared text: parts to read, rows as tokens, dev and test sets, counts."""
 
 import functools
-import itertools
 import json
 import os
 from collections import Counter
@@ -15,12 +14,13 @@ from transformers import PreTrainedTokenizerBase
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data import token_arrays
+from alma_pipeline.ml.data.cldr import Cldr, Phrasebook, open_cldr
 from alma_pipeline.ml.data.cleaning import Cleaner, bare_sentences
-from alma_pipeline.ml.data.corpora import Line, SentencePair
 from alma_pipeline.ml.data.ingest import HeldOut, Part, Preparation, as_one_line, batched
 from alma_pipeline.ml.data.prompts import BATCH, Example, Prompter
 from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.rows import Document, Row, SentencePair, in_turns, part_of
 from alma_pipeline.ml.data.tokenise import Tokenise
 from alma_pipeline.schema import Cleaning, Language, Source
 
@@ -32,18 +32,29 @@ REJECTED = "rejected.jsonl"
 class Workplace:
     """Where a corpus is prepared, and what its parts are read and cleaned with."""
 
-    def __init__(self, job: Job, languages: dict[str, Language], cleaning: Cleaning) -> None:
-        self.job, self.languages, self.cleaning = job, languages, cleaning
+    def __init__(self, job: Job) -> None:
+        """Of the node's settings it takes languages, cleaning, form, seed, train and held_out."""
+        self.job, self.config = job, job.config
+        self.languages: dict[str, Language] = job.config.languages
+        self.cleaning: Cleaning = job.config.cleaning
         self.folder = job.resume / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rejects: list[Rejects] = []
         self._test: frozenset[str] | None = None
 
-    def text(self, source: Source) -> Text:
+    def text(self, source: Source) -> Text | Cldr:
         """A source's reader; all of them count what cannot be read in one place."""
+        if source.reader == "cldr":
+            if self.config.form == "test":
+                return open_cldr(source, "test", self._phrases, self.config.held_out)
+            return open_cldr(source, "train", self._phrases, self.config.train, self.config.held_out)
         if not self.rejects:
             self.rejects.append(Rejects(source.on_error, self.folder / REJECTED))
         return Text(source, self.languages, self.job.files, self.rejects[0], self.job.codes)
+
+    @functools.cached_property
+    def _phrases(self) -> Phrasebook:
+        return Phrasebook(self.languages, self.config.seed)
 
     def cleaner(self) -> Cleaner:
         """A fresh cleaner of the node's settings."""
@@ -62,12 +73,35 @@ class Workplace:
     def pairs(self, source: Source, directions: Sequence[str]) -> list[Part[SentencePair]]:
         """Sentence pairs by direction, each read when it is asked for."""
         text = self.text(source)
-        return [Part(name, functools.partial(text.pairs, name), self.cleaner, text.bytes(name)) for name in directions]
+        return [
+            Part(
+                name,
+                functools.partial(text.pairs, name),
+                self.cleaner,
+                text.bytes(name),
+                functools.partial(text.apart.pairs, name) if text.apart else None,
+            )
+            for name in directions
+        ]
 
-    def documents(self, source: Source, codes: Sequence[str]) -> list[Part[Line]]:
+    def documents(self, source: Source, codes: Sequence[str]) -> list[Part[Document]]:
         """Documents by language, each read when it is asked for."""
         text = self.text(source)
-        return [Part(code, functools.partial(text.documents, code), self.cleaner, text.bytes(code)) for code in codes]
+        return [
+            Part(
+                code,
+                functools.partial(text.documents, code),
+                self.cleaner,
+                text.bytes(code),
+                functools.partial(text.apart.documents, code) if text.apart else None,
+            )
+            for code in codes
+        ]
+
+    def join(self, source: Source | None) -> Callable[[SentencePair], Document]:
+        """How pairs of a source become one line; null: of no source in particular."""
+        text = self.text(source) if source else None
+        return text.join if isinstance(text, Cldr) else functools.partial(as_one_line, seed=str(self.config.seed))
 
     def keep_rejected(self) -> int:
         """Rejected rows become part of the artifact; how many there are."""
@@ -76,10 +110,10 @@ class Workplace:
             os.replace(path, self.job.out / REJECTED)
         return sum(rejects.count for rejects in self.rejects)
 
-    def counts(self, preparation: Preparation, too_long: int) -> dict[str, Any]:
+    def counts(self, preparation: Preparation, held_out: HeldOut, too_long: int) -> dict[str, Any]:
         """What cleaning did, in all and by part; the totals go to tracking too."""
         by_part = preparation.progress.counts
-        dropped = sum((Counter(counts["dropped"]) for counts in by_part.values()), Counter[str]())
+        dropped = sum((Counter(counts["dropped"]) for counts in by_part.values()), held_out.dropped.copy())
         changed = sum((Counter(counts["changed"]) for counts in by_part.values()), Counter[str]())
         dropped["too_long"] += too_long
         rejected = self.keep_rejected()
@@ -106,7 +140,7 @@ class Workplace:
 def pair_tokens(prompter: Prompter, max_source: int, max_target: int) -> Tokenise:
     """Pairs as prompt and answer; a pair too long on either side is left out, never cut (B48, B51)."""
 
-    def tokenise(rows: Sequence[SentencePair | Line]) -> list[tuple[SentencePair | Line, Example | None]]:
+    def tokenise(rows: Sequence[Row]) -> list[tuple[Row, Example | None]]:
         texts = [(row.direction, row.source, row.target) for row in rows if isinstance(row, SentencePair)]
         found = prompter.examples(texts)
         fits = [example.prompt <= max_source and len(example.ids) - example.prompt <= max_target for example in found]
@@ -115,11 +149,11 @@ def pair_tokens(prompter: Prompter, max_source: int, max_target: int) -> Tokenis
     return tokenise
 
 
-def document_tokens(tokenizer: PreTrainedTokenizerBase, seed: str) -> Tokenise:
-    """Documents, and pairs joined into a line in an order drawn by `seed`."""
+def document_tokens(tokenizer: PreTrainedTokenizerBase, join: Callable[[SentencePair], Document]) -> Tokenise:
+    """Documents, and pairs that `join` makes one line of."""
 
-    def tokenise(rows: Sequence[SentencePair | Line]) -> list[tuple[SentencePair | Line, Example | None]]:
-        lines = [row if isinstance(row, Line) else as_one_line(row, seed) for row in rows]
+    def tokenise(rows: Sequence[Row]) -> list[tuple[Row, Example | None]]:
+        lines = [row if isinstance(row, Document) else join(row) for row in rows]
         found = token_arrays.document_examples(tokenizer, [line.text for line in lines])
         return list(zip(lines, found, strict=True))
 
@@ -148,30 +182,32 @@ def dev_set(work: Workplace, order: Callable[[Mapping[str, int]], Iterator[str]]
     token_arrays.write_rows(work.job.out / "dev.jsonl", [row for row, _ in kept])
     examples = [example for _, example in kept]
     written = token_arrays.write_examples(work.job.out, "dev", examples)
-    if any(isinstance(row, Line) for row, _ in kept):
-        token_arrays.write_bytes(work.job.out, "dev", [row.text for row, _ in kept if isinstance(row, Line)])
-    named = Counter(row.language if isinstance(row, Line) else row.direction for row, _ in kept)
+    if any(isinstance(row, Document) for row, _ in kept):
+        token_arrays.write_bytes(work.job.out, "dev", [row.text for row, _ in kept if isinstance(row, Document)])
+    named = Counter(part_of(row) for row, _ in kept)
     merged = sum(example.merged for example in examples)
     return Dev(written["examples"], written["longest"], merged, len(found) - len(kept), dict(named))
 
 
 def test_set(work: Workplace, source: Source, directions: Sequence[str], count: int | None) -> dict[str, Any]:
     """Write the first `count` sentences of each direction, the directions in turn; null: all. Raises UserError for fewer."""
-    text, columns = work.text(source), []
+    text, columns, dropped = work.text(source), [], Counter[str]()
     cleaner = Cleaner(Cleaning(), work.languages, frozenset())
     for direction in directions:
-        rows = [row for batch in batched(text.pairs(direction), BATCH) for row in cleaner.pairs(batch)][:count]
+        stream = text.pairs(direction)
+        rows = [row for batch in batched(stream, BATCH) for row in cleaner.pairs(batch)][:count]
+        dropped += stream.dropped
         if not rows or (count is not None and len(rows) < count):
             raise UserError(
                 f"held_out={count or 'null'} for every direction, but the text has only {len(rows)} for {direction}; lower "
                 "held_out (budget.text.test), or add text"
             )
         columns.append(rows)
-    rows = [row for turn in itertools.zip_longest(*columns) for row in turn if row is not None]
+    rows = list(in_turns(columns))
     token_arrays.write_rows(work.job.out / "test.jsonl", rows)
     return {
         "test_examples": len(rows),
-        "dropped": dict(+cleaner.dropped),
+        "dropped": dict(dropped + cleaner.dropped),
         "newlines": cleaner.changed["newlines"],
         "rejected": work.keep_rejected(),
         "directions": {name: {"test": n} for name, n in Counter(row.direction for row in rows).items()},

@@ -14,36 +14,33 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.cleaning import Cleaner
-from alma_pipeline.ml.data.corpora import Line, SentencePair
 from alma_pipeline.ml.data.prompts import BATCH
-from alma_pipeline.ml.data.readers.text import Stream
+from alma_pipeline.ml.data.rows import AnyRow, Document, Item, Row, SentencePair, Stream, line_of, row_of, texts_of
 
-Row = TypeVar("Row", SentencePair, Line)
-Item = TypeVar("Item")
 SAVE_SECONDS = 10.0
 UNKNOWN = 0
 """The total of a line while nobody knows how much text there is, as in a hub set that is streamed."""
-ENCODE = json.JSONEncoder(ensure_ascii=False).encode
-"""Made once: `json.dumps` makes an encoder for every row."""
 HELD_OUT_OF = 8
 """One row in so many may be held out (our choice): the same in every direction, since its English side decides."""
 
 
 @dataclass(frozen=True)
-class Part(Generic[Row]):
+class Part(Generic[AnyRow]):
     """One language's documents or one direction's pairs."""
 
     name: str
-    open: Callable[[int], Stream[Row]]
+    open: Callable[[int], Stream[AnyRow]]
     """Rows from a position on."""
     cleaner: Callable[[], Cleaner]
     bytes: int = 0
     """Roughly, for the progress bar."""
+    held_out: Callable[[], Stream[AnyRow]] | None = None
+    """Rows that the text itself keeps out of training; null: they are chosen among its rows."""
 
 
 @dataclass
@@ -71,6 +68,8 @@ class HeldOut:
 
     rows: dict[str, list[Any]]
     texts: frozenset[str]
+    dropped: Counter[str]
+    """What the readers left out of the held-out rows of text that keeps its own."""
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -81,33 +80,40 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def hold_out(job: Job, parts: Sequence[Part[Any]], count: int | None) -> HeldOut:
-    """The first `count` rows of each part whose English side falls to the held-out eighth; null: of its first 100,000 rows.
+    """The first `count` rows of each part that may be held out: of text that keeps such rows itself any of them, else those whose
+    English side falls to the held-out eighth. `count` null takes all of the former, and those of the first 100,000 rows.
 
     Raises UserError where a part has fewer.
     """
-    rows: dict[str, list[Any]] = {}
+    rows, dropped = dict[str, list[Any]](), Counter[str]()
     told, seen = time.monotonic(), 0
     for part in parts:
         cleaner, found = part.cleaner(), dict[tuple[str, ...], Any]()
-        read = 0
-        for batch in batched(part.open(0), BATCH):
+        stream, read = part.held_out() if part.held_out else part.open(0), 0
+        for batch in batched(stream, BATCH):
             read, seen = read + len(batch), seen + len(batch)
             if time.monotonic() - told >= SAVE_SECONDS:
                 told = time.monotonic()
                 job.log(seen, UNKNOWN, {"data/looked_through": float(seen)})
             for row in _clean(cleaner, batch):
-                if _decides(row) and (count is None or len(found) < count):
+                if (part.held_out or _decides(row)) and (count is None or len(found) < count):
                     found.setdefault(texts_of(row), row)
-            if len(found) == count or (count is None and read >= 100_000):
+            if len(found) == count or (count is None and not part.held_out and read >= 100_000):
                 break
         if count is not None and len(found) < count:
-            raise UserError(
-                f"held_out={count} for every language or direction, but {part.name} has only {len(found)} of {read:,} rows "
-                f"to hold out (one in {HELD_OUT_OF}, after cleaning: {_said(cleaner.dropped)}); lower held_out "
-                "(budget.text.dev), or add text"
-            )
+            raise UserError(_too_few(part, len(found), count, read, cleaner))
         rows[part.name] = list(found.values())
-    return HeldOut(rows, frozenset(text for found in rows.values() for row in found for text in texts_of(row)))
+        dropped += stream.dropped if part.held_out else Counter()
+    texts = frozenset(text for found in rows.values() for row in found for text in texts_of(row))
+    return HeldOut(rows, texts, dropped)
+
+
+def _too_few(part: Part[Any], found: int, count: int, read: int, cleaner: Cleaner) -> str:
+    which = "of its own held-out text" if part.held_out else f"one in {HELD_OUT_OF}"
+    return (
+        f"held_out={count} for every language or direction, but {part.name} has only {found} of {read:,} rows "
+        f"to hold out ({which}, after cleaning: {_said(cleaner.dropped)}); lower held_out (budget.text.dev), or add text"
+    )
 
 
 def _said(dropped: Counter[str]) -> str:
@@ -115,17 +121,12 @@ def _said(dropped: Counter[str]) -> str:
 
 
 def _clean(cleaner: Cleaner, batch: list[Any]) -> list[Any]:
-    return cleaner.documents(batch) if isinstance(batch[0], Line) else cleaner.pairs(batch)
+    return cleaner.documents(batch) if isinstance(batch[0], Document) else cleaner.pairs(batch)
 
 
-def texts_of(row: SentencePair | Line) -> tuple[str, ...]:
-    """A document's text, or a pair's two."""
-    return (row.text,) if isinstance(row, Line) else (row.source, row.target)
-
-
-def _decides(row: SentencePair | Line) -> bool:
+def _decides(row: Row) -> bool:
     """Whether a row may be held out: by its English side, so that both directions and every language agree."""
-    text = row.text if isinstance(row, Line) else row.target if row.direction.endswith("-en") else row.source
+    text = row.text if isinstance(row, Document) else row.target if row.direction.endswith("-en") else row.source
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) % HELD_OUT_OF == 0
 
 
@@ -173,7 +174,8 @@ class Preparation:
                 if kept == self.limit:
                     break
         progress.rows, progress.kept[part.name] = before + stream.position, kept
-        progress.counts[part.name] = _counts(cleaner)
+        counts = _counts(cleaner)
+        progress.counts[part.name] = {**counts, "dropped": {**stream.dropped, **counts["dropped"]}}
         self.save()
 
     def _take_up(self, part: Part[Any], cleaner: Cleaner) -> int:
@@ -211,23 +213,13 @@ class Preparation:
         os.replace(draft, self.folder / "manifest.json")
 
 
-def row_of(value: dict[str, str]) -> SentencePair | Line:
-    """A row as it was before `line_of`."""
-    return Line(**value) if "text" in value else SentencePair(**value)
-
-
-def line_of(row: SentencePair | Line) -> bytes:
-    """A row as a line of JSON."""
-    return (ENCODE(vars(row)) + "\n").encode()
-
-
-def as_one_line(row: SentencePair, seed: str) -> Line:
+def as_one_line(row: SentencePair, seed: str) -> Document:
     """A pair as one line, either side first with equal chance, parted by a space (X-ALMA's pseudo-monolingual text)."""
     source, target = row.direction.split("-")
     swap = hashlib.blake2b(f"{seed}/{row.id}".encode(), digest_size=1).digest()[0] % 2
     first, second = ((target, row.target), (source, row.source)) if swap else ((source, row.source), (target, row.target))
     order = f"{first[0]}-{second[0]}"
-    return Line(f"{order}:{row.id}", order, f"{first[1]} {second[1]}")
+    return Document(f"{order}:{row.id}", order, f"{first[1]} {second[1]}")
 
 
 def _counts(cleaner: Cleaner) -> dict[str, dict[str, int]]:

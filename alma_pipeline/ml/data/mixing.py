@@ -19,6 +19,14 @@ def in_turn(sizes: Mapping[str, int]) -> Iterator[str]:
         yield from (name for name, size in sizes.items() if turn < size)
 
 
+def documents_first(sizes: Mapping[str, int]) -> Iterator[str]:
+    """Each row once: the documents language by language, then the pairs in turn."""
+    for name, size in sizes.items():
+        if "-" not in name:
+            yield from itertools.repeat(name, size)
+    yield from in_turn({name: size for name, size in sizes.items() if "-" in name})
+
+
 def drawn(sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> Iterator[str]:
     """Parts drawn by their shares until each has been gone through; one that ends sooner begins again
     (`interleave_datasets` with `all_exhausted`, as the ALMA code mixes languages).

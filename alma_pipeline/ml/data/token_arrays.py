@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.prompts import BATCH, Example
 
 
@@ -36,24 +35,6 @@ def document_examples(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) 
         encoded = tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         result += [Example([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id], prompt=1, merged=False) for ids in encoded]
     return result
-
-
-def write_blocks(out: Path, examples: Sequence[Example], block: int) -> dict[str, int]:
-    """Documents end to end, cut into blocks; the remainder is dropped (ALMA's stage 1). Returns counts.
-
-    Every token of a block but its first is a label: `labels = inputs`, shifted by one.
-    """
-    flat = np.concatenate([np.asarray(example.ids, dtype=np.int32) for example in examples])
-    count = len(flat) // block
-    if count == 0:
-        raise UserError(f"the training text holds {len(flat)} tokens, too few for one block of block={block}")
-    _save(out / "train.blocks.npy", flat[: count * block].reshape(count, block))
-    return {
-        "train_examples": count,
-        "train_tokens": count * block,
-        "train_labels": count * (block - 1),
-        "remainder_tokens": len(flat) - count * block,
-    }
 
 
 def write_examples(out: Path, split: str, examples: Sequence[Example]) -> dict[str, int]:

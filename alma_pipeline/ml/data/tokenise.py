@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.corpora import Line, SentencePair
 from alma_pipeline.ml.data.growing import Growing
-from alma_pipeline.ml.data.ingest import SAVE_SECONDS, Preparation, batched, line_of, row_of
+from alma_pipeline.ml.data.ingest import SAVE_SECONDS, Preparation, batched
 from alma_pipeline.ml.data.mixing import Files
 from alma_pipeline.ml.data.prompts import BATCH, Example
+from alma_pipeline.ml.data.rows import Row, line_of, part_of, row_of
 
-Rows = Sequence[SentencePair | Line]
-Tokenise = Callable[[Rows], list[tuple[SentencePair | Line, Example | None]]]
+Tokenise = Callable[[Sequence[Row]], list[tuple[Row, Example | None]]]
 """Rows as they are written, with their tokens; None for one too long."""
 
 
@@ -86,7 +85,7 @@ class Filling:
         files.close()
         return state
 
-    def _add(self, found: list[tuple[SentencePair | Line, Example | None]], names: list[str], out: Any) -> None:
+    def _add(self, found: list[tuple[Row, Example | None]], names: list[str], out: Any) -> None:
         state = self.state
         kept = [(row, example) for row, example in found if example is not None]
         state.done += len(names)
@@ -95,7 +94,7 @@ class Filling:
         if not kept:
             return
         self._append([example for _, example in kept])
-        named = Counter(row.language if isinstance(row, Line) else row.direction for row, _ in kept)
+        named = Counter(part_of(row) for row, _ in kept)
         state.counted = dict(Counter(state.counted) + named)
         out.writelines(line_of(row) for row, _ in kept)
 

@@ -24,7 +24,7 @@ XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 csv.field_size_limit(2**27)  # the default refuses a document of more than 128 kB
 
 
-class Row(NamedTuple):
+class RawRow(NamedTuple):
     """A row as it stands in its file, not looked at yet."""
 
     where: str
@@ -34,7 +34,7 @@ class Row(NamedTuple):
     """Raises BadRow."""
 
 
-def rows(name: str, path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
+def rows(name: str, path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
     """The rows of one file. `name` ends in what is in it (`de.tsv.gz`), wherever the file lies and whatever it is called there.
 
     Raises UserError for a file without rows, cut short, or not of that format at all.
@@ -50,7 +50,7 @@ def rows(name: str, path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
         raise UserError(f"{path} has no rows; expected at least one")
 
 
-def paired(one: Path, other: Path, sides: tuple[str, str]) -> Iterator[Row]:
+def paired(one: Path, other: Path, sides: tuple[str, str]) -> Iterator[RawRow]:
     """A pair of plain texts, line by line. Raises UserError where one has more lines than the other."""
     for number, (left, right) in enumerate(itertools.zip_longest(lines(one), lines(other)), start=1):
         if left is None or right is None:
@@ -59,21 +59,21 @@ def paired(one: Path, other: Path, sides: tuple[str, str]) -> Iterator[Row]:
             raise UserError(
                 f"{other if right is None else one}:{number}: {found}; line n of one must be the translation of the other's"
             )
-        yield Row(f"{one}:{number}", (left, right), functools.partial(_both, sides))
+        yield RawRow(f"{one}:{number}", (left, right), functools.partial(_both, sides))
 
 
 def _both(sides: tuple[str, str], raw: tuple[bytes, bytes]) -> Mapping[str, Any]:
     return {code: decoded(text) for code, text in zip(sides, raw, strict=True)}
 
 
-def _json(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[Row]:
+def _json(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
     """An object on each line, or one array of objects, as ALMA's `valid` files are."""
     stream = lines(path)
     head = next(stream, b"")
     if not head.lstrip().startswith(b"["):
         for number, line in enumerate(itertools.chain([head], stream), start=1):
             if line.strip():
-                yield Row(f"{path}:{number}", line, _object)
+                yield RawRow(f"{path}:{number}", line, _object)
         return
     text = b"\n".join([head, *stream])
     try:
@@ -83,7 +83,7 @@ def _json(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[Row]:
     except BadRow as error:
         raise UserError(f"{path}: {error}") from None
     for number, item in enumerate(items, start=1):
-        yield Row(f"{path}, item {number}", item, _mapping)
+        yield RawRow(f"{path}, item {number}", item, _mapping)
 
 
 def _object(raw: bytes) -> Mapping[str, Any]:
@@ -104,7 +104,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def _table(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[Row]:
+def _table(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
     """TSV without quoting, as bitext is shipped; CSV with it. Columns by number where `columns` holds numbers, else a header."""
     header: list[str] = []
     numbered = bool(columns) and all(value.isdigit() for value in columns.values())
@@ -113,7 +113,7 @@ def _table(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[Row]:
             header = _header(where, cells)
             continue
         names = header or [str(number) for number in range(1, len(cells) + 1)]
-        yield Row(where, cells, functools.partial(_record, names))
+        yield RawRow(where, cells, functools.partial(_record, names))
 
 
 def _cells(path: Path, form: str) -> Iterator[tuple[str, list[bytes]]]:
@@ -146,19 +146,19 @@ def _record(names: list[str], cells: list[bytes]) -> Mapping[str, Any]:
     return dict(zip(names, map(decoded, cells), strict=True))
 
 
-def _parquet(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[Row]:
+def _parquet(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1000):
                 for item in batch.to_pylist():
                     number += 1
-                    yield Row(f"{path}, row {number}", item, _mapping)
+                    yield RawRow(f"{path}, row {number}", item, _mapping)
     except DAMAGED as error:
         raise damaged(path, error) from error
 
 
-def _tmx(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[Row]:
+def _tmx(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
     """Translation units as {language: text}; `de-DE` counts as de, inline markup is left out, its text kept."""
     number = 0
     try:
@@ -166,7 +166,9 @@ def _tmx(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[Row]:
             for _, unit in ElementTree.iterparse(file):
                 if unit.tag == "tu":
                     number += 1
-                    yield Row(f"{path}, unit {number}", {lang: text for lang, text in map(_variant, unit.iter("tuv"))}, _mapping)
+                    yield RawRow(
+                        f"{path}, unit {number}", {lang: text for lang, text in map(_variant, unit.iter("tuv"))}, _mapping
+                    )
                     unit.clear()
     except ElementTree.ParseError as error:
         raise UserError(f"{path}:{error.position[0]}: not XML from here on ({error}); expected a whole TMX file") from None
@@ -180,7 +182,7 @@ def _variant(variant: "ElementTree.Element") -> tuple[str, str]:
     return re.split(r"[-_]", lang.lower())[0], "" if segment is None else "".join(segment.itertext())
 
 
-def _text(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[Row]:
+def _text(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
     """A document on each line."""
     for number, line in enumerate(lines(path), start=1):
-        yield Row(f"{path}:{number}", line, lambda raw: {"text": decoded(raw)})
+        yield RawRow(f"{path}:{number}", line, lambda raw: {"text": decoded(raw)})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.readers.formats import Row
+from alma_pipeline.ml.data.readers.formats import RawRow
 from alma_pipeline.schema import Language, Source
 
 CONFIGS = {
@@ -23,7 +23,7 @@ FILES = {"oscar-corpus/OSCAR-2301": "{lang}_meta/*.jsonl.zst"}
 """Sets whose repository holds a loading script, which nobody runs, beside JSON lines."""
 
 
-def rows(source: Source, part: str, languages: dict[str, Language], skip: int = 0) -> Iterator[Row]:
+def rows(source: Source, part: str, languages: dict[str, Language], skip: int = 0) -> Iterator[RawRow]:
     """The rows of one language (`de`) or direction (`de-en`), `skip` of them left out at the start.
 
     Raises UserError where the set cannot be reached or has no such part.
@@ -35,7 +35,7 @@ def rows(source: Source, part: str, languages: dict[str, Language], skip: int = 
         if skip:
             stream = stream.skip(skip)
         for number, item in enumerate(stream, start=skip + 1):
-            yield Row(f"{what}, {source.split} row {number}", item, _plain)
+            yield RawRow(f"{what}, {source.split} row {number}", item, _plain)
     except _errors() as error:
         raise UserError(_refusal(source, what, error)) from error
 

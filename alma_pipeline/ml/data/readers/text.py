@@ -4,44 +4,18 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.corpora import Line, SentencePair
 from alma_pipeline.ml.data.readers import columns, formats, hub
 from alma_pipeline.ml.data.readers.columns import Shape, Triple
-from alma_pipeline.ml.data.readers.formats import Row
+from alma_pipeline.ml.data.readers.formats import RawRow
 from alma_pipeline.ml.data.readers.lines import BadRow
+from alma_pipeline.ml.data.rows import Document, Item, SentencePair, Stream
 from alma_pipeline.schema import Language, Source
 
-Item = TypeVar("Item")
 UNPACKED = 3
 """Bytes of text in a byte of a packed file, for the progress bar alone (usual for gzip and zstd on text)."""
-
-
-class Stream(Generic[Item]):
-    """Items in the order of their rows; `position` is how many rows have been read, rejected ones among them."""
-
-    def __init__(
-        self,
-        rows: Iterator[Row],
-        convert: Callable[[Mapping[str, Any], int], Item | None],
-        rejects: Callable[[str, str, Any], None],
-        skip: int,
-    ):
-        self.position = skip
-        self._rows, self._convert, self._rejects = rows, convert, rejects
-
-    def __iter__(self) -> Iterator[Item]:
-        for row in self._rows:
-            self.position += 1
-            try:
-                item = self._convert(row.parse(row.raw), self.position)
-            except BadRow as error:
-                self._rejects(row.where, str(error), row.raw)
-                continue
-            if item is not None:
-                yield item
 
 
 @dataclass(frozen=True)
@@ -57,6 +31,9 @@ class Text:
     codes: Sequence[str] = ()
     """Of languages beside these that there are: a row in one of them is passed over, in another it is an error."""
 
+    apart: ClassVar[None] = None
+    """Such text keeps no rows out of training itself."""
+
     def pairs(self, direction: str, skip: int = 0) -> Stream[SentencePair]:
         """Sentence pairs of one direction, without the first `skip` rows."""
         shape, part = self._shape, self._part(direction)
@@ -65,16 +42,16 @@ class Text:
             found = columns.pair(row, direction, part, shape)
             return SentencePair(f"{direction}:{number}", direction, *found) if found else None
 
-        return Stream(self._rows(direction, skip), convert, self.rejects, skip)
+        return self._stream(direction, convert, skip)
 
-    def documents(self, code: str, skip: int = 0) -> Stream[Line]:
+    def documents(self, code: str, skip: int = 0) -> Stream[Document]:
         """Documents of one language."""
         shape = self._shape
 
-        def convert(row: Mapping[str, Any], number: int) -> Line:
-            return Line(f"{code}:{number}", code, columns.document(row, shape))
+        def convert(row: Mapping[str, Any], number: int) -> Document:
+            return Document(f"{code}:{number}", code, columns.document(row, shape))
 
-        return Stream(self._rows(code, skip), convert, self.rejects, skip)
+        return self._stream(code, convert, skip)
 
     def triples(self, direction: str, scorer: str) -> Stream[tuple[int, Triple]]:
         """Preferences of one direction, each with the number of its row."""
@@ -84,7 +61,7 @@ class Text:
             found = columns.triple(row, direction, shape, scorer)
             return (number, found) if found else None
 
-        return Stream(self._rows(direction, 0), convert, self.rejects, 0)
+        return self._stream(direction, convert)
 
     def outputs(self, direction: str) -> Stream[tuple[str | None, str]]:
         """What a system made of sentences in one direction: (source, output), None for the source where a line is just text."""
@@ -93,7 +70,7 @@ class Text:
         def convert(row: Mapping[str, Any], number: int) -> tuple[str | None, str] | None:
             return columns.output(row, direction, part, shape)
 
-        return Stream(self._rows(direction, 0), convert, self.rejects, 0)
+        return self._stream(direction, convert)
 
     def bytes(self, part: str) -> int:
         """Roughly how much text there is; 0 where nothing is known before it is read."""
@@ -106,12 +83,28 @@ class Text:
     def _shape(self) -> Shape:
         return Shape(self.source.columns, self.languages, frozenset((*self.languages, *self.codes)))
 
-    def _rows(self, part: str, skip: int) -> Iterator[Row]:
+    def _stream(self, part: str, convert: Callable[[Mapping[str, Any], int], Item | None], skip: int = 0) -> Stream[Item]:
+        return Stream(self._items(part, convert, skip), skip)
+
+    def _items(self, part: str, convert: Callable[[Mapping[str, Any], int], Item | None], skip: int) -> Iterator[Item | None]:
+        """One for each row; None for a row that cannot be read and for one of another direction."""
+        for number, row in enumerate(self._rows(part, skip), start=skip + 1):
+            try:
+                item = convert(row.parse(row.raw), number)
+            except BadRow as error:
+                self.rejects(row.where, str(error), row.raw)
+                item = None
+            yield item
+
+    def _rows(self, part: str, skip: int) -> Iterator[RawRow]:
+        """Raises UserError for a reader that holds no text (candidates)."""
         if self.source.reader == "hub":
             return hub.rows(self.source, part, self.languages, skip)
-        return itertools.islice(self._file_rows(part), skip, None)
+        if self.source.reader == "files":
+            return itertools.islice(self._file_rows(part), skip, None)
+        raise UserError(f"reader={self.source.reader}: no text of {part} can be read there; expected cldr, hub or files")
 
-    def _file_rows(self, part: str) -> Iterator[Row]:
+    def _file_rows(self, part: str) -> Iterator[RawRow]:
         found = self._files(part)
         sides = {name.partition("/")[2].split(".")[0]: Path(self.places[digest]) for name, digest in found.items() if "/" in name}
         if sides:
