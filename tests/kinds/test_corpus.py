@@ -1,5 +1,7 @@
 """The `corpus` stage, every form run for real on two languages."""
 
+import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,13 +9,15 @@ from typing import Any
 import babel
 import numpy as np
 import pytest
+from text_bed import json_lines
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
+from alma_pipeline.ml.data import ingest, tokenise
 from alma_pipeline.ml.data.cldr import Cldr, Phrasebook
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
-from alma_pipeline.schema import Hardware, Language, Source
+from alma_pipeline.schema import Cleaning, Hardware, Language, Source
 from stages.corpus.config import Config
 from stages.corpus.run import run
 
@@ -41,10 +45,9 @@ def tokenizer(base: Input) -> PreTrainedTokenizerBase:
 class Made:
     """A corpus that was run: its folder, rows, arrays and counts."""
 
-    def __init__(self, work: Path, inputs: dict[str, Input], **settings: Any) -> None:
+    def __init__(self, work: Path, inputs: dict[str, Input], files: dict[str, str] | None = None, **settings: Any) -> None:
         config = Config(**{"languages": LANGUAGES, "seed": 7, "held_out": 20, **settings})
-        job = Job(name="corpus", key="0", work=str(work), config=config, hardware=Hardware(name="cpu"), inputs=inputs)
-        job.out.mkdir(parents=True)
+        job = Job("corpus", "0", str(work), config, Hardware(name="cpu"), inputs, files or {})
         self.out, self.counts = job.out, run(job)["counts"]
 
     @property
@@ -214,6 +217,86 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_others(base: Inp
         assert (again.out / name).read_bytes() == (pseudo.out / name).read_bytes(), name
     other = Made(tmp_path / "other", {"base": base}, seed=8, **settings)
     assert other.rows("train") != pseudo.rows("train")
+
+
+def test_generated_text_keeps_its_bytes(pairs: Made, documents: Made, pseudo: Made, test_set: Made) -> None:
+    """A key stands for these rows, in this order: what makes others needs a new version of the kind."""
+    found = {
+        f"{name} {path.name}": hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for name, made in (("pairs", pairs), ("documents", documents), ("pseudo", pseudo), ("test", test_set))
+        for path in sorted(made.out.glob("*.jsonl"))
+    }
+    assert found == {
+        "pairs dev.jsonl": "919e8f485518d69e",
+        "pairs train.jsonl": "ac66fbc851b5f764",
+        "documents dev.jsonl": "953f0ac7d05629c5",
+        "documents train.jsonl": "972f175a506140f7",
+        "pseudo dev.jsonl": "91a2744c867aa178",
+        "pseudo train.jsonl": "236f32b6b1cf8b62",
+        "test test.jsonl": "38d1823bb58ef65f",
+    }
+
+
+@pytest.mark.parametrize("form", ["pairs", "pseudo_mono"])
+def test_a_killed_preparation_of_generated_text_ends_the_same(
+    base: Input, pairs: Made, pseudo: Made, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pairs if form == "pairs" else pseudo
+    settings = {"form": form, "text": TRAIN, "pairs": TRAIN, "train": 60 if form == "pairs" else 50, "block": 64}
+    for module in (ingest, tokenise):
+        monkeypatch.setattr(module, "BATCH", 17)
+        monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
+    save, saves = ingest.Preparation.save, itertools.count(1)
+
+    def killed(self: ingest.Preparation) -> None:
+        save(self)
+        if next(saves) % 5 == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ingest.Preparation, "save", killed)
+    attempts = 0
+    while True:
+        try:
+            again = Made(tmp_path, {"base": base}, **settings)
+            break
+        except KeyboardInterrupt:
+            attempts += 1
+    assert attempts >= 3
+    assert again.counts == whole.counts
+    for name in whole.files:
+        assert (again.out / name).read_bytes() == (whole.out / name).read_bytes(), name
+
+
+def test_generated_text_is_cleaned_as_any_other(base: Input, test_set: Made, tmp_path: Path) -> None:
+    """Rows that a step drops are made up for, in training and among the held-out ones."""
+    cleaning = Cleaning(steps=["length", "test"], max_characters=25)
+    inputs = {"base": base, "test": Input("test", "corpus", str(test_set.out), {})}
+    made = Made(tmp_path, inputs, form="pairs", pairs=TRAIN, train=60, cleaning=cleaning)
+    assert made.counts["directions"] == {name: {"train": 60, "dev": 20} for name in DIRECTIONS}
+    texts = [row[side] for split in ("train", "dev") for row in made.rows(split) for side in ("source", "target")]
+    assert max(map(len, texts)) <= 25
+    by_part = [counts["dropped"] for counts in made.counts["cleaning"].values()]
+    assert made.counts["dropped"]["length"] == sum(counts["length"] for counts in by_part) > 0
+
+
+def test_generated_pairs_may_be_joined_among_documents_of_files(base: Input, documents: Made, tmp_path: Path) -> None:
+    """Each reader holds out in its own way: files one row in eight, generated text its dev split."""
+    files = {f"{code}.jsonl": str(json_lines(tmp_path / f"{code}.jsonl", own_documents(code))) for code in NAMES}
+    text = Source(reader="files", files={name: name for name in files})
+    made = Made(
+        tmp_path / "made", {"base": base}, files, form="pseudo_mono", text=text, pairs=TRAIN, train=50, block=64, held_out=5
+    )
+    assert {row["text"] for row in made.rows("train") if row["language"] == "de"} <= {row["text"] for row in own_documents("de")}
+    assert [row["language"] for row in made.rows("dev") if "-" not in row["language"]] == [
+        code for code in NAMES for _ in range(5)
+    ]
+    dev = {pair.source for code in ("de", "cs") for pair in Cldr(Phrasebook(LANGUAGES, 7), "dev").pairs(f"{code}-en")}
+    joined = [row["text"] for row in made.rows("dev") if "-" in row["language"]]
+    assert len(joined) == 10 and all(any(source in text for source in dev) for text in joined)
+
+
+def own_documents(code: str) -> list[dict[str, str]]:
+    return [{"text": f"{code} document number {n}"} for n in range(200)]
 
 
 def test_null_takes_all_there_is(base: Input, tmp_path: Path) -> None:

@@ -45,12 +45,17 @@ class Workplace:
     def text(self, source: Source) -> Text | Cldr:
         """A source's reader; all of them count what cannot be read in one place."""
         if source.reader == "cldr":
-            if self.config.form == "test":
-                return open_cldr(source, "test", self._phrases, self.config.held_out)
-            return open_cldr(source, "train", self._phrases, self.config.train, self.config.held_out)
+            return self._generated(source)
         if not self.rejects:
             self.rejects.append(Rejects(source.on_error, self.folder / REJECTED))
         return Text(source, self.languages, self.job.files, self.rejects[0], self.job.codes)
+
+    def _generated(self, source: Source) -> Cldr:
+        if self.config.form == "test":
+            return open_cldr(source, "test", self._phrases, self.config.held_out)
+        if self.cleaning.steps:  # they may drop any row, so that nobody knows beforehand how many are enough
+            return open_cldr(source, "train", self._phrases, None)
+        return open_cldr(source, "train", self._phrases, self.config.train, self.config.held_out)
 
     @functools.cached_property
     def _phrases(self) -> Phrasebook:
