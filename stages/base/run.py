@@ -12,10 +12,11 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.cldr import Phrasebook, open_cldr
+from alma_pipeline.ml.data.mixing import arranged, in_turn
 from alma_pipeline.ml.data.prompts import alma_prompt
 from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
-from alma_pipeline.ml.data.rows import directions, in_turns
+from alma_pipeline.ml.data.rows import directions
 from alma_pipeline.ml.models.gguf import Pretrained, from_wheel, licence
 from alma_pipeline.ml.models.hub import snapshot
 from alma_pipeline.ml.models.released import take_full
@@ -92,7 +93,7 @@ def llama_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> Lla
 def _tokenizer_texts(config: Config) -> Iterator[str]:
     """Training sentences inside ALMA's prompt, whose fixed words then cost few tokens."""
     text = open_cldr(config.text, "train", Phrasebook(config.languages, config.seed), TOKENIZER_PAIRS)
-    for pair in in_turns(text.pairs(direction) for direction in directions(config.languages)):
+    for pair in arranged({direction: list(text.pairs(direction)) for direction in directions(config.languages)}, in_turn):
         yield alma_prompt(config.languages, pair.direction, pair.source) + pair.target
 
 

@@ -199,7 +199,10 @@ class Cldr:
 
 
 def open_cldr(source: Source, split: str, book: Phrasebook, limit: int | None, held_out: int | None = None) -> Cldr:
-    """The reader of a split, train with up to `held_out` rows of dev apart. Raises UserError for a source of something else."""
+    """The reader of a split; that of train keeps up to `held_out` rows of dev apart.
+
+    Raises UserError where the source names another split, or a release of Babel that is not installed.
+    """
     if source.split != split:
         raise UserError(f"split={source.split} of a cldr source: expected {split} for this form of corpus")
     check_revision(source)

@@ -17,10 +17,11 @@ from alma_pipeline.ml.data import token_arrays
 from alma_pipeline.ml.data.cldr import Cldr, Phrasebook, open_cldr
 from alma_pipeline.ml.data.cleaning import Cleaner, bare_sentences
 from alma_pipeline.ml.data.ingest import HeldOut, Part, Preparation, as_one_line, batched
+from alma_pipeline.ml.data.mixing import arranged, in_turn
 from alma_pipeline.ml.data.prompts import BATCH, Example, Prompter
 from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
-from alma_pipeline.ml.data.rows import Document, Row, SentencePair, in_turns, part_of
+from alma_pipeline.ml.data.rows import AnyRow, Document, Row, SentencePair, Stream, part_of
 from alma_pipeline.ml.data.tokenise import Tokenise
 from alma_pipeline.schema import Cleaning, Language, Source
 
@@ -78,30 +79,24 @@ class Workplace:
     def pairs(self, source: Source, directions: Sequence[str]) -> list[Part[SentencePair]]:
         """Sentence pairs by direction, each read when it is asked for."""
         text = self.text(source)
-        return [
-            Part(
-                name,
-                functools.partial(text.pairs, name),
-                self.cleaner,
-                text.bytes(name),
-                functools.partial(text.apart.pairs, name) if text.apart else None,
-            )
-            for name in directions
-        ]
+        held_out = text.apart.pairs if text.apart else None
+        return [self._part(name, text.pairs, held_out, text.bytes(name)) for name in directions]
 
     def documents(self, source: Source, codes: Sequence[str]) -> list[Part[Document]]:
         """Documents by language, each read when it is asked for."""
         text = self.text(source)
-        return [
-            Part(
-                code,
-                functools.partial(text.documents, code),
-                self.cleaner,
-                text.bytes(code),
-                functools.partial(text.apart.documents, code) if text.apart else None,
-            )
-            for code in codes
-        ]
+        held_out = text.apart.documents if text.apart else None
+        return [self._part(code, text.documents, held_out, text.bytes(code)) for code in codes]
+
+    def _part(
+        self,
+        name: str,
+        read: Callable[[str, int], Stream[AnyRow]],
+        held_out: Callable[[str, int], Stream[AnyRow]] | None,
+        size: int,
+    ) -> Part[AnyRow]:
+        own = functools.partial(held_out, name, 0) if held_out else None
+        return Part(name, functools.partial(read, name), self.cleaner, size, own)
 
     def join(self, source: Source | None) -> Callable[[SentencePair], Document]:
         """How pairs of a source become one line; null: of no source in particular."""
@@ -178,8 +173,7 @@ class Dev:
 
 def dev_set(work: Workplace, order: Callable[[Mapping[str, int]], Iterator[str]], held_out: HeldOut, tokenise: Tokenise) -> Dev:
     """Write the held-out rows, the parts in turn, and their arrays. Raises UserError where all are too long."""
-    waiting = {name: iter(rows) for name, rows in held_out.rows.items()}
-    rows = [next(waiting[name]) for name in order({name: len(rows) for name, rows in held_out.rows.items()})]
+    rows = arranged(held_out.rows, order)
     found = [item for batch in batched(rows, BATCH) for item in tokenise(batch)]
     kept = [(row, example) for row, example in found if example is not None]
     if rows and not kept:
@@ -196,7 +190,7 @@ def dev_set(work: Workplace, order: Callable[[Mapping[str, int]], Iterator[str]]
 
 def test_set(work: Workplace, source: Source, directions: Sequence[str], count: int | None) -> dict[str, Any]:
     """Write the first `count` sentences of each direction, the directions in turn; null: all. Raises UserError for fewer."""
-    text, columns, dropped = work.text(source), [], Counter[str]()
+    text, columns, dropped = work.text(source), dict[str, list[SentencePair]](), Counter[str]()
     cleaner = Cleaner(Cleaning(), work.languages, frozenset())
     for direction in directions:
         stream = text.pairs(direction)
@@ -207,8 +201,8 @@ def test_set(work: Workplace, source: Source, directions: Sequence[str], count: 
                 f"held_out={count or 'null'} for every direction, but the text has only {len(rows)} for {direction}; lower "
                 "held_out (budget.text.test), or add text"
             )
-        columns.append(rows)
-    rows = list(in_turns(columns))
+        columns[direction] = rows
+    rows = arranged(columns, in_turn)
     token_arrays.write_rows(work.job.out / "test.jsonl", rows)
     return {
         "test_examples": len(rows),

@@ -175,7 +175,7 @@ class Preparation:
                     break
         progress.rows, progress.kept[part.name] = before + stream.position, kept
         counts = _counts(cleaner)
-        progress.counts[part.name] = {**counts, "dropped": {**stream.dropped, **counts["dropped"]}}
+        progress.counts[part.name] = {**counts, "dropped": dict(stream.dropped + Counter(counts["dropped"]))}
         self.save()
 
     def _take_up(self, part: Part[Any], cleaner: Cleaner) -> int:

@@ -7,10 +7,11 @@ import bisect
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.ml.data.rows import Item
 
 
 def in_turn(sizes: Mapping[str, int]) -> Iterator[str]:
@@ -66,6 +67,12 @@ def mixed(
 def by_size(sizes: Mapping[str, int], temperature: float) -> dict[str, float]:
     """Shares n^(1/T): T = 1 keeps the sizes' proportions, a large T makes them equal (Arivazhagan et al. 2019, sec. 4.2)."""
     return {name: size ** (1 / temperature) for name, size in sizes.items()}
+
+
+def arranged(rows: Mapping[str, Sequence[Item]], order: Callable[[Mapping[str, int]], Iterator[str]]) -> list[Item]:
+    """The rows of all parts in an order that takes each once, as `in_turn` does."""
+    waiting = {name: iter(own) for name, own in rows.items()}
+    return [next(waiting[name]) for name in order({name: len(own) for name, own in rows.items()})]
 
 
 class Files:

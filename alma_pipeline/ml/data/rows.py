@@ -1,6 +1,5 @@
 """The rows of a corpus, whatever they were read from: sentence pairs and documents. Reads nothing, cleans nothing."""
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -78,9 +77,3 @@ def row_of(value: dict[str, str]) -> Row:
 def line_of(row: Row) -> bytes:
     """A row as a line of JSON."""
     return (ENCODE(vars(row)) + "\n").encode()
-
-
-def in_turns(columns: Iterable[Iterable[Item]]) -> Iterator[Item]:
-    """One item of each column at a time, so that any beginning holds all of them."""
-    for turn in itertools.zip_longest(*columns):
-        yield from (item for item in turn if item is not None)
