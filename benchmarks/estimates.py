@@ -1,7 +1,8 @@
 """The estimates of `model=tiny` beside what its training takes: `python benchmarks/estimates.py`.
 
-Each ZeRO stage trains in a process of its own (`tests/measured_run.py`), with the rate of matrix products measured there as the
-machine's; the table has medians. Exit status 1 when memory is more than 15 % or time more than a factor of 2 from the estimate.
+Each ZeRO stage trains in a process of its own (`tests/helpers/measured_training.py`), with the rate of matrix products measured
+there as the machine's; the table has medians. Exit status 1 when memory is more than 15 % or time more than a factor of 2 from
+the estimate.
 """
 
 import argparse
@@ -19,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 def measure(stage: int) -> dict[str, float]:
     """One training: bytes and CPU seconds, estimated and taken."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "tests/measured_run.py", str(stage), folder]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "helpers.measured_training", str(stage), folder]
+        environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])

@@ -80,7 +80,7 @@ def timed(words: list[str]) -> float:
 
 def make_model(folder: Path, layers: int, width: int) -> None:
     """A COMET checkpoint of a random BERT, as the tests make it."""
-    script = [str(ROOT / ".venv-comet/bin/python"), "-I", str(ROOT / "tests/comet_model.py")]
+    script = [str(ROOT / ".venv-comet/bin/python"), "-I", str(ROOT / "tests/helpers/make_comet_models.py")]
     subprocess.run([*script, str(folder / "models"), str(layers), str(width), "512"], check=True, capture_output=True)
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import helpers.fake_stages  # noqa: F401  # its kinds can be imported from here on, as `stages.fake`
 from alma_pipeline.execution.processes import PLACE
 from alma_pipeline.store.store import Store
+from helpers import PYTHONPATH
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_") or name in (*PLACE, "ALMA_PIPELINE_STORE")]:
         del os.environ[name]
+    os.environ["PYTHONPATH"] = PYTHONPATH
     # The processes of a parallel test run ignore Ctrl-C, and all that they start would.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and threads that wait for each other stand still
@@ -36,6 +39,6 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(scope="session")
 def comet_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny real COMET checkpoints, made by COMET's own Python: `make comet` makes its environment."""
-    from comet_bed import models
+    from helpers.comet import models
 
     return models(tmp_path_factory.mktemp("comet") / "models")

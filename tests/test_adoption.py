@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from mirror_bed import make_full, make_lora, make_stray, rename_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.cli import adopt
@@ -25,6 +24,7 @@ from alma_pipeline.store.identity import key_of
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from alma_pipeline.tracking.watcher import Tracked
+from helpers.hub_mirror import make_full, make_lora, make_stray, rename_base
 
 HARDWARE = Hardware(name="test", threads=1)
 ALONE = ["evaluation.checkpoints=[]", "evaluation.controls={}", "tracking=none"]

@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from text_bed import english, german, json_lines, nested
 
 from alma_pipeline.cli import main
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import write_json
 from alma_pipeline.job import read_job
+from helpers.text_files import english, german, json_lines, nested
 
 WORDS = [
     *("stage=parallel", "model=tiny", "data=alma", "hardware=cpu", "budget=demo", "tracking=none", "directions=de-en"),

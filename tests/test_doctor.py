@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from fakes.bed import put
 
 from alma_pipeline.cli import doctor
 from alma_pipeline.store.store import Store
+from helpers.artifacts import put
 
 KEY = "a" * 64
 

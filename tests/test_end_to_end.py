@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from browser_bed import PHONE, started, visiting
-from command_bed import SMALL, artifact, digest, kill_worker, next_metrics, plan, run
+
+from helpers.browser import PHONE, started, visiting
+from helpers.command import SMALL, artifact, digest, kill_worker, next_metrics, plan, run
 
 pytestmark = pytest.mark.slow
 

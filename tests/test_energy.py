@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from report_bed import composed, finish
 
 from alma_pipeline import units
 from alma_pipeline.execution import energy
@@ -18,6 +17,7 @@ from alma_pipeline.report.content import content
 from alma_pipeline.report.jobs import planned
 from alma_pipeline.schema import Hardware, NodeConfig
 from alma_pipeline.store.store import Store
+from helpers.finished_store import composed, finish
 
 FULL = 262_143_328_850
 

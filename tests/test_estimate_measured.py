@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from helpers import PYTHONPATH, ROOT
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_memory_within_15_percent(stage: int, tmp_path: Path) -> None:
-    command = [sys.executable, "tests/measured_run.py", str(stage), str(tmp_path)]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    command = [sys.executable, "-m", "helpers.measured_training", str(stage), str(tmp_path)]
+    environment = {"PYTHONPATH": PYTHONPATH, "PATH": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])

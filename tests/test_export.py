@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_bed import make_adapter
-from decoding_bed import make_checkpoint
-from fake_hub import FakeHub
 from huggingface_hub import ModelCard, constants
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -25,6 +22,9 @@ from alma_pipeline.schema import Language
 from alma_pipeline.store.lookup import find
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
+from helpers.fake_hub import FakeHub
+from helpers.tiny_adapter import make_adapter
+from helpers.tiny_checkpoint import make_checkpoint
 
 BASE, TEXT, SFT, HYPOTHESES, SCORE, TEST = (f"{number:02d}" * 32 for number in range(20, 26))
 NEURAL = "Unbabel/wmt22-comet-da@0123abc|reference:yes|precision:fp16|comet:2.2.7"

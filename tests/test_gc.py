@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.bed import put
 
 from alma_pipeline.cli import main
 from alma_pipeline.cli.gc import candidates, delete, wanted
 from alma_pipeline.errors import UserError
 from alma_pipeline.store.store import Store
+from helpers.artifacts import put
 
 KEYS = {name: f"{number:02d}" * 32 for number, name in enumerate(["base", "old", "new", "text", "sft", "cpo", "alias"], start=10)}
 

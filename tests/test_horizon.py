@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from fakes.bed import loaded
 
 from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema.training import total_steps
 from alma_pipeline.store.store import Store
+from helpers.plans import loaded
 
 
 def plan(tmp_path: Path, *overrides: str) -> Plan:

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.bed import loaded
 
 from alma_pipeline.plan.graph import build
 from alma_pipeline.schema import Architecture, Hardware, Language, Lora, NodeConfig, Source, Tracking, kinds
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import ABSENT, canonical_json, differences, flatten, key_of, payload, settings
+from helpers.plans import loaded
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
 LANGUAGES = {

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking_help import KEY, MlflowServer, invocation, line, start_node
 
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker, final_scores, tracking_uri
+from helpers.tracking import KEY, MlflowServer, invocation, line, start_node
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.slow

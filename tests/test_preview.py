@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from text_bed import json_lines, nested
+
+from helpers.text_files import json_lines, nested
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
 """`show` and `plan --diff`: finding an artifact by what one remembers of it."""
 
 import pytest
-from fakes.bed import put
 
 from alma_pipeline.cli import plan, show
 from alma_pipeline.errors import UserError
 from alma_pipeline.store import lookup
 from alma_pipeline.store.store import Store
+from helpers.artifacts import put
 
 BASE, OLD, NEW, LONE = "aaaa11" + "0" * 58, "aaaa22" + "0" * 58, "bbbb33" + "0" * 58, "cccc44" + "0" * 58
 

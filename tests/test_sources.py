@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from text_bed import json_lines, nested
 
 from alma_pipeline.cli.arguments import parse
 from alma_pipeline.config import load
@@ -15,6 +14,7 @@ from alma_pipeline.plan.plan import Step, make_plan
 from alma_pipeline.schema import Language
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.store import Store
+from helpers.text_files import json_lines, nested
 
 PARALLEL = ["stage=parallel", "data=alma", "stages.parallel.inputs.init=base", "evaluation.checkpoints=[parallel]"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.bed import put
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import digest, sync, sync_tree, write_json
 from alma_pipeline.store import store as module
 from alma_pipeline.store.record import is_whole, read_record
 from alma_pipeline.store.store import Store
+from helpers.artifacts import put
 
 KEY, OTHER = "a" * 64, "b" * 64
 RECORD = {"name": "mono", "key": KEY, "kind": "fake", "payload": {}, "result": {}, "created": "", "seconds": 0}

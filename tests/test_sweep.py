@@ -22,8 +22,7 @@ Swept = tuple[Path, subprocess.CompletedProcess[str]]
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"ALMA_PIPELINE_STORE": str(folder / "store"), "COLUMNS": "200"}
     command = [sys.executable, "-m", "alma_pipeline", *words]
-    # The configuration writes multirun/ into the current folder, and the code must be this checkout's.
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), environment.get("PYTHONPATH", "")])
+    # The configuration writes multirun/ into the current folder.
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.bed import Fake, planned, recipe
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +13,7 @@ from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
+from helpers.fake_stages.recipes import Fake, planned, recipe
 
 AVERAGE = {"chrf++": 61.25, "bleu": 40.04, "exact": 33.3}
 RESULT: dict[str, Any] = {

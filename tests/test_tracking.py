@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking_help import KEY, SCORES, artifact, invocation, line, one_run, runs, script, start_node, warnings
 
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker, tracking_uri
+from helpers.tracking import KEY, SCORES, artifact, invocation, line, one_run, runs, script, start_node, warnings
 
 Make = Callable[..., Tracker]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking_help import KEY, SCORES, invocation, line, one_run, runs, script, start_node
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker, check_uri, replay, tracking_uri
 from alma_pipeline.tracking.recorder import Recorder
 from alma_pipeline.tracking.server import _share, connect
+from helpers.tracking import KEY, SCORES, invocation, line, one_run, runs, script, start_node
 
 Make = Callable[..., Tracker]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking_help import MlflowServer, invocation, line, runs, start_node, warnings
 
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker
+from helpers.tracking import MlflowServer, invocation, line, runs, start_node, warnings
 
 pytestmark = pytest.mark.slow
 SETTINGS = Tracking(name="t", system_metrics=True)

@@ -5,9 +5,9 @@ import posixpath
 import re
 
 import pytest
-from tracking_help import SCORES, line
 
 from alma_pipeline.tracking import mlflow_values
+from helpers.tracking import SCORES, line
 
 
 @pytest.mark.parametrize(

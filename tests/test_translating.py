@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from decoding_bed import kept_outputs, make_checkpoint, make_corpus, pairs, read, write
-from fakes.bed import loaded
 
 from alma_pipeline.cli import main
 from alma_pipeline.config import load
@@ -17,6 +15,8 @@ from alma_pipeline.execution.runner import as_input
 from alma_pipeline.job import Job
 from alma_pipeline.plan.plan import Step, make_plan
 from alma_pipeline.store.store import Store
+from helpers.plans import loaded
+from helpers.tiny_checkpoint import kept_outputs, make_checkpoint, make_corpus, pairs, read, write
 from stages.translate.run import run
 
 SETTINGS = ["stage=mono", "data.languages=[de,ru,sv,uk]", "evaluation.max_new_tokens=4", "evaluation.beams=2", "tracking=none"]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_bed import SMALL, artifact, kill_worker, newest, plan, run
-from fakes.bed import wait_for
+
+from helpers.command import SMALL, artifact, kill_worker, newest, plan, run
+from helpers.processes import wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.bed import Fake, fake_world, journal, planned, recipe, wait_for
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.execution.worker import ABANDONED, FAILURE, USER_MISTAKE
@@ -18,6 +17,9 @@ from alma_pipeline.files import lock_file
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.schema import Hardware, Language
 from alma_pipeline.store.store import Store, Work
+from helpers.fake_stages.recipes import Fake, planned, recipe
+from helpers.fake_stages.world import fake_world, journal
+from helpers.processes import wait_for
 
 
 class Bench:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from preference_bed import LANGUAGES, ROOM, folder_bytes, make_adapter, make_preferences
-from training_bed import ADAPTER, files, logged, make_base, make_job, weights
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
+from helpers.preference_triples import LANGUAGES, ROOM, folder_bytes, make_adapter, make_preferences
+from helpers.tiny_model import ADAPTER, files, logged, make_base, make_job, weights
 from stages.arpo.config import Config
 from stages.arpo.run import run
 

@@ -9,7 +9,6 @@ from typing import Any
 import babel
 import numpy as np
 import pytest
-from text_bed import json_lines
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
@@ -18,6 +17,7 @@ from alma_pipeline.ml.data import ingest, tokenise
 from alma_pipeline.ml.data.cldr import Cldr, Phrasebook
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Cleaning, Hardware, Language, Source
+from helpers.text_files import json_lines
 from stages.corpus.config import Config
 from stages.corpus.run import run
 

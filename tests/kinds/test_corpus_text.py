@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from text_bed import LANGUAGES, english, german, json_lines, make_base, make_job, nested, rows
 from transformers import AutoTokenizer
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data import ingest, tokenise
 from alma_pipeline.schema import Cleaning, Source
+from helpers.text_files import LANGUAGES, english, german, json_lines, make_base, make_job, nested, rows
 from stages.corpus.config import Config
 from stages.corpus.run import run
 
@@ -221,21 +221,9 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, base: Input) -> None
     for count in (20_000, 200_000):
         path = tmp_path / f"{count}.txt"
         path.write_text("".join(f"{english(n)}\n" for n in range(count)))
-        script = (
-            "import resource, sys; from pathlib import Path; sys.path.insert(0, 'tests')\n"
-            "from text_bed import LANGUAGES, make_job; from alma_pipeline.job import Input\n"
-            "from alma_pipeline.schema import Cleaning, Source\n"
-            "from stages.corpus.config import Config; from stages.corpus.run import run\n"
-            f"base = Input('b', 'base', {base.path!r}, {{}})\n"
-            "text = Source(reader='files', files={'en.txt': 'en.txt'})\n"
-            "config = Config(form='documents', text=text, languages={'en': LANGUAGES['en']}, held_out=5, seed=1,\n"
-            "                cleaning=Cleaning(steps=['exact']))\n"
-            f"work, files = Path({str(tmp_path)!r}) / 'work-{count}', {{'en.txt': Path({str(path)!r})}}\n"
-            "run(make_job(work, config, files, base=base))\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
-        )
         started = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", "helpers.corpus_memory", str(path), base.path, str(tmp_path / f"work-{count}")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split()[-1]))
         assert time.monotonic() - started < 300

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from preference_bed import CHOSEN, LANGUAGES, REJECTED, ROOM, folder_bytes, make_adapter, make_preferences
-from training_bed import ADAPTER, FULL, files, logged, make_base, make_job, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.training.preference_losses import WITH_LIKELIHOOD
 from alma_pipeline.store.identity import settings
+from helpers.preference_triples import CHOSEN, LANGUAGES, REJECTED, ROOM, folder_bytes, make_adapter, make_preferences
+from helpers.tiny_model import ADAPTER, FULL, files, logged, make_base, make_job, weights
 from stages.cpo.config import USED_BY, Config
 from stages.cpo.run import run
 

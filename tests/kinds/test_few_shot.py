@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decoding_bed import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
 from transformers import AutoTokenizer
 
 from alma_pipeline.config import load
@@ -14,6 +13,7 @@ from alma_pipeline.ml.data.prompts import Prompter, alma_prompt
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.store.store import Store
+from helpers.tiny_checkpoint import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.translate.run import run
 
 

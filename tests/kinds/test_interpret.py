@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_bed import make_adapter
-from decoding_bed import LANGUAGES, make_checkpoint, make_job, read, write
 
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data.prompts import Prompter
@@ -14,6 +12,8 @@ from alma_pipeline.ml.decoding.reranking import Judges, chrf, minimum_bayes_risk
 from alma_pipeline.ml.decoding.search import Sampling
 from alma_pipeline.ml.models.load import load_for_inference
 from alma_pipeline.schema import Hardware
+from helpers.tiny_adapter import make_adapter
+from helpers.tiny_checkpoint import LANGUAGES, make_checkpoint, make_job, read, write
 from stages.interpret.run import run
 
 ROUTES = {"de": "g1", "zh": "g6"}

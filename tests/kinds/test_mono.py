@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_bed import FULL, as_input, files, logged, make_base, make_documents, make_job, weights
 
 from alma_pipeline.ml.models.load import load_for_inference
 from alma_pipeline.schema import Training
+from helpers.tiny_model import FULL, as_input, files, logged, make_base, make_documents, make_job, weights
 from stages.group_adapter.config import Config as GroupAdapter
 from stages.mono.config import Config
 from stages.mono.run import run

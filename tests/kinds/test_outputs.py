@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decoding_bed import LANGUAGES, files, make_corpus, make_job, pairs, read
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.schema import Source
+from helpers.tiny_checkpoint import LANGUAGES, files, make_corpus, make_job, pairs, read
 from stages.outputs.run import run
 from stages.score.run import run as run_score
 

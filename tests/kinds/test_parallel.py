@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from training_bed import ADAPTER, FULL, as_input, files, logged, make_base, make_job, make_pairs, weights
 
+from helpers.tiny_model import ADAPTER, FULL, as_input, files, logged, make_base, make_job, make_pairs, weights
 from stages.parallel.run import run
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comet_bed import hardware, neural
-from decoding_bed import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.schema import Source
 from alma_pipeline.store.identity import settings
+from helpers.comet import hardware, neural
+from helpers.tiny_checkpoint import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.preferences.config import Config
 from stages.preferences.run import run
 

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from comet_bed import hardware, neural
-from decoding_bed import LANGUAGES, kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -26,6 +24,8 @@ from alma_pipeline.ml.scoring.metrics import sentence_chrf
 from alma_pipeline.paths import comet_interpreter
 from alma_pipeline.schema import Source
 from alma_pipeline.store.store import Store
+from helpers.comet import hardware, neural
+from helpers.tiny_checkpoint import LANGUAGES, kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.preferences.config import Config
 from stages.preferences.run import run
 

@@ -8,12 +8,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from decoding_bed import LANGUAGES, files, make_checkpoint, make_corpus, make_job, pairs, read
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.scoring.metrics import sentence_chrf
 from alma_pipeline.schema import Source
+from helpers.tiny_checkpoint import LANGUAGES, files, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.preferences.run import run
 
 SETTINGS: dict[str, Any] = {

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from text_bed import LANGUAGES, json_lines, make_job, rows
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Source
+from helpers.text_files import LANGUAGES, json_lines, make_job, rows
 from stages.preferences.config import Config
 from stages.preferences.run import run
 

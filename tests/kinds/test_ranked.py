@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comet_bed import hardware, neural, scored
-from decoding_bed import kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
@@ -13,6 +11,8 @@ from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.scoring import comet as neural_scoring
 from alma_pipeline.ml.scoring.comet import Segment
 from alma_pipeline.store.identity import settings
+from helpers.comet import hardware, neural, scored
+from helpers.tiny_checkpoint import kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.translate.config import Config
 from stages.translate.run import run
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comet_bed import hardware, neural, scored
-from decoding_bed import LANGUAGES, files, make_job, read, write
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.scoring import metrics
 from alma_pipeline.ml.scoring.comet import Segment
 from alma_pipeline.ml.scoring.metrics import Translation
+from helpers.comet import hardware, neural, scored
+from helpers.tiny_checkpoint import LANGUAGES, files, make_job, read, write
 from stages.score.config import Config
 from stages.score.run import run
 

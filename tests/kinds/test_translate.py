@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_bed import LANGUAGES, files, make_checkpoint, make_corpus, make_job, pairs, read
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.errors import UserError
@@ -16,6 +15,7 @@ from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.decoding.reranking import chrf, minimum_bayes_risk
 from alma_pipeline.ml.decoding.search import Sampling
 from alma_pipeline.store.identity import settings
+from helpers.tiny_checkpoint import LANGUAGES, files, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.translate.config import Config
 from stages.translate.run import run
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.bed import fake_world, planned, recipe
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.job import Job
 from alma_pipeline.store.store import Store, Work
+from helpers.fake_stages.recipes import planned, recipe
+from helpers.fake_stages.world import fake_world
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.bed import SITE, wait_for
 
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.execution import fork_client
@@ -15,6 +14,8 @@ from alma_pipeline.execution.fork_client import ForkServer
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.store import Store
+from helpers.fake_stages.world import SITE
+from helpers.processes import wait_for
 
 Prepared = Callable[..., tuple[Path, str]]
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes.bed import World, recipe
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.execution.launch import Launcher, command
 from alma_pipeline.execution.processes import environment
 from alma_pipeline.schema import Hardware
+from helpers.fake_stages.recipes import recipe
+from helpers.fake_stages.world import World
 
 Prepared = Callable[..., tuple[Path, str]]
 Played = Callable[[str, str], None]

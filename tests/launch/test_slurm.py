@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.bed import journal, parent, wait_for
-from slurm_cluster import Cluster, missing
+
+from helpers.fake_stages.world import journal, parent
+from helpers.processes import wait_for
+from helpers.slurm_cluster import Cluster, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "there is a Slurm")]
 

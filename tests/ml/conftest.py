@@ -1,9 +1,10 @@
-"""What the decoding tests share: one thread, and the random model of `search_bed`."""
+"""What the decoding tests share: one thread, and the random model of `search_model`."""
 
 import pytest
 import torch
-from search_bed import make
 from transformers import PreTrainedModel
+
+from helpers.search_model import make
 
 
 @pytest.fixture

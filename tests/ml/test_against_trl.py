@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from preference_bed import LANGUAGES, make_preferences
-from training_bed import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.ml.data.preference_pairs import Limits, Pair, read_pairs
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.training.preference_losses import Terms
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
+from helpers.preference_triples import LANGUAGES, make_preferences
+from helpers.tiny_model import make_base
 
 cpo = pytest.importorskip("trl.experimental.cpo", reason="trl is a test-only dependency")
 datasets = pytest.importorskip("datasets")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from text_bed import LANGUAGES
 
 from alma_pipeline.ml.data.cleaning import Cleaner, bare, bare_sentences
 from alma_pipeline.ml.data.mixing import by_size, documents_first, drawn, in_turn, mixed
@@ -10,6 +9,7 @@ from alma_pipeline.ml.data.rows import Document, SentencePair
 from alma_pipeline.ml.data.scripts import in_script
 from alma_pipeline.ml.data.seen import Seen
 from alma_pipeline.schema import Cleaning
+from helpers.text_files import LANGUAGES
 
 GERMAN = "Der Zug nach Leipzig fährt heute eine halbe Stunde später ab."
 ENGLISH = "The train to Leipzig leaves half an hour later today."

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from comet_bed import comet_compare, comet_score, encoding, neural, scored, segments
 
 from alma_pipeline.ml.scoring.comet import Segment
 from alma_pipeline.ml.scoring.paired_tests import segmental
+from helpers.comet import comet_compare, comet_score, encoding, neural, scored, segments
 
 ALIKE = ("--batch_size", "1", "--disable_length_batching")
 LIMIT = 62

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 from peft import LoraConfig, get_peft_model
-from search_bed import CONFIGS, DECODERS, EOS, LIMITS, PROMPTS, VOCABULARY, alone, make, run
 from tokenizers import Tokenizer, models
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from alma_pipeline.ml.decoding import decode, generate, tree
 from alma_pipeline.ml.decoding.search import Beams, Limits
+from helpers.search_model import CONFIGS, DECODERS, EOS, LIMITS, PROMPTS, VOCABULARY, alone, make, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from search_bed import DECODERS, EOS, LIMITS, PAD, PROMPTS, run
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from alma_pipeline.ml.decoding import generate, tree
 from alma_pipeline.ml.decoding.search import Beams, Limits
+from helpers.search_model import DECODERS, EOS, LIMITS, PAD, PROMPTS, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from torch import nn
-from training_bed import make_base, make_job, make_pairs
 from transformers import AutoTokenizer
 
 from alma_pipeline.ml.data.examples import read_sequences
@@ -17,6 +16,7 @@ from alma_pipeline.ml.training.loop import train
 from alma_pipeline.ml.training.objective import LanguageModel
 from alma_pipeline.ml.training.step_log import Diverged
 from alma_pipeline.schema import Training
+from helpers.tiny_model import make_base, make_job, make_pairs
 
 PARENT = {"loss": 2.0, "score": 40.0, "loops": 0.1}
 

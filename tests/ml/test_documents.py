@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from test_objective import bloom, llama
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.examples import Tokens
 from alma_pipeline.ml.training.objective import Documents, LanguageModel, blocks_objective
+from helpers.objective_models import bloom, llama
 
 BOS, EOS = 0, 1
 # The tail of a document, two whole ones, and the first token of a fourth.

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from text_bed import LANGUAGES, english, german
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alma_pipeline.ml.data.examples import Tokens
@@ -14,6 +13,7 @@ from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.ml.training.objective import LanguageModel
 from alma_pipeline.ml.training.preference_losses import Terms
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
+from helpers.text_files import LANGUAGES, english, german
 
 ROWS = [("de-en", "3 Tage", "3 days"), ("de-en", "12 Nächte", "12 long nights"), ("en-de", "9 days", "9 Tage")]
 WORSE = [(direction, source, f"{target} {target}") for direction, source, target in ROWS]

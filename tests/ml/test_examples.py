@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_bed import make_documents, make_pairs
 
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.ml.data import examples
 from alma_pipeline.ml.data.examples import read_blocks, read_sequences
 from alma_pipeline.ml.training.batching import global_batch
+from helpers.tiny_model import make_documents, make_pairs
 
 
 def test_pairs_come_back_as_written(tmp_path: Path) -> None:

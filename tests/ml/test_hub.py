@@ -15,7 +15,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from text_bed import LANGUAGES, make_job
 
 from alma_pipeline.cli.progress import Progress
 from alma_pipeline.errors import UserError
@@ -23,6 +22,7 @@ from alma_pipeline.ml.data.readers import hub as hubrows
 from alma_pipeline.ml.models import hub
 from alma_pipeline.ml.models.hub import RATE, Download
 from alma_pipeline.schema import Source
+from helpers.text_files import LANGUAGES, make_job
 
 REPO = "meta-llama/Llama-2-7b-hf"
 

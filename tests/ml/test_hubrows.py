@@ -8,7 +8,6 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from text_bed import ALL_CODES, LANGUAGES, english, german, make_job, text
 
 from alma_pipeline.cli.progress import Progress
 from alma_pipeline.errors import UserError
@@ -21,6 +20,7 @@ from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
 from alma_pipeline.ml.data.rows import Document
 from alma_pipeline.schema import Cleaning, Source
+from helpers.text_files import ALL_CODES, LANGUAGES, english, german, make_job, text
 
 
 def streamed(tmp_path: Path, repo: Path, config: str | None = None, split: str = "train") -> Text:

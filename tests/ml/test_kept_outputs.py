@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_bed import make_job
-from search_bed import LIMITS, PROMPTS, SAMPLING, make
-from test_decoding_shared import in_processes
 from transformers import PreTrainedModel
 
 from alma_pipeline.job import Job
@@ -18,6 +15,9 @@ from alma_pipeline.ml.decoding.decode import KeptOutputs
 from alma_pipeline.ml.distributed import join
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
+from helpers.process_group import in_processes
+from helpers.search_model import LIMITS, PROMPTS, SAMPLING, make
+from helpers.tiny_checkpoint import make_job
 
 FEW = {"max_new_tokens": LIMITS.max_new_tokens, "decode_tokens": 300, "eos": LIMITS.eos, "pad": LIMITS.pad}
 

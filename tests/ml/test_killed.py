@@ -13,22 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_resume import EVERY_STEP, digest
-from training_bed import LORA, lines, logged, make_base, make_documents, make_job
 
 from alma_pipeline.job import Job
+from helpers.tiny_model import EVERY_STEP, LORA, digest, lines, logged, make_base, make_documents, make_job
 
 STEPS = 12
 
 
 class Server:
-    """`fork_server` in a process of its own."""
+    """`fork_jobs` in a process of its own."""
 
     def __init__(self) -> None:
-        script = Path(__file__).parents[1] / "fork_server.py"
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, str(script)],
+            [sys.executable, "-m", "helpers.fork_jobs"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

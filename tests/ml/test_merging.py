@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_bed import make_adapter
-from decoding_bed import make_checkpoint
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -16,6 +14,8 @@ from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.models import merge
 from alma_pipeline.ml.models.merge import PROBE, merged
 from alma_pipeline.schema import Hardware
+from helpers.tiny_adapter import make_adapter
+from helpers.tiny_checkpoint import make_checkpoint
 from stages.merge.config import Config
 from stages.merge.run import run
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from training_bed import VOCABULARY
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alma_pipeline.ml.data.examples import Tokens
@@ -18,6 +17,7 @@ from alma_pipeline.ml.training.microbatches import stream
 from alma_pipeline.ml.training.objective import LanguageModel
 from alma_pipeline.ml.training.prefetch import Batch, on_device
 from alma_pipeline.schema import Hardware
+from helpers.tiny_model import VOCABULARY
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ROW_TOKENS = 24

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from training_bed import ADAPTER, FULL, LORA, files, make_base, weights
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.models.checkpoints import check, gather, write
 from alma_pipeline.ml.models.load import Trainee, load_for_inference, load_full, load_merged, open_for_training
 from alma_pipeline.schema import Hardware, Training
+from helpers.tiny_model import ADAPTER, FULL, LORA, files, make_base, weights
 
 CPU = Hardware(name="test")
 KEYS = {"first": "1" * 64, "second": "2" * 64}

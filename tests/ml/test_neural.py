@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comet_bed import comet_score, hardware, neural, scored, segments
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.ml.scoring import comet as library
 from alma_pipeline.ml.scoring.comet import Scored, Segment, explained, score
 from alma_pipeline.ml.scoring.segment_cache import Found, SegmentCache, key
 from alma_pipeline.schema import Hardware, Neural
+from helpers.comet import comet_score, hardware, neural, scored, segments
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from training_bed import VOCABULARY
 from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
     CohereConfig,
     CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
 )
@@ -24,6 +19,8 @@ from alma_pipeline.ml.data.examples import Tokens
 from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.batching import packed_batches
 from alma_pipeline.ml.training.objective import LanguageModel
+from helpers.objective_models import bloom, llama
+from helpers.tiny_model import VOCABULARY
 
 FEW = 64
 
@@ -33,23 +30,6 @@ def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     """How many logits are in memory at once."""
     monkeypatch.setattr(logprobs, "WHOLE_LOGITS", request.param)
     return int(request.param)
-
-
-def llama() -> LlamaForCausalLM:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            tie_word_embeddings=True,
-            initializer_range=0.3,
-        )
-    )
 
 
 def opt() -> OPTForCausalLM:
@@ -65,15 +45,6 @@ def opt() -> OPTForCausalLM:
         dropout=0.0,
     )
     return OPTForCausalLM(config)
-
-
-def bloom() -> BloomForCausalLM:
-    """Its attention does not let itself be replaced."""
-    torch.manual_seed(0)
-    config = BloomConfig(
-        vocab_size=VOCABULARY, hidden_size=16, n_layer=2, n_head=2, hidden_dropout=0.0, attention_dropout=0.0, pad_token_id=2
-    )
-    return BloomForCausalLM(config)
 
 
 def gemma2() -> Gemma2ForCausalLM:

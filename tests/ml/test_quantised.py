@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_bed import LORA, as_input, make_base, make_job, make_pairs
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.models.load import BASE_FILE, load_merged, open_for_training
 from alma_pipeline.schema import Hardware, Training
+from helpers.tiny_model import LORA, as_input, make_base, make_job, make_pairs
 
 CPU = Hardware(name="test", threads=1)
 IDS = torch.tensor([[0, 5, 9, 17, 33]])

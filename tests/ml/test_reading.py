@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from text_bed import LANGUAGES, alma_r, english, german, json_lines, nested, text
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers import hub
@@ -20,6 +19,7 @@ from alma_pipeline.ml.data.readers.columns import Triple
 from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
 from alma_pipeline.schema import Source
+from helpers.text_files import LANGUAGES, alma_r, english, german, json_lines, nested, text
 
 PAIRS = [(german(n), english(n)) for n in range(3)]
 

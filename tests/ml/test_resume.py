@@ -1,7 +1,6 @@
 """Resume points: what counts as one, and that a run taken up ends with the very weights of one that was not cut off."""
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,16 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from training_bed import LORA, lines, logged, make_base, make_job, make_pairs
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.training import resume
 from alma_pipeline.ml.training.engine import Engine
+from helpers.tiny_model import EVERY_STEP, LORA, digest, lines, logged, make_base, make_job, make_pairs
 from stages.parallel.run import run
-
-EVERY_STEP = {"checkpoint_seconds": 1e-6}
 
 
 @pytest.fixture
@@ -30,11 +27,6 @@ def copy_of(tmp_path: Path, name: str, hardware: dict[str, Any] | None = None, *
     """The same node in a work folder of its own."""
     inputs = {"init": make_base(tmp_path / "base"), "corpus": make_pairs(tmp_path / "pairs")}
     return make_job(tmp_path / name, "parallel", inputs, EVERY_STEP | (hardware or {}), **settings)
-
-
-def digest(job: Job) -> str:
-    [file] = job.out.glob("*.safetensors")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def set_aside(monkeypatch: pytest.MonkeyPatch, job: Job, steps: tuple[int, ...], target: Path) -> None:

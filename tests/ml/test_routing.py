@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from adapter_bed import make_adapter
-from decoding_bed import make_checkpoint
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
@@ -14,6 +12,8 @@ from alma_pipeline.ml.decoding.search import Beams, Limits, Results, Sampling
 from alma_pipeline.ml.models.load import load_merged
 from alma_pipeline.ml.models.routing import Router, load_together
 from alma_pipeline.schema import Hardware
+from helpers.tiny_adapter import make_adapter
+from helpers.tiny_checkpoint import make_checkpoint
 
 LIMITS = Limits(max_new_tokens=8, decode_tokens=400, eos=1, pad=2)
 HARDWARE = Hardware(name="test", threads=1)

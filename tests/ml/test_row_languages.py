@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from text_bed import alma_r, json_lines, text
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers.text import Text
+from helpers.text_files import alma_r, json_lines, text
 
 
 def pairs(found: Text, direction: str) -> list[tuple[str, str]]:

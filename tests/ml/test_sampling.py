@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from search_bed import DECODERS, LIMITS, PROMPTS, SAMPLING, run
 from transformers import PreTrainedModel
 
 from alma_pipeline.ml.decoding import decode, generate, tree
 from alma_pipeline.ml.decoding.search import Results, Sampling, invert, noise
+from helpers.search_model import DECODERS, LIMITS, PROMPTS, SAMPLING, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,13 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from gradients_bed import BUDGETS, examples_of, gradient, job_of, objective_of
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
-from training_bed import make_base, make_pairs
 
 from alma_pipeline.ml.models.load import open_for_training
+from helpers.split_gradients import BUDGETS, examples_of, gradient, job_of, objective_of
+from helpers.tiny_model import make_base, make_pairs
 
 LOSSES = pytest.mark.parametrize("loss", BUDGETS)
 ADAPTERS = pytest.mark.parametrize("adapter", ["none", "new"])
@@ -31,13 +31,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> Path:
-    """Every case of `gradients_bed` in two processes, in one start of torchrun."""
+    """Every case of `split_gradients` in two processes, in one start of torchrun."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    bed = Path(__file__).parents[1] / "gradients_bed.py"
     with open(folder / "log.txt", "w") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [*command, str(bed), str(folder)], env=environment, stdout=log, stderr=log, check=False, timeout=1800
+            [*command, "-m", "helpers.split_gradients", str(folder)],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            check=False,
+            timeout=1800,
         )
     assert done.returncode == 0, (folder / "log.txt").read_text()[-3000:]
     return folder

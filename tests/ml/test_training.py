@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from training_bed import ADAPTER, FULL, files, lines, logged, make_base, make_documents, make_job, make_pairs, weights
-from two_processes_bed import RESUMED_AT
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
@@ -23,6 +21,8 @@ from alma_pipeline.ml.training.engine import Engine, adamw, deepspeed_config
 from alma_pipeline.ml.training.objective import LanguageModel
 from alma_pipeline.ml.training.step_log import Diverged, Step, StepLog
 from alma_pipeline.schema import Hardware, Training
+from helpers.tiny_model import ADAPTER, FULL, files, lines, logged, make_base, make_documents, make_job, make_pairs, weights
+from helpers.two_processes import RESUMED_AT
 from stages.parallel.run import run
 
 
@@ -212,16 +212,15 @@ def test_clipping_scales_the_gradient_and_reports_its_norm(tmp_path: Path, input
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The outcomes of `two_processes_bed` with two processes, and of the same training with one."""
+    """The outcomes of `two_processes` with two processes, and of the same training with one."""
     folder = tmp_path_factory.mktemp("two")
     inputs = {"init": make_base(folder / "base"), "corpus": make_pairs(folder / "pairs")}
     make_documents(folder / "documents")
     run(make_job(folder / "alone", "parallel", inputs))
-    tests = Path(__file__).parents[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with open(folder / "log.txt", "w") as log:
         done = subprocess.run(
-            [*command, str(tests / "two_processes_bed.py"), str(folder)],
+            [*command, "-m", "helpers.two_processes", str(folder)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=log,
             stderr=log,

@@ -4,13 +4,13 @@ from functools import partial
 
 import pytest
 import torch
-from test_packing import PACKED, VOCABULARY, make, make_items, scores, separately
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from alma_pipeline.ml.training import varlen
 from alma_pipeline.ml.training.layouts import Item, packed
 from alma_pipeline.ml.training.packing import choose
+from helpers.architectures import PACKED, VOCABULARY, make, make_items, scores, separately
 
 CPU = torch.device("cpu")
 

@@ -7,12 +7,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from decoding_bed import make_checkpoint
 
 from alma_pipeline.ml.decoding import decode, vllm
 from alma_pipeline.ml.decoding.search import Limits, Sampling
 from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.schema import Hardware
+from helpers.tiny_checkpoint import make_checkpoint
 
 END = 9
 LIMITS = Limits(max_new_tokens=4, decode_tokens=1, eos=END, pad=0)

@@ -1,12 +1,12 @@
 """A recipe, and a store that holds all of it."""
 
 import pytest
-from fakes.bed import fill
-from plan_bed import real
 
 from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
+from helpers.artifacts import fill
+from helpers.plans import real
 
 
 @pytest.fixture

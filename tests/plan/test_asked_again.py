@@ -3,13 +3,13 @@
 import dataclasses
 
 import pytest
-from fakes.bed import changed
-from plan_bed import left_off, verdicts, works
 
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan.plan import Rerun, make_plan
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.store import Store
+from helpers.fake_stages.recipes import changed
+from helpers.plans import left_off, verdicts, works
 
 
 @pytest.mark.parametrize(

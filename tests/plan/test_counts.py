@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from fakes.bed import fill, loaded
-
 from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.store.store import Store
+from helpers.artifacts import fill
+from helpers.plans import loaded
 
 
 def test_a_node_on_triples_that_are_there_is_estimated_from_their_number(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 
-from fakes.bed import LOCAL, chain, changed, fill, loaded, planned
 from rich.console import Console
 
 from alma_pipeline.cli.plan_table import plan_table
@@ -11,6 +10,9 @@ from alma_pipeline.config import load
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.store import Store
+from helpers.artifacts import fill
+from helpers.fake_stages.recipes import LOCAL, chain, changed, planned
+from helpers.plans import loaded
 
 
 def shown(plan: Plan, width: int = 80, hardware: Hardware = LOCAL) -> str:

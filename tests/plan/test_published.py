@@ -4,13 +4,14 @@ import dataclasses
 from typing import Any
 
 import pytest
-from fakes.bed import changed, fill
 
 from alma_pipeline.plan.graph import build
 from alma_pipeline.plan.plan import Rerun, make_plan
 from alma_pipeline.schema import Config, Released
 from alma_pipeline.store.identity import settings
 from alma_pipeline.store.store import Store
+from helpers.artifacts import fill
+from helpers.fake_stages.recipes import changed
 
 
 def released(config: Config, *names: str, **changes: Any) -> Config:

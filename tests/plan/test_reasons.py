@@ -3,13 +3,14 @@
 import dataclasses
 
 import pytest
-from fakes.bed import changed, fill
-from plan_bed import real, works
 
 from alma_pipeline.plan.plan import Cause, Plan, make_plan
 from alma_pipeline.plan.reasons import MAX_CAUSES
 from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
+from helpers.artifacts import fill
+from helpers.fake_stages.recipes import changed
+from helpers.plans import real, works
 
 
 def causes(plan: Plan) -> dict[str, Cause]:

@@ -4,8 +4,6 @@ import dataclasses
 from typing import Any
 
 import pytest
-from fakes.bed import COUNTS, fill, loaded, put
-from plan_bed import real, verdicts, works
 
 from alma_pipeline.cli.translate import last_made
 from alma_pipeline.errors import ConfigError
@@ -14,6 +12,8 @@ from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Config, Source
 from alma_pipeline.store.identity import settings
 from alma_pipeline.store.store import Store
+from helpers.artifacts import COUNTS, fill, put
+from helpers.plans import loaded, real, verdicts, works
 
 FELL = {"before": 41.5, "now": 40.25, "stopped": True}
 

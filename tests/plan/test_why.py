@@ -1,7 +1,6 @@
 """`plan --why NODE`: the whole difference from the nearest earlier artifact, and what becomes of the inputs."""
 
 import pytest
-from fakes.bed import changed
 from test_published import released
 
 from alma_pipeline.cli import run, why
@@ -11,6 +10,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.plan.plan import Plan, Rerun, make_plan
 from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
+from helpers.fake_stages.recipes import changed
 
 
 def said(capsys: pytest.CaptureFixture[str], plan: Plan, *names: str) -> list[str]:

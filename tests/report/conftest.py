@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from report_bed import composed, finish
 
 from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.jobs import Job, planned
 from alma_pipeline.store.store import Store
+from helpers.finished_store import composed, finish
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from report_bed import finish
 
 from alma_pipeline.cli import compare
 from alma_pipeline.errors import UserError
@@ -14,6 +13,7 @@ from alma_pipeline.report.scoreboard import boards
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.report.systems import systems
 from alma_pipeline.store.store import Store
+from helpers.finished_store import finish
 
 WORDS = "data.languages=[de,zh] tracking=none"
 BETA = f"stage=cpo stages.cpo.beta=0.2 {WORDS}"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_bed import SEGMENTS, composed, finish
 
 from alma_pipeline.report import page, paper
 from alma_pipeline.report.caveats import marked, notes, stops
@@ -17,6 +16,7 @@ from alma_pipeline.report.names import described
 from alma_pipeline.report.systems import systems
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
+from helpers.finished_store import SEGMENTS, composed, finish
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import report_bed
 from huggingface_hub import ModelCard
-from report_bed import finish
 from sacrebleu.metrics import CHRF, TER
 
 from alma_pipeline.cli import compare
@@ -22,6 +21,7 @@ from alma_pipeline.report.scoreboard import tab_names
 from alma_pipeline.schema.metrics import METRICS, Metric
 from alma_pipeline.store.lookup import find
 from alma_pipeline.store.store import Store
+from helpers.finished_store import finish
 
 NEW = (
     Metric(name="chrf", label="chrF", type="CHRF", options=lambda _: {"word_order": 0}),

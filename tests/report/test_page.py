@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_bed import PHONE, started, visiting
 
 from alma_pipeline.report import page as pages
 from alma_pipeline.report.content import Content
 from alma_pipeline.store.store import Store
+from helpers.browser import PHONE, started, visiting
 
 
 @pytest.fixture(scope="session")

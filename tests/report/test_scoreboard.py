@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_bed import SEGMENTS, composed
 from scipy import stats
 
 from alma_pipeline.ml.scoring.paired_tests import segmental
@@ -24,6 +23,7 @@ from alma_pipeline.report.systems import Evaluation, System, systems
 from alma_pipeline.report.terminal import cell_text
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
+from helpers.finished_store import SEGMENTS, composed
 
 
 def test_systems_know_what_they_were_trained_from(job: Job) -> None:

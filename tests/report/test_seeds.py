@@ -3,13 +3,13 @@
 import re
 
 import pytest
-from report_bed import finish
 
 from alma_pipeline.cli import compare
 from alma_pipeline.report import page, paper
 from alma_pipeline.report.content import content
 from alma_pipeline.report.jobs import gather
 from alma_pipeline.store.store import Store
+from helpers.finished_store import finish
 
 WORDS = ["stage=parallel", "data.languages=[de,zh]", "tracking=none"]
 WELCH = "Welch's t-test across seeds where a system has several"

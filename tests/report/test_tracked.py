@@ -5,8 +5,6 @@ import statistics
 from pathlib import Path
 
 import pytest
-from report_bed import finish
-from tracking_help import invocation, one_run
 
 from alma_pipeline.cli import compare
 from alma_pipeline.plan.plan import Plan, to_json
@@ -14,6 +12,8 @@ from alma_pipeline.report.sides import Side, find_side
 from alma_pipeline.schema import Tracking
 from alma_pipeline.store.store import Store
 from alma_pipeline.tracking import Tracker, runs, tracking_uri
+from helpers.finished_store import finish
+from helpers.tracking import invocation, one_run
 
 STEPS = [{"node": "cpo", "kind": "cpo", "key": "f" * 64, "inputs": {}, "settings": {"beta": 0.1}}]
 REQUESTS = ("stage=cpo", "stage=cpo stages.cpo.beta=0.2")

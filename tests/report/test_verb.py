@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_bed import composed, finish
 
 from alma_pipeline.cli import main
 from alma_pipeline.cli.report import write
@@ -14,6 +13,7 @@ from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.jobs import Job, planned
 from alma_pipeline.report.scoreboard import part_of
 from alma_pipeline.store.store import Store
+from helpers.finished_store import composed, finish
 
 WORDS = ["data.languages=[de,zh]", "tracking=none"]
 

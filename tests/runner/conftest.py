@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.bed import CANARY, LOCAL, World, fake_world
 
 from alma_pipeline.execution.launch import Launcher
+from helpers.fake_stages.recipes import LOCAL
+from helpers.fake_stages.world import CANARY, World, fake_world
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fakes.bed import World, chain, later, planned, wait_for
 
 from alma_pipeline.cli import progress as live
 from alma_pipeline.cli.progress import LiveView, Pace, PlainView, Progress, summary, view
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import StageFailed
 from alma_pipeline.execution.runner import Runner
+from helpers.fake_stages.recipes import chain, planned
+from helpers.fake_stages.world import World
+from helpers.processes import later, wait_for
 
 STYLES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 

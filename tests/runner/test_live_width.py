@@ -3,11 +3,11 @@
 import io
 
 import pytest
-from fakes.bed import chain, planned
 
 from alma_pipeline.cli.progress import LiveView, Progress
 from alma_pipeline.console import Screen
 from alma_pipeline.store.store import Store
+from helpers.fake_stages.recipes import chain, planned
 
 
 def progress() -> Progress:

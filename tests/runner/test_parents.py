@@ -13,7 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
-from fakes.bed import fake_world, journal, lives, parent, wait_for
+
+from helpers.fake_stages.world import fake_world, journal, parent
+from helpers.processes import lives, wait_for
 
 
 class Parents:

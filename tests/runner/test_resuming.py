@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from fakes.bed import World, chain, planned
 
 from alma_pipeline.errors import StageFailed
 from alma_pipeline.plan.plan import Rerun
 from alma_pipeline.store.store import Store
+from helpers.fake_stages.recipes import chain, planned
+from helpers.fake_stages.world import World
 
 
 def test_a_killed_node_goes_on_from_its_resume_point(world: World) -> None:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes.bed import CANARY, Fake, World, chain, changed, fake_world, recipe
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.errors import StageFailed, UserError
@@ -15,6 +14,8 @@ from alma_pipeline.execution.attempt import tail
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.plan.plan import Rerun
 from alma_pipeline.schema import Hardware
+from helpers.fake_stages.recipes import Fake, chain, changed, recipe
+from helpers.fake_stages.world import CANARY, World, fake_world
 
 
 def test_nodes_run_in_order_each_in_a_process_of_its_own(world: World) -> None:

@@ -6,11 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fakes.bed import LOCAL, PAIR, World, diamond, fake_world, journal, later, lives, parent, recipe, wait_for
 from stages.fake.config import Config as Fake
 
 from alma_pipeline.errors import StageFailed
 from alma_pipeline.execution.processes import environment
+from helpers.fake_stages.recipes import LOCAL, PAIR, diamond, recipe
+from helpers.fake_stages.world import World, fake_world, journal, parent
+from helpers.processes import later, lives, wait_for
 
 
 def go(world: World, node: str) -> None:

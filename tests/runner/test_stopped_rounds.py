@@ -1,8 +1,8 @@
 """A round of preferences that found the dev score fallen: nothing that stands on it is run, and nothing has failed."""
 
-from fakes.bed import Fake, World, recipe
-
 from alma_pipeline.schema import Config
+from helpers.fake_stages.recipes import Fake, recipe
+from helpers.fake_stages.world import World
 
 FELL = {"rounds": {"before": 41.5, "now": 40.25, "stopped": True}}
 

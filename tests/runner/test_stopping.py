@@ -5,10 +5,12 @@ import signal
 import time
 
 import pytest
-from fakes.bed import World, chain, later, lives, planned, wait_for
 
 from alma_pipeline.cli import main
 from alma_pipeline.execution import fork_client, processes
+from helpers.fake_stages.recipes import chain, planned
+from helpers.fake_stages.world import World
+from helpers.processes import later, lives, wait_for
 
 
 def test_what_a_worker_leaves_behind_goes_with_it(world: World) -> None:

@@ -9,11 +9,10 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from alma_pipeline.job import read_job
+
 ANSWERS = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
-
-from alma_pipeline.job import read_job  # noqa: E402
 
 for name in ("mono", "parallel", "group_adapter"):
     import_module(f"stages.{name}.run")

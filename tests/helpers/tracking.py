@@ -77,8 +77,8 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def script(body: str) -> list[str]:
     """A Python process with the tests' helpers at hand."""
-    head = f"import os, signal, sys\nfrom pathlib import Path\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    head += "from tracking_help import *\nfrom alma_pipeline.schema import Tracking\n"
+    head = "import os, signal, sys\nfrom pathlib import Path\n"
+    head += "from helpers.tracking import *\nfrom alma_pipeline.schema import Tracking\n"
     return [sys.executable, "-c", head + body]
 
 

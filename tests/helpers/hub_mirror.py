@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import torch
-from adapter_bed import make_adapter
-from decoding_bed import make_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from helpers.tiny_adapter import make_adapter
+from helpers.tiny_checkpoint import make_checkpoint
 
 CARD = "---\nlicense: mit\n---\n# a card\n"
 

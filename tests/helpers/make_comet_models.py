@@ -1,6 +1,6 @@
 """A script for COMET's Python, not a test: write tiny random COMET checkpoints.
 
-PYTHON tests/comet_model.py FOLDER [LAYERS WIDTH POSITIONS]
+PYTHON tests/helpers/make_comet_models.py FOLDER [LAYERS WIDTH POSITIONS]
 
 leaves FOLDER/{regression,referenceless,unified,xcomet}/checkpoints/model.ckpt: a BERT with a character vocabulary and a
 regressor on top, by default 2 layers, 32 wide and 64 positions long, so that texts are cut soon. Real models of real classes,

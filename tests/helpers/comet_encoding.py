@@ -1,6 +1,6 @@
 """A script for COMET's Python, not a test: score segments as the worker does and tell which threads encoded text.
 
-PYTHON tests/comet_encoding.py WORKER CHECKPOINT < SEGMENTS
+PYTHON tests/helpers/comet_encoding.py WORKER CHECKPOINT < SEGMENTS
 
 prints one JSON object: how many segments were cut, and how many threads the tokenizer encoded in.
 """

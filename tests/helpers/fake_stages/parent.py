@@ -1,4 +1,4 @@
-"""A whole parent process on fake stages: python parent.py STORE server|beside|command|slurm STEPS
+"""A whole parent process on fake stages: python -m helpers.fake_stages.parent STORE server|beside|command|slurm STEPS
 
 server: workers are forked from the warm server; beside: two at a time, on another recipe;
 command: started by a launcher of their own, as torchrun's are; slurm: by srun, one on each of two nodes.
@@ -9,8 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from stages.fake.config import Config as Fake
 from stages.fake_many.config import Config as FakeMany
 
@@ -20,7 +18,8 @@ from alma_pipeline.execution import fork_client, launch
 from alma_pipeline.execution.runner import Runner
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.store import Store
-from fakes.bed import LOCAL, PAIR, Told, chain, diamond, planned
+from helpers.fake_stages.recipes import LOCAL, PAIR, chain, diamond, planned
+from helpers.fake_stages.world import Told
 
 HARDWARE = {
     "server": LOCAL,

@@ -16,7 +16,7 @@ WORDS = ["der", "Hund", "schläft", "am", "Morgen", "nicht", "明天", "早上",
 
 def models(folder: Path) -> Path:
     """regression, referenceless, unified and xcomet under it."""
-    script = Path(__file__).with_name("comet_model.py")
+    script = Path(__file__).with_name("make_comet_models.py")
     done = subprocess.run(
         [str(comet_interpreter(None)), "-I", str(script), str(folder)], capture_output=True, text=True, check=False
     )

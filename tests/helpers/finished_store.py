@@ -5,7 +5,6 @@ import random
 from functools import cache
 from typing import Any
 
-from fakes.bed import put
 from sacrebleu.metrics import BLEU, CHRF
 
 from alma_pipeline.config import load as configuration
@@ -13,6 +12,7 @@ from alma_pipeline.plan.node import is_training
 from alma_pipeline.plan.plan import Plan, Step, make_plan
 from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
+from helpers.artifacts import put
 
 LANGUAGES = {"de": ("der", "Hund", "sieht", "die", "Katze"), "zh": ("我", "们", "看", "见", "猫")}
 ENGLISH = ("the", "dog", "sees", "a", "cat")

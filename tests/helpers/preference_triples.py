@@ -1,4 +1,4 @@
-"""Preference triples over the tiny vocabulary of `training_bed`, with something in them that a model can learn."""
+"""Preference triples over the tiny vocabulary of `tiny_model`, with something in them that a model can learn."""
 
 import dataclasses
 import json
@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training_bed import LORA, VOCABULARY, as_input, make_job, make_pairs
 
 from alma_pipeline.job import Input
 from alma_pipeline.schema import Language
+from helpers.tiny_model import LORA, VOCABULARY, as_input, make_job, make_pairs
 from stages.parallel.run import run as run_parallel
 
 LANGUAGES = {"en": Language(name="English", locale="en"), "de": Language(name="German", locale="de")}
 CHOSEN, REJECTED = "w40", "w41"
 ROOM = {"row_tokens": 512}
-"""Hardware settings: prompts of words are longer than the token arrays of `training_bed`."""
+"""Hardware settings: prompts of words are longer than the token arrays of `tiny_model`."""
 
 
 def make_preferences(

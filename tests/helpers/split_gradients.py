@@ -1,4 +1,4 @@
-"""The gradient of one global batch, for each way to split it: `torchrun --nproc-per-node 2 gradients_bed.py FOLDER`.
+"""The gradient of one global batch, for each way to split it: `torchrun --nproc-per-node 2 -m helpers.split_gradients FOLDER`.
 
 FOLDER holds `base` and `pairs`; each case leaves FOLDER/<case>.safetensors.
 """
@@ -15,7 +15,6 @@ import deepspeed
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from training_bed import make_job
 
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data.examples import read_sequences
@@ -29,6 +28,7 @@ from alma_pipeline.ml.training.microbatches import stream
 from alma_pipeline.ml.training.objective import LanguageModel
 from alma_pipeline.ml.training.preference_losses import Terms, paper_tau
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
+from helpers.tiny_model import make_job
 
 BUDGETS = {"parallel": (24, 64, 4096), "cpo": (28, 64, 4096), "arpo": (28, 4096), "dpo": (28, 4096)}
 """Row budgets of each loss that cut 16 examples into many micro-batches, a few, and one."""

@@ -1,6 +1,6 @@
 """A script, not a test: train `model=tiny` for a few steps in this process, and print what it took beside the estimate.
 
-python tests/measured_run.py ZERO_STAGE FOLDER       memory from before the model is loaded; CPU seconds of the steps alone
+python -m helpers.measured_training ZERO_STAGE FOLDER       memory from before the model is loaded; CPU seconds of the steps alone
 """
 
 import ctypes
@@ -17,8 +17,8 @@ from alma_pipeline.config import load
 from alma_pipeline.ml.training import loop as training
 from alma_pipeline.plan.estimate import PROCESS_BYTES, START_SECONDS, Counts, estimate
 from alma_pipeline.schema import Architecture
+from helpers import tiny_model as bed
 from stages.mono.run import run
-from tests import training_bed as bed
 
 STEPS, BATCH, BLOCK = 6, 32, 128
 

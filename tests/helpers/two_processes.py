@@ -1,4 +1,4 @@
-"""What the tests run under torchrun, all cases in one start: `torchrun --nproc-per-node 2 two_processes_bed.py FOLDER`.
+"""What the tests run under torchrun, all cases in one start: `torchrun --nproc-per-node 2 -m helpers.two_processes FOLDER`.
 
 FOLDER holds `base`, `pairs` and `documents`; each case leaves its outcome in FOLDER/<case>.
 """
@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training_bed import LORA, make_job
-
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.training import resume
+from helpers.tiny_model import LORA, make_job
 from stages.group_adapter.run import run as run_group_adapter
 from stages.parallel.run import run as run_parallel
 

@@ -1,5 +1,6 @@
 """A tiny random Llama, its tokenizer, token arrays and jobs, made locally: what the training tests run on."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ VOCABULARY = 64
 LORA = Lora(rank=4, alpha=8.0, targets=["q_proj", "down_proj"])
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
 FULL = {"config.json", "generation_config.json", "model.safetensors"} | TOKENIZER
+EVERY_STEP = {"checkpoint_seconds": 1e-6}
+"""Hardware settings: a resume point after each step."""
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors", "base.json"} | TOKENIZER
 
 
@@ -123,3 +126,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint folder."""
     name = "model.safetensors" if (folder / "model.safetensors").exists() else "adapter_model.safetensors"
     return load_file(folder / name)
+
+
+def digest(job: Job) -> str:
+    [file] = job.out.glob("*.safetensors")
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,26 @@
+"""Work in two processes of one torch.distributed group."""
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def in_processes(work: Callable[[Path], None], folder: Path) -> None:
+    """Run `work` in two processes of one group. They are started afresh: the fork of a process whose earlier tests opened
+    a group inherits locks of threads that it does not have."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_join, args=(work, rank, folder), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def _join(work: Callable[[Path], None], rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    work(folder / f"rank{rank}")
+    torch.distributed.destroy_process_group()
