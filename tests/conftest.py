@@ -2,14 +2,23 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import helpers.fake_stages  # noqa: F401  # its kinds can be imported from here on, as `stages.fake`
+from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.processes import PLACE
 from alma_pipeline.store.store import Store
 from helpers import PYTHONPATH
+from helpers.fake_stages.recipes import LOCAL
+from helpers.fake_stages.world import CANARY, World, fake_world
+
+if TYPE_CHECKING:
+    from alma_pipeline.report.content import Content
+    from alma_pipeline.report.jobs import Job
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,3 +51,49 @@ def comet_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from helpers.comet import models
 
     return models(tmp_path_factory.mktemp("comet") / "models")
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """One warm server for all: it is what it is for."""
+    folder = tmp_path_factory.mktemp("server")
+    with pytest.MonkeyPatch.context() as patched, fake_world(patched, folder):
+        patched.setenv("HF_TOKEN", CANARY)
+        launcher = Launcher(LOCAL, folder)
+        yield launcher
+        launcher.close()
+
+
+@pytest.fixture
+def world(launcher: Launcher, tmp_path: Path) -> World:
+    orders = launcher.log.parent / "orders"
+    for file in orders.iterdir():
+        file.unlink()
+    return World(tmp_path, orders, launcher)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store that holds a finished recipe; not to be written to."""
+    from helpers.finished_store import finish
+
+    store = Store(tmp_path_factory.mktemp("report") / "store")
+    finish(store)
+    return Store(store.root)
+
+
+@pytest.fixture(scope="session")
+def job(finished: Store) -> "Job":
+    """The recipe of `finished`, as the report reads it."""
+    from alma_pipeline.report.jobs import planned
+    from helpers.finished_store import composed
+
+    return planned([], composed(), finished)
+
+
+@pytest.fixture(scope="session")
+def told(finished: Store, job: "Job") -> "Content":
+    """All that the report has to show of `finished`."""
+    from alma_pipeline.report.content import content
+
+    return content(["stage=all"], [job], finished)

@@ -1,6 +1,6 @@
 """Every option of every group composes and plans, offline; golden plans of the experiments; released settings.
 
-`python -m pytest tests/test_experiments.py --golden` writes the golden plans again, after a change that is meant.
+`python -m pytest tests/config/test_compose.py --golden` writes the golden plans again, after a change that is meant.
 """
 
 import json
@@ -13,7 +13,7 @@ from alma_pipeline.config import load
 from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.store.store import Store
 
-GOLDEN = Path(__file__).parent / "golden" / "plans"
+GOLDEN = Path(__file__).parents[1] / "golden" / "plans"
 OPTIONS = sorted(
     (path.parent.name, path.stem)
     for path in paths.CONF.glob("*/*.yaml")

@@ -2,7 +2,7 @@
 
 When a kind's meaning changes on purpose, bump its `version` and write the golden keys anew:
 
-    python tests/test_identity.py > tests/golden/keys.json
+    python -m tests.store.test_identity > tests/golden/keys.json
 
 A changed key in that file means that every user's artifact of the kind is made again.
 """
@@ -25,7 +25,7 @@ from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import ABSENT, canonical_json, differences, flatten, key_of, payload, settings
 from helpers.plans import loaded
 
-GOLDEN = Path(__file__).parent / "golden" / "keys.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "keys.json"
 LANGUAGES = {
     "en": Language(name="English", locale="en", nllb="eng_Latn"),
     "de": Language(name="German", locale="de", nllb="deu_Latn"),
