@@ -15,6 +15,7 @@ import pytest
 
 from alma_pipeline.cli import main
 from alma_pipeline.errors import UserError
+from alma_pipeline.execution import launch
 from alma_pipeline.files import write_json
 from alma_pipeline.job import read_job
 from helpers.text_files import english, german, json_lines, nested
@@ -57,7 +58,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     """`command(PATTERN, more words)` in a store of its own; the exit code."""
     before = signal.getsignal(signal.SIGTERM)  # the command takes it for an interruption
     monkeypatch.setenv("ALMA_PIPELINE_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr("alma_pipeline.execution.launch.Launcher", Here)
+    monkeypatch.setattr(launch, "Launcher", Here)
 
     def run(pattern: str, *words: str) -> int:
         monkeypatch.setattr(sys, "argv", ["alma-pipeline", *WORDS, f"data.test.path={tmp_path}/{pattern}", *words])

@@ -199,6 +199,6 @@ def test_mistakes_are_told_before_anything_starts(
 def test_nothing_to_translate_starts_nothing(
     filled: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("alma_pipeline.execution.launch.sys.executable", "/nowhere")
+    monkeypatch.setattr("sys.executable", "/nowhere")
     assert command(filled.root, monkeypatch, *SETTINGS, "direction=de-en", given="\n \n") == 0
     assert capsys.readouterr().out == "\n \n"

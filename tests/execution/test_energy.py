@@ -12,7 +12,7 @@ from alma_pipeline import units
 from alma_pipeline.execution import energy
 from alma_pipeline.execution.energy import Meter, Package
 from alma_pipeline.job import Job
-from alma_pipeline.report import page
+from alma_pipeline.report import page, significance
 from alma_pipeline.report.content import content
 from alma_pipeline.report.jobs import planned
 from alma_pipeline.schema import Hardware, NodeConfig
@@ -105,7 +105,7 @@ def test_joules_in_words(joules: float, text: str) -> None:
 
 
 def test_the_report_has_a_column_of_energy_where_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alma_pipeline.report.significance.resampled", lambda *asked: 0.5)
+    monkeypatch.setattr(significance, "resampled", lambda *asked: 0.5)
     store = Store(tmp_path / "store")
     finish(store, "stage=parallel")
     job = planned([], composed("stage=parallel"), Store(store.root))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from alma_pipeline.tracking import outbox as module
 from alma_pipeline.tracking.outbox import Event, Outbox
 
 
@@ -35,7 +36,7 @@ class Receiver:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alma_pipeline.tracking.outbox.RETRY_DELAYS", (0.01, 0.02))
+    monkeypatch.setattr(module, "RETRY_DELAYS", (0.01, 0.02))
 
 
 def metrics(node: str, *lines: int) -> Event:
@@ -147,7 +148,7 @@ def test_a_refused_event_does_not_stop_the_others(caplog: pytest.LogCaptureFixtu
 
 
 def test_too_much_waiting_is_left_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alma_pipeline.tracking.outbox.MAX_WAITING", 10)
+    monkeypatch.setattr(module, "MAX_WAITING", 10)
     receiver = Receiver()
     receiver.gate.clear()
     outbox = Outbox(lambda: receiver, "it")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from alma_pipeline.schema import Tracking
-from alma_pipeline.tracking import Tracker, tracking_uri
+from alma_pipeline.tracking import Tracker, recorder, tracking_uri
 from helpers.tracking import KEY, SCORES, artifact, invocation, line, one_run, runs, script, start_node, warnings
 
 Make = Callable[..., Tracker]
@@ -283,7 +283,7 @@ def test_secrets_leave_nothing_behind(
 def test_system_metrics_of_a_node(
     make: Make, client: Any, settings: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alma_pipeline.tracking.recorder.SAMPLING_SECONDS", 0.1)
+    monkeypatch.setattr(recorder, "SAMPLING_SECONDS", 0.1)
     tracker = make(tracking=Tracking(name="t", experiment=settings.experiment))
     start_node(tracker, tmp_path)
     assert tracker.run_id("cpo", within=60)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alma_pipeline.schema import Tracking
-from alma_pipeline.tracking import Tracker
+from alma_pipeline.tracking import Tracker, outbox
 from helpers.tracking import MlflowServer, invocation, line, runs, start_node, warnings
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowSe
     server = MlflowServer(tmp_path / "server")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    monkeypatch.setattr("alma_pipeline.tracking.outbox.RETRY_DELAYS", (0.5,))
+    monkeypatch.setattr(outbox, "RETRY_DELAYS", (0.5,))
     server.start()
     yield server
     server.kill()
