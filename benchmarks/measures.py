@@ -30,7 +30,7 @@ def gemm_rate(model: Any, tokens: int = 1024) -> float:
         for _ in range(5):
             states @ weight.t(), outer @ weight, outer.t() @ states
         seconds.append(time.perf_counter() - start)
-    return 5 * 6 * tokens * weight.numel() / sorted(seconds)[4]
+    return float(5 * 6 * tokens * weight.numel() / sorted(seconds)[4])
 
 
 def useful_flops(model: Any, batch: list[Any], answers: int) -> float:
@@ -39,7 +39,7 @@ def useful_flops(model: Any, batch: list[Any], answers: int) -> float:
     layers = sum(weight.numel() for weight in model.model.layers.parameters() if weight.ndim > 1)
     labels = [sum(len(side.ids) - side.prompt for side in pair[:answers]) for pair in batch]
     tokens_ = sum(pair[0].prompt for pair in batch) + sum(labels)
-    return 6.0 * (layers * tokens_ + model.lm_head.weight.numel() * sum(labels))
+    return float(6 * (layers * tokens_ + model.lm_head.weight.numel() * sum(labels)))
 
 
 def timed(step: Step, batch: Any) -> dict[str, float]:

@@ -25,7 +25,7 @@ def ours(settings: dict[str, Any], model: Any, objective_of: Callable[[Any, int]
         given = [example_of(pair) for pair in batch]
         _, totals = accumulate(engine, stream(objective, [given], world, hardware), engine.backward)
         engine.step(1e-6)
-        return objective.measures({name: float(value) for name, value in totals.items()})["loss"]
+        return float(objective.measures({name: float(value) for name, value in totals.items()})["loss"])
 
     return step
 
@@ -55,7 +55,8 @@ def ours_preference(tau: Any) -> Callable[..., Step]:
         def pair_of(pair: Any) -> Pair:
             chosen, rejected = pair
             parts = (chosen.ids[: chosen.prompt], chosen.ids[chosen.prompt :], rejected.ids[rejected.prompt :])
-            return Pair(*(np.array(part, np.int32) for part in parts))
+            prompt, better, worse = (np.array(part, np.int32) for part in parts)
+            return Pair(prompt, better, worse)
 
         terms = Terms(beta=0.1, nll_weight=1.0, nll_norm="token", tau=tau() if tau else None)
         return ours(settings, model, lambda model, row: PreferenceModel(model, row, terms), pair_of)

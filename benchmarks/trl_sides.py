@@ -62,7 +62,7 @@ def trl_arguments(settings: dict[str, Any]) -> dict[str, Any]:
 def trl_sft(packing: bool) -> Callable[..., Step]:
     def side(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
         from datasets import Dataset
-        from trl import SFTConfig, SFTTrainer
+        from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # the package loads them when asked
 
         arguments = trl_arguments(settings) | {"max_length": 1024, "packing": packing, "completion_only_loss": True}
         if packing:

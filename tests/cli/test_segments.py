@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_standard_input_is_read_where_no_file_is_named(monkeypatch: pytest.Monke
 
 def test_json_lines_bring_their_directions_and_keep_their_fields(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    rows = [{"id": 7, "direction": "de-en", "source": "Haus"}, {"source": "house"}]
+    rows: list[dict[str, Any]] = [{"id": 7, "direction": "de-en", "source": "Haus"}, {"source": "house"}]
     file.write_text("\n\n".join(map(json.dumps, rows)))
     found = segments.read([str(file)], "en-de", as_json=False)
     assert [(segment.direction, segment.text) for segment in found] == [("de-en", "Haus"), ("en-de", "house")]

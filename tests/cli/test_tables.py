@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 from rich.table import Table
+from stages.fake.config import Config as Fake
 
 from alma_pipeline.cli import tables
 from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from helpers.fake_stages.recipes import Fake, planned, recipe
+from helpers.fake_stages.recipes import planned, recipe
 
 AVERAGE = {"chrf++": 61.25, "bleu": 40.04, "exact": 33.3}
 RESULT: dict[str, Any] = {

@@ -85,7 +85,8 @@ def test_steps_of_the_published_recipes(overrides: list[str], node: str, steps: 
 )
 def test_what_fits_where(overrides: list[str], node: str, fits: bool, tmp_path: Path) -> None:
     estimate = make_plan(load.load([*overrides, "target=train"]), Store(tmp_path))[node].estimate
-    assert estimate is not None and estimate.fits == fits, estimate.memory_parts
+    assert estimate is not None
+    assert estimate.fits == fits, estimate.memory_parts
 
 
 def test_the_command_line_wins_over_what_a_model_picks() -> None:

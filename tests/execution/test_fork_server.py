@@ -10,6 +10,7 @@ import pytest
 
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.execution import fork_client
+from alma_pipeline.execution import launch, processes
 from alma_pipeline.execution.fork_client import ForkServer
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.schema import Hardware
@@ -122,6 +123,11 @@ def test_what_libraries_print_on_import_goes_to_the_log(orders: Path, monkeypatc
     assert {"printed", "from C"} <= set((tmp_path / "server.txt").read_text().split("\n"))
 
 
+def exit_code(running: processes.Running) -> int | None:
+    wait_for(lambda: running.poll() is not None)
+    return running.poll()
+
+
 @pytest.mark.slow
 def test_the_real_server_forks_with_everything_imported(
     orders: Path, monkeypatch: pytest.MonkeyPatch, store: Store, prepared: Prepared
@@ -132,7 +138,5 @@ def test_the_real_server_forks_with_everything_imported(
     store.root.mkdir()
     launcher = Launcher(Hardware(name="x"), store.root)
     for name in ("a", "b"):
-        running = launcher.start(*prepared(name), distributed=True)
-        wait_for(lambda running=running: running.poll() is not None, seconds=60)
-        assert running.poll() == 0
+        assert exit_code(launcher.start(*prepared(name), distributed=True)) == 0
     launcher.close()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -58,4 +59,5 @@ def test_one_machine_with_devices_is_enough_and_several_are_refused(tmp_path: Pa
 def test_it_is_one_process_on_any_hardware(kind: str) -> None:
     """The launcher starts one where `distributed` is false; tensor parallelism is vLLM's own."""
     assert kind_config(kind)().distributed
-    assert not kind_config(kind)(engine="vllm").distributed
+    vllm: dict[str, Any] = {"engine": "vllm"}
+    assert not kind_config(kind)(**vllm).distributed

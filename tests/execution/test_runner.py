@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stages.fake.config import Config as Fake
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.errors import StageFailed, UserError
@@ -14,7 +15,7 @@ from alma_pipeline.execution.attempt import tail
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.plan.plan import Rerun
 from alma_pipeline.schema import Hardware
-from helpers.fake_stages.recipes import Fake, chain, changed, recipe
+from helpers.fake_stages.recipes import chain, changed, recipe
 from helpers.fake_stages.world import CANARY, World, fake_world
 
 

@@ -4,12 +4,13 @@ import dataclasses
 import json
 
 import pytest
+from stages.fake.config import Config as Fake
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.execution.runner import Runner, checkpoint
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Released
-from helpers.fake_stages.recipes import Fake, chain, planned, recipe
+from helpers.fake_stages.recipes import chain, planned, recipe
 from helpers.fake_stages.world import World
 
 

@@ -48,6 +48,9 @@ class Parents:
     def written(self) -> int:
         return sum(len(self.journal(node)) for node in "abc")
 
+    def wait_until_written(self, lines: int) -> None:
+        wait_for(lambda: self.written() >= lines)
+
     def line(self, process: "subprocess.Popen[str]") -> str:
         assert process.stdout is not None
         return process.stdout.readline()
@@ -92,7 +95,7 @@ def test_killed_at_any_moment_and_started_again_at_once(parents: Parents) -> Non
     for more in (0, 1, 12, 0):
         process, before = parents.start(), parents.written()
         if more:  # while a worker works; else while the parent starts up
-            wait_for(lambda before=before, more=more: parents.written() >= before + more)
+            parents.wait_until_written(before + more)
         time.sleep(moments.uniform(0.0, 0.1 if more else 1.0))
         process.send_signal(signal.SIGKILL)
     assert "text abc" in parents.finish(parents.start())

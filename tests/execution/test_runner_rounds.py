@@ -1,7 +1,9 @@
 """A round of preferences that found the dev score fallen: nothing that stands on it is run, and nothing has failed."""
 
+from stages.fake.config import Config as Fake
+
 from alma_pipeline.schema import Config
-from helpers.fake_stages.recipes import Fake, recipe
+from helpers.fake_stages.recipes import recipe
 from helpers.fake_stages.world import World
 
 FELL = {"rounds": {"before": 41.5, "now": 40.25, "stopped": True}}

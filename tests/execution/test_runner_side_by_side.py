@@ -1,7 +1,6 @@
 """Two nodes at a time: those that do not need each other."""
 
 import os
-import signal
 import subprocess
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from alma_pipeline.errors import StageFailed
 from alma_pipeline.execution.processes import environment
 from helpers.fake_stages.recipes import LOCAL, PAIR, diamond, recipe
 from helpers.fake_stages.world import World, fake_world, journal, parent
-from helpers.processes import later, lives, wait_for
+from helpers.processes import interrupt_when, later, lives, wait_for
 
 
 def go(world: World, node: str) -> None:
@@ -63,7 +62,7 @@ def test_a_failure_stops_what_runs_beside_it_and_the_next_run_goes_on(world: Wor
 def test_interrupted_both_are_stopped(world: World) -> None:
     for name in "bc":
         world.order(name, hold=1)
-    later(lambda: (wait_for(lambda: all(len(world.journal(n)) > 1 for n in "bc")), os.kill(os.getpid(), signal.SIGINT))[0])
+    interrupt_when(lambda: all(len(world.journal(n)) > 1 for n in "bc"))
     with pytest.raises(KeyboardInterrupt):
         world.run(diamond(50))
     assert {("b", "KILLED"), ("c", "KILLED")} <= set(world.told.events)

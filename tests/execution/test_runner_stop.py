@@ -1,8 +1,6 @@
 """Interrupted, a runner leaves no process behind."""
 
-import os
 import signal
-import time
 
 import pytest
 
@@ -10,7 +8,7 @@ from alma_pipeline.cli import main
 from alma_pipeline.execution import fork_client, processes
 from helpers.fake_stages.recipes import chain, planned
 from helpers.fake_stages.world import World
-from helpers.processes import later, lives, wait_for
+from helpers.processes import interrupt_when, lives, wait_for
 
 
 def test_what_a_worker_leaves_behind_goes_with_it(world: World) -> None:
@@ -26,7 +24,7 @@ def test_interrupted_the_worker_is_stopped_and_watchers_are_told(
 ) -> None:
     world.order("a", hold=3)
     before = signal.signal(signal.SIGTERM, main._interrupt)
-    later(lambda: (wait_for(lambda: len(world.journal("a")) > 4), os.kill(os.getpid(), number))[0])
+    interrupt_when(lambda: len(world.journal("a")) > 4, number=number)
     try:
         with pytest.raises(KeyboardInterrupt):
             world.run(chain(steps=1000))
@@ -43,7 +41,7 @@ def test_a_worker_that_ignores_sigterm_is_killed(world: World, monkeypatch: pyte
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.5)
     monkeypatch.setattr(fork_client, "STOP_SECONDS", 0.5)
     world.order("a", end="stubborn")
-    later(lambda: (wait_for(lambda: len(world.journal("a")) > 1), time.sleep(0.3), os.kill(os.getpid(), signal.SIGINT))[0])
+    interrupt_when(lambda: len(world.journal("a")) > 1, pause=0.3)
     with pytest.raises(KeyboardInterrupt):
         world.run(chain())
     [pid] = {pid for pid, _ in world.journal("a")}

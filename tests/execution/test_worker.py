@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stages.fake.config import Config as Fake
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.execution.worker import ABANDONED, FAILURE, USER_MISTAKE
@@ -17,7 +18,7 @@ from alma_pipeline.files import lock_file
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.schema import Hardware, Language
 from alma_pipeline.store.store import Store, Work
-from helpers.fake_stages.recipes import Fake, planned, recipe
+from helpers.fake_stages.recipes import planned, recipe
 from helpers.fake_stages.world import fake_world, journal
 from helpers.processes import wait_for
 

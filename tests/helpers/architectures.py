@@ -1,6 +1,7 @@
 """Tiny random models of eight architectures, items for their rows, and the log-probabilities that a model gives these."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,13 +9,13 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alma_pipeline.ml.training.layouts import Item, packed, padded
+from alma_pipeline.ml.training.layouts import Item, Rows, packed, padded
 from alma_pipeline.ml.training.logprobs import label_logprobs
 
 VOCABULARY = 50
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROTARY = SHAPE | {"intermediate_size": 24, "num_key_value_heads": 2}
-EXPECTED = {
+EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama": ("packed", ROTARY),
     "Mistral": ("packed", ROTARY | {"sliding_window": 5}),
     "Qwen3": ("packed", ROTARY | {"head_dim": 8}),
@@ -47,7 +48,7 @@ def make_items(seed: int = 0, count: int = 6) -> list[Item]:
     return [Item(text(), tuple(text() for _ in range(1 + number % 2))) for number in range(count)]
 
 
-def scores(model: PreTrainedModel, items: list[Item], layout: Callable = packed) -> Tensor:
+def scores(model: PreTrainedModel, items: list[Item], layout: Callable[[list[Item]], Rows] = packed) -> Tensor:
     rows = layout(items)
     return label_logprobs(model, rows.inputs, rows.positions, rows.labels, chunks=1, head="product")
 

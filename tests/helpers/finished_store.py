@@ -10,7 +10,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from alma_pipeline.config import load as configuration
 from alma_pipeline.plan.node import is_training
 from alma_pipeline.plan.plan import Plan, Step, make_plan
-from alma_pipeline.schema import Config
+from alma_pipeline.schema import Config, Language
 from alma_pipeline.store.store import Store
 from helpers.artifacts import put
 
@@ -68,7 +68,7 @@ def _put(store: Store, step: Step, plan: Plan) -> None:
         assert source
         with open(source.path / "hypotheses.jsonl", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
-        result = scored(rows, step.node.config.languages)
+        result = scored(rows, languages_of(step))
         files = {"segments.jsonl": "".join(json.dumps(row | {"scores": {"quality": quality(row)}}) + "\n" for row in rows)}
     record = {"kind": step.node.kind, "payload": step.payload, "result": result, "provenance": PROVENANCE}
     put(store, step.node.name, step.key, record | {"hardware": {"devices": 1, "nodes": 1, "device": "cpu"}}, files or None)
@@ -108,9 +108,14 @@ def _trained(step: Step) -> tuple[dict[str, Any], dict[str, str]]:
     return result, {"metrics.jsonl": "".join(json.dumps(line) + "\n" for line in [*dev[:1], *lines, *dev[1:]])}
 
 
+def languages_of(step: Step) -> dict[str, Language]:
+    languages: dict[str, Language] = vars(step.node.config)["languages"]
+    return languages
+
+
 def _hypotheses(step: Step, plan: Plan) -> Any:
     checkpoint = plan[step.node.inputs.get("checkpoint", step.node.name)]
-    codes = [code for code in step.node.config.languages if code != "en"]
+    codes = [code for code in languages_of(step) if code != "en"]
     for direction in [pair for code in codes for pair in (f"{code}-en", f"en-{code}")]:
         source, target = (ENGLISH if code == "en" else LANGUAGES[code] for code in direction.split("-"))
         space = "" if direction.endswith("zh") else " "

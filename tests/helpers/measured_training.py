@@ -9,11 +9,13 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alma_pipeline.config import load
+from alma_pipeline.job import Input
 from alma_pipeline.ml.training import loop as training
 from alma_pipeline.plan.estimate import PROCESS_BYTES, START_SECONDS, Counts, estimate
 from alma_pipeline.schema import Architecture
@@ -26,7 +28,7 @@ STEPS, BATCH, BLOCK = 6, 32, 128
 def main(stage: int, folder: Path) -> dict[str, float]:
     model = load.load([]).model
     base, corpus = make_base(folder / "base", model.architecture), bed.make_documents(folder / "corpus", 200, 8, BLOCK)
-    machine = {"zero_stage": stage, "row_tokens": BATCH * BLOCK, "flops": core_rate()}
+    machine: dict[str, Any] = {"zero_stage": stage, "row_tokens": BATCH * BLOCK, "flops": core_rate()}
     settings = {"steps": STEPS, "global_batch": BATCH, "learning_rate": 1e-4, "choose_by": "last", "evaluations": 1}
     job = bed.make_job(folder / "work", "mono", {"init": base, "corpus": corpus}, machine, diverged_above=10.0, **settings)
     warm_up(folder / "warm", machine | {"row_tokens": 64})
@@ -62,7 +64,7 @@ def core_rate(side: int = 1024) -> float:
     return 10 * 2 * side**3 / (time.process_time() - started)
 
 
-def warm_up(folder: Path, machine: dict[str, int]) -> None:
+def warm_up(folder: Path, machine: dict[str, Any]) -> None:
     """What libraries import and allocate at their first use is not the model's: a smaller one goes first, and is freed."""
     inputs = {"init": bed.make_base(folder / "base"), "corpus": bed.make_documents(folder / "corpus")}
     run(bed.make_job(folder / "work", "mono", inputs, machine, steps=2, choose_by="last", diverged_above=10.0))
@@ -70,7 +72,7 @@ def warm_up(folder: Path, machine: dict[str, int]) -> None:
     ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def make_base(folder: Path, shape: Architecture) -> object:
+def make_base(folder: Path, shape: Architecture) -> Input:
     """The bed's tokenizer beside a model of `shape`."""
     made = bed.make_base(folder)
     LlamaForCausalLM(

@@ -1,5 +1,7 @@
-"""Waiting for processes and threads, and asking whether they live."""
+"""Waiting for processes and threads, asking whether they live, and interrupting this one."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 def lives(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -28,3 +30,14 @@ def later(action: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=action, daemon=True)
     thread.start()
     return thread
+
+
+def interrupt_when(condition: Callable[[], Any], number: int = signal.SIGINT, pause: float = 0.0) -> None:
+    """Signal this process from a thread `pause` seconds after the condition has come true."""
+
+    def interrupt() -> None:
+        wait_for(condition)
+        time.sleep(pause)
+        os.kill(os.getpid(), number)
+
+    later(interrupt)

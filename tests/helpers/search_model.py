@@ -66,7 +66,8 @@ def alone(model: PreTrainedModel, prompt: list[int], beams: int) -> list[int]:
         pad_token_id=PAD,
     )
     ids = torch.tensor([prompt])
-    found = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)[0, len(prompt) :].tolist()
+    outputs = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    found: list[int] = outputs[0, len(prompt) :].tolist()
     return found[: found.index(EOS)] if EOS in found else found
 
 

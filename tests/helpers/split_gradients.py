@@ -6,7 +6,7 @@ FOLDER holds `base` and `pairs`; each case leaves FOLDER/<case>.safetensors.
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -58,7 +58,7 @@ def objective_of(loss: str, model: torch.nn.Module, budget: int) -> Any:
     return PreferenceModel(model, budget, Terms(beta=0.3, nll_weight=0.8, nll_norm="token", tau=tau, loss=name))
 
 
-def examples_of(loss: str, corpus: Path) -> list[Any]:
+def examples_of(loss: str, corpus: Path) -> Sequence[Any]:
     """Unequal label counts; the rejected answer is that of the pair before."""
     examples = read_sequences(corpus, "train").examples[:16]
     if loss == "parallel":

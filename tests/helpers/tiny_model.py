@@ -99,10 +99,10 @@ def _save(folder: Path, name: str, rows: list[list[int]], prompts: list[int]) ->
 
 def make_job(work: Path, kind: str, inputs: dict[str, Input], hardware: dict[str, Any] | None = None, **settings: Any) -> Job:
     """A node's job in an empty work folder, as the parent makes it."""
-    config = {"steps": 6, "global_batch": 8, "learning_rate": 1e-2, "warmup_ratio": 0.0, "evaluations": 2, "seed": 1}
-    machine = {"name": "test", "row_tokens": 64, "threads": 1}
+    config: dict[str, Any] = {"steps": 6, "global_batch": 8, "learning_rate": 1e-2, "warmup_ratio": 0.0, "evaluations": 2}
+    machine: dict[str, Any] = {"name": "test", "row_tokens": 64, "threads": 1}
     work.mkdir(parents=True, exist_ok=True)
-    typed = kind_config(kind)(**({"lora": LORA} | config | settings))
+    typed = kind_config(kind)(**(config | {"seed": 1, "lora": LORA} | settings))
     job = Job(f"test.{kind}", f"{kind:k<64}", str(work), typed, Hardware(**(machine | (hardware or {}))), inputs)
     job.out.mkdir(exist_ok=True)
     return job
@@ -125,7 +125,8 @@ def files(folder: Path) -> set[str]:
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint folder."""
     name = "model.safetensors" if (folder / "model.safetensors").exists() else "adapter_model.safetensors"
-    return load_file(folder / name)
+    found: dict[str, torch.Tensor] = load_file(folder / name)
+    return found
 
 
 def digest(job: Job) -> str:

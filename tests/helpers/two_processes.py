@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.training import resume
@@ -59,9 +60,8 @@ def uninterrupted_and_resumed(folder: Path) -> None:
             for best in Path(first.work).glob("best-*"):
                 shutil.copytree(best, Path(second.work) / best.name)
 
-    resume.save = save_and_set_aside
-    run_parallel(first)
-    resume.save = save
+    with mock.patch.object(resume, "save", save_and_set_aside):
+        run_parallel(first)
     run_parallel(second)
 
 

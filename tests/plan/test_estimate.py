@@ -8,7 +8,7 @@ import pytest
 from alma_pipeline.plan import estimate as estimating
 from alma_pipeline.plan import model_size
 from alma_pipeline.plan.estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, estimate, training_memory
-from alma_pipeline.schema import Architecture, Hardware, Language, Lora, Model, Source
+from alma_pipeline.schema import Architecture, Hardware, Language, Lora, Model, NodeConfig, Source
 from alma_pipeline.schema.kinds import kind_config
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -224,10 +224,14 @@ def test_a_process_on_a_cpu_counts_its_libraries_and_its_heap() -> None:
     assert cpu.memory_bytes - gpu.memory_bytes == pytest.approx(extra, abs=2)
 
 
+def config_of(kind: str, **settings: Any) -> NodeConfig:
+    return kind_config(kind)(**settings)
+
+
 def decode(kind: str, counts: Counts, **settings: Any) -> Estimate | None:
     languages = {code: Language(name=code, locale=code, nllb=code) for code in ("en", "de", "cs")}
-    seeded = {"seed": 1} if kind == "preferences" else {}
-    config = kind_config(kind)(**(seeded | {"languages": languages, "max_new_tokens": 32} | settings))
+    values: dict[str, Any] = {"languages": languages, "max_new_tokens": 32} | ({"seed": 1} if kind == "preferences" else {})
+    config = kind_config(kind)(**(values | settings))
     return estimate(kind, config, model(TINY), LAPTOP, counts)
 
 
@@ -249,7 +253,7 @@ def test_candidates_are_decoded_for_every_direction_and_released_triples_are_not
 
 
 def test_a_base_is_its_weights_and_text_kinds_have_no_estimate() -> None:
-    found = estimate("base", kind_config("base")(seed=1), model(LLAMA_7B, precision="bf16"), A100, counted(0, 0))
+    found = estimate("base", config_of("base", seed=1), model(LLAMA_7B, precision="bf16"), A100, counted(0, 0))
     assert found and found.disk_bytes == 13_476_831_232
-    assert estimate("corpus", kind_config("corpus")(seed=1), model(TINY), LAPTOP, counted(0, 0)) is None
+    assert estimate("corpus", config_of("corpus", seed=1), model(TINY), LAPTOP, counted(0, 0)) is None
     assert estimate("score", kind_config("score")(), model(TINY), LAPTOP, counted(0, 0)) is None

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from stages.fake.config import Config as Fake
 
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan.graph import build
 from alma_pipeline.plan.languages import resolve
 from alma_pipeline.plan.node import Node, is_training
 from alma_pipeline.schema import Config, Evaluation
-from helpers.fake_stages.recipes import Fake, changed, recipe
+from helpers.fake_stages.recipes import changed, recipe
 from helpers.plans import loaded
 from stages.score.config import Config as Score
 from stages.translate.config import Config as Translate

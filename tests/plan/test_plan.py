@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from stages.fake.config import Config as Fake
 
 from alma_pipeline.plan.plan import make_plan, to_json
 from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
 from helpers.artifacts import fill, put
-from helpers.fake_stages.recipes import Fake, changed, planned, recipe
+from helpers.fake_stages.recipes import changed, planned, recipe
 from helpers.plans import loaded, real, verdicts, works
 
 

@@ -143,8 +143,10 @@ def test_a_metric_with_segment_scores_has_a_paired_t_test_and_a_bootstrap(told: 
     scores = [[row["scores"]["quality"] for row in rows] for rows in (other, one)]
     expected = stats.ttest_rel(*scores).pvalue
     cell = next(row for row in board.rows if row.name == "en-de").cells[names.index("cpo")]
-    assert cell and cell.p == pytest.approx(expected) and cell.p < 1
-    assert cell.wins == segmental(*reversed(scores)).wins and 0.5 < cell.wins <= 1
+    assert cell and cell.p == pytest.approx(expected)
+    assert cell.p is not None and cell.p < 1
+    assert cell.wins == segmental(*reversed(scores)).wins
+    assert cell.wins is not None and 0.5 < cell.wins <= 1
     assert [row.cells[0].wins for row in board.rows if row.cells[0]] == [None] * len(board.rows), "the base beats nobody"
 
 

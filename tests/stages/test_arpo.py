@@ -1,7 +1,7 @@
 """The `arpo` stage, run for real on a tiny Llama's LoRA under DeepSpeed. What it shares with `cpo` is tested there."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_may_be_chosen_by_its_translations(tmp_path: Path, parts: P
 def test_each_variant_weighs_the_rejected_answer_by_its_own_tau(tmp_path: Path, parts: Parts) -> None:
     """One held-out pair, so that its figures are the means: z, tau and loss follow from its two log-probabilities."""
     one = parts._replace(preferences=make_preferences(tmp_path / "preferences", dev=1))
-    variants = {
+    variants: dict[str, tuple[dict[str, Any], Callable[[float], float]]] = {
         "paper": ({}, lambda z: math.exp(1.5 * z) - 1),
         "eta": ({"eta": 9.0}, lambda z: math.exp(9.0 * z) - 1),
         "released": ({"tau": "released"}, lambda z: 0.9 * math.exp(0.4 * z) - 1),

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import babel
 import pytest
@@ -36,8 +37,9 @@ def job(folder: Path, config: Config) -> Job:
     return made
 
 
-def fresh(**changes: object) -> Config:
-    return Config(**{"architecture": TINY, "text": TEXT, "languages": LANGUAGES, "seed": 3, **changes})
+def fresh(**changes: Any) -> Config:
+    values: dict[str, Any] = {"architecture": TINY, "text": TEXT, "languages": LANGUAGES, "seed": 3}
+    return Config(**(values | changes))
 
 
 def test_fresh_weights_are_a_plain_folder_in_fp32(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ class Made:
         return [json.loads(line) for line in (self.out / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
 
     def array(self, name: str) -> "np.ndarray[Any, Any]":
-        return np.load(self.out / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        found: np.ndarray[Any, Any] = np.load(self.out / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return found
 
     def examples(self, split: str) -> list[tuple[list[int], int]]:
         tokens, offsets, prompt = (self.array(f"{split}.{part}") for part in PARTS)

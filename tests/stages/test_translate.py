@@ -19,7 +19,7 @@ from helpers.tiny_checkpoint import LANGUAGES, files, make_checkpoint, make_corp
 from stages.translate.config import Config
 from stages.translate.run import run
 
-SETTINGS = {"prompt": "alma", "beams": 3, "max_source": 200, "max_new_tokens": 6}
+SETTINGS: dict[str, Any] = {"prompt": "alma", "beams": 3, "max_source": 200, "max_new_tokens": 6}
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def test_quality_takes_the_sample_that_the_scorer_finds_best_and_goes_on_after_i
 ) -> None:
     """The reference is nowhere in it: a model that could read one is asked to do without."""
     scorer = neural(comet_models, "unified", precision="fp32")
-    how = {"decoding": "quality", "rank_by": ["mine"], "scorers": {"mine": scorer}}
+    how: dict[str, Any] = {"decoding": "quality", "rank_by": ["mine"], "scorers": {"mine": scorer}}
     job = prepared(tmp_path / "store" / "work" / "job", inputs, **how)
     with monkeypatch.context() as broken, pytest.raises(PipelineError, match="the scorer crashed"):
         broken.setattr(neural_scoring, "score", _crash)
@@ -75,7 +75,7 @@ def _crash(*arguments: object) -> None:
 def test_a_scorer_that_cannot_do_it_is_refused_before_anything_is_decoded(
     tmp_path: Path, inputs: dict[str, Input], comet_models: Path, decoding_by: str, model: str, said: str
 ) -> None:
-    how = {"decoding": decoding_by, "rank_by": ["mine"], "scorers": {"mine": neural(comet_models, model)}}
+    how: dict[str, Any] = {"decoding": decoding_by, "rank_by": ["mine"], "scorers": {"mine": neural(comet_models, model)}}
     job = prepared(tmp_path / "store" / "work" / "job", inputs, **how)
     with pytest.raises(UserError, match=said):
         run(job)
@@ -83,7 +83,7 @@ def test_a_scorer_that_cannot_do_it_is_refused_before_anything_is_decoded(
 
 
 def test_so_is_one_whose_python_is_not_there(tmp_path: Path, inputs: dict[str, Input], comet_models: Path) -> None:
-    how = {"decoding": "quality", "rank_by": ["mine"], "scorers": {"mine": neural(comet_models, "unified")}}
+    how: dict[str, Any] = {"decoding": "quality", "rank_by": ["mine"], "scorers": {"mine": neural(comet_models, "unified")}}
     job = prepared(tmp_path / "store" / "work" / "job", inputs, str(tmp_path / "nowhere"), **how)
     with pytest.raises(UserError, match="whose Python was expected"):
         run(job)
@@ -91,7 +91,11 @@ def test_so_is_one_whose_python_is_not_there(tmp_path: Path, inputs: dict[str, I
 
 
 def test_risk_by_the_mean_of_chrf_and_a_neural_scorer(tmp_path: Path, inputs: dict[str, Input], comet_models: Path) -> None:
-    how = {"decoding": "mbr", "rank_by": ["chrf", "mine"], "scorers": {"mine": neural(comet_models, "regression")}}
+    how: dict[str, Any] = {
+        "decoding": "mbr",
+        "rank_by": ["chrf", "mine"],
+        "scorers": {"mine": neural(comet_models, "regression")},
+    }
     job = prepared(tmp_path / "store" / "work" / "job", inputs, **how)
     result = run(job)
     assert set(result["ranked_by"]) == {"chrf", "mine"} and "reference:yes" in result["ranked_by"]["mine"]

@@ -1,6 +1,7 @@
 """The `interpret` kind: one process for all languages, each by its group's adapter."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from helpers.tiny_checkpoint import LANGUAGES, make_checkpoint, make_job, read, 
 from stages.interpret.run import run
 
 ROUTES = {"de": "g1", "zh": "g6"}
-SAMPLES = {"candidates": 4, "temperature": 1.2, "top_p": 0.9, "seed": 3}
+SAMPLES: dict[str, Any] = {"candidates": 4, "temperature": 1.2, "top_p": 0.9, "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def modules(base: Input, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {name: make_adapter(base, tmp_path_factory.mktemp(name), seed, 2 * seed) for seed, name in ((1, "g1"), (2, "g6"))}
 
 
-def interpret(work: Path, inputs: dict[str, Input], rows: list[tuple[str, str]], **settings: object) -> list[str]:
+def interpret(work: Path, inputs: dict[str, Input], rows: list[tuple[str, str]], **settings: Any) -> list[str]:
     job = make_job(work, "interpret", inputs, prompt="alma", beams=2, max_source=200, max_new_tokens=6, **settings)
     write(work / "sources.jsonl", rows)
     assert set(run(job)) == {"sources_cut", "outputs_at_limit", "outputs_joined"}
@@ -41,7 +42,7 @@ def interpret(work: Path, inputs: dict[str, Input], rows: list[tuple[str, str]],
 def test_a_mixed_file_gives_the_same_as_each_language_alone(tmp_path: Path, modules: dict[str, Input]) -> None:
     rows = [("en-de", "May 3"), ("zh-en", "3月4日"), ("de-en", "4. Mai"), ("en-zh", "June 9"), ("de-en", "9. Juni")]
     mixed = interpret(tmp_path / "mixed", modules, rows, routes=ROUTES)
-    alone = {}
+    alone: dict[tuple[str, str], str] = {}
     for code, name in ROUTES.items():
         own = [row for row in rows if code in row[0]]
         texts = interpret(tmp_path / code, {name: modules[name]}, own, routes={code: name})
@@ -85,8 +86,13 @@ def samples(checkpoint: Input, rows: list[tuple[str, str]]) -> list[list[str]]:
 def test_only_the_first_process_ranks(tmp_path: Path, base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others draw their share and have nothing to say."""
     ranked: list[str] = []
-    monkeypatch.setattr(Judges, "by_mbr", lambda self, sources, texts: ranked.extend(sources) or [0 for _ in texts])
-    how = {"prompt": "alma", "max_source": 200, "max_new_tokens": 3, "decoding": "mbr", **SAMPLES}
+
+    def by_mbr(self: Judges, sources: list[str], texts: list[list[str]]) -> list[int]:
+        ranked.extend(sources)
+        return [0 for _ in texts]
+
+    monkeypatch.setattr(Judges, "by_mbr", by_mbr)
+    how: dict[str, Any] = {"prompt": "alma", "max_source": 200, "max_new_tokens": 3, "decoding": "mbr", **SAMPLES}
     for rank, name in ((1, "second"), (0, "first")):
         monkeypatch.setattr(Job, "rank", rank)
         job = make_job(tmp_path / name, "interpret", {"all": base}, **how)

@@ -3,6 +3,7 @@
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def remembered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
     return store.root, ids
 
 
-def _track(root: Path, name: str, plan: Plan, **sweep: object) -> str:
+def _track(root: Path, name: str, plan: Plan, **sweep: Any) -> str:
     from mlflow.tracking import MlflowClient
 
     settings = Tracking(name="t", system_metrics=False)

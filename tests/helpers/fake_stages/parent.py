@@ -16,7 +16,9 @@ from alma_pipeline.cli import main as cli
 from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.execution import fork_client, launch
 from alma_pipeline.execution.runner import Runner
+from alma_pipeline.plan.plan import Step
 from alma_pipeline.schema import Hardware
+from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from helpers.fake_stages.recipes import LOCAL, PAIR, chain, diamond, planned
 from helpers.fake_stages.world import Told
@@ -33,15 +35,20 @@ class Aloud(Told):
     def waiting(self, text: str) -> None:
         print("waiting", text, flush=True)
 
-    def ended(self, step, status, record, work) -> None:  # type: ignore[no-untyped-def]
+    def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
         print(step.node.name, status, flush=True)
+
+
+def _alone(hardware: Hardware, work: Path, token: str) -> list[str]:
+    """The command line of a worker without a launcher."""
+    return [sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token]
 
 
 def main(root: Path, mode: str, steps: int) -> int:
     signal.signal(signal.SIGTERM, cli._interrupt)
-    fork_client.PRELOADED = ("alma_pipeline.execution.worker",)
+    fork_client.PRELOADED = ("alma_pipeline.execution.worker",)  # type: ignore[assignment]  # mypy takes a tuple's length for its type
     if mode == "command":
-        launch.command = lambda hardware, work, token: [sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token]
+        launch.command = _alone
     hardware = HARDWARE[mode]
     config = diamond(steps) if mode == "beside" else chain(steps, Fake if mode == "server" else FakeMany, hardware)
     store = Store(root)

@@ -30,7 +30,7 @@ class Counting:
 
 def test_minimum_bayes_risk_is_the_mean_gain_over_all_candidates() -> None:
     def gain(texts: list[str], hypothesis: str) -> float:
-        return sum(CHRF().sentence_score(hypothesis, [reference]).score for reference in texts) / len(texts)
+        return float(sum(CHRF().sentence_score(hypothesis, [reference]).score for reference in texts) / len(texts))
 
     expected = [max(range(len(texts)), key=lambda place: gain(texts, texts[place])) for texts in CANDIDATES]
     assert minimum_bayes_risk(CANDIDATES, chrf) == expected

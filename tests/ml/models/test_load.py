@@ -23,7 +23,8 @@ KEYS = {"first": "1" * 64, "second": "2" * 64}
 
 
 def training(adapter: str, **settings: Any) -> Training:
-    return Training(**({"kind": "test", "steps": 1, "adapter": adapter, "lora": LORA, "seed": 3} | settings))
+    values: dict[str, Any] = {"kind": "test", "steps": 1, "adapter": adapter, "lora": LORA, "seed": 3}
+    return Training(**(values | settings))
 
 
 def opened(init: Input, adapter: str, dropout: float = 0.0, **settings: Any) -> Trainee:

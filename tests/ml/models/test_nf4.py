@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ CPU = Hardware(name="test", threads=1)
 IDS = torch.tensor([[0, 5, 9, 17, 33]])
 
 
-def asking(**settings: object) -> Training:
-    values = {"kind": "test", "steps": 1, "adapter": "new", "lora": LORA, "seed": 3, "base_weights": "nf4"}
+def asking(**settings: Any) -> Training:
+    values: dict[str, Any] = {"kind": "test", "steps": 1, "adapter": "new", "lora": LORA, "seed": 3, "base_weights": "nf4"}
     return Training(**(values | settings))
 
 

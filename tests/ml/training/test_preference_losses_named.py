@@ -1,5 +1,6 @@
 """The losses a user picks by name, against their formulas in 60-digit decimal arithmetic."""
 
+from collections.abc import Sequence
 from decimal import Decimal, getcontext
 
 import pytest
@@ -38,7 +39,7 @@ def formula(name: str, pair: tuple[float, ...]) -> float:
     )
 
 
-def sums_of(pairs: list[tuple[float, ...]]) -> Sums:
+def sums_of(pairs: Sequence[tuple[float, ...]]) -> Sums:
     columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True)]
     chosen, rejected, n_w, n_l, r_w, r_l = columns
     return Sums(chosen.requires_grad_(), rejected.requires_grad_(), n_w, n_l, torch.stack([r_w, r_l], 1))

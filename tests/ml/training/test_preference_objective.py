@@ -23,7 +23,8 @@ VARIANTS = {"cpo": None, "paper": paper_tau(1.5, gradient=True), "released": rel
 
 def make_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES) -> list[Pair]:
     random = np.random.default_rng(3)
-    return [Pair(*(random.integers(3, VOCABULARY, size, np.int32) for size in lengths)) for lengths in sizes]
+    texts = [[random.integers(3, VOCABULARY, size, np.int32) for size in lengths] for lengths in sizes]
+    return [Pair(prompt, chosen, rejected) for prompt, chosen, rejected in texts]
 
 
 def make_objective(
@@ -65,7 +66,7 @@ def reference_loss(objective: PreferenceModel, pairs: Sequence[Pair]) -> Tensor:
         pair_terms.append(torch.log(1 + torch.exp(-terms.beta * (s_w - weight * s_l))))
         likelihoods.append(-s_w)
     divisor = sum(len(pair.chosen) for pair in pairs) if terms.nll_norm == "token" else len(pairs)
-    return sum(pair_terms) / len(pairs) + terms.nll_weight * sum(likelihoods) / divisor
+    return torch.stack(pair_terms).sum() / len(pairs) + terms.nll_weight * torch.stack(likelihoods).sum() / divisor
 
 
 def gradient(objective: PreferenceModel, loss: Tensor) -> Tensor:

@@ -59,12 +59,12 @@ def test_taken_up_run_ends_with_the_same_weights(
 ) -> None:
     first, second = (copy_of(tmp_path, name, {"zero_stage": zero_stage}, **settings) for name in ("first", "second"))
     set_aside(monkeypatch, first, (2,), Path(second.work))
-    results = [first, run(second)]
+    result = run(second)
     assert lines(second)[0]["step"] == 3
     assert logged(second, "train/loss") == logged(first, "train/loss")[2:]
     assert digest(second) == digest(first)
-    assert results[1]["steps"] == 6
-    assert results[1]["before"]["loss"] == logged(first, "dev/loss")[0]
+    assert result["steps"] == 6
+    assert result["before"]["loss"] == logged(first, "dev/loss")[0]
 
 
 def test_a_taken_up_run_recomputes_its_layers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,8 @@ def test_a_taken_up_run_recomputes_its_layers_too(tmp_path: Path, monkeypatch: p
 
     def counted(self: LlamaMLP, states: torch.Tensor) -> torch.Tensor:
         calls[phase[-1]] += torch.is_grad_enabled()
-        return forward(self, states)
+        found: torch.Tensor = forward(self, states)
+        return found
 
     def noted(self: Engine, loss: torch.Tensor) -> None:
         phase.append("backward")

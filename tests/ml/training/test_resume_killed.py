@@ -101,6 +101,10 @@ def unfinished_points(job: Job) -> set[Path]:
     return set(job.resume.glob("step-*.tmp-*"))
 
 
+def newer_points(job: Job, older: set[Path]) -> Callable[[], set[Path]]:
+    return lambda: unfinished_points(job) - older
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mono", "group_adapter"])
 def test_killed_anywhere_the_weights_are_those_of_an_undisturbed_run(tmp_path: Path, server: Server, kind: str) -> None:
@@ -120,7 +124,7 @@ def test_killed_anywhere_the_weights_are_those_of_an_undisturbed_run(tmp_path: P
             if attempt == 8:
                 met[2] += stop_when(pid, lambda: not killed.out.exists() or any(killed.out.iterdir()))
             elif attempt % 2:
-                met[1] += stop_when(pid, lambda older=older: unfinished_points(killed) - older)
+                met[1] += stop_when(pid, newer_points(killed, older))
             else:
                 wait_for_step(killed, attempt + 1)
                 time.sleep(luck.random() * a_step)

@@ -1,6 +1,7 @@
 """The call of the variable-length kernel, its kernel replaced by one that runs here: plain attention, one sequence at a time."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -92,9 +93,10 @@ def test_bounds_written_out() -> None:
     """A prompt of 2 with answers of 3 and 1, a prompt of 1 with an answer of 2."""
     ids = torch.arange(9, dtype=torch.int32).numpy() % VOCABULARY
     rows = packed([Item(ids[:2], (ids[2:5], ids[5:6])), Item(ids[6:7], (ids[7:9],))])
-    queries, keys, longest = rows.inputs["bounds"]
+    inputs: Any = rows.inputs
+    queries, keys, longest = inputs["bounds"]
     assert (queries.tolist(), keys.tolist(), longest) == ([0, 5, 6, 9], [0, 5, 8, 11], 5)
-    assert rows.inputs["keys"].tolist() == [0, 1, 2, 3, 4, 0, 1, 5, 6, 7, 8]
+    assert inputs["keys"].tolist() == [0, 1, 2, 3, 4, 0, 1, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("window", [None, 4])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
 from helpers.text_files import alma_r, json_lines, text
 
@@ -33,6 +34,6 @@ def test_rows_in_an_unknown_language_are_kept_aside_and_others_read(tmp_path: Pa
     found = [{"source": "a", "target": "b", "direction": name} for name in ("de-en", "xx-en", "cs-en", "mk-en", "de-en")]
     read = text({"all.jsonl": json_lines(tmp_path / "x", found)}, tmp_path, on_error="skip")
     assert pairs(read, "de-en") == [("a", "b")] * 2 and pairs(read, "cs-en") == [("a", "b")]
-    assert read.rejects.count == 1
+    assert isinstance(read.rejects, Rejects) and read.rejects.count == 1
     [kept] = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
     assert kept["where"].endswith("x:2") and '"xx-en"' in kept["row"]

@@ -236,7 +236,7 @@ def test_skipped_rows_are_counted_once_and_kept_in_a_file(tmp_path: Path) -> Non
     (tmp_path / "x").write_bytes(b'{"de": "a", "en": "b"}\n{"de": "\xff"}\nnonsense\n{"de": "c", "en": "d"}\n')
     found = text({"de.jsonl": tmp_path / "x"}, tmp_path, on_error="skip")
     assert sides(found) == [("a", "b"), ("c", "d")] and sides(found, "en-de") == [("b", "a"), ("d", "c")]
-    assert found.rejects.count == 2
+    assert isinstance(found.rejects, Rejects) and found.rejects.count == 2
     kept = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["where"].rpartition(":")[2] for row in kept] == ["2", "3"]
     assert kept[1]["row"] == "nonsense" and "broken JSON" in kept[1]["problem"]

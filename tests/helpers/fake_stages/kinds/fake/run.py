@@ -43,12 +43,15 @@ def run(job: Job) -> dict[str, Any]:
     (job.out / "text.txt").write_text(text)
     note(job, "end")
     form = "full" if job.config.adapter == "none" else "adapter"
-    return {"text": text, "first": first, "pid": os.getpid(), "checkpoint": {"form": form}} | told.get("result", {})
+    result: dict[str, Any] = {"text": text, "first": first, "pid": os.getpid(), "checkpoint": {"form": form}}
+    result.update(told.get("result", {}))
+    return result
 
 
 def orders(job: Job) -> dict[str, Any]:
     file = _folder() / f"{job.name}.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
 
 
 def note(job: Job, word: str) -> None:

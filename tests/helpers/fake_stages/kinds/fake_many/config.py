@@ -6,7 +6,7 @@ from stages.fake.config import Config as FakeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(FakeConfig):
+class Config(FakeConfig):  # type: ignore[misc]  # mypy does not find it beside the real kinds
     kind: str = "fake_many"
 
     @property

@@ -10,7 +10,8 @@ from alma_pipeline.job import Job
 
 def run(job: Job) -> dict[str, Any]:
     if job.rank == 0:
-        return fake.run(job)
+        result: dict[str, Any] = fake.run(job)
+        return result
     fake.note(job, f"rank {job.rank}")
     time.sleep(fake.orders(job).get("pause", 0.0))
     return {}
