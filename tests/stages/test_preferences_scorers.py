@@ -120,10 +120,12 @@ def test_a_run_that_failed_goes_on_to_the_same_bits(
     assert {**result, "seconds": 0} == {**made[1], "seconds": 0}
 
 
-STALLS = f'''#!{sys.executable}
+def stalling(python: Path) -> str:
+    """A script in place of COMET's Python."""
+    return f'''#!{sys.executable}
 """COMET's Python, whose worker says no more after its greeting and the first {2 * BATCH} scores; it ends with its parent."""
 import os, subprocess, sys, time
-worker = subprocess.Popen(["{comet_interpreter(None).absolute()}", *sys.argv[1:]], stdout=subprocess.PIPE)
+worker = subprocess.Popen(["{python}", *sys.argv[1:]], stdout=subprocess.PIPE)
 parent = os.getppid()
 for _ in range(1 + 2 * {BATCH}):
     sys.stdout.buffer.write(worker.stdout.readline())
@@ -146,7 +148,7 @@ def test_workers_killed_while_sampling_and_while_scoring_leave_the_same_bytes(
         assert not (Path(job.work) / "result.json").exists() and not list(job.out.iterdir())
     drawn = [line for path in job.resume.iterdir() for line in path.read_text().splitlines()]
     stalls = tmp_path / "python"
-    stalls.write_text(STALLS)
+    stalls.write_text(stalling(comet_interpreter(None).absolute()))
     stalls.chmod(0o755)
     cache = job.cache / "segment_scores.db"
     stalled = replace(job, hardware=replace(job.hardware, comet_python=str(stalls)))
