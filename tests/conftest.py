@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 import helpers.fake_stages  # noqa: F401  # its kinds can be imported from here on, as `stages.fake`
 from alma_pipeline.execution.launch import Launcher
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", action="store_true", help="write the golden plans again, after a change that is meant")
+    parser.addoption("--golden", action="store_true", help="write the golden keys and plans again (docs/extending.md)")
 
 
 def pytest_configure() -> None:
@@ -59,10 +60,16 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def comet_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny real COMET checkpoints, made by COMET's own Python: `make comet` makes its environment."""
+    """Tiny real COMET checkpoints, made by COMET's own Python, once for all processes of a parallel run."""
     from helpers.comet import models
 
-    return models(tmp_path_factory.mktemp("comet") / "models")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "comet"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            models(folder / "models")
+            (folder / "done").touch()
+    return folder / "models"
 
 
 @pytest.fixture(scope="module")

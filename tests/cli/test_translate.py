@@ -106,6 +106,7 @@ def test_lines_in_lines_out(filled: Store, monkeypatch: pytest.MonkeyPatch, caps
     assert files(filled) == before, "it leaves nothing in the store"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoding", ["mbr", "quality"])
 def test_it_chooses_among_samples_as_the_stage_does(
     filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], decoding: str
@@ -130,6 +131,7 @@ def test_it_chooses_among_samples_as_the_stage_does(
     assert other != found
 
 
+@pytest.mark.slow
 def test_it_shows_the_examples_that_the_stage_shows(
     filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,4 @@
-"""Every option of every group composes and plans, offline; golden plans of the experiments; released settings.
-
-`python -m pytest tests/config/test_compose.py --golden` writes the golden plans again, after a change that is meant.
-"""
+"""Every option of every group composes and plans, offline; golden plans of the experiments; released settings."""
 
 import json
 from pathlib import Path

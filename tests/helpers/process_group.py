@@ -8,9 +8,10 @@ import torch
 
 
 def in_processes(work: Callable[[Path], None], folder: Path) -> None:
-    """Run `work` in two processes of one group. They are started afresh: the fork of a process whose earlier tests opened
-    a group inherits locks of threads that it does not have."""
-    context = multiprocessing.get_context("spawn")
+    """Run `work` in two processes of one group. They are forks of a server that has imported the libraries and opened no group:
+    the fork of a process whose earlier tests opened one inherits locks of threads that it does not have."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["helpers.search_model"])
     processes = [context.Process(target=_join, args=(work, rank, folder), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()

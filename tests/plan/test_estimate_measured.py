@@ -13,6 +13,7 @@ import pytest
 from helpers import PYTHONPATH, ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_memory_within_15_percent(stage: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "helpers.measured_training", str(stage), str(tmp_path)]

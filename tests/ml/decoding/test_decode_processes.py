@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from alma_pipeline.ml.decoding import decode
@@ -19,6 +20,7 @@ def _shared(path: Path) -> None:
     torch.save((shared, split, len(decode._share(many, model))), path)
 
 
+@pytest.mark.slow
 def test_processes_share_out_the_work_and_all_get_the_results(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     in_processes(_shared, tmp_path)

@@ -104,6 +104,7 @@ def _two_processes(path: Path) -> None:
     torch.save((outputs, heard), path)
 
 
+@pytest.mark.slow
 def test_processes_agree_on_what_is_left(tmp_path: Path, model: PreTrainedModel) -> None:
     whole = found(model, "sample", None)
     job = make_job(tmp_path / "job", "translate", {})
