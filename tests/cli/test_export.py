@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import constants
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -23,6 +23,7 @@ from alma_pipeline.store.lookup import find
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from helpers.fake_hub import FakeHub
+from helpers.model_cards import header
 from helpers.tiny_adapter import make_adapter
 from helpers.tiny_checkpoint import make_checkpoint
 
@@ -73,7 +74,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
     loading = {"form": "adapter", "base_key": BASE, "adapter_keys": [SFT]}
     inputs = {"init": BASE, "corpus": TEXT}
     put(store, "parallel", SFT, folder / "sft", {"config": settings, "inputs": inputs}, checkpoint=loading)
-    tested = {
+    tested: dict[str, Any] = {
         "form": "test",
         "pairs": {"reader": "hub", "repo": "openlanguagedata/flores_plus", "revision": "f00", "split": "devtest"},
     }
@@ -145,7 +146,7 @@ def test_the_adapter_alone_names_the_published_base(filled: Store, tmp_path: Pat
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "someone/tiny"
     base = AutoModelForCausalLM.from_pretrained(filled.find(BASE).path)  # type: ignore[union-attr]
     assert PeftModel.from_pretrained(base, folder).peft_config["default"].r == 4
-    data = ModelCard.load(folder / "README.md").data
+    data = header((folder / "README.md").read_text(encoding="utf-8"))
     assert (data.library_name, data.base_model, data.base_model_relation) == ("peft", "someone/tiny", "adapter")
 
 
@@ -154,7 +155,7 @@ def of_record(store: Store, name: str, as_adapter: bool = False) -> str:
 
 
 def test_the_header_is_what_the_hub_reads(filled: Store) -> None:
-    data = ModelCard(of_record(filled, "parallel")).data
+    data = header(of_record(filled, "parallel"))
     assert (data.license, data.language, data.pipeline_tag, data.library_name) == (
         "apache-2.0", ["de", "en"], "translation", "transformers"
     )  # fmt: skip
@@ -200,13 +201,13 @@ def test_a_card_with_chrf_alone_and_one_without_scores(tmp_path: Path) -> None:
     put(store, "mono", SFT, None, config, checkpoint=loading)
     unscored = of_record(store, "mono")
     assert "It was not evaluated." in unscored and "model-index" not in unscored and "LoRA" not in unscored
-    assert "license" not in ModelCard(unscored).data.to_dict() and "No licence is known" in unscored
+    assert "license" not in header(unscored).to_dict() and "No licence is known" in unscored
     put(store, "mono.translate", HYPOTHESES, None, {"kind": "translate", "inputs": {"checkpoint": SFT}})
     scores = {"directions": {"de-en": {"chrf++": 51.5}}, "signatures": {"chrf++": {"de-en": "nrefs:1|nw:2"}}}
     put(store, "mono.score", SCORE, None, {"kind": "score", "inputs": {"hypotheses": HYPOTHESES}}, result=scores)
     scored = of_record(store, "mono")
     assert "| direction | chrF++ |" in scored and "| de→en | 51.5 |" in scored and "BLEU" not in scored
-    assert [result.metric_type for result in ModelCard(scored).data.eval_results] == ["chrf"]
+    assert [result.metric_type for result in header(scored).eval_results] == ["chrf"]
 
 
 def test_a_licence_that_is_unknown_or_not_the_same_is_left_out_of_the_header(filled: Store, tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_licence_that_is_unknown_or_not_the_same_is_left_out_of_the_header(fil
         config = {"source": "hub", "repo": "someone/tiny", "revision": "main"}
         put(store, "base", BASE, None, {"config": config}, result={"licence": stated}, checkpoint=loading)
         told = of_record(store, "base")
-        assert "license" not in ModelCard(told).data.to_dict() and f"`someone/tiny` states {shown}" in told
+        assert "license" not in header(told).to_dict() and f"`someone/tiny` states {shown}" in told
 
 
 @pytest.mark.parametrize("as_adapter", [False, True])
@@ -231,7 +232,13 @@ def test_the_snippet_runs_and_prompts_as_the_model_was_trained(
     prompts: list[str] = []
     known: dict[str, Any] = {}
     exec(places.partition("\n\nprint(")[0], known)
-    known["tokenizer"], tokenizer = lambda text, **how: prompts.append(text) or tokenizer(text, **how), known["tokenizer"]
+    tokenizer = known["tokenizer"]
+
+    def noting(text: str, **how: Any) -> Any:
+        prompts.append(text)
+        return tokenizer(text, **how)
+
+    known["tokenizer"] = noting
     known["tokenizer"].bos_token_id, known["tokenizer"].decode = tokenizer.bos_token_id, tokenizer.decode
     assert isinstance(known["translate"]("Das Haus.", "German", "English"), str)
     languages = {"de": Language(name="German"), "en": Language(name="English")}

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.execution import fork_client
-from alma_pipeline.execution import launch, processes
+from alma_pipeline.execution import fork_client, processes
 from alma_pipeline.execution.fork_client import ForkServer
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.schema import Hardware

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from alma_pipeline.config import load as configuration
+from alma_pipeline.plan.graph import build
 from alma_pipeline.plan.plan import Plan
-from alma_pipeline.schema import Config
+from alma_pipeline.schema import Config, Released
+from alma_pipeline.store.identity import settings
 from alma_pipeline.store.store import Store
 
 CHECKPOINTS = ["base", "mono", "parallel", "cpo", "group_parallel", "arpo"]
@@ -39,3 +41,15 @@ def left_off(store: Store, name: str, key: str, step: int, **topology: Any) -> N
     folder.mkdir(parents=True)
     text = json.dumps({"step": step, "topology": {"processes": 1, "zero_stage": 0, "precision": "fp32"} | topology})
     (folder / "manifest.json").write_text(text)
+
+
+def released(config: Config, *names: str, **changes: Any) -> Config:
+    """With a published checkpoint for these nodes, stated with the settings that `config` has."""
+    stated = {node.name: settings(node.config) for node in build(config)}
+    entries = {
+        name: Released(
+            repo=f"someone/{name}", revision="0123456789abcdef", languages=config.data.languages, config=stated, **changes
+        )
+        for name in names
+    }
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, released=entries))

@@ -5,25 +5,12 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline.plan.graph import build
 from alma_pipeline.plan.plan import Rerun, make_plan
-from alma_pipeline.schema import Config, Released
-from alma_pipeline.store.identity import settings
+from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
 from helpers.artifacts import fill
 from helpers.fake_stages.recipes import changed
-
-
-def released(config: Config, *names: str, **changes: Any) -> Config:
-    """With a published checkpoint for these nodes, stated with the settings that `config` has."""
-    stated = {node.name: settings(node.config) for node in build(config)}
-    entries = {
-        name: Released(
-            repo=f"someone/{name}", revision="0123456789abcdef", languages=config.data.languages, config=stated, **changes
-        )
-        for name in names
-    }
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, released=entries))
+from helpers.plans import released
 
 
 def test_a_published_checkpoint_of_equal_settings_is_adopted(store: Store, cpo: Config) -> None:

@@ -177,5 +177,6 @@ def test_columns_are_named_on_the_command_line() -> None:
 )
 def test_a_kind_names_the_text_that_it_reads(kind: str, settings: dict[str, Any], read: dict[str, list[str]]) -> None:
     languages = {code: Language(name=code, locale=code, nllb=code) for code in ("en", "de", "cs")}
-    found = kind_config(kind)(languages=languages, **settings).text_inputs()
+    made: Any = kind_config(kind)
+    found = made(languages=languages, **settings).text_inputs()
     assert {name: text.parts for name, text in found.items()} == read

@@ -1,9 +1,9 @@
 """`plan --why NODE`: the whole difference from the nearest earlier artifact, and what becomes of the inputs."""
 
 import pytest
-from test_published import released
 
-from alma_pipeline.cli import run, why
+from alma_pipeline.cli import plan as verb
+from alma_pipeline.cli import why
 from alma_pipeline.cli.arguments import parse
 from alma_pipeline.console import Screen
 from alma_pipeline.errors import UserError
@@ -11,6 +11,7 @@ from alma_pipeline.plan.plan import Plan, Rerun, make_plan
 from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
 from helpers.fake_stages.recipes import changed
+from helpers.plans import released
 
 
 def said(capsys: pytest.CaptureFixture[str], plan: Plan, *names: str) -> list[str]:
@@ -73,7 +74,7 @@ def test_an_unknown_node(made: Store, cpo: Config) -> None:
 def test_the_flag(made: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ALMA_PIPELINE_STORE", str(made.root))
     words = ["plan", "stage=cpo", "data.languages=[de,sv,ru,uk]", "stages.cpo.beta=0.2", "--why", "cpo"]
-    assert run.main(parse(words)) == 0
+    assert verb.main(parse(words)) == 0
     assert capsys.readouterr().out.startswith("cpo: run: stages.cpo.beta 0.1 → 0.2\n")
     with pytest.raises(UserError, match="--why and --json do not go together"):
-        run.main(parse([*words, "--json"]))
+        verb.main(parse([*words, "--json"]))

@@ -128,7 +128,10 @@ def test_x_alma_prompts_differ_in_the_tokens_only(base: Input, tokenizer: PreTra
 def test_pairs_too_long_are_dropped_and_counted_never_cut(base: Input, pairs: Made, tmp_path: Path) -> None:
     """B48, B51."""
     lengths = [(prompt, len(ids) - prompt) for ids, prompt in pairs.examples("train")]
-    limits = {"max_source": sorted(prompt for prompt, _ in lengths)[120], "max_target": sorted(n for _, n in lengths)[200]}
+    limits: dict[str, Any] = {
+        "max_source": sorted(prompt for prompt, _ in lengths)[120],
+        "max_target": sorted(n for _, n in lengths)[200],
+    }
     made = Made(tmp_path / "some", {"base": base}, form="pairs", pairs=TRAIN, train=60, **limits)
     kept = [prompt <= limits["max_source"] and answer <= limits["max_target"] for prompt, answer in lengths]
     assert 0 < sum(kept) < 240
@@ -212,7 +215,7 @@ def test_nothing_of_test_stands_in_train_or_dev_of_any_form(test_set: Made, pair
 
 
 def test_the_same_settings_give_the_same_bytes_and_another_seed_others(base: Input, pseudo: Made, tmp_path: Path) -> None:
-    settings = {"form": "pseudo_mono", "text": TRAIN, "pairs": TRAIN, "train": 50, "block": 64}
+    settings: dict[str, Any] = {"form": "pseudo_mono", "text": TRAIN, "pairs": TRAIN, "train": 50, "block": 64}
     again = Made(tmp_path / "again", {"base": base}, **settings)
     for name in pseudo.files:
         assert (again.out / name).read_bytes() == (pseudo.out / name).read_bytes(), name
@@ -243,7 +246,7 @@ def test_a_killed_preparation_of_generated_text_ends_the_same(
     base: Input, pairs: Made, pseudo: Made, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = pairs if form == "pairs" else pseudo
-    settings = {"form": form, "text": TRAIN, "pairs": TRAIN, "train": 60 if form == "pairs" else 50, "block": 64}
+    settings: dict[str, Any] = {"form": form, "text": TRAIN, "pairs": TRAIN, "train": 60 if form == "pairs" else 50, "block": 64}
     for module in (ingest, tokenise):
         monkeypatch.setattr(module, "BATCH", 17)
         monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report_bed
-from huggingface_hub import ModelCard
 from sacrebleu.metrics import CHRF, TER
 
 from alma_pipeline.cli import compare
@@ -21,7 +19,9 @@ from alma_pipeline.report.scoreboard import tab_names
 from alma_pipeline.schema.metrics import METRICS, Metric
 from alma_pipeline.store.lookup import find
 from alma_pipeline.store.store import Store
+from helpers import finished_store
 from helpers.finished_store import finish
+from helpers.model_cards import header
 
 NEW = (
     Metric(name="chrf", label="chrF", type="CHRF", options=lambda _: {"word_order": 0}),
@@ -35,10 +35,10 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
     """Two entries more, and a recipe that was scored by them."""
     for metric in NEW:
         monkeypatch.setitem(METRICS, metric.name, metric)
-    as_before = report_bed.scored
+    as_before = finished_store.scored
 
     def scored(rows: list[dict[str, str]], languages: Any) -> dict[str, Any]:
-        result = as_before(rows, languages)
+        result: dict[str, Any] = as_before(rows, languages)
         for direction, scores in result["directions"].items():
             mine = [row for row in rows if row["direction"] == direction]
             texts = [row["hypothesis"] for row in mine], [row["reference"] for row in mine]
@@ -48,7 +48,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
                 result["signatures"].setdefault(metric.name, {})[direction] = found.signature
         return result
 
-    monkeypatch.setattr(report_bed, "scored", scored)
+    monkeypatch.setattr(finished_store, "scored", scored)
     finish(Store(tmp_path / "store"), *WORDS[:2])
     return Store(tmp_path / "store")
 
@@ -89,7 +89,7 @@ def test_lower_is_better_in_marks_and_in_the_best_of_a_row(told: Content) -> Non
 def test_it_is_in_the_terminal_and_in_a_comparison(store: Store, told: Content, capsys: pytest.CaptureFixture[str]) -> None:
     for board in told.boards:
         terminal.show(Screen(), board)
-    assert compare.main(store.root, ["cpo", "parallel"]) == 0
+    assert compare.compare(store.root, ["cpo", "parallel"]) == 0
     reported, compared = capsys.readouterr().out.split("A: cpo", 1)
     for out in (reported, compared):
         assert re.search(r"^chrF on CLDR", out, re.MULTILINE) and re.search(r"^Edits on CLDR.*lower is better", out, re.MULTILINE)
@@ -102,7 +102,7 @@ def test_it_is_in_papers_and_on_the_card(store: Store, told: Content) -> None:
     record = replace(record, checkpoint={"form": "full", "base_key": record.key, "adapter_keys": []})
     text = card.text(store, record, {"precision": "fp32"}, False, "me/tiny")
     assert "| chrF | Edits ↓ |" in text and "-m ter --ter-no-punct" in text
-    assert {"chrF", "Edits"} <= {result.metric_name for result in ModelCard(text).data.eval_results}
+    assert {"chrF", "Edits"} <= {result.metric_name for result in header(text).eval_results}
 
 
 def test_a_caption_says_what_its_table_holds(told: Content) -> None:
