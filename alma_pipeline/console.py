@@ -4,18 +4,18 @@ import sys
 
 from rich.console import Console
 
-UNBOUNDED = 100_000
+PIPE_WIDTH = 100_000
 """Width of a pipe in columns: lines there are never wrapped."""
 
 
-class Screen(Console):
+class LiteralConsole(Console):
     """A console that prints text literally: `[de, nl]` is not markup and `:es:` not an emoji."""
 
     def __init__(self) -> None:
-        width = None if sys.stdout.isatty() else UNBOUNDED
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
         super().__init__(width=width, highlight=False, markup=False, emoji=False)
 
-    def say(self, text: str, style: str = "") -> None:
+    def print_line(self, text: str, style: str = "") -> None:
         """Print a line that the terminal may wrap but rich never breaks, so that paths and commands can be copied."""
         self.print(text, style=style, soft_wrap=True)
 

@@ -27,7 +27,7 @@ class StageFailed(PipelineError):
         super().__init__(f"{node}: {reason}")
 
 
-def nearest(word: str, known: list[str]) -> str:
+def suggestion(word: str, known: list[str]) -> str:
     """`did you mean 'beta'?` if a known name is close, else `known: ...` with all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"

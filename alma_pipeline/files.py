@@ -13,7 +13,7 @@ from filelock import FileLock
 from alma_pipeline.errors import UserError
 
 
-class Digests:
+class DigestCache:
     """SHA-256 of files, cached by path, size, times and inode; saved in `cache` if its folder is writable."""
 
     def __init__(self, cache: Path | None) -> None:
@@ -50,14 +50,14 @@ class Digests:
             temporary.unlink(missing_ok=True)
 
 
-def unfinished(final: Path) -> Path:
+def new_folder_beside(final: Path) -> Path:
     """Create an empty folder beside `final` to write into; `finish` moves it to `final`."""
     folder = final.with_name(f"{final.name}.tmp-{uuid.uuid4().hex[:8]}")
     folder.mkdir(parents=True)
     return folder
 
 
-def finish(folder: Path, final: Path) -> None:
+def put_in_place(folder: Path, final: Path) -> None:
     """Flush `folder` to disk, then rename it to `final`, replacing an older one."""
     sync_tree(folder)
     if final.exists():
@@ -75,7 +75,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def copy(source: Path, target: Path) -> None:
+def link_or_copy_tree(source: Path, target: Path) -> None:
     """Replace `target` with the tree of `source`, by hard links where the file system has them, else by copies."""
     if target.exists():
         shutil.rmtree(target)

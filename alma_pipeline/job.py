@@ -85,7 +85,7 @@ class Job:
         (Path(self.work) / "job.json").write_text(text, encoding="utf-8")
 
 
-def typed(schema: type, value: Any) -> Any:
+def build_dataclass(schema: type, value: Any) -> Any:
     """Build the dataclass `schema` from plain values, including nested dataclasses and dictionaries of them."""
     if value is None or not dataclasses.is_dataclass(schema):
         return value
@@ -95,8 +95,8 @@ def typed(schema: type, value: Any) -> Any:
 
 def _typed(hint: Any, value: Any) -> Any:
     if typing.get_origin(hint) is dict:
-        return {key: typed(typing.get_args(hint)[1], child) for key, child in value.items()}
-    return typed(hint, value)
+        return {key: build_dataclass(typing.get_args(hint)[1], child) for key, child in value.items()}
+    return build_dataclass(hint, value)
 
 
 def read_job(path: Path) -> Job:
@@ -106,8 +106,8 @@ def read_job(path: Path) -> Job:
         name=raw["name"],
         key=raw["key"],
         work=raw["work"],
-        config=typed(kind_config(raw["config"]["kind"]), raw["config"]),
-        hardware=typed(Hardware, raw["hardware"]),
+        config=build_dataclass(kind_config(raw["config"]["kind"]), raw["config"]),
+        hardware=build_dataclass(Hardware, raw["hardware"]),
         inputs={role: Input(**value) for role, value in raw["inputs"].items()},
         files=raw.get("files", {}),
         codes=raw.get("codes", []),

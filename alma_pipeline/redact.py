@@ -33,7 +33,7 @@ def redact(text: str) -> str:
     return _redact(text, _secrets())
 
 
-def redacted(value: Any) -> Any:
+def redact_values(value: Any) -> Any:
     """A nested plain value with every string in it redacted, keys included; other values are unchanged."""
     return _redacted(value, _secrets())
 

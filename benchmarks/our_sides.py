@@ -9,7 +9,7 @@ from measures import Step
 
 def ours(settings: dict[str, Any], model: Any, objective_of: Callable[[Any, int], Any], example_of: Callable[[Any], Any]) -> Step:
     """The project's own loop body: `accumulate` and the engine, as `train` calls them."""
-    from alma_pipeline.ml.distributed import join
+    from alma_pipeline.ml.distributed import init_process_group
     from alma_pipeline.ml.training.engine import Engine, adamw
     from alma_pipeline.ml.training.loop import accumulate
     from alma_pipeline.ml.training.microbatches import stream
@@ -17,7 +17,7 @@ def ours(settings: dict[str, Any], model: Any, objective_of: Callable[[Any, int]
 
     hardware = Hardware(name="benchmark", threads=settings["threads"], row_tokens=settings["row_tokens"])
     config = Training(kind="benchmark", steps=1, clip=0.0, learning_rate=1e-6, seed=0)
-    world = join(hardware)
+    world = init_process_group(hardware)
     objective = objective_of(model, hardware.row_tokens)
     engine = Engine(objective, adamw(objective, config), config, hardware, world.size)
 
@@ -49,7 +49,7 @@ def ours_preference(tau: Any) -> Callable[..., Step]:
         import numpy as np
 
         from alma_pipeline.ml.data.preference_pairs import Pair
-        from alma_pipeline.ml.training.preference_losses import Terms
+        from alma_pipeline.ml.training.preference_losses import LossSettings
         from alma_pipeline.ml.training.preference_objective import PreferenceModel
 
         def pair_of(pair: Any) -> Pair:
@@ -58,7 +58,7 @@ def ours_preference(tau: Any) -> Callable[..., Step]:
             prompt, better, worse = (np.array(part, np.int32) for part in parts)
             return Pair(prompt, better, worse)
 
-        terms = Terms(beta=0.1, nll_weight=1.0, nll_norm="token", tau=tau() if tau else None)
+        terms = LossSettings(beta=0.1, nll_weight=1.0, nll_norm="token", tau=tau() if tau else None)
         return ours(settings, model, lambda model, row: PreferenceModel(model, row, terms), pair_of)
 
     return side

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 import helpers.fake_stages  # noqa: F401  # its kinds can be imported from here on, as `stages.fake`
 from alma_pipeline.execution.launch import Launcher
-from alma_pipeline.execution.processes import PLACE
+from alma_pipeline.execution.processes import LAUNCHER_VARS
 from alma_pipeline.store.store import Store
 from helpers import PYTHONPATH
 from helpers.fake_stages.recipes import LOCAL
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_") or name in (*PLACE, "ALMA_PIPELINE_STORE")]:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_") or name in (*LAUNCHER_VARS, "ALMA_PIPELINE_STORE")]:
         del os.environ[name]
     os.environ["PYTHONPATH"] = PYTHONPATH
     # The processes of a parallel test run ignore Ctrl-C, and all that they start would.

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from alma_pipeline.redact import MASK, is_secret_name, redact, redacted
+from alma_pipeline.redact import MASK, is_secret_name, redact, redact_values
 
 CANARY = "canary-3f9d0c"
 
@@ -29,7 +29,7 @@ def test_the_value_goes_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HF_TOKEN", CANARY)
     assert redact(f"login --token={CANARY};") == f"login --token={MASK};"
     value = {"argv": ["run", CANARY], CANARY: {"nested": (f"x{CANARY}y", 3, None, True)}}
-    assert redacted(value) == {"argv": ["run", MASK], MASK: {"nested": [f"x{MASK}y", 3, None, True]}}
+    assert redact_values(value) == {"argv": ["run", MASK], MASK: {"nested": [f"x{MASK}y", 3, None, True]}}
 
 
 def test_other_variables_and_short_values_stay(monkeypatch: pytest.MonkeyPatch) -> None:

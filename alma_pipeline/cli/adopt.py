@@ -12,8 +12,8 @@ from typing import Any
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
-from alma_pipeline.console import Screen
-from alma_pipeline.errors import UserError, nearest
+from alma_pipeline.console import LiteralConsole
+from alma_pipeline.errors import UserError, suggestion
 from alma_pipeline.execution import provenance
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.runner import Runner
@@ -45,7 +45,7 @@ def main(arguments: Arguments) -> int:
     store.check_writable()
     found = store.find(step.key) or _import(store, step, plan)
     alias = _add_alias(store, plan[name], found)
-    Screen().say(f"{name} = {source}: {found.path}\n{alias.path.name} points to it")
+    LiteralConsole().print_line(f"{name} = {source}: {found.path}\n{alias.path.name} points to it")
     return 0
 
 
@@ -53,7 +53,7 @@ def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step
     """The node's step, turned into one that adopts `source`. Raises UserError if the node is built already or lacks its base."""
     known = {step.node.name: step for step in plan.steps}
     if name not in known:
-        raise UserError(f"adopt {name}: no such node in this plan; {nearest(name, list(known))}")
+        raise UserError(f"adopt {name}: no such node in this plan; {suggestion(name, list(known))}")
     step = known[name]
     if not (is_training(step.node) or step.node.kind == "base"):
         raise UserError(f"adopt {name}: its kind {step.node.kind} produces no checkpoint; expected a trained node, or base")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from alma_pipeline.cli.verbs import Parser, command_line
 from alma_pipeline.config.overrides import as_list, as_text
-from alma_pipeline.errors import UserError, nearest
+from alma_pipeline.errors import UserError, suggestion
 from alma_pipeline.paths import CONF
 
 Flags = dict[str, argparse.Action]
@@ -52,7 +52,7 @@ def parse(words: list[str]) -> Arguments:
         if name not in flags:
             raise UserError(_unknown_flag(name, taken, list(flags), list(verbs.get(verb, top)._option_string_actions)))
     if verb and verb not in verbs:
-        hint = nearest(verb, list(verbs))
+        hint = suggestion(verb, list(verbs))
         raise UserError(f"unknown command '{verb}'; {hint}{'' if hint.endswith('?') else '.'} S{SYNTAX[1:]}")
     names = [name for name, _ in found.flags]
     if "--version" in names:
@@ -120,8 +120,8 @@ def _unknown_flag(name: str, taken: list[str], flags: list[str], own: list[str])
     key = name.lstrip("-")
     if name.startswith("--") and ("." in key or (key and (CONF / key).is_dir())):
         return f"unknown flag {name}; settings have no dashes: {key}={taken[0] if taken else 'VALUE'}"
-    hint = nearest(name, [flag for flag in flags if flag.startswith("--") == name.startswith("--")])
-    return f"unknown flag {name}; {hint if hint.endswith('?') else nearest(name, own)}"
+    hint = suggestion(name, [flag for flag in flags if flag.startswith("--") == name.startswith("--")])
+    return f"unknown flag {name}; {hint if hint.endswith('?') else suggestion(name, own)}"
 
 
 def _parsed(found: Words, verb: str, parser: Parser) -> Arguments:

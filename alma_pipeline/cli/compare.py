@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from alma_pipeline.cli.arguments import Arguments
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
 from alma_pipeline.report.content import SIGNIFICANCE
@@ -46,10 +46,10 @@ def compare(root: Path, names: list[str], significance: str = "") -> int:
 
     Raises UserError for a side that does not exist or has no scores in common with the other."""
     one, other = (find_side(root, name) for name in names)
-    screen = Screen()
-    screen.say(f"{BASELINE}: {one.label}\n{OTHER}: {other.label}\n")
+    screen = LiteralConsole()
+    screen.print_line(f"{BASELINE}: {one.label}\n{OTHER}: {other.label}\n")
     screen.print(_difference_table(list(settings(one, other))))
-    found = list(pairs(one, other))
+    found = list(comparable_systems(one, other))
     if not found:
         raise UserError(_why_none(one, other))
     tests = PairedTests(root / "reports" / SIGNIFICANCE, significance or one.significance or other.significance or BOOTSTRAP)
@@ -58,7 +58,7 @@ def compare(root: Path, names: list[str], significance: str = "") -> int:
         show(screen, board, AGAINST)
     tests.keep()
     if how := method(tests.test, tests_of(row.cells for board in shown for row in board.rows)):
-        screen.say(f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({how})", "dim")
+        screen.print_line(f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({how})", "dim")
     return 0
 
 
@@ -118,7 +118,7 @@ def _difference_table(found: list[Difference]) -> Table | str:
     return table
 
 
-def pairs(one: Side, other: Side) -> Iterator[tuple[System, System]]:
+def comparable_systems(one: Side, other: Side) -> Iterator[tuple[System, System]]:
     """Systems to compare, on the directions that both were scored on.
 
     Two single systems whatever their names; of several, those with equal names whose scores differ."""

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.session import Request, Session, execute, pinned_plan, run_single
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.node import is_training
@@ -22,7 +22,7 @@ from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.plan.step import Rerun, Step
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from alma_pipeline.tracking.run_metadata import Sweep
+from alma_pipeline.tracking.run_metadata import SweepJob
 
 MAX_SHOWN = 120
 """Tokens shown of each part of an example."""
@@ -39,7 +39,7 @@ def main(arguments: Arguments) -> int:
     return run_single(arguments, job)
 
 
-def job(session: Session, request: Request, sweep: Sweep | None) -> dict[str, Record]:
+def job(session: Session, request: Request, sweep: SweepJob | None) -> dict[str, Record]:
     """Build the text that is missing and nothing else, then print examples; the artifacts by node name."""
     store = Store(store_root())
     names = text_nodes(make_plan(request.config, store, session.rerun))
@@ -60,7 +60,7 @@ def _is_released(step: Step) -> bool:
     return step.node.kind == "preferences" and not step.node.inputs
 
 
-def show(console: Screen, plan: Plan, records: Mapping[str, Record]) -> None:
+def show(console: LiteralConsole, plan: Plan, records: Mapping[str, Record]) -> None:
     """Print an example of every stage whose text exists. Raises PipelineError if tokenising fails."""
     base = next((records[step.node.name] for step in plan.steps if step.node.kind == "base" and step.node.name in records), None)
     users = _users(plan)
@@ -72,10 +72,12 @@ def show(console: Screen, plan: Plan, records: Mapping[str, Record]) -> None:
     ]
     for name in users:
         if name not in records:
-            console.say(f"{name}: built from the model's own candidates; `run` builds it, then there is something to show", "dim")
+            console.print_line(
+                f"{name}: built from the model's own candidates; `run` builds it, then there is something to show", "dim"
+            )
     for answer in _tokenised(requests):
-        console.say("")
-        console.say(f"{', '.join(users[answer['node']])}, from {answer['node']}", "bold")
+        console.print_line("")
+        console.print_line(f"{', '.join(users[answer['node']])}, from {answer['node']}", "bold")
         for part in answer["parts"]:
             _print(console, part)
 
@@ -107,9 +109,9 @@ def _tokenised(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return answers
 
 
-def _print(console: Screen, part: Mapping[str, Any]) -> None:
+def _print(console: LiteralConsole, part: Mapping[str, Any]) -> None:
     pieces, prompt = part["pieces"], part["prompt"]
-    console.say(f"  {part['title']}: {prompt} tokens without loss, {len(pieces) - prompt} with")
+    console.print_line(f"  {part['title']}: {prompt} tokens without loss, {len(pieces) - prompt} with")
     for name, places, shades in (("no loss", range(prompt), MASKED), ("loss", range(prompt, len(pieces)), LABELLED)):
         line = Text(f"  {name:8}")
         for place in places[:MAX_SHOWN]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alma_pipeline.cli.arguments import Arguments
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import digest
 from alma_pipeline.paths import store_root
-from alma_pipeline.store.record import Record, is_whole, read_record
+from alma_pipeline.store.record import Record, is_complete, read_record
 from alma_pipeline.store.store import Store
 from alma_pipeline.units import size
 
@@ -30,18 +30,18 @@ def main(arguments: Arguments) -> int:
 
 def check(root: Path, verify: bool) -> int:
     """Print what was found; 0 if nothing is wrong, otherwise 1."""
-    console = Screen()
+    console = LiteralConsole()
     store = Store(root)
     problems = [*environment(), *store_problems(store, verify)]
     free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
-    console.say(f"store {root}: {len(store.folders())} artifacts, {size(free)} of disk free")
+    console.print_line(f"store {root}: {len(store.folders())} artifacts, {size(free)} of disk free")
     for name in NEEDED:
-        console.say(f"{name} {_version(name) or 'missing'}")
-    console.say(f"cores {len(os.sched_getaffinity(0))}")
+        console.print_line(f"{name} {_version(name) or 'missing'}")
+    console.print_line(f"cores {len(os.sched_getaffinity(0))}")
     for text in problems:
-        console.say(f"✗ {text}", style="red")
+        console.print_line(f"✗ {text}", style="red")
     if not problems:
-        console.say("✓ no problem found" + (", every file matches its digest" if verify else ""), style="green")
+        console.print_line("✓ no problem found" + (", every file matches its digest" if verify else ""), style="green")
     return 1 if problems else 0
 
 
@@ -65,7 +65,7 @@ def store_problems(store: Store, verify: bool) -> Iterator[str]:
             continue
         if record is None:
             yield f"{folder}: has no record.json, so it is not a finished artifact; move it out of the store"
-        elif not is_whole(record):
+        elif not is_complete(record):
             yield f"{folder}: files are missing or have changed in size; run its node again"
         elif verify:
             yield from (f"{folder}/{name}: content changed; run its node again with --force" for name in _changed(record))

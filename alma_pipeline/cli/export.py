@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.cli.arguments import Arguments
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import one_off
-from alma_pipeline.execution.runner import as_input
+from alma_pipeline.execution.runner import job_input
 from alma_pipeline.model_card import card
 from alma_pipeline.model_card.training import published_as
 from alma_pipeline.paths import store_root
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
-from alma_pipeline.store.lookup import find
+from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 
@@ -27,8 +27,8 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 def main(arguments: Arguments) -> int:
     """`export NAME|KEY FOLDER`. Raises UserError for what is no checkpoint, and before it would overwrite anything."""
-    store, console = Store(store_root()), Screen()
-    record, folder = find(store, arguments.artifact), Path(arguments.folder)
+    store, console = Store(store_root()), LiteralConsole()
+    record, folder = find_artifact(store, arguments.artifact), Path(arguments.folder)
     if not record.checkpoint:
         raise UserError(f"{record.path.name} is of kind {record.kind}, which leaves no model; export one that was trained")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -49,9 +49,9 @@ def main(arguments: Arguments) -> int:
         os.rename(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)  # never what was there before: the name is this call's own
-    console.say(f"{record.path.name} → {folder.absolute()}{_told(measured)}")
+    console.print_line(f"{record.path.name} → {folder.absolute()}{_told(measured)}")
     if repo:
-        console.say(f"pushed to {push.folder(folder, repo)}")
+        console.print_line(f"pushed to {push.folder(folder, repo)}")
     return 0
 
 
@@ -60,8 +60,8 @@ def _merged(store: Store, record: Record, precision: str | None, folder: Path) -
     precision = precision or _precision(store, record)
     job: Any = kind_config("merge")
     config = job(precision=precision)
-    inputs = {"checkpoint": as_input(store, record)}
-    with one_off.carried_out(store.root, config, Hardware(name="export"), inputs, lambda work: None, lambda lines: None) as done:
+    inputs = {"checkpoint": job_input(store, record)}
+    with one_off.run_one_off(store.root, config, Hardware(name="export"), inputs, lambda work: None, lambda lines: None) as done:
         out, result = done
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(out, folder)

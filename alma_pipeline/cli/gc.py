@@ -15,12 +15,12 @@ from pathlib import Path
 from filelock import Timeout
 
 from alma_pipeline.cli.arguments import Arguments
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import lock_file
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.node import TEMPLATES
-from alma_pipeline.store.lookup import find
+from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from alma_pipeline.units import size
@@ -37,21 +37,21 @@ class Candidate:
 
 def main(arguments: Arguments) -> int:
     """List, and with `--delete` delete. Raises UserError for a name that is not in the store, and during a run."""
-    store, console = Store(store_root()), Screen()
-    kept = [find(store, name) for name in arguments.keep]
+    store, console = Store(store_root()), LiteralConsole()
+    kept = [find_artifact(store, name) for name in arguments.keep]
     found = list(candidates(store, kept))
     for candidate in found:
-        console.say(f"{size(candidate.bytes):>10}  {candidate.path.relative_to(store.root)}  ({candidate.why})")
+        console.print_line(f"{size(candidate.bytes):>10}  {candidate.path.relative_to(store.root)}  ({candidate.why})")
     freed = size(sum(candidate.bytes for candidate in found))
     if not found:
-        console.say(
+        console.print_line(
             "nothing can be deleted" + ("" if kept else "; name artifacts to keep with --keep NAME|KEY, and the rest can be")
         )
     elif not arguments.delete:
-        console.say(f"{freed} can be freed; --delete deletes the above")
+        console.print_line(f"{freed} can be freed; --delete deletes the above")
     else:
         delete(store, found)
-        console.say(f"{freed} freed")
+        console.print_line(f"{freed} freed")
     return 0
 
 
@@ -65,13 +65,13 @@ def candidates(store: Store, kept: list[Record]) -> Iterator[Candidate]:
     if not kept:
         return
     records = store.records()
-    needed = wanted(store, records, kept)
+    needed = reachable(store, records, kept)
     for record in records:
         if record.key not in needed:
             yield _candidate(record.path, f"not needed by {', '.join(sorted({one.name for one in kept}))}")
 
 
-def wanted(store: Store, records: list[Record], kept: list[Record]) -> set[str]:
+def reachable(store: Store, records: list[Record], kept: list[Record]) -> set[str]:
     """Keys of the kept artifacts, of all that these and unfinished nodes depend on, and of evaluations of kept checkpoints."""
     by_key = {record.key: record for record in records}
     needed: set[str] = set()

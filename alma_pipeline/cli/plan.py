@@ -10,13 +10,13 @@ from alma_pipeline.cli import session, why
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.plan_table import plan_table
 from alma_pipeline.cli.session import Request
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.plan import make_plan, to_json
 from alma_pipeline.plan.reasons import every_difference
-from alma_pipeline.redact import redacted
-from alma_pipeline.store.lookup import find
+from alma_pipeline.redact import redact_values
+from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.store import Store
 
 
@@ -32,7 +32,7 @@ def main(arguments: Arguments) -> int:
     if arguments.json:
         _print_json(_as_json(request, arguments))
     else:
-        _print_table(request, arguments, Screen())
+        _print_table(request, arguments, LiteralConsole())
     return 0
 
 
@@ -45,9 +45,9 @@ def _sweep(arguments: Arguments) -> int:
     if arguments.json:
         _print_json([{"overrides": request.overrides, **_as_json(request, arguments)} for request in requests])
         return 0
-    console = Screen()
+    console = LiteralConsole()
     for number, request in enumerate(requests):
-        console.say(f"\njob {number}: {' '.join(request.overrides)}", style="bold")
+        console.print_line(f"\njob {number}: {' '.join(request.overrides)}", style="bold")
         _print_table(request, arguments, console)
     return 0
 
@@ -57,10 +57,10 @@ def _as_json(request: Request, arguments: Arguments) -> dict[str, Any]:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(redacted(value), indent=1, ensure_ascii=False))
+    print(json.dumps(redact_values(value), indent=1, ensure_ascii=False))
 
 
-def _print_table(request: Request, arguments: Arguments, console: Screen) -> None:
+def _print_table(request: Request, arguments: Arguments, console: LiteralConsole) -> None:
     plan = make_plan(request.config, Store(store_root()), session.rerun(arguments))
     if arguments.why:
         why.explain(console, plan, arguments.why)
@@ -71,11 +71,11 @@ def _print_table(request: Request, arguments: Arguments, console: Screen) -> Non
 def diff(root: Path, first: str, second: str) -> int:
     """Print every setting and input in which two artifacts differ. Raises UserError for an unknown or ambiguous name."""
     store = Store(root)
-    a, b = find(store, first), find(store, second)
+    a, b = find_artifact(store, first), find_artifact(store, second)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", a.path.name, b.path.name):
         table.add_column(name, overflow="fold")
     for row in every_difference(a.payload, b.payload):
         table.add_row(*row)
-    Screen().print(table if table.row_count else "no difference in settings or inputs")
+    LiteralConsole().print(table if table.row_count else "no difference in settings or inputs")
     return 0

@@ -11,7 +11,7 @@ from alma_pipeline.plan.estimate import NOT_INCLUDED, Estimate
 from alma_pipeline.plan.node import base_name
 from alma_pipeline.plan.plan import Cause, Plan, Step
 from alma_pipeline.schema import Hardware, Training
-from alma_pipeline.units import about, count, size
+from alma_pipeline.units import count, rough_duration, size
 
 COLOURS = {"reuse": "green", "adopt": "cyan", "resume": "yellow", "run": "bold yellow", "skip": "dim"}
 NUMBERS = ("steps", "tokens", "memory", "disk", "time")
@@ -148,7 +148,7 @@ def _numbers(step: Step) -> dict[str, str]:
         "tokens": f"≈{count(estimate.tokens)}" if estimate.tokens else "",
         "memory": f"{size(estimate.memory_bytes)}{'' if estimate.fits else ' !'}" if estimate.memory_bytes else "",
         "disk": size(estimate.disk_bytes) if estimate.disk_bytes else "",
-        "time": f"≈{about(estimate.seconds)}" if estimate.seconds else "",
+        "time": f"≈{rough_duration(estimate.seconds)}" if estimate.seconds else "",
     }
 
 
@@ -160,7 +160,7 @@ def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
     if not estimates:
         return
     # Nodes side by side share the hardware, so that their times are not simply added up.
-    time = f"about {about(sum(estimate.seconds for estimate in estimates) / hardware.side_by_side)}"
+    time = f"about {rough_duration(sum(estimate.seconds for estimate in estimates) / hardware.side_by_side)}"
     unknown = [step.node.name for step in plan.steps if step.estimate and not step.estimate.seconds]
     if unknown:
         time = f"{time}, excluding {', '.join(unknown)} (unknown until the text is prepared)"

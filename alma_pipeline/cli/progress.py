@@ -12,10 +12,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from alma_pipeline.console import UNBOUNDED, Screen
+from alma_pipeline.console import PIPE_WIDTH, LiteralConsole
 from alma_pipeline.plan.plan import Plan, Step
 from alma_pipeline.store.record import Record
-from alma_pipeline.units import count, seconds, size
+from alma_pipeline.units import count, duration, size
 
 RATE = "download/bytes_per_second"
 """The metric of a node that downloads; its steps are bytes."""
@@ -76,7 +76,7 @@ class Pace:
         done = self.last["step"] - self.first["step"]
         took = self.last["time"] - self.first["time"]
         ahead = self.last["total"] - self.last["step"]
-        return f"{seconds(took / done * ahead)} left" if done > 0 and ahead > 0 else ""
+        return f"{duration(took / done * ahead)} left" if done > 0 and ahead > 0 else ""
 
 
 @dataclass
@@ -88,14 +88,14 @@ class Progress:
     printed: float = field(default_factory=time.monotonic)
     """When its last plain line was printed."""
 
-    def text(self, room: int = UNBOUNDED) -> str:
+    def text(self, room: int = PIPE_WIDTH) -> str:
         """`120/900 · loss 2.31 · 5.9k tokens/s · 40 s left`; before the first line, how long it has been starting.
 
         Drops the speed, then the losses, if the text exceeds `room` columns.
         """
         line = self.pace.last
         if not line:
-            return f"starting · {seconds(time.monotonic() - self.began)}"
+            return f"starting · {duration(time.monotonic() - self.began)}"
         position = _position(line)
         numbers = summary(line).split(SEPARATOR)
         for middle in (numbers, [part for part in numbers if "tokens/s" not in part], []):
@@ -109,7 +109,7 @@ class Progress:
 class PlainView:
     """Prints one line per event, and one every few seconds for each running node."""
 
-    def __init__(self, console: Screen) -> None:
+    def __init__(self, console: LiteralConsole) -> None:
         self.console = console
         self._running: dict[str, Progress] = {}
 
@@ -121,27 +121,27 @@ class PlainView:
 
     def started(self, step: Step, work: Path) -> None:
         self._running[step.node.name] = Progress()
-        self.console.say(f"{step.node.name}: {step.verdict} ({step.reason})")
+        self.console.print_line(f"{step.node.name}: {step.verdict} ({step.reason})")
 
     def progressed(self, step: Step, lines: list[dict[str, Any]]) -> None:
         progress, now = self._running[step.node.name], time.monotonic()
         progress.pace.add(lines)
         if now - progress.printed >= PLAIN_EVERY:
             progress.printed = now
-            self.console.say(f"{step.node.name}: {progress.text()}")
+            self.console.print_line(f"{step.node.name}: {progress.text()}")
 
     def ended(self, step: Step, status: str, record: Record | None, work: Path) -> None:
-        took = seconds(time.monotonic() - self._running.pop(step.node.name).began)
-        self.console.say(f"{step.node.name}: {'done' if record else status.lower()} in {took}")
+        took = duration(time.monotonic() - self._running.pop(step.node.name).began)
+        self.console.print_line(f"{step.node.name}: {'done' if record else status.lower()} in {took}")
 
     def waiting(self, text: str) -> None:
-        self.console.say(text)
+        self.console.print_line(text)
 
 
 class LiveView:
     """Shows finished nodes, running nodes with a progress bar, and the next ones; redrawn in place."""
 
-    def __init__(self, console: Screen, plan: Plan) -> None:
+    def __init__(self, console: LiteralConsole, plan: Plan) -> None:
         self.steps = [step.node.name for step in plan.work]
         self.took: dict[str, float] = {}
         self.running: dict[str, Progress] = {}
@@ -197,14 +197,14 @@ class LiveView:
 
         # Around the table: totals above, what was left out and notes below.
         more = [Text(f"   and {len(ahead) - shown} more", style="dim")] if len(ahead) > shown else []
-        took = seconds(time.monotonic() - self._began)
+        took = duration(time.monotonic() - self._began)
         head = Text(f"{len(self.took)} of {len(self.steps)} nodes done · {took}", style="bold")
         return Group(head, table, *more, *(Text(note, style="yellow") for note in self.notes.values()))
 
     def _row(self, name: str, room: int) -> tuple[Any, ...]:
         if name in self.took:
             mark = Text("✗", style="red") if name in self.notes else Text("✓", style="green")
-            return mark, name, "", Text(seconds(self.took[name]), style="dim")
+            return mark, name, "", Text(duration(self.took[name]), style="dim")
         if name not in self.running:
             return "", Text(name, style="dim"), "", ""
         progress = self.running[name]
@@ -215,6 +215,6 @@ class LiveView:
         return self._spinner, Text(name, style="bold"), bar, progress.text(room)
 
 
-def view(console: Screen, plan: Plan) -> LiveView | PlainView:
+def view(console: LiteralConsole, plan: Plan) -> LiveView | PlainView:
     """The view for this console: live on a terminal, otherwise plain, even if colour is forced on a pipe."""
     return LiveView(console, plan) if console.file.isatty() and not console.is_dumb_terminal else PlainView(console)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.session import overrides
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
 from alma_pipeline.redact import redact
@@ -37,26 +37,26 @@ def main(arguments: Arguments) -> int:
 
 
 def _show(report: Content) -> None:
-    screen = Screen()
+    screen = LiteralConsole()
     for board in report.boards:
         terminal.show(screen, board)
     if report.method:
-        screen.say(
+        screen.print_line(
             "\n▲ better and ▼ worse than the system it was trained from or is held against, beyond chance; "
             f"≈ may be chance ({report.method})",
             "dim",
         )
     for sentence in (*report.notes, *report.stops):
-        screen.say(sentence, "yellow")
+        screen.print_line(sentence, "yellow")
     for sentence in report.findings:
-        screen.say(f"  {sentence}")
+        screen.print_line(f"  {sentence}")
 
 
 def _write_page(report: Content, path: Path) -> None:
     from alma_pipeline.report import page
 
     write(path, page.render(report))
-    Screen().say(f"\nreport: {path}")
+    LiteralConsole().print_line(f"\nreport: {path}")
 
 
 def write(path: Path, text: str) -> None:
@@ -82,4 +82,4 @@ def _track(root: Path, jobs: list[Job], path: Path) -> None:
         return
     newest = max(tracked, key=lambda record: record.created)
     message = runs.log_report(root, jobs[0].config.tracking.experiment, newest.mlflow_run, path)
-    Screen().say(redact(message))
+    LiteralConsole().print_line(redact(message))

@@ -13,7 +13,7 @@ from alma_pipeline.redact import redact
 from alma_pipeline.schema import Config
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from alma_pipeline.tracking.run_metadata import Sweep
+from alma_pipeline.tracking.run_metadata import SweepJob
 
 
 def main(arguments: Arguments) -> int:
@@ -25,7 +25,7 @@ def main(arguments: Arguments) -> int:
     return run_single(arguments, job)
 
 
-def job(session: Session, request: Request, sweep: Sweep | None) -> dict[str, Record]:
+def job(session: Session, request: Request, sweep: SweepJob | None) -> dict[str, Record]:
     """Plan, build what is missing, and print the results; the artifacts by node name."""
     store = Store(store_root())
     plan = pinned_plan(request.config, store, session.rerun)
@@ -36,7 +36,7 @@ def job(session: Session, request: Request, sweep: Sweep | None) -> dict[str, Re
         session.console.print(tables.reused(plan))
     _print_results(session, plan, records, request.config)
     if not sweep and any(record.kind == "score" for record in records.values()):
-        session.console.say(f"full report: {shlex.join(['alma-pipeline', 'report', *request.overrides])}")
+        session.console.print_line(f"full report: {shlex.join(['alma-pipeline', 'report', *request.overrides])}")
     return records
 
 
@@ -48,21 +48,21 @@ def _print_results(session: Session, plan: Plan, records: dict[str, Record], con
     console = session.console
     training = tables.training_table(plan, records, console.width)
     for table in ([training] if training else []) + list(tables.score_tables(records, console.width)):
-        console.say("")
+        console.print_line("")
         console.print(table)
 
     # What it means, and what limits it.
     for line in findings.lines(plan, records):
-        console.say(line)
+        console.print_line(line)
     for note in caveats.told(Job([], config, plan, records)):
-        console.say(note, "yellow")
+        console.print_line(note, "yellow")
 
     # Where it is.
-    console.say("")
+    console.print_line("")
     for step, record in tables.targets(plan, records):
-        console.say(f"{step.node.name}: {record.path}")
+        console.print_line(f"{step.node.name}: {record.path}")
     if config.tracking.enabled:
-        console.say(f"MLflow: {_ui_command(store_root())}")
+        console.print_line(f"MLflow: {_ui_command(store_root())}")
 
 
 def _ui_command(root: Path) -> str:

@@ -16,14 +16,14 @@ from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
 from alma_pipeline.config.locate import SEARCH_PATH
 from alma_pipeline.config.overrides import is_hydras
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.plan import pins
 from alma_pipeline.plan.plan import Plan, Rerun, make_plan
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from alma_pipeline.tracking.run_metadata import Sweep
+from alma_pipeline.tracking.run_metadata import SweepJob
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Session:
     """What the jobs of one command share: console, flags and warm worker servers."""
 
     rerun: Rerun
-    console: Screen = field(default_factory=Screen)
+    console: LiteralConsole = field(default_factory=LiteralConsole)
     launchers: dict[Hardware, Any] = field(default_factory=dict)
 
     def launcher(self, hardware: Hardware, logs: Path) -> Any:
@@ -57,7 +57,7 @@ class Session:
             launcher.close()
 
 
-RunJob = Callable[[Session, Request, Sweep | None], dict[str, Record]]
+RunJob = Callable[[Session, Request, SweepJob | None], dict[str, Record]]
 """Carries out one job, as part of a sweep or alone; returns its artifacts by node name."""
 
 
@@ -107,7 +107,7 @@ def pinned_plan(config: Config, store: Store, rerun: Rerun) -> Plan:
     return plan
 
 
-def execute(session: Session, request: Request, plan: Plan, store: Store, sweep: Sweep | None) -> dict[str, Record]:
+def execute(session: Session, request: Request, plan: Plan, store: Store, sweep: SweepJob | None) -> dict[str, Record]:
     """Run a plan's work with tracking and progress; all its artifacts by node name. Raises StageFailed and UserError."""
     from alma_pipeline.cli import progress
     from alma_pipeline.execution import engines, provenance, scorers
@@ -117,14 +117,14 @@ def execute(session: Session, request: Request, plan: Plan, store: Store, sweep:
     # Every check that can fail comes before the first node starts.
     store.check_writable()
     config = request.config
-    watcher.check(config)
+    watcher.check_tracking(config)
     scorers.check(plan, config.hardware)
     engines.check(plan, config.hardware)
     logs = _made(store.root / "logs")
 
     launcher = session.launcher(config.hardware, logs)
     origin = provenance.capture()
-    tracker = watcher.start(config, _tracked(request.tree), plan, store, request.overrides, origin, sweep)
+    tracker = watcher.start_tracking(config, _tracked(request.tree), plan, store, request.overrides, origin, sweep)
     status = "FAILED"
     runner = Runner(store, config.hardware, launcher, [tracker], origin)
     try:

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from alma_pipeline.cli.arguments import Arguments
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.paths import store_root
-from alma_pipeline.store.lookup import find, lineage
+from alma_pipeline.store.lookup import find_artifact, lineage
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from alma_pipeline.units import seconds, size
+from alma_pipeline.units import duration, size
 
 
 def main(arguments: Arguments) -> int:
@@ -20,16 +20,16 @@ def main(arguments: Arguments) -> int:
 def show(root: Path, name: str) -> int:
     """Print a record, its lineage, its settings and its result."""
     store = Store(root)
-    record = find(store, name)
-    console = Screen()
-    console.say(f"{record.name}  {record.kind}  {record.key}", style="bold")
-    console.say(f"{record.path}\nmade {record.created} in {seconds(record.seconds)}, {_size(record)}")
-    console.say("\nlineage")
+    record = find_artifact(store, name)
+    console = LiteralConsole()
+    console.print_line(f"{record.name}  {record.kind}  {record.key}", style="bold")
+    console.print_line(f"{record.path}\nmade {record.created} in {duration(record.seconds)}, {_size(record)}")
+    console.print_line("\nlineage")
     for line in lineage(store, record, 1):
-        console.say(line)
-    console.say("\nsettings")
+        console.print_line(line)
+    console.print_line("\nsettings")
     console.print_json(json.dumps(record.payload["config"]))
-    console.say("\nresult")
+    console.print_line("\nresult")
     console.print_json(json.dumps(record.result))
     return 0
 

@@ -22,7 +22,7 @@ from alma_pipeline.config.overrides import is_hydras
 from alma_pipeline.errors import ConfigError, PipelineError, UserError
 from alma_pipeline.redact import redact
 from alma_pipeline.store.record import Record
-from alma_pipeline.tracking.run_metadata import Sweep
+from alma_pipeline.tracking.run_metadata import SweepJob
 
 
 @dataclass
@@ -59,16 +59,16 @@ def _run(session: Session, tree: DictConfig, run_job: RunJob, done: list[Job]) -
     sweep, own = _running()
     job = Job(" ".join(own))
     done.append(job)  # before it runs, so that the table lists it even if it is interrupted
-    session.console.say(f"\njob {sweep.job}: {job.overrides}", style="bold")
+    session.console.print_line(f"\njob {sweep.job}: {job.overrides}", style="bold")
     try:
         job.records = run_job(session, Request(own, tree, from_tree(tree)), sweep)
         job.status = "done"
     except Exception as error:
         # The other jobs run whatever the error; one that is not ours is a bug, so its traceback is printed.
         if not isinstance(error, PipelineError):
-            session.console.say(redact(traceback.format_exc()))
+            session.console.print_line(redact(traceback.format_exc()))
         text = redact(str(error)) or type(error).__name__
-        session.console.say(f"job {sweep.job} failed: {text}", style="bold red")
+        session.console.print_line(f"job {sweep.job} failed: {text}", style="bold red")
         job.status = f"failed: {text.splitlines()[0]}"
 
 
@@ -112,10 +112,10 @@ def _composed(job: list[str], hydras: list[str]) -> Request:
     return Request(job, tree, config)
 
 
-def _running() -> tuple[Sweep, list[str]]:
+def _running() -> tuple[SweepJob, list[str]]:
     """Which job of which sweep is running, and its overrides."""
     hydra = HydraConfig.get()
-    return Sweep(id=str(hydra.sweep.dir), job=int(hydra.job.num)), list(hydra.overrides.task)
+    return SweepJob(id=str(hydra.sweep.dir), job=int(hydra.job.num)), list(hydra.overrides.task)
 
 
 def table(jobs: list[Job]) -> Table:

@@ -9,7 +9,7 @@ from rich.text import Text
 from alma_pipeline.plan.plan import Plan, Step
 from alma_pipeline.schema.metrics import MAIN, metric_label
 from alma_pipeline.store.record import Record
-from alma_pipeline.units import about, count, seconds, size
+from alma_pipeline.units import count, duration, rough_duration, size
 
 MEASURES = (
     {"bits_per_byte": "bits/byte"},
@@ -103,7 +103,7 @@ def _trained(step: Step, result: dict[str, Any]) -> list[str]:
         _measures(result["before"], result["after"]),
         f"{result['steps']:,}",
         count(result["tokens_per_second"]),
-        _beside(seconds(result["seconds"]), about(expected.seconds) if expected and expected.seconds else ""),
+        _beside(duration(result["duration"]), rough_duration(expected.seconds) if expected and expected.seconds else ""),
         _beside(size(result["peak_memory_bytes"]), size(expected.memory_bytes) if expected else ""),
     ]
 

@@ -15,9 +15,9 @@ from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.segments import Segment
 from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
-from alma_pipeline.errors import ConfigError, UserError, nearest
+from alma_pipeline.errors import ConfigError, UserError, suggestion
 from alma_pipeline.execution import engines, one_off, scorers
-from alma_pipeline.execution.runner import as_input
+from alma_pipeline.execution.runner import job_input
 from alma_pipeline.job import Input
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan import node_settings, rounds
@@ -43,7 +43,7 @@ def main(arguments: Arguments) -> int:
     targets = _targets(config, plan)
     settings = _settings(config, list(targets))
     _check_made(config, plan, list(targets.values()))
-    inputs = {name: as_input(store, record) for name, node in targets.items() if (record := plan[node].record)}
+    inputs = {name: job_input(store, record) for name, node in targets.items() if (record := plan[node].record)}
     inputs |= _examples(settings.shots, plan, store)
     found = segments.read(arguments.files, direction, arguments.json)
     _check_directions(config, found, targets)
@@ -65,16 +65,16 @@ def _targets(config: Config, plan: Plan) -> dict[str, str]:
             f"this stage has the targets {', '.join(config.targets)}; choose the one that translates, as in stage=cpo"
         )
     nodes = [step.node for step in plan.steps if step.node.target]
-    return {f"g{node.group}" if node.group else "all": last_made(plan, node.name) for node in nodes}
+    return {f"g{node.group}" if node.group else "all": last_built_round(plan, node.name) for node in nodes}
 
 
-def last_made(plan: Plan, name: str) -> str:
+def last_built_round(plan: Plan, name: str) -> str:
     """The node, or the last round that was run if the rounds stopped before it."""
     first, step = rounds.first_round(name), plan[name]
     if step.cause is not Cause.ROUND_STOPPED:
         return name
     number = int(name.removeprefix(f"{first}_"))
-    return last_made(plan, rounds.round_name(first, number - 1))
+    return last_built_round(plan, rounds.round_name(first, number - 1))
 
 
 def _settings(config: Config, targets: list[str]) -> Any:
@@ -117,7 +117,7 @@ def _examples(shots: int, plan: Plan, store: Store) -> dict[str, Input]:
         raise UserError(
             f"{asked}, which do not exist yet ({step.verdict}: {step.reason}); run --only {EXAMPLES} first, or use shots=0"
         )
-    return {"examples": as_input(store, step.record)}
+    return {"examples": job_input(store, step.record)}
 
 
 def _check_directions(config: Config, found: list[Segment], targets: dict[str, str]) -> None:
@@ -137,7 +137,7 @@ def _direction_problem(config: Config, direction: str, targets: dict[str, str]) 
         return f"direction={direction}: expected English on one side, as in de-en or en-de"
     if others[0] not in config.data.languages:
         known = config.data.languages
-        return f"direction={direction}: this checkpoint translates {', '.join(known)}; {nearest(others[0], known)}"
+        return f"direction={direction}: this checkpoint translates {', '.join(known)}; {suggestion(others[0], known)}"
     if "all" not in targets and f"g{config.languages[others[0]].group}" not in targets:
         return f"direction={direction}: needs group {config.languages[others[0]].group}, which group={config.group} excludes"
     return ""
@@ -153,14 +153,14 @@ def translate(settings: Any, hardware: Hardware, store: Store, found: list[Segme
         with open(work / "sources.jsonl", "w", encoding="utf-8") as file:
             file.writelines(json.dumps(unit, ensure_ascii=False) + "\n" for unit in units)
 
-    with one_off.carried_out(store.root, settings, hardware, inputs, feed, _progress) as (out, result):
+    with one_off.run_one_off(store.root, settings, hardware, inputs, feed, _progress) as (out, result):
         with open(out / "translations.jsonl", encoding="utf-8") as file:
             lines: Iterator[str] = iter([json.loads(line) for line in file])
     _warn(result, len(units), settings)
     return [segment.translated(lines) for segment in found]
 
 
-def _progress(lines: one_off.Lines) -> None:
+def _progress(lines: one_off.MetricsLines) -> None:
     if sys.stderr.isatty():
         last = lines[-1]
         end = "\n" if last["step"] == last["total"] else ""

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from alma_pipeline.console import Screen
-from alma_pipeline.errors import UserError, nearest
+from alma_pipeline.console import LiteralConsole
+from alma_pipeline.errors import UserError, suggestion
 from alma_pipeline.plan.plan import Cause, Plan, Step
 from alma_pipeline.plan.reasons import every_difference
 
@@ -19,44 +19,44 @@ ALONE = {
 """Causes that explain themselves: no comparison with an earlier artifact is printed."""
 
 
-def explain(console: Screen, plan: Plan, names: Iterable[str]) -> None:
+def explain(console: LiteralConsole, plan: Plan, names: Iterable[str]) -> None:
     """Explain the verdicts of these nodes. Raises UserError for an unknown node."""
     known = [step.node.name for step in plan.steps]
     for name in names:
         if name not in known:
-            raise UserError(f"--why {name}: no such node in this plan; {nearest(name, known)}")
+            raise UserError(f"--why {name}: no such node in this plan; {suggestion(name, known)}")
     for name in names:
         _explain(console, plan, plan[name])
 
 
-def _explain(console: Screen, plan: Plan, step: Step) -> None:
-    console.say(f"{step.node.name}: {_verdict(step)}", style="bold")
+def _explain(console: LiteralConsole, plan: Plan, step: Step) -> None:
+    console.print_line(f"{step.node.name}: {_verdict(step)}", style="bold")
     if step.cause in ALONE:
         for text in (ALONE[step.cause], str(step.record.path) if step.record else ""):
             if text:
-                console.say(text)
+                console.print_line(text)
     else:
         _compare(console, step)
     if step.inputs:
-        console.say("inputs")
+        console.print_line("inputs")
     # What becomes of each input, so that a changed one can be traced further.
     for role, source in step.inputs.items():
-        console.say(f"  {role} ({source}): {_verdict(plan[source])}")
-    console.say("")
+        console.print_line(f"  {role} ({source}): {_verdict(plan[source])}")
+    console.print_line("")
 
 
 def _verdict(step: Step) -> str:
     return f"{step.verdict}: {step.reason}" if step.reason else step.verdict
 
 
-def _compare(console: Screen, step: Step) -> None:
+def _compare(console: LiteralConsole, step: Step) -> None:
     if step.earlier is None:
-        console.say("The store has no earlier artifact of this node.")
+        console.print_line("The store has no earlier artifact of this node.")
         return
-    console.say(f"nearest earlier artifact: {step.earlier.path}")
+    console.print_line(f"nearest earlier artifact: {step.earlier.path}")
     found = every_difference(step.earlier.payload, step.payload, step.node.setting)
     if not found:
-        console.say("no difference in settings, version or inputs")
+        console.print_line("no difference in settings, version or inputs")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "before", "now"):

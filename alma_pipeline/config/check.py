@@ -66,7 +66,7 @@ def _node(tree: DictConfig, values: ResolvedTree, name: str, found: list[str]) -
     schema = OmegaConf.get_type(tree.stages, name) or dict
     if not issubclass(schema, NodeConfig):
         known = [str(other) for other in tree.stages if other != name]
-        found.append(f"stages.{name}: not used by this stage; {errors.nearest(name, known)}")
+        found.append(f"stages.{name}: not used by this stage; {errors.suggestion(name, known)}")
         return None
     node: NodeConfig | None = build(schema, values.at(f"stages.{name}"), f"stages.{name}", found)
     return node
@@ -79,7 +79,7 @@ def _unknown_names(config: Config) -> Iterator[str]:
         if code == "en":
             yield "data.languages: English is one side of every direction; list only the other languages"
         elif code not in config.languages:
-            yield f"data.languages: '{code}' is not in the language table; {errors.nearest(code, languages)}"
+            yield f"data.languages: '{code}' is not in the language table; {errors.suggestion(code, languages)}"
         elif config.languages[code].group is None:
             yield f"data.languages: '{code}' has no group; set languages.{code}.group to a number from 1 to 8"
         if config.data.languages.count(code) > 1:
@@ -91,4 +91,4 @@ def _unknown_names(config: Config) -> Iterator[str]:
     for key in ("checkpoints", "every_direction", "controls"):
         for name in getattr(config.evaluation, key):
             if name not in anywhere:
-                yield f"evaluation.{key}: no node '{name}'; {errors.nearest(name, anywhere)}"
+                yield f"evaluation.{key}: no node '{name}'; {errors.suggestion(name, anywhere)}"

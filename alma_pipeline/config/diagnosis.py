@@ -104,7 +104,7 @@ def _bad_choice(text: str, override: Override, folders: list[Path]) -> str | Non
     wrong = [str(name) for name in (value if isinstance(value, list) else [value]) if str(name) not in options]
     if not wrong:
         return None
-    return f"{text}: no such option; {errors.nearest(wrong[0], options)} (options: {', '.join(options)})"
+    return f"{text}: no such option; {errors.suggestion(wrong[0], options)} (options: {', '.join(options)})"
 
 
 def _bad_value(tree: DictConfig, text: str, override: Override, folders: list[Path]) -> str | None:
@@ -150,7 +150,7 @@ def _bad_key(tree: DictConfig, text: str, override: Override) -> str | None:
                 return None
             if where == "stages":
                 nodes = [str(name) for name in node]
-                return f"{text}: stages.{part} is not used by this stage; {errors.nearest(part, nodes)}"
+                return f"{text}: stages.{part} is not used by this stage; {errors.suggestion(part, nodes)}"
             return f"{text}: no key '{part}' {f'in {where}' if where else 'at the top'}; {_nearest_key(part, node, where)}"
         walked.append(part)
         node = node._get_node(part)
@@ -167,7 +167,7 @@ def _nearest_key(part: str, node: DictConfig, where: str) -> str:
     known = [str(name) for name in node if name != "hydra"]
     if not where:
         known += option_groups(paths.CONF)
-    return errors.nearest(part, sorted(set(known)))
+    return errors.suggestion(part, sorted(set(known)))
 
 
 def _type_at(tree: DictConfig, key: str) -> Any:

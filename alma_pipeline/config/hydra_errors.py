@@ -26,7 +26,7 @@ def describe(error: BaseException, key: str = "", folders: list[Path] | None = N
             return f"{_mark(link)}: not valid YAML: {link.problem}"
         if isinstance(link, MissingConfigException) and link.options is not None and link.missing_cfg_file:
             group, _, name = link.missing_cfg_file.rpartition("/")
-            text = f"{group}={name}: no such option; {errors.nearest(name, list(link.options))}"
+            text = f"{group}={name}: no such option; {errors.suggestion(name, list(link.options))}"
             return f"{before or (f'{key}: ' if key else '')}{text}"
     keyed = next((link for link in chain if getattr(link, "full_key", None)), None)
     if keyed is None:
@@ -58,7 +58,7 @@ def _keyed(error: Any) -> str:
             known = [str(other) for other in error.parent_node or ()]
         if key == "experiment" or key.startswith("experiment."):
             return f"{key}: no such key; a file of the group experiment starts with the line '# @package _global_'"
-        return f"{key}: no such key; {errors.nearest(name, known)}" if known else f"{key}: no such key"
+        return f"{key}: no such key; {errors.suggestion(name, known)}" if known else f"{key}: no such key"
     # A missing value: name it in full, since OmegaConf may name the last part only.
     missing = re.search(r"missing mandatory value: ([\w.]+)", text, re.IGNORECASE)
     if missing:

@@ -6,7 +6,7 @@ PATTERN = re.compile(r"\{(lang|direction|pair|side|nllb)\}")
 """Placeholders in `data.<source>.path` and `config`."""
 
 
-def single(override: str) -> str:
+def for_single_run(override: str) -> str:
     """A setting of a single run, as Hydra takes it."""
     return as_text(as_list(override))
 

@@ -78,7 +78,7 @@ def build(schema: type, values: Any, key: str, found: list[str]) -> Any:
     before = len(found)
     hints = _hints(schema)
     found += [
-        f"{_under(key, name)}: no such key; {errors.nearest(str(name), list(hints))}" for name in values if name not in hints
+        f"{_under(key, name)}: no such key; {errors.suggestion(str(name), list(hints))}" for name in values if name not in hints
     ]
     arguments = {}
     for item in dataclasses.fields(schema):

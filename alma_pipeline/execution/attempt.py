@@ -10,11 +10,11 @@ from typing import Any
 
 from alma_pipeline.errors import PipelineError, StageFailed, UserError
 from alma_pipeline.execution.launch import Launcher
-from alma_pipeline.execution.processes import Running
+from alma_pipeline.execution.processes import WorkerHandle
 from alma_pipeline.job import Job
 from alma_pipeline.plan.plan import Step
 from alma_pipeline.redact import redact
-from alma_pipeline.store.store import Work
+from alma_pipeline.store.store import WorkFolder
 
 TAIL_LINES = 20
 """Log lines that an error shows."""
@@ -25,19 +25,19 @@ class Attempt:
     """A step's work folder, which this process holds, and the worker that runs in it."""
 
     step: Step
-    work: Work
+    work: WorkFolder
     job: Job
     new_metrics: Iterator[list[dict[str, Any]]] = field(init=False)
     """Each `next` gives the metrics since the last one; those of earlier attempts are skipped."""
-    _running: Running | None = None
+    _running: WorkerHandle | None = None
 
     def __post_init__(self) -> None:
-        self.new_metrics = tail(self.work.path / "metrics.jsonl")
+        self.new_metrics = follow_metrics(self.work.path / "metrics.jsonl")
         next(self.new_metrics)
 
     def start(self, launcher: Launcher) -> None:
         """Start the worker, unless an earlier one already finished and only the commit is missing."""
-        if not is_finished(self.work.path):
+        if not has_result(self.work.path):
             self._running = launcher.start(self.work.path, self.work.token, self.step.config.distributed)
 
     def has_ended(self) -> bool:
@@ -46,8 +46,8 @@ class Attempt:
         if code is None:
             return False
         self._running = None
-        if code != 0 or not is_finished(self.work.path):
-            raise failure(self.step.node.name, self.work.path, code)
+        if code != 0 or not has_result(self.work.path):
+            raise worker_error(self.step.node.name, self.work.path, code)
         return True
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ class Attempt:
             self._running.stop()
 
 
-def tail(path: Path) -> Iterator[list[dict[str, Any]]]:
+def follow_metrics(path: Path) -> Iterator[list[dict[str, Any]]]:
     """Each `next` gives the JSON lines appended since the last one; an incomplete line is kept for the next."""
     position, rest = 0, b""
     while True:  # the worker creates the file with its first line
@@ -73,12 +73,12 @@ def tail(path: Path) -> Iterator[list[dict[str, Any]]]:
         yield [json.loads(line) for line in whole if line.strip()]
 
 
-def is_finished(work: Path) -> bool:
+def has_result(work: Path) -> bool:
     """Whether a worker finished here: it writes its result last, and the commit removes the folder."""
     return (work / "result.json").exists() and (work / "out").is_dir()
 
 
-def clear(work: Path, fresh: bool) -> None:
+def clear_leftovers(work: Path, fresh: bool) -> None:
     """Delete the leftovers of an unfinished attempt; `fresh` (a forced node): its resume points and MLflow run id too."""
     for path in (work / "result.json", work / "error.json", *work.glob("failed-*.txt")):
         path.unlink(missing_ok=True)
@@ -90,7 +90,7 @@ def clear(work: Path, fresh: bool) -> None:
     (work / "out").mkdir()
 
 
-def forget(metrics: Path, last_step: int) -> None:
+def truncate_metrics(metrics: Path, last_step: int) -> None:
     """Drop the lines after `last_step`, the resume point: the worker measures those steps again. Drops a truncated line too."""
     if not metrics.exists():
         return
@@ -100,7 +100,7 @@ def forget(metrics: Path, last_step: int) -> None:
     os.replace(kept, metrics)
 
 
-def failure(name: str, work: Path, code: int) -> PipelineError:
+def worker_error(name: str, work: Path, code: int) -> PipelineError:
     """The error of a worker that exited with `code`: the UserError it reported, else StageFailed with the tail of its log."""
     error = work / "error.json"
     if error.exists():

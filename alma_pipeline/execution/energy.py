@@ -18,11 +18,11 @@ from alma_pipeline.schema import Hardware
 POWERCAP = Path("/sys/class/powercap")
 POLL_SECONDS = 30.0
 """Time between readings: a CPU counter overflows after a few minutes at the earliest."""
-Counter = Callable[[], float]
+JouleCounter = Callable[[], float]
 """Returns the joules so far. Raises OSError or ValueError if it cannot be read (any more)."""
 
 
-class Package:
+class CpuPackageCounter:
     """The counter of one CPU package, corrected for overflow."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,8 +45,8 @@ class Package:
 class Meter:
     """Reads counters from its creation until `stop`."""
 
-    def __init__(self, counters: dict[str, list[Counter]]) -> None:
-        """`counters`: by what they measure; empty: `stop` reports nothing."""
+    def __init__(self, counters: dict[str, list[JouleCounter]]) -> None:
+        """`available_counters`: by what they measure; empty: `stop` reports nothing."""
         self._counters = counters
         self._failed = False
         self._lock = threading.Lock()
@@ -76,33 +76,33 @@ class Meter:
                 return 0.0
 
 
-def begin(job: Job) -> Meter:
+def start_meter(job: Job) -> Meter:
     """Start measuring if the counters will measure this job alone; else return a meter without counters."""
     hardware = job.hardware
     alone = job.rank == 0 and hardware.nodes == 1 and hardware.side_by_side == 1 and not job.resume.exists()
-    return Meter(counters(hardware, POWERCAP) if alone else {})
+    return Meter(available_counters(hardware, POWERCAP) if alone else {})
 
 
-def counters(hardware: Hardware, powercap: Path) -> dict[str, list[Counter]]:
+def available_counters(hardware: Hardware, powercap: Path) -> dict[str, list[JouleCounter]]:
     """The readable counters of this machine. None on a GPU machine whose GPUs have none: the CPU alone would mislead."""
-    cpu: list[Counter] = [*packages(powercap)]
+    cpu: list[JouleCounter] = [*cpu_counters(powercap)]
     found = {"CPU packages": cpu} if cpu else {}
     if hardware.device != "cuda":
         return found
-    gpu = gpus(hardware.devices)
+    gpu = gpu_counters(hardware.devices)
     return {"GPUs": gpu} | found if gpu else {}
 
 
-def packages(powercap: Path) -> list[Package]:
+def cpu_counters(powercap: Path) -> list[CpuPackageCounter]:
     """Counters of all CPU packages, or none if any is unreadable. `psys` and parts of a package would be counted twice."""
     try:
         folders = [folder for folder in sorted(powercap.glob("intel-rapl:*")) if folder.name.count(":") == 1]
-        return [Package(folder) for folder in folders if (folder / "name").read_text().startswith("package")]
+        return [CpuPackageCounter(folder) for folder in folders if (folder / "name").read_text().startswith("package")]
     except (OSError, ValueError):
         return []
 
 
-def gpus(count: int) -> list[Counter]:
+def gpu_counters(count: int) -> list[JouleCounter]:
     """Counters of the first `count` visible GPUs, or none if NVML, its package or a counter is missing."""
     try:
         import pynvml as nvml  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -121,7 +121,7 @@ def gpus(count: int) -> list[Counter]:
     return []
 
 
-def _gpu(nvml: Any, name: str) -> Counter:
+def _gpu(nvml: Any, name: str) -> JouleCounter:
     handle = nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name)
 
     def joules() -> float:

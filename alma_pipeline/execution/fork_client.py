@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.execution.processes import STOP_SECONDS, environment, stop_group
+from alma_pipeline.execution.processes import STOP_SECONDS, stop_group, worker_environment
 from alma_pipeline.schema import Hardware
 
 PRELOADED = ("torch", "transformers", "peft", "deepspeed", "safetensors.torch", "alma_pipeline.execution.worker")
@@ -20,7 +20,7 @@ PRELOADED = ("torch", "transformers", "peft", "deepspeed", "safetensors.torch", 
 
 
 @dataclass
-class Forked:
+class ForkedWorker:
     """A worker forked from the server."""
 
     server: "ForkServer"
@@ -60,12 +60,12 @@ class ForkServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                env=environment(hardware, 1),
+                env=worker_environment(hardware, 1),
                 start_new_session=True,  # so that Ctrl-C reaches only the parent
             )
         self._ready = False
 
-    def start(self, work: Path, token: str) -> Forked:
+    def start(self, work: Path, token: str) -> ForkedWorker:
         """Fork a worker for this work folder. Raises PipelineError if the server has ended."""
         if not self._ready:  # its first line: the imports are done
             self.reply(wait=True)
@@ -82,7 +82,7 @@ class ForkServer:
             reply = self.reply(wait=True)
             assert reply is not None
             if "code" not in reply:
-                return Forked(self, reply["pid"])
+                return ForkedWorker(self, reply["pid"])
             self._codes[reply["pid"]] = reply["code"]
 
     def code(self, pid: int) -> int | None:

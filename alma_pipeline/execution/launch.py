@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from alma_pipeline.execution.fork_client import ForkServer
-from alma_pipeline.execution.processes import Command, Running, environment, started
+from alma_pipeline.execution.processes import WorkerHandle, WorkerProcess, start_process, worker_environment
 from alma_pipeline.schema import Hardware
 
 
@@ -22,7 +22,7 @@ def command(hardware: Hardware, work: Path, token: str) -> list[str]:
         agent = [sys.executable, "-m", "alma_pipeline.execution.slurm_agent"]
         return [*_srun(hardware), *agent, *_size_options(hardware, work), *worker]
     if hardware.nodes > 1:
-        return torchrun([*_size_options(hardware, work), *rendezvous(str(hardware.rendezvous)), *worker])
+        return torchrun([*_size_options(hardware, work), *rendezvous_options(str(hardware.rendezvous)), *worker])
     return torchrun(["--standalone", f"--nproc-per-node={hardware.devices}", *worker])
 
 
@@ -31,7 +31,7 @@ def torchrun(words: list[str]) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *words]
 
 
-def rendezvous(endpoint: str) -> list[str]:
+def rendezvous_options(endpoint: str) -> list[str]:
     """torchrun options: the agent at `endpoint`, HOST:PORT, hosts the rendezvous."""
     return ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
 
@@ -61,22 +61,24 @@ class Launcher:
         self.log = log_folder / "server.txt"
         self.server = ForkServer(hardware, self.log)
 
-    def start(self, work: Path, token: str, distributed: bool) -> Running:
+    def start(self, work: Path, token: str, distributed: bool) -> WorkerHandle:
         """Start a worker. `distributed`: on all processes of the hardware; else in one process on this machine."""
         if not distributed or self.hardware.launcher == "local":
             if self.server.process.poll() is not None:  # a crashed server must not fail the jobs after it (B24)
                 self.server.close()
                 self.server = ForkServer(self.hardware, self.log)
             return self.server.start(work, token)
-        return started(command(self.hardware, work, token), work, environment(self.hardware, self.hardware.devices))
+        return start_process(command(self.hardware, work, token), work, worker_environment(self.hardware, self.hardware.devices))
 
     def close(self) -> None:
         """Stop the fork server and the workers forked from it."""
         self.server.close()
 
 
-def start_alone(hardware: Hardware, work: Path, token: str, distributed: bool) -> Command:
+def start_without_server(hardware: Hardware, work: Path, token: str, distributed: bool) -> WorkerProcess:
     """Start a worker without a fork server: faster for a single job, which needs few of the modules that a server imports."""
     if distributed and hardware.launcher != "local":
-        return started(command(hardware, work, token), work, environment(hardware, hardware.devices))
-    return started([sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token], work, environment(hardware, 1))
+        return start_process(command(hardware, work, token), work, worker_environment(hardware, hardware.devices))
+    return start_process(
+        [sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token], work, worker_environment(hardware, 1)
+    )

@@ -16,28 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution.attempt import failure, is_finished, tail
-from alma_pipeline.execution.launch import start_alone
-from alma_pipeline.execution.processes import Running
+from alma_pipeline.execution.attempt import follow_metrics, has_result, worker_error
+from alma_pipeline.execution.launch import start_without_server
+from alma_pipeline.execution.processes import WorkerHandle
 from alma_pipeline.execution.runner import POLL_SECONDS
 from alma_pipeline.job import Input, Job
 from alma_pipeline.schema import Hardware, NodeConfig
-from alma_pipeline.store.store import Store, Work
+from alma_pipeline.store.store import Store, WorkFolder
 
-Lines = list[dict[str, Any]]
+MetricsLines = list[dict[str, Any]]
 """New lines of a metrics.jsonl."""
 PLACEHOLDER_KEY = "0" * 64
 """Placeholder key: the job makes no artifact, and its temporary store holds nothing else."""
 
 
 @contextmanager
-def carried_out(
+def run_one_off(
     root: Path,
     config: NodeConfig,
     hardware: Hardware,
     inputs: Mapping[str, Input],
     feed: Callable[[Path], None],
-    report: Callable[[Lines], None],
+    report: Callable[[MetricsLines], None],
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Run a job and give its output folder and its result; both are deleted when the context exits.
 
@@ -55,7 +55,7 @@ def carried_out(
         job.write()
         feed(work.path)
         # No other node runs at the same time, so it may use the whole machine.
-        running = start_alone(replace(hardware, side_by_side=1), work.path, work.token, config.distributed)
+        running = start_without_server(replace(hardware, side_by_side=1), work.path, work.token, config.distributed)
         _follow(running, config.kind, work, report)
         failed = False
         yield job.out, json.loads((work.path / "result.json").read_text(encoding="utf-8"))
@@ -68,9 +68,9 @@ def carried_out(
             shutil.rmtree(folder)
 
 
-def _follow(running: Running, name: str, work: Work, report: Callable[[Lines], None]) -> None:
+def _follow(running: WorkerHandle, name: str, work: WorkFolder, report: Callable[[MetricsLines], None]) -> None:
     """Report the worker's metrics until it ends. Raises UserError or StageFailed if it fails."""
-    new_metrics = tail(work.path / "metrics.jsonl")
+    new_metrics = follow_metrics(work.path / "metrics.jsonl")
     try:
         while (code := running.poll()) is None:
             if lines := next(new_metrics):
@@ -85,8 +85,8 @@ def _follow(running: Running, name: str, work: Work, report: Callable[[Lines], N
     # The worker may have written more between the last look and its end.
     if lines := next(new_metrics):
         report(lines)
-    if code != 0 or not is_finished(work.path):
-        raise failure(name, work.path, code)
+    if code != 0 or not has_result(work.path):
+        raise worker_error(name, work.path, code)
 
 
 def _folder(parent: Path, name: str) -> Path:

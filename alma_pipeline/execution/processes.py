@@ -14,11 +14,11 @@ STOP_SECONDS = 45.0
 """Time that a worker gets to exit after SIGTERM. srun takes up to 32 s (Slurm's KillWait is 30 s); killed earlier, it
 would leave its allocation behind."""
 
-PLACE = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHER_VARS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Launchers set these for their workers; inherited from a launcher around this process, they would confuse ours."""
 
 
-class Running(Protocol):
+class WorkerHandle(Protocol):
     """A started worker."""
 
     def poll(self) -> int | None:
@@ -28,12 +28,12 @@ class Running(Protocol):
         """Send SIGTERM, then SIGKILL; return when it has ended."""
 
 
-def environment(hardware: Hardware, processes: int) -> dict[str, str]:
+def worker_environment(hardware: Hardware, processes: int) -> dict[str, str]:
     """A worker's environment: this one without tracking and launcher variables, with device and threads.
 
     `processes`: how many of the node's processes share this machine's cores.
     """
-    values = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") and name not in PLACE}
+    values = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") and name not in LAUNCHER_VARS}
     values |= {
         "OMP_NUM_THREADS": str(hardware.threads_each(processes)),
         "DS_ACCELERATOR": hardware.device,
@@ -46,7 +46,7 @@ def environment(hardware: Hardware, processes: int) -> dict[str, str]:
 
 
 @dataclass
-class Command:
+class WorkerProcess:
     """A worker started by a command: a launcher with its ranks, or a single process."""
 
     process: "subprocess.Popen[bytes]"
@@ -60,7 +60,7 @@ class Command:
         stop_group(self.process)
 
 
-def started(words: list[str], work: Path, variables: dict[str, str]) -> Command:
+def start_process(words: list[str], work: Path, variables: dict[str, str]) -> WorkerProcess:
     """Start a command in a process group of its own; its output is appended to the work folder's log."""
     with open(work / "log.txt", "ab") as log:
         log.write(f"$ {shlex.join(words)}\n".encode())
@@ -68,7 +68,7 @@ def started(words: list[str], work: Path, variables: dict[str, str]) -> Command:
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=variables, start_new_session=True
         )
-    return Command(process)
+    return WorkerProcess(process)
 
 
 def stop_group(process: "subprocess.Popen[bytes]") -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.redact import redacted
+from alma_pipeline.redact import redact_values
 
 PACKAGES = ("torch", "transformers", "peft", "deepspeed", "datasets", "mlflow", "sacrebleu", "babel", "hydra-core")
 
@@ -30,7 +30,7 @@ def capture() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "git": git_state(Path(__file__).resolve().parent),
     }
-    result: dict[str, Any] = redacted(value)
+    result: dict[str, Any] = redact_values(value)
     return result
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution.attempt import Attempt, clear, forget, is_finished
+from alma_pipeline.execution.attempt import Attempt, clear_leftovers, has_result, truncate_metrics
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.plan import rounds
 from alma_pipeline.plan.plan import Plan, Step
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.record import Record
-from alma_pipeline.store.store import Store, Work
+from alma_pipeline.store.store import Store, WorkFolder
 
 POLL_SECONDS = 0.05
 
@@ -111,7 +111,7 @@ class Runner:
         self._launch(attempt)
         return True
 
-    def _begin(self, step: Step) -> Work | None:
+    def _begin(self, step: Step) -> WorkFolder | None:
         """Acquire the work folder; wait for it only if none of our nodes runs, as its holder may wait for that node."""
         if self._attempts:
             return self.store.begin_if_free(step.node.name, step.key)
@@ -121,13 +121,13 @@ class Runner:
         for watcher in self.watchers:
             watcher.waiting(text)
 
-    def _job(self, step: Step, work: Work) -> Job:
+    def _job(self, step: Step, work: WorkFolder) -> Job:
         """Prepare the work folder and write its job; a finished worker's job is kept, and only its commit remains."""
-        if not step.fresh and is_finished(work.path):
+        if not step.fresh and has_result(work.path):
             return read_job(work.path / "job.json")
         point = None if step.fresh else self.store.resume_point(step.node.name, step.key)
-        clear(work.path, fresh=step.fresh)
-        forget(work.path / "metrics.jsonl", last_step=int(point["step"]) if point else 0)
+        clear_leftovers(work.path, fresh=step.fresh)
+        truncate_metrics(work.path / "metrics.jsonl", last_step=int(point["step"]) if point else 0)
         node, inputs = step.node, self._inputs(step)
         job = Job(node.name, step.key, str(work.path), step.config, self.hardware, inputs, node.files, node.codes)
         job.write()
@@ -174,7 +174,7 @@ class Runner:
             attempt.work.close()
 
     def _inputs(self, step: Step) -> dict[str, Input]:
-        return {role: as_input(self.store, self.done[name]) for role, name in step.inputs.items()}
+        return {role: job_input(self.store, self.done[name]) for role, name in step.inputs.items()}
 
     def _record(self, attempt: Attempt) -> dict[str, Any]:
         step, job, work = attempt.step, attempt.job, attempt.work.path
@@ -191,12 +191,12 @@ class Runner:
             "seconds": round(written.stat().st_mtime - (work / "job.json").stat().st_mtime, 2),
             "provenance": self.provenance,
             "hardware": dataclasses.asdict(job.hardware),
-            "checkpoint": checkpoint(step.key, job, result),
+            "checkpoint": checkpoint_entry(step.key, job, result),
             "mlflow_run": run.read_text(encoding="utf-8").strip() if run.exists() else "",
         }
 
 
-def as_input(store: Store, record: Record) -> Input:
+def job_input(store: Store, record: Record) -> Input:
     """A finished artifact as the input of a job, a checkpoint with its base and adapters.
 
     Raises UserError if one of those is missing from the store.
@@ -222,7 +222,7 @@ def _required(store: Store, key: str) -> Record:
     return record
 
 
-def checkpoint(key: str, job: Job, result: dict[str, Any]) -> dict[str, Any]:
+def checkpoint_entry(key: str, job: Job, result: dict[str, Any]) -> dict[str, Any]:
     """How to load the checkpoint a node made: keys of its base and of the adapters on it, in order (B14).
 
     A full model is its own base. A continued adapter replaces its parent; a new one is added after it. Empty if the

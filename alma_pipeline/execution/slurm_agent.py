@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution.launch import rendezvous, torchrun
+from alma_pipeline.execution.launch import rendezvous_options, torchrun
 
 FIRST_PORT = 15000
 PORT_COUNT = 15000
@@ -23,22 +23,22 @@ PORT_COUNT = 15000
 def main() -> None:
     """Replace this process with the agent, so that srun's signals reach it."""
     try:
-        options = [*meeting(os.environ), *sys.argv[1:]]
+        options = [*slurm_rendezvous(os.environ), *sys.argv[1:]]
     except UserError as error:
         sys.exit(str(error))
     sys.stdout.flush()
     os.execv(sys.executable, torchrun(options))
 
 
-def meeting(environment: Mapping[str, str]) -> list[str]:
+def slurm_rendezvous(environment: Mapping[str, str]) -> list[str]:
     """The rendezvous options for torchrun. Raises UserError outside a Slurm step."""
     host_list = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
     if not host_list or "SLURM_JOB_ID" not in environment:
         raise UserError("not in a Slurm step: SLURM_JOB_ID or SLURM_STEP_NODELIST is not set; start this with srun")
     # Set is_host explicitly: torchrun compares host names, and a machine's Slurm name may differ from its own.
     host = "true" if environment.get("SLURM_NODEID", "0") == "0" else "false"
-    endpoint = f"{first_host(host_list)}:{port(environment['SLURM_JOB_ID'], environment.get('SLURM_STEP_ID', '0'))}"
-    return [*rendezvous(endpoint), f"--rdzv-conf=is_host={host}"]
+    endpoint = f"{first_host(host_list)}:{rendezvous_port(environment['SLURM_JOB_ID'], environment.get('SLURM_STEP_ID', '0'))}"
+    return [*rendezvous_options(endpoint), f"--rdzv-conf=is_host={host}"]
 
 
 def first_host(host_list: str) -> str:
@@ -63,7 +63,7 @@ def _scontrol(*words: str) -> str:
     return done.stdout
 
 
-def port(job: str, step: str) -> int:
+def rendezvous_port(job: str, step: str) -> int:
     """A port that is the same on every machine of a step and differs between steps that run at the same time."""
     return FIRST_PORT + (int(job) * 31 + int(step)) % PORT_COUNT
 

@@ -21,9 +21,9 @@ from alma_pipeline.execution import energy
 from alma_pipeline.files import lock_file, sync_tree, write_json
 from alma_pipeline.job import read_job
 
-USER_MISTAKE = 2
-FAILURE = 1
-ABANDONED = 3
+EXIT_USER_ERROR = 2
+EXIT_FAILURE = 1
+EXIT_ABANDONED = 3
 WATCH_SECONDS = 0.5
 
 
@@ -32,7 +32,7 @@ def main(work: Path, token: str) -> int:
     if not (work / "owner.json").exists():
         host = socket.gethostname()
         print(f"{work} does not exist on {host}; the store must be on a disk that all machines share", file=sys.stderr)
-        return USER_MISTAKE
+        return EXIT_USER_ERROR
     # Libraries that write to the current folder must not write to the user's.
     os.chdir(work)
     rank = int(os.environ.get("RANK", "0"))
@@ -40,7 +40,7 @@ def main(work: Path, token: str) -> int:
     try:
         job = read_job(work / "job.json")
         job.out.mkdir(exist_ok=True)
-        meter = energy.begin(job)
+        meter = energy.start_meter(job)
         # By name: a worker imports only its own kind and the libraries which that needs.
         result = importlib.import_module(f"stages.{job.config.kind}.run").run(job)
         if rank == 0:
@@ -51,12 +51,12 @@ def main(work: Path, token: str) -> int:
         if rank == 0:
             write_json(work / "error.json", {"message": str(error)})
         print(error, file=sys.stderr)
-        return USER_MISTAKE
+        return EXIT_USER_ERROR
     except Exception:
         traceback.print_exc()
         # In its own file: in the log, the launcher's messages follow the traceback.
         (work / f"failed-{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return FAILURE
+        return EXIT_FAILURE
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -85,7 +85,7 @@ def _owner(work: Path, token: str) -> dict[str, Any]:
     owner: dict[str, Any] = json.loads((work / "owner.json").read_text(encoding="utf-8"))
     if owner["token"] != token:
         print(f"process {owner['pid']} on {owner['host']} no longer owns this job; exiting", file=sys.stderr, flush=True)
-        os._exit(ABANDONED)
+        os._exit(EXIT_ABANDONED)
     return owner
 
 
@@ -102,7 +102,7 @@ def _watch(work: Path, token: str, owner_lock: str) -> None:
             lock.acquire(timeout=0)
         except Timeout:
             continue
-        os._exit(ABANDONED)
+        os._exit(EXIT_ABANDONED)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class World:
         return self.rank == 0
 
 
-def join(hardware: Hardware) -> World:
+def init_process_group(hardware: Hardware) -> World:
     """Initialise the process group, and set this process's device and CPU threads.
 
     torchrun, Slurm and the DeepSpeed launcher describe the group in the environment; without them the process forms a
@@ -66,27 +66,27 @@ def _start_group(backend: str, size: int) -> None:
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
 
 
-def everyone(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """Each rank's `value` (any picklable object), in rank order, on every rank."""
     gathered = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
     return gathered
 
 
-def from_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Rank 0's `value` (any picklable object), on every rank."""
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """Sum of `values` over ranks, in float64, on every rank."""
     summed = values.to(torch.float64, copy=True)
     dist.all_reduce(summed)
     return summed
 
 
-def wait() -> None:
+def barrier() -> None:
     """Block until every rank has called this."""
     dist.barrier()

@@ -7,7 +7,7 @@ from typing import Any
 from alma_pipeline.report.caveats import stated
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from alma_pipeline.units import count, seconds
+from alma_pipeline.units import count, duration
 
 WHAT = {
     "mono": "fine-tuning on monolingual text",
@@ -70,7 +70,7 @@ def _trained(record: Record) -> Stage:
     config, result = record.payload["config"], record.result
     batch, rate = config.get("global_batch"), config.get("learning_rate")
     schedule = [f"{rate:g}" if rate else "", config.get("schedule", ""), _warmup(config)]
-    taken = seconds(result["seconds"]) if result.get("seconds") else ""
+    taken = duration(result["duration"]) if result.get("seconds") else ""
     return Stage(
         record.name,
         ", ".join([WHAT.get(record.kind, record.kind), *_preference(record)]),

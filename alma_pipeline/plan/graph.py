@@ -45,7 +45,7 @@ def build(config: Config) -> list[Node]:
 def _check_targets(config: Config) -> None:
     known = [name for name in config.stages if name not in TEMPLATES]
     problems = [
-        f"targets: '{name}' is not a node of this stage; {errors.nearest(name, known)}"
+        f"targets: '{name}' is not a node of this stage; {errors.suggestion(name, known)}"
         for name in config.targets
         if name not in known
     ]
@@ -118,7 +118,7 @@ def _overridden(config: Config, name: str, group: int) -> NodeConfig:
     # What a node is must be the same in every group, so that only its other settings can be overridden.
     known = [item.name for item in dataclasses.fields(kind_config(node.kind)) if item.name not in SHARED]
     unknown = [
-        f"{where}.{key}: not a setting that a group can override; {errors.nearest(key, known)}"
+        f"{where}.{key}: not a setting that a group can override; {errors.suggestion(key, known)}"
         for key in _settings(changes, where)
         if key not in known
     ]
@@ -172,7 +172,7 @@ def _ancestors(instances: dict[str, Node], wanted: list[str]) -> list[Node]:
 def _unknown_input(source: str, instances: list[str]) -> str:
     if source in map(base_name, instances):
         return "exists once per group, but this node has no group"
-    return f"no such node; {errors.nearest(source, sorted({base_name(name) for name in instances}))}"
+    return f"no such node; {errors.suggestion(source, sorted({base_name(name) for name in instances}))}"
 
 
 def _with_evaluations(config: Config, spoken: Languages, nodes: list[Node], instances: dict[str, Node]) -> list[Node]:
@@ -225,8 +225,8 @@ def _idle_overrides(config: Config, nodes: list[Node], groups: list[int]) -> Ite
     for key, per_node in config.groups.items():
         known = [f"g{group}" for group in groups]
         if key not in known:
-            yield f"groups.{key}: takes no part in this run; {errors.nearest(str(key), known)}"
+            yield f"groups.{key}: takes no part in this run; {errors.suggestion(str(key), known)}"
             continue
         for name in _settings(per_node, f"groups.{key}"):
             if name not in taking_part:
-                yield f"groups.{key}.{name}: takes no part in this run; {errors.nearest(name, sorted(taking_part))}"
+                yield f"groups.{key}.{name}: takes no part in this run; {errors.suggestion(name, sorted(taking_part))}"

@@ -102,6 +102,7 @@ def _problems(word: str, config: Config) -> Iterator[str]:
         return
     for code in codes:
         if code not in config.languages:
-            yield f"directions: '{code}' in {word} is not in the language table; {errors.nearest(code, list(config.languages))}"
+            nearest = errors.suggestion(code, list(config.languages))
+            yield f"directions: '{code}' in {word} is not in the language table; {nearest}"
         elif code != "en" and code not in config.data.languages:
             yield f"directions: {word}, but '{code}' is not in data.languages ({languages}); add it there"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alma_pipeline.job import typed
+from alma_pipeline.job import build_dataclass
 from alma_pipeline.schema import NodeConfig
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import differences
@@ -87,7 +87,7 @@ def _models(payload: Mapping[str, Any]) -> Iterator[str]:
 
 def _data(payload: Mapping[str, Any]) -> Iterator[str]:
     try:
-        node: NodeConfig = typed(kind_config(payload["kind"]), payload["config"])
+        node: NodeConfig = build_dataclass(kind_config(payload["kind"]), payload["config"])
     except (ImportError, TypeError):  # recorded by another version, whose kinds or settings were others
         return
     for text in node.text_inputs().values():

@@ -60,7 +60,7 @@ def scorer_table(config: Config, names: list[str]) -> dict[str, Neural]:
     """
     unknown = [name for name in names if name not in config.scorers]
     if unknown:
-        raise ConfigError([f"scorers: no scorer '{name}'; {errors.nearest(name, list(config.scorers))}" for name in unknown])
+        raise ConfigError([f"scorers: no scorer '{name}'; {errors.suggestion(name, list(config.scorers))}" for name in unknown])
     return {name: _by_content(name, config.scorers[name]) for name in names}
 
 

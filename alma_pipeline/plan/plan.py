@@ -7,7 +7,7 @@ from typing import Any
 
 from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.files import Digests
+from alma_pipeline.files import DigestCache
 from alma_pipeline.plan import released, rounds
 from alma_pipeline.plan.corpus_size import counts
 from alma_pipeline.plan.estimate import Estimate, estimate
@@ -19,7 +19,7 @@ from alma_pipeline.plan.reasons import run_reason
 from alma_pipeline.plan.step import Cause, Rerun, Step
 from alma_pipeline.plan.text_files import with_files
 from alma_pipeline.schema import Config
-from alma_pipeline.store.identity import key_of, payload, settings
+from alma_pipeline.store.identity import key_of, key_settings, payload
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 
@@ -43,7 +43,7 @@ class Plan:
 
 def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
     """Resolve the targets of a configuration against a store. Raises ConfigError."""
-    nodes = pinned(with_files(build(config), config, Digests(store.root / "digests.json")), store)
+    nodes = pinned(with_files(build(config), config, DigestCache(store.root / "digests.json")), store)
     rerun = rerun or Rerun()
     _check_names(nodes, rerun)
     # Inputs come first, so that each step can look up the keys, verdicts and causes of its inputs.
@@ -69,7 +69,7 @@ def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
 def _check_names(nodes: list[Node], rerun: Rerun) -> None:
     known = [node.name for node in nodes]
     problems = [
-        f"--{flag} {name}: no such node in this plan; {errors.nearest(name, known)}"
+        f"--{flag} {name}: no such node in this plan; {errors.suggestion(name, known)}"
         for flag, names in (("force", rerun.force), ("from", rerun.from_), ("only", rerun.only))
         for name in names
         if name not in known
@@ -206,7 +206,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "cause": step.cause.value,
                 "reason": step.reason,
                 "inputs": step.inputs,
-                "settings": settings(step.node.config),
+                "settings": key_settings(step.node.config),
                 "estimate": dataclasses.asdict(step.estimate) if step.estimate else None,
                 "path": str(step.record.path) if step.record else None,
             }

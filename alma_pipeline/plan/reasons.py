@@ -6,7 +6,7 @@ from typing import Any
 from alma_pipeline.plan.node import Node, base_name
 from alma_pipeline.plan.step import Cause
 from alma_pipeline.store.identity import ABSENT, differences
-from alma_pipeline.units import short
+from alma_pipeline.units import shorten
 
 MAX_CAUSES = 3
 """Causes that a reason names; it counts the others."""
@@ -100,7 +100,7 @@ def _change(where: str, old: Any, new: Any) -> Iterator[str]:
     else:
         name, before, after = found[0]
         more = f" (+{len(found) - 1} more)" if len(found) > 1 else ""
-        yield f"{name} {short(before)} → {short(after)}{more}"
+        yield f"{name} {shorten(before)} → {shorten(after)}{more}"
 
 
 def _origins(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -7,9 +7,9 @@ from alma_pipeline.plan.node import Node
 from alma_pipeline.plan.step import Cause, Step
 from alma_pipeline.schema import Config, Released, WithLanguages
 from alma_pipeline.schema.kinds import kind_config
-from alma_pipeline.store.identity import differences, flatten, key_of, payload, settings
+from alma_pipeline.store.identity import differences, flatten, key_of, key_settings, payload
 from alma_pipeline.store.store import Store
-from alma_pipeline.units import short
+from alma_pipeline.units import shorten
 
 NOT_COMPARED = ("languages", "seed")
 """A published checkpoint has one seed, and serves any of its languages."""
@@ -35,11 +35,11 @@ def _difference(node: Node, draft: Mapping[str, Step], released: Released) -> st
             return f"it states no settings for {name}"
         changed = [
             change
-            for change in differences(_comparable(stated), _comparable(settings(compared.config)))
+            for change in differences(_comparable(stated), _comparable(key_settings(compared.config)))
             if not _is_unknown_commit(*change[:2])
         ]
         if changed:
-            return ", ".join(f"{compared.setting}.{key} {short(old)} → {short(new)}" for key, old, new in changed[:3])
+            return ", ".join(f"{compared.setting}.{key} {shorten(old)} → {shorten(new)}" for key, old, new in changed[:3])
         spoken = set(compared.config.languages) - {"en"} if isinstance(compared.config, WithLanguages) else set()
         missing = sorted(spoken - set(released.languages))
         if missing:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.files import Digests
+from alma_pipeline.files import DigestCache
 from alma_pipeline.plan.file_patterns import Match, find_files
 from alma_pipeline.plan.node import Node
 from alma_pipeline.schema import Config, Neural, NodeConfig, Source, WithScorers, WithSystems
@@ -32,7 +32,7 @@ WHOLE = ("data/{split}-*", "{split}*")
 """One table for all directions."""
 
 
-def with_files(nodes: list[Node], config: Config, digests: Digests) -> list[Node]:
+def with_files(nodes: list[Node], config: Config, digests: DigestCache) -> list[Node]:
     """The nodes with digests and paths of their local text, and with the language codes that its rows may name.
 
     Raises ConfigError with all missing files of all nodes.
@@ -49,7 +49,7 @@ def with_files(nodes: list[Node], config: Config, digests: Digests) -> list[Node
     return result
 
 
-def located(node: NodeConfig, setting: str, config: Config, digests: Digests) -> tuple[NodeConfig, dict[str, str]]:
+def located(node: NodeConfig, setting: str, config: Config, digests: DigestCache) -> tuple[NodeConfig, dict[str, str]]:
     """The node with digests in place of paths, and the path of each digest. Raises ConfigError for missing files."""
     places: dict[str, str] = {}
     changes: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def _scorer(scorer: Neural, places: dict[str, str]) -> Neural:
 
 
 def _given(
-    given: dict[str, Source], directions: list[str], setting: str, digests: Digests, places: dict[str, str]
+    given: dict[str, Source], directions: list[str], setting: str, digests: DigestCache, places: dict[str, str]
 ) -> dict[str, Source]:
     """Other systems' outputs by content; a system may lack directions. Adds to `places`. Raises ConfigError."""
     result = {}

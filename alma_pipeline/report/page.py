@@ -11,7 +11,7 @@ from alma_pipeline.report.recipe_graph import HEIGHT, WIDTH
 from alma_pipeline.report.scoreboard import tab_names, tests_of
 from alma_pipeline.report.significance import LEVEL, SEGMENTS
 from alma_pipeline.schema.metrics import metric_label
-from alma_pipeline.units import count, energy, seconds, size
+from alma_pipeline.units import count, duration, energy, size
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -29,7 +29,7 @@ def render(content: Content) -> str:
         "number": lambda value: f"{value:.1f}",
         "signed": signed,
         "count": count,
-        "seconds": seconds,
+        "seconds": duration,
         "size": size,
         "energy": energy,
         "chance": chance,

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.config.overrides import single
+from alma_pipeline.config.overrides import for_single_run
 from alma_pipeline.errors import UserError
 from alma_pipeline.report.jobs import gather
 from alma_pipeline.report.names import described
 from alma_pipeline.report.systems import OUTPUTS, Evaluation, System, base_name, systems
 from alma_pipeline.store.identity import flatten
-from alma_pipeline.store.lookup import find
+from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 
@@ -43,7 +43,7 @@ def find_side(root: Path, text: str) -> Side:
     if "=" in text:
         return _request(store, text)
     try:
-        record = find(store, f"{text}.{OUTPUTS}" if store.named(f"{text}.{OUTPUTS}") else text)
+        record = find_artifact(store, f"{text}.{OUTPUTS}" if store.named(f"{text}.{OUTPUTS}") else text)
     except UserError as error:
         plans = _tracked(root, text)
         if not plans:
@@ -53,7 +53,7 @@ def find_side(root: Path, text: str) -> Side:
 
 
 def _request(store: Store, text: str) -> Side:
-    jobs = gather([single(word) for word in shlex.split(text)], store)
+    jobs = gather([for_single_run(word) for word in shlex.split(text)], store)
     payloads = {step.node.name: step.payload for step in jobs[0].plan.steps if step.node.kind not in EVALUATING}
     return Side(text, payloads, systems(jobs), jobs[0].config.evaluation.significance)
 
@@ -93,7 +93,7 @@ def _tracked(root: Path, text: str) -> list[list[dict[str, Any]]]:
         return []
     from alma_pipeline.tracking import runs
 
-    return runs.plans(root, text)
+    return runs.invocation_plans(root, text)
 
 
 def _runs(store: Store, text: str, plans: list[list[dict[str, Any]]]) -> Side:

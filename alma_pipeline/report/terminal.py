@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.report.names import MARKS, arrow, signed
 from alma_pipeline.report.scoreboard import Board, Cell
 from alma_pipeline.schema.metrics import metric_label
@@ -15,10 +15,10 @@ STYLES = {"better": "green", "worse": "red", "tie": "dim", "": "dim"}
 GAP = 2
 
 
-def show(screen: Screen, board: Board, relation: str = "") -> None:
+def show(screen: LiteralConsole, board: Board, relation: str = "") -> None:
     """A heading and tables; `relation` says how a system stands to the one that its differences are from, where it does not."""
     lower = "" if board.higher_is_better else ", lower is better"
-    screen.say(f"\n{metric_label(board.metric)} on {board.test}{lower}  {board.signature}", style="bold")
+    screen.print_line(f"\n{metric_label(board.metric)} on {board.test}{lower}  {board.signature}", style="bold")
     for table in score_tables(board, screen.width, relation):
         screen.print(table)
 

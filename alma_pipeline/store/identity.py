@@ -46,7 +46,7 @@ def _plain(value: Any, where: str) -> Any:
     raise TypeError(f"{where} is a {type(value).__name__}, which has no stable text; use plain values or dataclasses of them")
 
 
-def settings(config: NodeConfig) -> dict[str, Any]:
+def key_settings(config: NodeConfig) -> dict[str, Any]:
     """The settings that determine a node's result, as plain nested values.
 
     A field whose metadata holds `as_before` is left out while it has that value: it was added after artifacts
@@ -80,7 +80,7 @@ def payload(config: NodeConfig, inputs: Mapping[str, str]) -> dict[str, Any]:
     return {
         "kind": config.kind,
         "version": type(config).version,
-        "config": settings(config),
+        "config": key_settings(config),
         "inputs": dict(inputs),
     }
 

@@ -1,11 +1,11 @@
 """Resolves a node name, key prefix or folder name to an artifact, and lists its ancestors."""
 
-from alma_pipeline.errors import UserError, nearest
+from alma_pipeline.errors import UserError, suggestion
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 
 
-def find(store: Store, text: str) -> Record:
+def find_artifact(store: Store, text: str) -> Record:
     """The artifact of a folder name, a node name (the newest) or a key prefix of at least 4 characters, in this order.
 
     Follows aliases. Raises UserError if nothing matches or the prefix is ambiguous.
@@ -23,7 +23,7 @@ def find(store: Store, text: str) -> Record:
         if match:
             return _resolve_alias(store, match[0])
     names = sorted({record.name for record in records})
-    raise UserError(f"no artifact '{text}' in {store.root}; {nearest(text, names) if names else 'the store is empty'}")
+    raise UserError(f"no artifact '{text}' in {store.root}; {suggestion(text, names) if names else 'the store is empty'}")
 
 
 def _resolve_alias(store: Store, record: Record) -> Record:

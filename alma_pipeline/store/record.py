@@ -8,7 +8,7 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 
-SCHEMA = 1
+RECORD_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,17 @@ def read_record(folder: Path) -> Record | None:
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}); move {folder} out of the store, and its node will run again") from error
     schema = raw.pop("schema", None) if isinstance(raw, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{file} has schema {schema}, expected {SCHEMA}: another version wrote it; use that one or another store")
+    if schema != RECORD_SCHEMA:
+        raise UserError(
+            f"{file} has schema {schema}, expected {RECORD_SCHEMA}: another version wrote it; use that one or another store"
+        )
     try:
         return Record(path=folder, **raw)
     except TypeError as error:
-        raise UserError(f"{file} does not match schema {SCHEMA} ({error}); move {folder} out of the store") from error
+        raise UserError(f"{file} does not match schema {RECORD_SCHEMA} ({error}); move {folder} out of the store") from error
 
 
-def is_whole(record: Record) -> bool:
+def is_complete(record: Record) -> bool:
     """Whether every recorded file exists with its recorded size; `doctor --verify` also checks the digests."""
     try:
         return all(os.stat(record.path / name).st_size == size for name, size in record.files.items())

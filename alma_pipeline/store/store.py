@@ -22,11 +22,11 @@ from filelock import FileLock, Timeout
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import digest, lock_file, sync, sync_tree, write_json
-from alma_pipeline.store.record import SCHEMA, Record, is_whole, read_record
+from alma_pipeline.store.record import RECORD_SCHEMA, Record, is_complete, read_record
 
 
 @dataclass
-class Work:
+class WorkFolder:
     """The exclusive right to make one artifact in its work folder; a lock holds it until `close`."""
 
     name: str
@@ -65,7 +65,7 @@ class Store:
     def find(self, key: str) -> Record | None:
         """The finished, complete artifact of a key (see `is_whole`); None if there is none."""
         found = (read_record(folder) for folder in self._folders_of(key))
-        return next((record for record in found if record and record.key == key and is_whole(record)), None)
+        return next((record for record in found if record and record.key == key and is_complete(record)), None)
 
     def folders(self) -> list[Path]:
         """All artifact folders, complete or not, sorted; the listing is cached until this process changes it."""
@@ -99,21 +99,21 @@ class Store:
         found = [manifest for path in points.glob("step-*/manifest.json") if (manifest := _manifest(path))]
         return max(found, key=lambda manifest: int(manifest["step"]), default=None)
 
-    def begin(self, name: str, key: str, waiting: Any = None) -> Work:
+    def begin(self, name: str, key: str, waiting: Any = None) -> WorkFolder:
         """Acquire the right to make `key`, after any other process that holds it and any worker it left behind.
 
         `waiting(text)` is called once before each wait. Raises UserError if the store's file system has no locks.
         """
         return self._begin(name, key, functools.partial(_acquire, waiting=waiting))
 
-    def begin_if_free(self, name: str, key: str) -> Work | None:
+    def begin_if_free(self, name: str, key: str) -> WorkFolder | None:
         """Acquire the right to make `key` without waiting; None if another process or worker holds it."""
         try:
             return self._begin(name, key, lambda lock, text: _lock(lock, timeout=0))
         except Timeout:
             return None
 
-    def _begin(self, name: str, key: str, acquire: Callable[[FileLock, str], None]) -> Work:
+    def _begin(self, name: str, key: str, acquire: Callable[[FileLock, str], None]) -> WorkFolder:
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         owner_lock, worker_lock = locks / f"{key[:12]}.owner", locks / f"{key[:12]}.worker"
@@ -121,7 +121,7 @@ class Store:
         lock = lock_file(owner_lock)
         acquire(lock, f"{name}: waiting for another process that is running it")
         try:
-            work = Work(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
+            work = WorkFolder(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
             work.path.mkdir(parents=True, exist_ok=True)
             # Workers poll this file: a new token makes one exit whose own parent died.
             owner = {"token": work.token, "pid": os.getpid(), "host": socket.gethostname()}
@@ -136,7 +136,7 @@ class Store:
         self._folders = None
         return work
 
-    def commit(self, work: Work, record: dict[str, Any]) -> Record:
+    def commit(self, work: WorkFolder, record: dict[str, Any]) -> Record:
         """Turn `work/out` into the artifact: write the record last, then rename. An older artifact moves to `replaced/`."""
         out = work.path / "out"
         # An earlier commit may have been killed while it wrote the record.
@@ -151,7 +151,7 @@ class Store:
         digests = {name: digest(out / name) for name in files}
         # Files reach the disk before the record that vouches for them, so a record proves that they are complete.
         sync_tree(out)
-        write_json(out / "record.json", {"schema": SCHEMA, "files": files, "digests": digests} | record)
+        write_json(out / "record.json", {"schema": RECORD_SCHEMA, "files": files, "digests": digests} | record)
         sync(out)
         final = self.root / "artifacts" / work.path.name
         final.parent.mkdir(parents=True, exist_ok=True)

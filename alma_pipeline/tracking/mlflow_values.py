@@ -17,33 +17,33 @@ UNSET = "???"
 """OmegaConf's mark of an unset value; there are hundreds, and they carry no information."""
 
 
-def text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as typed on the command line: 2e-05, true, null, ["a"]."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def parameters(settings: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+def param_texts(settings: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """Settings as MLflow parameters: (dotted name → text, the full texts that were too long).
 
     A text that is too long is replaced by its digest, so that equal values still compare equal; the caller stores the
     full text in an artifact (B33).
     """
-    texts = {name(key): text(value) for key, value in flatten(settings).items() if value != UNSET}
+    texts = {mlflow_name(key): value_text(value) for key, value in flatten(settings).items() if value != UNSET}
     long = {key: value for key, value in texts.items() if len(value) > MAX_VALUE_LENGTH}
-    return texts | {key: digest(value) for key, value in long.items()}, long
+    return texts | {key: value_digest(value) for key, value in long.items()}, long
 
 
-def digest(value: str) -> str:
+def value_digest(value: str) -> str:
     """The replacement for a value that is too long for MLflow."""
     return f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:16]} ({len(value)} characters)"
 
 
-def short(value: str) -> str:
+def tag_value(value: str) -> str:
     """A tag's value: the text, cut and followed by the digest of the whole if it is too long."""
-    return value if len(value) <= MAX_VALUE_LENGTH else f"{value[: MAX_VALUE_LENGTH - 60]}… {digest(value)}"
+    return value if len(value) <= MAX_VALUE_LENGTH else f"{value[: MAX_VALUE_LENGTH - 60]}… {value_digest(value)}"
 
 
-def name(raw: str) -> str:
+def mlflow_name(raw: str) -> str:
     """A metric or parameter name in MLflow's character set (alphanumerics _ - . space : /); chrf++ → chrf_pp."""
     clean = re.sub(r"[^\w\-. :/]", "_", raw.replace("++", "_pp"), flags=re.ASCII)
     parts = [part for part in clean.split("/") if part not in ("", ".", "..")]
@@ -53,24 +53,24 @@ def name(raw: str) -> str:
     return f"{joined[: MAX_NAME_LENGTH - 9]}-{hashlib.sha256(raw.encode()).hexdigest()[:8]}"
 
 
-def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+def finite_metrics(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """The finite numbers of a nested mapping, under metric names joined by slashes; other values are dropped."""
     flat: dict[str, float] = {}
     for key, value in values.items():
         path = f"{prefix}/{key}" if prefix else key
         if isinstance(value, Mapping):
-            flat |= numbers(value, path)
+            flat |= finite_metrics(value, path)
         elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            flat[name(path)] = float(value)
+            flat[mlflow_name(path)] = float(value)
     return flat
 
 
-def points(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, int, int]]:
+def metric_points(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, int, int]]:
     """(name, value, milliseconds, step) of every number in lines of metrics.jsonl; NaN is kept, to show a diverged loss."""
     for line in lines:
         for key, value in line["metrics"].items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                yield name(key), float(value), int(line["time"] * 1000), int(line["step"])
+                yield mlflow_name(key), float(value), int(line["time"] * 1000), int(line["step"])
 
 
 def score_metrics(result: Mapping[str, Any], checkpoint: str = "") -> dict[str, float]:
@@ -79,7 +79,7 @@ def score_metrics(result: Mapping[str, Any], checkpoint: str = "") -> dict[str, 
     With `checkpoint`: averages only, as `eval/<checkpoint>/avg/...`, so that several checkpoints fit on one run.
     """
     averages = {"avg": result["averages"]}
-    return numbers({checkpoint: averages} if checkpoint else result["directions"] | averages, "eval")
+    return finite_metrics({checkpoint: averages} if checkpoint else result["directions"] | averages, "eval")
 
 
 def final_scores(results: Mapping[str, Mapping[str, Any]], target: str) -> dict[str, float]:
@@ -97,7 +97,7 @@ def signature_tags(result: Mapping[str, Any]) -> dict[str, str]:
     """The signature of each metric as tags; a signature shared by all directions is written once."""
     tags: dict[str, str] = {}
     for metric, signature in result["signatures"].items():
-        tag = f"alma.signature.{name(metric)}"
+        tag = f"alma.signature.{mlflow_name(metric)}"
         if not isinstance(signature, Mapping):
             tags[tag] = signature
         elif len(set(signature.values())) == 1:

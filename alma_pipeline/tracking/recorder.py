@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.redact import redact
-from alma_pipeline.tracking.mlflow_values import text
+from alma_pipeline.tracking.mlflow_values import value_text
 from alma_pipeline.tracking.outbox import Event
-from alma_pipeline.tracking.repair import settle_sweep, sweep_run
+from alma_pipeline.tracking.repair import end_finished_sweep, sweep_run
 from alma_pipeline.tracking.server import PARENT_TAG, Server
 
-INVOCATION = ""
+INVOCATION_RUN = ""
 """Key of the invocation's own run in `Recorder.runs`, beside the names of its nodes."""
 SAMPLING_SECONDS = 10
 """Time between system metrics."""
@@ -59,7 +59,7 @@ class Recorder:
                 self._files(event)
             case "model":
                 run_id = self.runs[event["node"]]
-                self._models[run_id] = logged_model(self.server, run_id, event["again"])
+                self._models[run_id] = create_logged_model(self.server, run_id, event["again"])
             case "end":
                 self._end(event)
 
@@ -67,15 +67,15 @@ class Recorder:
         tags = dict(event["tags"])
         if event["sweep"]:
             tags[PARENT_TAG] = self._sweep = sweep_run(self.server, event["sweep"], event["sweep_name"], event["time"])
-        if INVOCATION not in self.runs:
+        if INVOCATION_RUN not in self.runs:
             created = self.server.create(event["name"], event["uid"], tags, event["time"], event["again"])
-            self.runs[INVOCATION] = created
-        self.server.log_params(self.runs[INVOCATION], event["settings"], {})
+            self.runs[INVOCATION_RUN] = created
+        self.server.log_params(self.runs[INVOCATION_RUN], event["settings"], {})
 
     def _node(self, event: Event) -> None:
         name, tags, known = event["node"], dict(event["tags"]), {}
-        if INVOCATION in self.runs:
-            tags[PARENT_TAG] = self.runs[INVOCATION]
+        if INVOCATION_RUN in self.runs:
+            tags[PARENT_TAG] = self.runs[INVOCATION_RUN]
         # A resumed node continues the run of its earlier attempt, unless that was deleted.
         earlier = self.server.run(event["run"]) if event["run"] and name not in self.runs else None
         if earlier:
@@ -88,7 +88,7 @@ class Recorder:
         # MLflow's parameters cannot change: settings of the resumed attempt that differ become a tag.
         changed = self.server.log_params(self.runs[name], event["settings"], known)
         if changed:
-            tags[f"alma.resume.{tags['alma.resumes']}.overrides"] = text(changed)
+            tags[f"alma.resume.{tags['alma.resumes']}.overrides"] = value_text(changed)
         # Link an evaluation to the run of its checkpoint, if this invocation made it.
         if maker := self.runs.get(event["evaluates"]):
             tags["alma.checkpoint_run"] = maker
@@ -115,8 +115,8 @@ class Recorder:
             self.server.log_lines(maker, [line], model=self._models.get(maker))
         self.server.log_tags(run_id, event["tags"])
         self.server.client.set_terminated(run_id, event["status"], end_time=int(event["time"] * 1000))
-        if name == INVOCATION and self._sweep:
-            settle_sweep(self.server, self._sweep)
+        if name == INVOCATION_RUN and self._sweep:
+            end_finished_sweep(self.server, self._sweep)
 
     def _files(self, event: Event) -> None:
         """Upload redacted copies; files marked `as_is` (weights, which a change would break) are uploaded unchanged."""
@@ -158,7 +158,7 @@ LINEAGE_TAGS = ("alma.node", "alma.key", "alma.parent_key", "alma.input.")
 """Prefixes of the tags that a model inherits from its run."""
 
 
-def logged_model(server: Server, run_id: str, again: bool) -> str:
+def create_logged_model(server: Server, run_id: str, again: bool) -> str:
     """Create a logged model with the run's parameters and return its id. `again`: an earlier try may have created it.
 
     Raises what MLflow raises; servers before version 3 have no logged models.

@@ -30,7 +30,7 @@ def is_alive(pid: int, started: float) -> bool:
         return False
 
 
-def repair(server: Server) -> None:
+def close_orphaned_runs(server: Server) -> None:
     """Set this host's runs that are RUNNING without a process to KILLED, and settle running sweeps."""
     for run in server.find(f"attributes.status = 'RUNNING' and tags.`alma.host` = '{socket.gethostname()}'"):
         tags = run.data.tags
@@ -38,7 +38,7 @@ def repair(server: Server) -> None:
             server.log_tags(run.info.run_id, {"alma.status": "KILLED"})
             server.client.set_terminated(run.info.run_id, "KILLED")
     for run in server.find("attributes.status = 'RUNNING' and tags.`alma.level` = 'sweep'"):
-        settle_sweep(server, run.info.run_id)
+        end_finished_sweep(server, run.info.run_id)
 
 
 def sweep_run(server: Server, sweep: str, name: str, time: float) -> str:
@@ -50,7 +50,7 @@ def sweep_run(server: Server, sweep: str, name: str, time: float) -> str:
     return run_id
 
 
-def settle_sweep(server: Server, run_id: str) -> None:
+def end_finished_sweep(server: Server, run_id: str) -> None:
     """End a sweep's parent run if none of its jobs runs: FAILED or KILLED if any job is, else FINISHED."""
     states = {run.info.status for run in server.find(f"tags.`{PARENT_TAG}` = '{run_id}'")}
     if states & {"RUNNING", "SCHEDULED"}:

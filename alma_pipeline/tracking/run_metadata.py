@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from alma_pipeline.redact import redacted
-from alma_pipeline.tracking.mlflow_values import text
+from alma_pipeline.redact import redact_values
+from alma_pipeline.tracking.mlflow_values import value_text
 
 REFERENCE_TABLES = {"languages"}
 """Parts of the configuration that are equal in every run: logged in config/resolved.yaml, not as parameters."""
@@ -44,10 +44,10 @@ class Invocation:
         """Reserved tags for every run of the invocation; MLflow itself sets them only in its fluent interface."""
         git = self.provenance.get("git", {})
         return {
-            "mlflow.user": text(self.provenance.get("user", "")),
+            "mlflow.user": value_text(self.provenance.get("user", "")),
             "mlflow.source.name": "alma_pipeline",
             "mlflow.source.type": "JOB" if "SLURM_JOB_ID" in os.environ else "LOCAL",
-            **{f"mlflow.source.git.{GIT_TAGS[key]}": text(value) for key, value in git.items() if key in GIT_TAGS},
+            **{f"mlflow.source.git.{GIT_TAGS[key]}": value_text(value) for key, value in git.items() if key in GIT_TAGS},
         }
 
     def tags(self) -> dict[str, str]:
@@ -60,10 +60,10 @@ class Invocation:
             "alma.status": "RUNNING",
             "alma.overrides": " ".join(self.overrides),
             "alma.launcher": hardware["launcher"],
-            "alma.world_size": text(hardware["devices"] * hardware["nodes"]),
+            "alma.world_size": value_text(hardware["devices"] * hardware["nodes"]),
             "mlflow.note.content": f"`{command}`",
         }
-        sweep = {"alma.sweep_id": self.sweep, "alma.job_num": text(self.job)} if self.sweep else {}
+        sweep = {"alma.sweep_id": self.sweep, "alma.job_num": value_text(self.job)} if self.sweep else {}
         return self.source_tags() | tags | sweep
 
     def artifacts(self) -> dict[str, str]:
@@ -77,22 +77,22 @@ class Invocation:
 
 
 def _yaml(value: Any) -> str:
-    dumped: str = yaml.safe_dump(redacted(value), sort_keys=False, allow_unicode=True)
+    dumped: str = yaml.safe_dump(redact_values(value), sort_keys=False, allow_unicode=True)
     return dumped
 
 
 def _json(value: Any) -> str:
-    return json.dumps(redacted(value), indent=1, ensure_ascii=False)
+    return json.dumps(redact_values(value), indent=1, ensure_ascii=False)
 
 
-def packages() -> dict[str, str]:
+def installed_packages() -> dict[str, str]:
     """Every installed package as a text artifact; reading them takes a large part of a second."""
     found = {f"{item.metadata['Name']}=={item.version}" for item in importlib.metadata.distributions()}
     return {"env/pip-freeze.txt": "\n".join(sorted(found, key=str.lower)) + "\n"}
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepJob:
     """A job's place in a sweep: the sweep's id, and the job's number."""
 
     id: str

@@ -4,18 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.tracking.server import PARENT_TAG, connect, import_client, tracking_uri
+from alma_pipeline.tracking.server import PARENT_TAG, connect, mlflow_client_class, tracking_uri
 
 PLAN_ARTIFACT = "config/plan.json"
 REPORT_FOLDER = "report"
 
 
-def plans(root: Path, text: str) -> list[list[dict[str, Any]]]:
+def invocation_plans(root: Path, text: str) -> list[list[dict[str, Any]]]:
     """The steps of the plan of an invocation, by run name or id, or of each job of a sweep, by its id.
 
     Empty if no run matches. Raises what MLflow raises.
     """
-    client = import_client()(tracking_uri=tracking_uri(root))
+    client = mlflow_client_class()(tracking_uri=tracking_uri(root))
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments, "tags.`alma.level` = 'invocation'", order_by=["attributes.start_time DESC"])
     found = [run for run in runs if text in (run.info.run_name, run.info.run_id)][:1]

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.redact import redact
-from alma_pipeline.tracking.mlflow_values import parameters, points, short
+from alma_pipeline.tracking.mlflow_values import metric_points, param_texts, tag_value
 
 PARENT_TAG = "mlflow.parentRunId"
 """MLflow's tag for the run that a run is nested under."""
@@ -118,7 +118,7 @@ class Server:
         """Create a run and return its id. `again`: an earlier try may have created it although its response was lost."""
         if again and (found := self.find(f"tags.`alma.uid` = '{uid}'")):
             return str(found[0].info.run_id)
-        fitting = {key: short(value) for key, value in tags.items()} | {"alma.uid": uid}
+        fitting = {key: tag_value(value) for key, value in tags.items()} | {"alma.uid": uid}
         run = self.client.create_run(self.experiment, start_time=int(began * 1000), tags=fitting, run_name=name)
         return str(run.info.run_id)
 
@@ -148,14 +148,14 @@ class Server:
         """Set tags of a run, in batches of at most MLflow's limit; long values are shortened."""
         from mlflow.entities import RunTag
 
-        for part in _batches([RunTag(key, short(value)) for key, value in tags.items()], PARAMS_PER_CALL):
+        for part in _batches([RunTag(key, tag_value(value)) for key, value in tags.items()], PARAMS_PER_CALL):
             self.client.log_batch(run_id, tags=part)
 
     def log_params(self, run_id: str, settings: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
         """Log settings that are not yet `known`; returns those that differ from the known ones, which MLflow keeps (B32–B34)."""
         from mlflow.entities import Param
 
-        texts, long = parameters(settings)
+        texts, long = param_texts(settings)
         new = [Param(key, value) for key, value in texts.items() if key not in known]
         for part in _batches(new, PARAMS_PER_CALL):
             self.client.log_batch(run_id, params=part)
@@ -178,7 +178,7 @@ class Server:
         """
         from mlflow.entities import Metric
 
-        given = {(point[0], point[3]): point for point in points(lines)}
+        given = {(point[0], point[3]): point for point in metric_points(lines)}
         new = [Metric(*point, model_id=model, run_id=run_id) for point_id, point in given.items() if point_id not in known]
         for part in _batches(new, METRICS_PER_CALL):
             self.client.log_batch(run_id, metrics=part)
@@ -205,7 +205,7 @@ def connect(root: Path, uri: str, experiment: str) -> Server:
     """
     root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / "mlflow.lock", timeout=LOCK_SECONDS)
-    client_class = import_client()
+    client_class = mlflow_client_class()
     with lock:
         _create_database(client_class, uri)
         client = client_class(tracking_uri=uri)
@@ -214,7 +214,7 @@ def connect(root: Path, uri: str, experiment: str) -> Server:
     return Server(client, found, lock)
 
 
-def import_client() -> Any:
+def mlflow_client_class() -> Any:
     """The class MlflowClient, with MLflow's logging silenced: its failures are exceptions, of which the outbox warns once."""
     for name, value in DEFAULT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)

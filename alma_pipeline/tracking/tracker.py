@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.redact import redact, redacted
+from alma_pipeline.redact import redact, redact_values
 from alma_pipeline.schema import Tracking
-from alma_pipeline.tracking.mlflow_values import name, numbers, score_metrics, signature_tags
+from alma_pipeline.tracking.mlflow_values import finite_metrics, mlflow_name, score_metrics, signature_tags
 from alma_pipeline.tracking.outbox import Outbox
-from alma_pipeline.tracking.recorder import INVOCATION, Recorder, read_lines
-from alma_pipeline.tracking.repair import process_tags, repair
-from alma_pipeline.tracking.run_metadata import Invocation, packages
+from alma_pipeline.tracking.recorder import INVOCATION_RUN, Recorder, read_lines
+from alma_pipeline.tracking.repair import close_orphaned_runs, process_tags
+from alma_pipeline.tracking.run_metadata import Invocation, installed_packages
 from alma_pipeline.tracking.server import connect, tracking_uri
-from alma_pipeline.tracking.undelivered import deliver_kept, keep
+from alma_pipeline.tracking.undelivered import deliver_undelivered, keep_undelivered
 
 LIGHT_FILES = {"record.json": None, "scores.json": "eval", "hypotheses.jsonl": "eval", "segments.jsonl": "eval"}
 """Files of an artifact that `tracking.artifacts=light` uploads → the folder they go to."""
@@ -113,7 +113,7 @@ class Tracker:
             do="end",
             node=node,
             status=status,
-            metrics=score_metrics(result) if scored else numbers(result, "result"),
+            metrics=score_metrics(result) if scored else finite_metrics(result, "result"),
             tags={"alma.status": status} | (signature_tags(result) if scored else {}),
             repeat_on=self._evaluated.get(node) if scored else None,
             paths={"metrics": str(log.with_name("metrics.jsonl"))} if node in self._outbox.gaps else {},
@@ -133,9 +133,9 @@ class Tracker:
         self._finished = True
         for node, work in list(self._running.items()):
             self.node_ended(node, "KILLED" if status == "KILLED" else "FAILED", {}, work / "log.txt", [])
-        metrics = {name(key): value for key, value in scores.items()}
+        metrics = {mlflow_name(key): value for key, value in scores.items()}
         tags = {"alma.status": status}
-        self._put(do="end", node=INVOCATION, status=status, metrics=metrics, tags=tags, repeat_on=None, paths={})
+        self._put(do="end", node=INVOCATION_RUN, status=status, metrics=metrics, tags=tags, repeat_on=None, paths={})
 
     def close(self, limit: float = 30.0) -> None:
         """Deliver waiting events for at most `limit` seconds; keep the rest in the store for the next invocation.
@@ -148,7 +148,7 @@ class Tracker:
         try:
             self._outbox.close(None if patient else limit)
         finally:
-            keep(self._root, self._uri, self._settings.experiment, self._runs, self._outbox.waiting())
+            keep_undelivered(self._root, self._uri, self._settings.experiment, self._runs, self._outbox.waiting())
 
     def run_id(self, node: str, within: float = 0.0) -> str:
         """The id of a node's run; empty if it is still unknown after `within` seconds."""
@@ -163,7 +163,7 @@ class Tracker:
         invocation = self._invocation
         self._put(
             do="begin",
-            node=INVOCATION,
+            node=INVOCATION_RUN,
             name=invocation.name,
             uid=secrets.token_hex(8),
             tags=process_tags() | invocation.tags(),
@@ -171,7 +171,7 @@ class Tracker:
             sweep=invocation.sweep,
             sweep_name=f"sweep {invocation.stage} {invocation.sweep}",
         )
-        self._put(do="texts", node=INVOCATION, texts=invocation.artifacts())
+        self._put(do="texts", node=INVOCATION_RUN, texts=invocation.artifacts())
 
     def _upload(self, node: str, artifacts: Sequence[Path], is_checkpoint: bool) -> None:
         for path in artifacts:
@@ -188,7 +188,7 @@ class Tracker:
         """Queue a redacted event; its paths are only read by the recorder and are not redacted."""
         if self._settings.enabled:
             paths = event.pop("paths", {})
-            self._outbox.put({"time": time.time(), "again": False} | redacted(event) | {"paths": paths})
+            self._outbox.put({"time": time.time(), "again": False} | redact_values(event) | {"paths": paths})
 
     def _write_run_ids(self) -> None:
         """Write run ids into work folders; in the caller's thread, because that one also removes the folders."""
@@ -202,10 +202,10 @@ class Tracker:
         # Listing the packages is slow, so it is done here and not in the caller's thread.
         if not self._packages_logged:
             self._packages_logged = True
-            self._put(do="texts", node=INVOCATION, texts=packages())
+            self._put(do="texts", node=INVOCATION_RUN, texts=installed_packages())
         server = connect(self._root, self._uri, self._settings.experiment)
-        deliver_kept(self._root, self._uri, self._settings.experiment, server)
-        repair(server)
+        deliver_undelivered(self._root, self._uri, self._settings.experiment, server)
+        close_orphaned_runs(server)
         return Recorder(server, self._runs, self._settings.system_metrics)
 
 

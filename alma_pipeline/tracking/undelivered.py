@@ -20,7 +20,7 @@ from alma_pipeline.tracking.server import Server
 log = logging.getLogger(__name__)
 
 
-def keep(root: Path, uri: str, experiment: str, runs: dict[str, str], events: list[Event]) -> Path | None:
+def keep_undelivered(root: Path, uri: str, experiment: str, runs: dict[str, str], events: list[Event]) -> Path | None:
     """Write the events atomically and return the file's path; None if there are none."""
     if not events:
         return None
@@ -36,7 +36,7 @@ def keep(root: Path, uri: str, experiment: str, runs: dict[str, str], events: li
     return path
 
 
-def deliver_kept(root: Path, uri: str, experiment: str, server: Server) -> None:
+def deliver_undelivered(root: Path, uri: str, experiment: str, server: Server) -> None:
     """Deliver what earlier invocations kept for this server and experiment, unless another process is doing so.
 
     Raises what MLflow raises if the server becomes unreachable again; the file is then kept.

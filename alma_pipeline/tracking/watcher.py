@@ -5,17 +5,17 @@ from typing import Any
 
 from alma_pipeline.plan.plan import Plan, Step, to_json
 from alma_pipeline.schema import Config
-from alma_pipeline.store.identity import settings
+from alma_pipeline.store.identity import key_settings
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from alma_pipeline.tracking import Invocation, Tracker, check_uri, final_scores
-from alma_pipeline.tracking.run_metadata import Sweep
+from alma_pipeline.tracking.run_metadata import SweepJob
 
 DATA_KINDS = ("corpus", "preferences")
 """Kinds whose artifacts are logged as datasets of the nodes that read them."""
 
 
-class Tracked:
+class TrackingWatcher:
     """A watcher of the runner that forwards its events to a `Tracker`."""
 
     def __init__(self, tracker: Tracker, plan: Plan) -> None:
@@ -29,7 +29,7 @@ class Tracked:
             step.node.name,
             step.config.kind,
             step.key,
-            settings=settings(step.config),
+            settings=key_settings(step.config),
             inputs=inputs,
             work=work,
             datasets=list(self._datasets(step)),
@@ -70,21 +70,21 @@ class Tracked:
         return self.plan[source].key if source else ""
 
 
-def check(config: Config) -> None:
+def check_tracking(config: Config) -> None:
     """Raise UserError for a tracking address that cannot work; called before anything is written."""
     if config.tracking.enabled:
         check_uri()
 
 
-def start(
+def start_tracking(
     config: Config,
     resolved: dict[str, Any],
     plan: Plan,
     store: Store,
     overrides: list[str],
     provenance: dict[str, Any],
-    sweep: Sweep | None,
-) -> Tracked:
+    sweep: SweepJob | None,
+) -> TrackingWatcher:
     """Start tracking an invocation, after `check`."""
     target = next(step for step in plan.steps if step.node.target)
     name = "-".join(config.targets)
@@ -98,4 +98,4 @@ def start(
         sweep=sweep.id if sweep else "",
         job=sweep.job if sweep else None,
     )
-    return Tracked(Tracker(store.root, config.tracking, invocation), plan)
+    return TrackingWatcher(Tracker(store.root, config.tracking, invocation), plan)

@@ -17,9 +17,9 @@ from alma_pipeline.ml.data.prompts import alma_prompt
 from alma_pipeline.ml.data.readers.lines import Rejects
 from alma_pipeline.ml.data.readers.text import Text
 from alma_pipeline.ml.data.rows import directions
-from alma_pipeline.ml.models.gguf import Pretrained, from_wheel, licence
+from alma_pipeline.ml.models.gguf import Pretrained, licence, load_from_wheel
 from alma_pipeline.ml.models.hub import snapshot
-from alma_pipeline.ml.models.released import take_full
+from alma_pipeline.ml.models.released import import_full
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Architecture
 from stages.base.config import Config
@@ -33,7 +33,7 @@ def run(job: Job) -> dict[str, Any]:
     config: Config = job.config
     if config.source == "hub":
         return _from_hub(config, job)
-    model, tokenizer = fresh(config, job.files) if config.source == "random" else from_wheel(config.repo, config.revision)
+    model, tokenizer = fresh(config, job.files) if config.source == "random" else load_from_wheel(config.repo, config.revision)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, value in special.items():
         setattr(model.config, name, value)
@@ -53,7 +53,7 @@ def _from_hub(config: Config, job: Job) -> dict[str, Any]:
             f"model.source=hub with repo={config.repo or 'null'} and revision={config.revision or 'null'}: expected both, the "
             "revision as a commit hash, so that it always names the same weights"
         )
-    return take_full(snapshot(config.repo, config.revision, adapter=False, log=job.log), job.out)
+    return import_full(snapshot(config.repo, config.revision, adapter=False, log=job.log), job.out)
 
 
 def fresh(config: Config, files: Mapping[str, str]) -> Pretrained:

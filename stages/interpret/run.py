@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.prompts import one_line
 from alma_pipeline.ml.decoding import hypotheses
-from alma_pipeline.ml.decoding.hypotheses import Loaded
-from alma_pipeline.ml.models.routing import Router, load_together
+from alma_pipeline.ml.decoding.hypotheses import LoadedModel
+from alma_pipeline.ml.models.routing import Router, load_with_adapters
 from stages.interpret.config import Config
 
 
@@ -22,10 +22,10 @@ def run(job: Job) -> dict[str, Any]:
     routes, even a single language is translated with its unmerged adapter, so that a mixed file and one file per language give
     the same translations.
     """
-    hypotheses.join(job)
+    hypotheses.init_process_group(job)
     with open(Path(job.work) / "sources.jsonl", encoding="utf-8") as file:
         rows = [(direction, source) for direction, source in map(json.loads, file)]
-    made = hypotheses.translated(job, rows, lambda: _loaded(job, [direction for direction, _ in rows]))
+    made = hypotheses.translate_rows(job, rows, lambda: _loaded(job, [direction for direction, _ in rows]))
     if made is None:
         return {}
     with open(job.out / "translations.jsonl", "w", encoding="utf-8") as file:
@@ -34,13 +34,13 @@ def run(job: Job) -> dict[str, Any]:
     return {"sources_cut": made.cut, "outputs_at_limit": made.at_limit, "outputs_joined": sum(joined for _, joined in texts)}
 
 
-def _loaded(job: Job, directions: list[str]) -> Loaded:
+def _loaded(job: Job, directions: list[str]) -> LoadedModel:
     config: Config = job.config
     if not config.routes:
-        return hypotheses.one_checkpoint(job, job.inputs["all"])
+        return hypotheses.load_single_checkpoint(job, job.inputs["all"])
     adapters = [config.routes[_other(direction)] for direction in directions]
     used = {name: job.inputs[name] for name in dict.fromkeys(adapters)}
-    model = load_together(used, job.hardware, config.precision)
+    model = load_with_adapters(used, job.hardware, config.precision)
     tokenizer = AutoTokenizer.from_pretrained(next(iter(used.values())).path, local_files_only=True)
     return model, tokenizer, Router(model, adapters)
 

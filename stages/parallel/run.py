@@ -5,9 +5,9 @@ from typing import Any
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.examples import Tokens, read_sequences
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training
-from alma_pipeline.ml.training.dev_set import wanted
+from alma_pipeline.ml.training.dev_set import dev_scorer
 from alma_pipeline.ml.training.loop import train
 from alma_pipeline.ml.training.objective import LanguageModel
 from stages.parallel.config import Config
@@ -16,12 +16,12 @@ from stages.parallel.config import Config
 def run(job: Job) -> dict[str, Any]:
     """Inputs: `init`, the parent checkpoint; `corpus`, pairs as prompt and target. Leaves a checkpoint."""
     config: Config = job.config
-    world = join(job.hardware)
+    world = init_process_group(job.hardware)
     corpus = Path(job.inputs["corpus"].path)
     data, dev = read_sequences(corpus, "train"), read_sequences(corpus, "dev")
     trainee = open_for_training(job.inputs["init"], config, job.hardware, config.lora.dropout)
     objective = LanguageModel(trainee.model, job.hardware.row_tokens)
-    return train(job, world, trainee, objective, data, dev, wanted(job, dev.examples, _split))
+    return train(job, world, trainee, objective, data, dev, dev_scorer(job, dev.examples, _split))
 
 
 def _split(example: Tokens) -> Any:

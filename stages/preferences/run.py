@@ -18,9 +18,9 @@ from alma_pipeline.ml.data.readers.text import Text
 from alma_pipeline.ml.data.rows import directions
 from alma_pipeline.ml.data.system_outputs import Outputs
 from alma_pipeline.ml.decoding import decode, hypotheses
-from alma_pipeline.ml.decoding.decode import KeptOutputs
+from alma_pipeline.ml.decoding.decode import PartialOutputs
 from alma_pipeline.ml.decoding.search import Sampling
-from alma_pipeline.ml.models.load import release
+from alma_pipeline.ml.models.load import free_device_memory
 from alma_pipeline.ml.scoring import candidates
 from alma_pipeline.ml.scoring.candidates import Candidate, Draft, Sentence, Triples
 from stages.preferences.config import Config
@@ -38,13 +38,13 @@ def run(job: Job) -> dict[str, Any]:
     config: Config = job.config
     if config.pairs.reader != "candidates":
         return _released(job, config)
-    hypotheses.join(job)
+    hypotheses.init_process_group(job)
     sources, dropped = _sources(Path(job.inputs["corpus"].path), config)
     started = time.perf_counter()
     drafts, sampled = _drafts(job, config, sources["train"] + sources["dev"])
     if job.rank != 0:
         return {}  # rank 0 alone scores and returns the result
-    release()  # free the device for neural scorers
+    free_device_memory()  # free the device for neural scorers
     names = config.mean_of if config.scorer == "mean" else [config.scorer]
     found, signatures = candidates.scored(job, names, sources["train"] + sources["dev"], drafts)
     seconds = time.perf_counter() - started
@@ -149,7 +149,7 @@ def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> li
 
 def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> list[list[tuple[str, int]]]:
     """(text, number of tokens) of each sample of one checkpoint, by source; a resumed run reuses the samples it saved."""
-    kept, checkpoint = KeptOutputs(job, f"samples-{role}"), job.inputs[role]
+    kept, checkpoint = PartialOutputs(job, f"samples-{role}"), job.inputs[role]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     if len(kept.found) == len(sources):
         outputs = [kept.found[place] for place in range(len(sources))]
@@ -160,7 +160,7 @@ def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> li
         model, _ = hypotheses.load(job, checkpoint, max(map(len, prompts)) + config.max_new_tokens, beams=1)
         sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
         limits = decode.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
-        outputs = decode.sample(model, prompts, sampling, limits, decode.logged(job), kept=kept)
+        outputs = decode.sample(model, prompts, sampling, limits, decode.log_progress(job), kept=kept)
     return [[(decode.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
 
 

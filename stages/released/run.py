@@ -4,7 +4,7 @@ from typing import Any
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.models.hub import snapshot
-from alma_pipeline.ml.models.released import take_adapter, take_full
+from alma_pipeline.ml.models.released import import_adapter, import_full
 from stages.released.config import Config
 
 
@@ -13,7 +13,7 @@ def run(job: Job) -> dict[str, Any]:
     config: Config = job.config
     source = snapshot(config.repo, config.revision, adapter=config.form == "adapter", log=job.log)
     if config.form == "full":
-        return take_full(source, job.out) | {"trained_on": config.trained_on}
+        return import_full(source, job.out) | {"trained_on": config.trained_on}
     init = job.inputs["init"]
     merged = init.adapter_keys[:-1] if config.adapter == "continue" else init.adapter_keys
-    return take_adapter(source, init, merged, job.out) | {"trained_on": config.trained_on}
+    return import_adapter(source, init, merged, job.out) | {"trained_on": config.trained_on}

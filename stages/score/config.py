@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from alma_pipeline.errors import nearest
+from alma_pipeline.errors import suggestion
 from alma_pipeline.schema import WithLanguages, WithScorers
 from alma_pipeline.schema.metrics import MAIN, METRICS
 
@@ -44,7 +44,7 @@ class Config(WithLanguages, WithScorers):
     def conflicts(self) -> Iterator[str]:
         for name in self.metrics:
             if name not in METRICS:
-                yield f"metrics: no metric '{name}'; {nearest(name, list(METRICS))}"
+                yield f"metrics: no metric '{name}'; {suggestion(name, list(METRICS))}"
         if MAIN not in self.metrics:
             yield f"metrics lacks {MAIN}, which tables and averages need; add it"
         for key, names in (("metrics", self.metrics), ("comet", self.comet)):

@@ -19,10 +19,10 @@ def run(job: Job) -> dict[str, Any]:
     Leaves `hypotheses.jsonl` in the test's order.
     """
     config: Config = job.config
-    hypotheses.join(job)
+    hypotheses.init_process_group(job)
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config)
-    load = partial(hypotheses.one_checkpoint, job, job.inputs["checkpoint"])
-    made = hypotheses.translated(job, [(row["direction"], row["source"]) for row in rows], load)
+    load = partial(hypotheses.load_single_checkpoint, job, job.inputs["checkpoint"])
+    made = hypotheses.translate_rows(job, [(row["direction"], row["source"]) for row in rows], load)
     if made is None:
         return {}
     _write(job.out / "hypotheses.jsonl", rows, made.found)

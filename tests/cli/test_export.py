@@ -19,7 +19,7 @@ from alma_pipeline.cli import main
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.model_card import card
 from alma_pipeline.schema import Language
-from alma_pipeline.store.lookup import find
+from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from helpers.fake_hub import FakeHub
@@ -151,7 +151,7 @@ def test_the_adapter_alone_names_the_published_base(filled: Store, tmp_path: Pat
 
 
 def of_record(store: Store, name: str, as_adapter: bool = False) -> str:
-    return card.text(store, find(store, name), {"precision": "fp32"}, as_adapter, "me/tiny")
+    return card.text(store, find_artifact(store, name), {"precision": "fp32"}, as_adapter, "me/tiny")
 
 
 def test_the_header_is_what_the_hub_reads(filled: Store) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from alma_pipeline.cli import main
-from alma_pipeline.cli.gc import candidates, delete, wanted
+from alma_pipeline.cli.gc import candidates, delete, reachable
 from alma_pipeline.errors import UserError
 from alma_pipeline.store.store import Store
 from helpers.artifacts import put
@@ -64,7 +64,7 @@ def test_what_an_unfinished_node_was_begun_with_stays(filled: Store) -> None:
     given = {"key": KEYS["old"], "base_key": KEYS["old"], "adapter_keys": []}
     (work.path / "job.json").write_text(f'{{"inputs": {{"init": {str(given).replace(chr(39), chr(34))}}}}}')
     work.close()
-    assert KEYS["old"] in wanted(filled, filled.records(), [])
+    assert KEYS["old"] in reachable(filled, filled.records(), [])
     assert named(filled, "sft") == set(), "the old model, and with it its translations"
     (work.path / "job.json").write_text("{")
     with pytest.raises(UserError, match=r"job\.json is damaged"):

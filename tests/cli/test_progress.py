@@ -13,7 +13,7 @@ import pytest
 
 from alma_pipeline.cli import progress as live
 from alma_pipeline.cli.progress import LiveView, Pace, PlainView, Progress, summary, view
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import StageFailed
 from alma_pipeline.execution.runner import Runner
 from helpers.fake_stages.recipes import chain, planned
@@ -65,7 +65,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 def run(world: World, steps: int = 2) -> None:
     config = chain(steps)
     plan = planned(config, world.store)
-    with view(Screen(), plan) as shown:
+    with view(LiteralConsole(), plan) as shown:
         Runner(world.store, config.hardware, world.launcher, [shown], {}).run(plan)
 
 
@@ -117,21 +117,21 @@ def test_anything_else_gets_plain_lines(
 
 def test_colour_that_is_forced_on_a_pipe_makes_it_no_terminal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert isinstance(view(Screen(), planned(chain(), world.store)), PlainView)
+    assert isinstance(view(LiteralConsole(), planned(chain(), world.store)), PlainView)
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
     world: World, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal.show(monkeypatch)
-    assert isinstance(view(Screen(), planned(chain(), world.store)), LiveView)
+    assert isinstance(view(LiteralConsole(), planned(chain(), world.store)), LiveView)
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(view(Screen(), planned(chain(), world.store)), PlainView)
+    assert isinstance(view(LiteralConsole(), planned(chain(), world.store)), PlainView)
 
 
 def test_a_long_plan_shows_what_runs_and_what_comes_next(world: World) -> None:
     plan = planned(chain(), world.store)
-    shown = LiveView(Screen(), plan)
+    shown = LiveView(LiteralConsole(), plan)
     shown.steps = [f"node{number}" for number in range(40)]
     shown.running = {"node20": Progress()}
     texts = [str(part) for part in shown._render().renderables]
@@ -172,7 +172,7 @@ def test_where_nobody_knows_how_much_there_is_the_rows_are_counted() -> None:
 
 
 def test_a_bar_without_an_end(world: World) -> None:
-    shown = LiveView(Screen(), planned(chain(), world.store))
+    shown = LiveView(LiteralConsole(), planned(chain(), world.store))
     shown.running = {"a": Progress()}
     shown.running["a"].pace.add([line(800, 1000.0) | {"total": 0}])
     _, _, bar, text = shown._row("a", 80)

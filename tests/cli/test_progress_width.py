@@ -5,7 +5,7 @@ import io
 import pytest
 
 from alma_pipeline.cli.progress import LiveView, Progress
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.store.store import Store
 from helpers.fake_stages.recipes import chain, planned
 
@@ -34,7 +34,7 @@ def test_what_goes_first() -> None:
 def test_every_running_node_is_shown_with_its_time_left(store: Store, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     file = io.StringIO()
-    console = Screen()
+    console = LiteralConsole()
     console.file, console.width = file, width
     shown = LiveView(console, planned(chain(), store))
     shown.steps = [f"node{number}" for number in range(40)]

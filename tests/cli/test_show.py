@@ -31,7 +31,7 @@ def filled(store: Store) -> Store:
 )
 def test_find(filled: Store, text: str, key: str) -> None:
     """A name means its newest artifact."""
-    assert lookup.find(filled, text).key == key
+    assert lookup.find_artifact(filled, text).key == key
 
 
 @pytest.mark.parametrize(
@@ -44,17 +44,20 @@ def test_find(filled: Store, text: str, key: str) -> None:
 )
 def test_what_cannot_be_found(filled: Store, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        lookup.find(filled, text)
+        lookup.find_artifact(filled, text)
 
 
 def test_an_empty_store(store: Store) -> None:
     with pytest.raises(UserError, match="the store is empty"):
-        lookup.find(store, "mono")
+        lookup.find_artifact(store, "mono")
 
 
 def test_lineage(filled: Store) -> None:
-    assert lookup.lineage(filled, lookup.find(filled, "mono"), 1) == [f"  init: mono-{OLD[:12]}", f"    init: base-{BASE[:12]}"]
-    assert lookup.lineage(filled, lookup.find(filled, "cpo"), 0) == ["init: ffffffffffff (missing)"]
+    assert lookup.lineage(filled, lookup.find_artifact(filled, "mono"), 1) == [
+        f"  init: mono-{OLD[:12]}",
+        f"    init: base-{BASE[:12]}",
+    ]
+    assert lookup.lineage(filled, lookup.find_artifact(filled, "cpo"), 0) == ["init: ffffffffffff (missing)"]
 
 
 def test_show(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from alma_pipeline.cli import main
 from alma_pipeline.config import load
-from alma_pipeline.execution.runner import as_input
+from alma_pipeline.execution.runner import job_input
 from alma_pipeline.job import Job
 from alma_pipeline.plan.plan import Step, make_plan
 from alma_pipeline.store.store import Store
@@ -74,7 +74,7 @@ def by_the_stage(store: Store, work: Path, words: list[str], rows: list[dict[str
     settings = load.load([*SETTINGS, *words])
     plan = make_plan(settings, store)
     step = plan[f"{settings.targets[0]}.translate"]
-    inputs = {role: as_input(store, record) for role, name in step.inputs.items() if (record := plan[name].record)}
+    inputs = {role: job_input(store, record) for role, name in step.inputs.items() if (record := plan[name].record)}
     inputs["test"] = make_corpus(work / "corpus", test=rows)
     job = Job(step.node.name, step.key, str(work), step.config, settings.hardware, inputs, step.node.files)
     job.out.mkdir()

@@ -14,7 +14,7 @@ from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan import graph
 from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.schema import Config
-from alma_pipeline.store.identity import settings
+from alma_pipeline.store.identity import key_settings
 from alma_pipeline.store.store import Store
 
 GROUPS = "da nl de is no sv af | ca ro gl it pt es | bg mk sr uk ru | id ms th vi mg fr | hu el cs pl lt lv | ka zh ja ko fi et"
@@ -111,7 +111,9 @@ def test_scorers_are_named_by_nodes_and_enter_their_keys() -> None:
     assert nodes["cpo.score"].scorers["comet-22"].model == "Unbabel/wmt22-comet-da"  # type: ignore[attr-defined]
     unchanged = load.load(["stage=cpo", "model=13b", "evaluation.comet.batch=64", "evaluation.comet.python=/x"])
     plain = load.load(["stage=cpo", "model=13b"])
-    assert [settings(node.config) for node in graph.build(unchanged)] == [settings(node.config) for node in graph.build(plain)]
+    assert [key_settings(node.config) for node in graph.build(unchanged)] == [
+        key_settings(node.config) for node in graph.build(plain)
+    ]
     assert unchanged.hardware.comet_batch == 64 and unchanged.hardware.comet_python == "/x"
     near = load.load(["stage=cpo", "evaluation.comet.python=venv/bin/python"]).hardware
     assert near.comet_python == str(Path.cwd() / "venv/bin/python"), "a worker stands elsewhere"

@@ -9,7 +9,7 @@ import pytest
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.job import Job
-from alma_pipeline.store.store import Store, Work
+from alma_pipeline.store.store import Store, WorkFolder
 from helpers.fake_stages.recipes import planned, recipe
 from helpers.fake_stages.world import fake_world
 
@@ -23,7 +23,7 @@ def orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def prepared(store: Store) -> Iterator[Callable[..., tuple[Path, str]]]:
     """Makes a work folder with its job, as the runner leaves it to a launcher; the locks are held to the end."""
-    held: list[Work] = []
+    held: list[WorkFolder] = []
 
     def prepare(name: str = "a") -> tuple[Path, str]:
         config = recipe({name: FakeMany(text=name)})

@@ -10,7 +10,7 @@ import pytest
 
 from alma_pipeline import units
 from alma_pipeline.execution import energy
-from alma_pipeline.execution.energy import Meter, Package
+from alma_pipeline.execution.energy import CpuPackageCounter, Meter
 from alma_pipeline.job import Job
 from alma_pipeline.report import page, significance
 from alma_pipeline.report.content import content
@@ -31,7 +31,7 @@ def package(powercap: Path, name: str, microjoules: int, label: str = "package-0
 
 
 def test_a_counter_that_is_full_begins_again(tmp_path: Path) -> None:
-    counter = Package(folder := package(tmp_path, "intel-rapl:0", FULL - 3_000_000))
+    counter = CpuPackageCounter(folder := package(tmp_path, "intel-rapl:0", FULL - 3_000_000))
     for microjoules, joules in ((FULL - 1_000_000, 2), (4_000_000, 7), (4_000_000, 7), (6_000_000, 9)):
         (folder / "energy_uj").write_text(str(microjoules))
         assert counter() == joules
@@ -41,22 +41,22 @@ def test_all_packages_and_nothing_twice(tmp_path: Path) -> None:
     folders = [package(tmp_path, f"intel-rapl:{n}", 10, f"package-{n}") for n in (0, 1)]
     package(tmp_path, "intel-rapl:0:0", 10, "core")
     package(tmp_path, "intel-rapl:2", 10, "psys")
-    meter = Meter(energy.counters(Hardware(name="test"), tmp_path))
+    meter = Meter(energy.available_counters(Hardware(name="test"), tmp_path))
     for folder in folders:
         (folder / "energy_uj").write_text("1500010")
     assert meter.stop() == {"energy_joules": 3.0, "energy_of": "CPU packages"}
 
 
 def test_nothing_is_said_without_a_counter(tmp_path: Path) -> None:
-    assert Meter(energy.counters(Hardware(name="test"), tmp_path / "none")).stop() == {}
+    assert Meter(energy.available_counters(Hardware(name="test"), tmp_path / "none")).stop() == {}
     package(tmp_path, "intel-rapl:0", 10)
     (package(tmp_path, "intel-rapl:1", 10) / "energy_uj").unlink()  # as root's alone: no reading
-    assert energy.packages(tmp_path) == [], "half a machine is no figure"
+    assert energy.cpu_counters(tmp_path) == [], "half a machine is no figure"
 
 
 def test_nothing_is_said_where_a_counter_was_lost(tmp_path: Path) -> None:
     folder = package(tmp_path, "intel-rapl:0", 10)
-    meter = Meter(energy.counters(Hardware(name="test"), tmp_path))
+    meter = Meter(energy.available_counters(Hardware(name="test"), tmp_path))
     (folder / "energy_uj").unlink()
     assert meter.stop() == {}
 
@@ -68,10 +68,10 @@ def test_nothing_is_said_of_what_others_may_have_used(
     monkeypatch.setattr(energy, "POWERCAP", tmp_path / "powercap")
     package(tmp_path / "powercap", "intel-rapl:0", 10)
     job = Job("a", "a" * 64, str(tmp_path), NodeConfig(kind="fake"), Hardware(name="test"), {})
-    assert energy.begin(job).stop() == {"energy_joules": 0.0, "energy_of": "CPU packages"}
-    assert energy.begin(dataclasses.replace(job, hardware=Hardware(name="test", **settings))).stop() == {}  # type: ignore[arg-type]
+    assert energy.start_meter(job).stop() == {"energy_joules": 0.0, "energy_of": "CPU packages"}
+    assert energy.start_meter(dataclasses.replace(job, hardware=Hardware(name="test", **settings))).stop() == {}  # type: ignore[arg-type]
     job.resume.mkdir()
-    assert energy.begin(job).stop() == {}, "an earlier attempt's part is not known"
+    assert energy.start_meter(job).stop() == {}, "an earlier attempt's part is not known"
 
 
 def test_gpus_by_nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,17 +86,17 @@ def test_gpus_by_nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-x,0")
     machine = Hardware(name="test", device="cuda", devices=2)
-    meter = Meter(energy.counters(machine, tmp_path))
+    meter = Meter(energy.available_counters(machine, tmp_path))
     millijoules.update({"1": 6_000, "GPU-x": 9_500, "0": 900_000})
     assert meter.stop() == {"energy_joules": 3.5, "energy_of": "GPUs"}
     package(tmp_path, "intel-rapl:0", 10)
-    assert list(energy.counters(machine, tmp_path)) == ["GPUs", "CPU packages"]
+    assert list(energy.available_counters(machine, tmp_path)) == ["GPUs", "CPU packages"]
 
     def refuse(handle: str) -> int:
         raise RuntimeError("not supported")
 
     nvml.nvmlDeviceGetTotalEnergyConsumption = refuse
-    assert energy.counters(machine, tmp_path) == {}, "the CPU's alone would mislead"
+    assert energy.available_counters(machine, tmp_path) == {}, "the CPU's alone would mislead"
 
 
 @pytest.mark.parametrize(("joules", "text"), [(1_500, "0.42 Wh"), (43_200, "12 Wh"), (4_680_000, "1.3 kWh")])

@@ -122,7 +122,7 @@ def test_what_libraries_print_on_import_goes_to_the_log(orders: Path, monkeypatc
     assert {"printed", "from C"} <= set((tmp_path / "server.txt").read_text().split("\n"))
 
 
-def exit_code(running: processes.Running) -> int | None:
+def exit_code(running: processes.WorkerHandle) -> int | None:
     wait_for(lambda: running.poll() is not None)
     return running.poll()
 

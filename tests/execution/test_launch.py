@@ -9,7 +9,7 @@ import pytest
 
 from alma_pipeline.execution import processes
 from alma_pipeline.execution.launch import command
-from alma_pipeline.execution.processes import environment
+from alma_pipeline.execution.processes import worker_environment
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.fields import problems
 
@@ -81,8 +81,8 @@ def test_a_workers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "7")
     monkeypatch.setenv("HF_TOKEN", "needed-for-gated-models")
-    values = environment(Hardware(name="x", threads=3), 1)
-    assert [name for name in values if name.startswith("MLFLOW_") or name in processes.PLACE] == []
+    values = worker_environment(Hardware(name="x", threads=3), 1)
+    assert [name for name in values if name.startswith("MLFLOW_") or name in processes.LAUNCHER_VARS] == []
     assert values["HF_TOKEN"] == "needed-for-gated-models"
     assert (values["OMP_NUM_THREADS"], values["CUDA_VISIBLE_DEVICES"], values["DS_ACCELERATOR"]) == ("3", "", "cpu")
 
@@ -90,9 +90,9 @@ def test_a_workers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("processes", "threads"), [(1, 6), (2, 3), (4, 1), (99, 1)])
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, processes: int, threads: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
-    assert environment(Hardware(name="x"), processes)["OMP_NUM_THREADS"] == str(threads)
+    assert worker_environment(Hardware(name="x"), processes)["OMP_NUM_THREADS"] == str(threads)
 
 
 def test_devices_stay_visible_to_a_gpu_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert environment(Hardware(name="x", device="cuda"), 2)["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert worker_environment(Hardware(name="x", device="cuda"), 2)["CUDA_VISIBLE_DEVICES"] == "2,3"

@@ -10,7 +10,7 @@ import pytest
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.execution.launch import Launcher, command
-from alma_pipeline.execution.processes import environment
+from alma_pipeline.execution.processes import worker_environment
 from alma_pipeline.schema import Hardware
 from helpers.fake_stages.recipes import recipe
 from helpers.fake_stages.world import World
@@ -47,7 +47,8 @@ def test_two_agents_meet_through_torchrun(orders: Path, tmp_path: Path, prepared
     work, token = prepared()
     words = command(hardware, work, token)
     agents = [
-        subprocess.Popen(words, env=environment(hardware, 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in "12"
+        subprocess.Popen(words, env=worker_environment(hardware, 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in "12"
     ]
     assert [agent.wait(60) for agent in agents] == [0, 0]
     assert "rank 1" in ranks(orders) and (work / "result.json").exists()

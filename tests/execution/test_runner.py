@@ -11,7 +11,7 @@ from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.execution import launch
-from alma_pipeline.execution.attempt import tail
+from alma_pipeline.execution.attempt import follow_metrics
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.plan.plan import Rerun
 from alma_pipeline.schema import Hardware
@@ -136,7 +136,7 @@ def test_progress_lines_arrive_whole(world: World) -> None:
 
 def test_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
-    lines = tail(file)
+    lines = follow_metrics(file)
     assert next(lines) == []
     for written, expected in [
         ('{"a": 1}\n{"a"', [{"a": 1}]),

@@ -7,7 +7,7 @@ import pytest
 from stages.fake.config import Config as Fake
 
 from alma_pipeline.errors import PipelineError, UserError
-from alma_pipeline.execution.runner import Runner, checkpoint
+from alma_pipeline.execution.runner import Runner, checkpoint_entry
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Released
 from helpers.fake_stages.recipes import chain, planned, recipe
@@ -66,4 +66,4 @@ def test_a_checkpoint_without_what_it_stands_on_is_refused(world: World) -> None
 
 
 def test_no_checkpoint_for_what_makes_none() -> None:
-    assert checkpoint("k", None, {"counts": {}}) == {}  # type: ignore[arg-type]
+    assert checkpoint_entry("k", None, {"counts": {}}) == {}  # type: ignore[arg-type]

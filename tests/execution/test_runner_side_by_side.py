@@ -8,7 +8,7 @@ import pytest
 from stages.fake.config import Config as Fake
 
 from alma_pipeline.errors import StageFailed
-from alma_pipeline.execution.processes import environment
+from alma_pipeline.execution.processes import worker_environment
 from helpers.fake_stages.recipes import LOCAL, PAIR, diamond, recipe
 from helpers.fake_stages.world import World, fake_world, journal, parent
 from helpers.processes import interrupt_when, later, lives, wait_for
@@ -90,5 +90,5 @@ def test_two_parents_do_not_wait_for_each_other_in_a_circle(monkeypatch: pytest.
 
 def test_the_cores_are_shared_out() -> None:
     cores = len(os.sched_getaffinity(0))
-    assert environment(PAIR, 1)["OMP_NUM_THREADS"] == str(max(1, cores // 2))
-    assert environment(LOCAL, 1)["OMP_NUM_THREADS"] == str(cores)
+    assert worker_environment(PAIR, 1)["OMP_NUM_THREADS"] == str(max(1, cores // 2))
+    assert worker_environment(LOCAL, 1)["OMP_NUM_THREADS"] == str(cores)

@@ -26,14 +26,14 @@ def test_the_agent_meets_on_the_first_node(played: Played) -> None:
     tests = [f'test "$*" = "{words}" && printf "{text}"' for words, text in answers.items()]
     played("scontrol", "\n".join([*tests, "true"]))
     step = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_NODELIST": "n[0-9]", "SLURM_JOB_ID": "100007", "SLURM_STEP_ID": "1"}
-    words = {node: slurm_agent.meeting(step | {"SLURM_NODEID": node}) for node in ("0", "1")}
-    endpoint = f"--rdzv-endpoint=first.cluster:{slurm_agent.port('100007', '1')}"
+    words = {node: slurm_agent.slurm_rendezvous(step | {"SLURM_NODEID": node}) for node in ("0", "1")}
+    endpoint = f"--rdzv-endpoint=first.cluster:{slurm_agent.rendezvous_port('100007', '1')}"
     assert words["0"] == ["--rdzv-backend=c10d", endpoint, "--rdzv-conf=is_host=true"]
     assert words["1"] == ["--rdzv-backend=c10d", endpoint, "--rdzv-conf=is_host=false"]
 
 
 def test_ports_differ_between_steps_and_stay_free_of_clients() -> None:
-    found = {slurm_agent.port(str(job), str(step)) for job in range(4_000_000, 4_000_040) for step in range(20)}
+    found = {slurm_agent.rendezvous_port(str(job), str(step)) for job in range(4_000_000, 4_000_040) for step in range(20)}
     assert len(found) == 800
     assert min(found) >= 15000 and max(found) < 32768
 
@@ -52,7 +52,7 @@ def test_ports_differ_between_steps_and_stay_free_of_clients() -> None:
 def test_the_agent_says_what_is_wrong(played: Played, variables: dict[str, str], script: str, said: str) -> None:
     played("scontrol", script)
     with pytest.raises(UserError, match=said):
-        slurm_agent.meeting(variables)
+        slurm_agent.slurm_rendezvous(variables)
 
 
 def test_without_scontrol_the_agent_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_agent_becomes_torchrun(played: Played, tmp_path: Path) -> None:
     values = {**os.environ, **step, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path / "shadow")}
     words = command(Hardware(name="x", launcher="slurm"), Path("/s/work/mono-3f"), "T")
     done = subprocess.run(words, env=values, capture_output=True, text=True, check=True)
-    port = slurm_agent.port("7", "0")
+    port = slurm_agent.rendezvous_port("7", "0")
     assert done.stdout.split() == [
         *("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=is_host=true"),
         *("--nnodes=1", "--nproc-per-node=1", "--rdzv-id=mono-3f"),

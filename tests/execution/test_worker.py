@@ -13,11 +13,11 @@ import pytest
 from stages.fake.config import Config as Fake
 from stages.fake_many.config import Config as FakeMany
 
-from alma_pipeline.execution.worker import ABANDONED, FAILURE, USER_MISTAKE
+from alma_pipeline.execution.worker import EXIT_ABANDONED, EXIT_FAILURE, EXIT_USER_ERROR
 from alma_pipeline.files import lock_file
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.schema import Hardware, Language
-from alma_pipeline.store.store import Store, Work
+from alma_pipeline.store.store import Store, WorkFolder
 from helpers.fake_stages.recipes import planned, recipe
 from helpers.fake_stages.world import fake_world, journal
 from helpers.processes import wait_for
@@ -32,7 +32,7 @@ class Bench:
         self.step = planned(self.config, store)["a"]
         self.processes: list[subprocess.Popen[str]] = []
 
-    def begin(self) -> Work:
+    def begin(self) -> WorkFolder:
         work = self.store.begin("a", self.step.key)
         (work.path / "out").mkdir(exist_ok=True)
         Job("a", self.step.key, str(work.path), self.step.node.config, self.config.hardware, {}).write()
@@ -75,7 +75,9 @@ def test_a_worker_leaves_a_result(bench: Bench) -> None:
     work.close()
 
 
-@pytest.mark.parametrize(("end", "code", "said"), [("user", USER_MISTAKE, "not to my liking"), ("crash", FAILURE, "Traceback")])
+@pytest.mark.parametrize(
+    ("end", "code", "said"), [("user", EXIT_USER_ERROR, "not to my liking"), ("crash", EXIT_FAILURE, "Traceback")]
+)
 def test_bad_ends(bench: Bench, end: str, code: int, said: str) -> None:
     bench.order(end=end)
     work = bench.begin()
@@ -100,7 +102,7 @@ def test_a_worker_of_another_token_ends_before_it_does_anything(bench: Bench, ra
     """One that was still importing when its parent died, and now finds the job of the next."""
     work = bench.begin()
     code, errors = bench.end(bench.start(work.path, "the token of before", rank))
-    assert code == ABANDONED and f"process {os.getpid()}" in errors and "no longer owns this job" in errors
+    assert code == EXIT_ABANDONED and f"process {os.getpid()}" in errors and "no longer owns this job" in errors
     assert journal(bench.orders, "a") == []
     work.close()
 
@@ -114,7 +116,7 @@ def test_a_worker_that_waited_looks_again_whose_the_folder_is(bench: Bench) -> N
     time.sleep(1.0)
     (work.path / "owner.json").write_text(json.dumps(owner | {"token": "the next one's"}))
     leftover.release()
-    assert bench.end(process)[0] == ABANDONED
+    assert bench.end(process)[0] == EXIT_ABANDONED
     assert journal(bench.orders, "a") == []
     work.close()
 
@@ -127,7 +129,7 @@ def test_a_worker_ends_when_its_parents_lock_is_free(bench: Bench, rank: int) ->
     process = bench.start(work.path, work.token, rank)
     wait_for(lambda: journal(bench.orders, "a") or process.poll() is not None)
     work.close()
-    assert bench.end(process)[0] == ABANDONED
+    assert bench.end(process)[0] == EXIT_ABANDONED
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -138,7 +140,7 @@ def test_a_worker_ends_when_it_is_no_longer_wanted(bench: Bench, rank: int) -> N
     process = bench.start(work.path, work.token, rank)
     wait_for(lambda: journal(bench.orders, "a"))
     work.revoke()
-    assert bench.end(process)[0] == ABANDONED
+    assert bench.end(process)[0] == EXIT_ABANDONED
     work.close()
 
 
@@ -150,7 +152,7 @@ def test_a_worker_ends_when_another_parent_takes_over(bench: Bench) -> None:
     first.lock.release()
     told: list[str] = []
     second = bench.store.begin("a", bench.step.key, told.append)
-    assert process.poll() is not None or bench.end(process)[0] == ABANDONED
+    assert process.poll() is not None or bench.end(process)[0] == EXIT_ABANDONED
     assert told in ([], ["a: waiting for a worker of an earlier run to exit"])
     second.close()
 
@@ -171,7 +173,7 @@ WHEN = {"created": "", "seconds": 0.0}
 def test_a_store_that_this_node_does_not_see(bench: Bench, tmp_path: Path) -> None:
     """B2: on several nodes the work folder must be on a disk they share."""
     code, errors = bench.end(bench.start(tmp_path / "elsewhere", "T", rank=5))
-    assert code == USER_MISTAKE and "must be on a disk that all machines share" in errors
+    assert code == EXIT_USER_ERROR and "must be on a disk that all machines share" in errors
 
 
 def test_a_job_comes_back_as_it_was_written(tmp_path: Path) -> None:

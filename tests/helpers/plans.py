@@ -9,7 +9,7 @@ from alma_pipeline.config import load as configuration
 from alma_pipeline.plan.graph import build
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Config, Released
-from alma_pipeline.store.identity import settings
+from alma_pipeline.store.identity import key_settings
 from alma_pipeline.store.store import Store
 
 CHECKPOINTS = ["base", "mono", "parallel", "cpo", "group_parallel", "arpo"]
@@ -45,7 +45,7 @@ def left_off(store: Store, name: str, key: str, step: int, **topology: Any) -> N
 
 def released(config: Config, *names: str, **changes: Any) -> Config:
     """With a published checkpoint for these nodes, stated with the settings that `config` has."""
-    stated = {node.name: settings(node.config) for node in build(config)}
+    stated = {node.name: key_settings(node.config) for node in build(config)}
     entries = {
         name: Released(
             repo=f"someone/{name}", revision="0123456789abcdef", languages=config.data.languages, config=stated, **changes

@@ -15,10 +15,10 @@ from transformers import (
 )
 
 from alma_pipeline.ml.decoding import generate, tree
-from alma_pipeline.ml.decoding.search import Beams, Limits, Results, Sampling
+from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Results, Sampling
 
 EOS, PAD, VOCABULARY = 1, 2, 40
-LIMITS = Limits(max_new_tokens=12, decode_tokens=600, eos=EOS, pad=PAD)
+LIMITS = DecodeLimits(max_new_tokens=12, decode_tokens=600, eos=EOS, pad=PAD)
 SAMPLING = Sampling(width=3, temperature=0.8, top_p=0.9, seed=5)
 CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 DECODERS = pytest.mark.parametrize("module", [generate, tree])
@@ -72,7 +72,7 @@ def alone(model: PreTrainedModel, prompt: list[int], beams: int) -> list[int]:
 
 
 def run(
-    module: object, model: PreTrainedModel, prompts: list[list[int]], settings: Beams | Sampling, limits: Limits = LIMITS
+    module: object, model: PreTrainedModel, prompts: list[list[int]], settings: Beams | Sampling, limits: DecodeLimits = LIMITS
 ) -> list[list[list[int]]]:
     found: Results = {}
     with torch.no_grad():

@@ -19,14 +19,14 @@ from torch import Tensor
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data.examples import read_sequences
 from alma_pipeline.ml.data.preference_pairs import Pair
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training
 from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.engine import Engine
 from alma_pipeline.ml.training.loop import accumulate
 from alma_pipeline.ml.training.microbatches import stream
 from alma_pipeline.ml.training.objective import LanguageModel
-from alma_pipeline.ml.training.preference_losses import Terms, paper_tau
+from alma_pipeline.ml.training.preference_losses import LossSettings, paper_tau
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
 from helpers.tiny_model import make_job
 
@@ -55,7 +55,7 @@ def objective_of(loss: str, model: torch.nn.Module, budget: int) -> Any:
     if loss == "parallel":
         return LanguageModel(model, budget)
     tau, name = (paper_tau(1.5, gradient=True) if loss == "arpo" else None), ("dpo" if loss == "dpo" else "cpo")
-    return PreferenceModel(model, budget, Terms(beta=0.3, nll_weight=0.8, nll_norm="token", tau=tau, loss=name))
+    return PreferenceModel(model, budget, LossSettings(beta=0.3, nll_weight=0.8, nll_norm="token", tau=tau, loss=name))
 
 
 def examples_of(loss: str, corpus: Path) -> Sequence[Any]:
@@ -82,7 +82,7 @@ def gradient(folder: Path, loss: str, adapter: str, zero_stage: int, budget: int
     """The difference that a step of plain SGD at rate 1 makes, and `grad_norm`; the same on every rank."""
     processes = {"devices": int(os.environ["WORLD_SIZE"]), "launcher": "torchrun"} if "WORLD_SIZE" in os.environ else {}
     job = job_of(folder, "work", adapter, zero_stage=zero_stage, row_tokens=budget, **processes)
-    world = join(job.hardware)
+    world = init_process_group(job.hardware)
     trainee = open_for_training(job.inputs["init"], job.config, job.hardware, dropout=0.0)
     start = {name: p.detach().clone() for name, p in trainee.model.named_parameters() if p.requires_grad}
     objective = objective_of(loss, trainee.model, budget)

@@ -113,10 +113,10 @@ def test_time_of_llama_2() -> None:
 
 
 def test_logits_come_in_as_many_pieces_as_the_loss_makes() -> None:
-    from alma_pipeline.ml.training.logprobs import WHOLE_LOGITS, chunks_for
+    from alma_pipeline.ml.training.logprobs import WHOLE_LOGITS, num_chunks
 
     cases = [(tokens, words) for tokens in (16, 1024, 4096, 8192, 16777, 16778) for words in (1000, 2000, 32000, 49152)]
-    assert [estimating._pieces(*case, zero_stage=3) for case in cases] == [chunks_for(*case) for case in cases]
+    assert [estimating._pieces(*case, zero_stage=3) for case in cases] == [num_chunks(*case) for case in cases]
     for tokens, words in cases:
         assert tokens * words / estimating._pieces(tokens, words, zero_stage=2) <= WHOLE_LOGITS
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline.cli.translate import last_made
+from alma_pipeline.cli.translate import last_built_round
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan.graph import build
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Config, Source
-from alma_pipeline.store.identity import settings
+from alma_pipeline.store.identity import key_settings
 from alma_pipeline.store.store import Store
 from helpers.artifacts import COUNTS, fill, put
 from helpers.plans import loaded, real, verdicts, works
@@ -40,7 +40,7 @@ def test_each_round_samples_and_goes_on_from_the_one_before() -> None:
     assert nodes["cpo_2"].inputs == {"init": "cpo", "preferences": "preferences_2"}
     assert nodes["preferences_3"].inputs == {"init": "cpo_2", "corpus": "parallel_corpus", "before": "preferences_2"}
     assert nodes["cpo_3"].inputs == {"init": "cpo_2", "preferences": "preferences_3"}
-    assert settings(nodes["cpo_3"].config) == settings(nodes["cpo"].config)
+    assert key_settings(nodes["cpo_3"].config) == key_settings(nodes["cpo"].config)
     assert nodes["cpo_3"].setting == "stages.cpo" and nodes["preferences_2"].setting == "stages.preferences"
     assert [name for name, node in nodes.items() if node.target] == ["cpo_3"]
 
@@ -80,7 +80,9 @@ def test_what_chooses_candidates_is_for_the_rounds_that_have_some(cpo: Config) -
     nodes: Any = {node.name: node for node in build(dataclasses.replace(config, rounds=2))}
     plain: Any = dataclasses.replace(cpo.stages["preferences"], pairs=source)
     bare = {node.name: node for node in build(dataclasses.replace(cpo, stages=cpo.stages | {"preferences": plain}))}
-    assert settings(nodes["preferences"].config) == settings(bare["preferences"].config), "the key of those who asked for nothing"
+    assert key_settings(nodes["preferences"].config) == key_settings(bare["preferences"].config), (
+        "the key of those who asked for nothing"
+    )
     assert {name: getattr(nodes["preferences_2"].config, name) for name in how} == how
     assert nodes["preferences_2"].inputs["also_base"] == "base"
 
@@ -128,8 +130,8 @@ def test_no_round_follows_one_that_made_the_dev_score_fall(store: Store) -> None
     }
     for name in ("cpo_2", "cpo_2.score", "preferences_3", "cpo_3.translate"):
         assert after[name].reason == "no further round: the dev score fell 41.50 → 40.25"
-    assert [last_made(after, name) for name in ("cpo_3", "cpo_2", "cpo")] == ["cpo"] * 3, "what the verb translate takes"
-    assert last_made(plan, "cpo_3") == "cpo_3"
+    assert [last_built_round(after, name) for name in ("cpo_3", "cpo_2", "cpo")] == ["cpo"] * 3, "what the verb translate takes"
+    assert last_built_round(plan, "cpo_3") == "cpo_3"
 
 
 def test_a_round_that_held_is_followed(store: Store) -> None:

@@ -5,7 +5,7 @@ import pytest
 from alma_pipeline.cli import plan as verb
 from alma_pipeline.cli import why
 from alma_pipeline.cli.arguments import parse
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.plan.plan import Plan, Rerun, make_plan
 from alma_pipeline.schema import Config
@@ -15,7 +15,7 @@ from helpers.plans import released
 
 
 def said(capsys: pytest.CaptureFixture[str], plan: Plan, *names: str) -> list[str]:
-    why.explain(Screen(), plan, names)
+    why.explain(LiteralConsole(), plan, names)
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -68,7 +68,7 @@ def test_what_has_no_earlier_artifact_and_what_equals_it(
 
 def test_an_unknown_node(made: Store, cpo: Config) -> None:
     with pytest.raises(UserError, match="--why cop: no such node in this plan; did you mean 'cpo'"):
-        why.explain(Screen(), make_plan(cpo, made), ["cpo", "cop"])
+        why.explain(LiteralConsole(), make_plan(cpo, made), ["cpo", "cop"])
 
 
 def test_the_flag(made: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from alma_pipeline.errors import nearest
+from alma_pipeline.errors import suggestion
 from alma_pipeline.schema.fields import choice, number, problems
 
 
@@ -64,4 +64,4 @@ def test_all_problems_at_once() -> None:
     ],
 )
 def test_nearest(word: str, known: list[str], expected: str) -> None:
-    assert nearest(word, known) == expected
+    assert suggestion(word, known) == expected

@@ -9,7 +9,7 @@ import pytest
 from sacrebleu.metrics import CHRF, TER
 
 from alma_pipeline.cli import compare
-from alma_pipeline.console import Screen
+from alma_pipeline.console import LiteralConsole
 from alma_pipeline.ml.scoring import sacrebleu_metrics
 from alma_pipeline.model_card import card
 from alma_pipeline.report import page, paper, terminal
@@ -17,7 +17,7 @@ from alma_pipeline.report.content import Content, content
 from alma_pipeline.report.jobs import gather
 from alma_pipeline.report.scoreboard import tab_names
 from alma_pipeline.schema.metrics import METRICS, Metric
-from alma_pipeline.store.lookup import find
+from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.store import Store
 from helpers import finished_store
 from helpers.finished_store import finish
@@ -88,7 +88,7 @@ def test_lower_is_better_in_marks_and_in_the_best_of_a_row(told: Content) -> Non
 
 def test_it_is_in_the_terminal_and_in_a_comparison(store: Store, told: Content, capsys: pytest.CaptureFixture[str]) -> None:
     for board in told.boards:
-        terminal.show(Screen(), board)
+        terminal.show(LiteralConsole(), board)
     assert compare.compare(store.root, ["cpo", "parallel"]) == 0
     reported, compared = capsys.readouterr().out.split("A: cpo", 1)
     for out in (reported, compared):
@@ -98,7 +98,7 @@ def test_it_is_in_the_terminal_and_in_a_comparison(store: Store, told: Content, 
 
 def test_it_is_in_papers_and_on_the_card(store: Store, told: Content) -> None:
     assert "\nEdits, lower is better, en→xx" in paper.markdown(told) and r"\caption{chrF, en$\to$xx" in paper.latex(told)
-    record = find(store, "cpo")
+    record = find_artifact(store, "cpo")
     record = replace(record, checkpoint={"form": "full", "base_key": record.key, "adapter_keys": []})
     text = card.text(store, record, {"precision": "fp32"}, False, "me/tiny")
     assert "| chrF | Edits ↓ |" in text and "-m ter --ter-no-punct" in text

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.training.preference_losses import WITH_LIKELIHOOD
-from alma_pipeline.store.identity import settings
+from alma_pipeline.store.identity import key_settings
 from helpers.preference_triples import CHOSEN, LANGUAGES, REJECTED, ROOM, folder_bytes, make_adapter, make_preferences
 from helpers.tiny_model import ADAPTER, FULL, files, logged, make_base, make_job, weights
 from stages.cpo.config import USED_BY, Config
@@ -198,9 +198,9 @@ def test_other_losses_learn_the_planted_preference(tmp_path: Path, loss: str) ->
 def test_a_loss_that_was_added_later_leaves_the_old_keys_alone(tmp_path: Path) -> None:
     preferences = make_preferences(tmp_path / "preferences")
     job = cpo(tmp_path / "cpo", make_base(tmp_path / "base"), preferences)
-    assert {"loss", "gamma"} & set(settings(job.config)) == set()
+    assert {"loss", "gamma"} & set(key_settings(job.config)) == set()
     changed = cpo(tmp_path / "other", make_base(tmp_path / "base2"), preferences, loss="dpo")
-    assert settings(changed.config)["loss"] == "dpo"
+    assert key_settings(changed.config)["loss"] == "dpo"
 
 
 @pytest.mark.parametrize(

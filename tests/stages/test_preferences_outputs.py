@@ -11,7 +11,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.schema import Source
-from alma_pipeline.store.identity import settings
+from alma_pipeline.store.identity import key_settings
 from helpers.comet import hardware, neural
 from helpers.tiny_checkpoint import LANGUAGES, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.preferences.config import Config
@@ -137,5 +137,5 @@ def test_settings_that_do_not_go_together(changes: dict[str, Any], named: str) -
 
 
 def test_given_outputs_are_in_the_key_where_there_are_some() -> None:
-    assert not {"outputs", "given"} & set(settings(Config()))
-    assert "given" in settings(Config(given={"gpt4": Source(reader="files", files={"all.jsonl": "1"})}))
+    assert not {"outputs", "given"} & set(key_settings(Config()))
+    assert "given" in key_settings(Config(given={"gpt4": Source(reader="files", files={"all.jsonl": "1"})}))

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from alma_pipeline.execution.attempt import clear
-from alma_pipeline.execution.launch import start_alone
+from alma_pipeline.execution.attempt import clear_leftovers
+from alma_pipeline.execution.launch import start_without_server
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.scoring.metrics import sentence_chrf
 from alma_pipeline.paths import comet_interpreter
@@ -180,9 +180,9 @@ def attempt(store: Store, job: Job, is_time: Callable[[], bool]) -> int:
     """The exit code of a worker that is killed as soon as it is time, begun as the runner begins it."""
     work = store.begin(job.name, job.key)
     try:
-        clear(work.path, fresh=False)
+        clear_leftovers(work.path, fresh=False)
         job.write()
-        running = start_alone(job.hardware, work.path, work.token, distributed=False)
+        running = start_without_server(job.hardware, work.path, work.token, distributed=False)
         while running.poll() is None and not is_time():
             time.sleep(0.002)
         running.process.kill()

@@ -14,7 +14,7 @@ from alma_pipeline.cli import adopt
 from alma_pipeline.cli.arguments import parse
 from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution.runner import Runner, as_input
+from alma_pipeline.execution.runner import Runner, job_input
 from alma_pipeline.files import write_json
 from alma_pipeline.job import read_job
 from alma_pipeline.ml.models.load import load_for_inference
@@ -23,7 +23,7 @@ from alma_pipeline.schema import Hardware
 from alma_pipeline.store.identity import key_of
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from alma_pipeline.tracking.watcher import Tracked
+from alma_pipeline.tracking.watcher import TrackingWatcher
 from helpers.hub_mirror import make_full, make_lora, make_stray, rename_base
 
 HARDWARE = Hardware(name="test", threads=1)
@@ -91,7 +91,7 @@ def test_a_sharded_full_model_and_an_adapter_on_it(store: Store, mirror: Path) -
     assert parallel.checkpoint == {"form": "adapter", "base_key": mono.key, "adapter_keys": [parallel.key]}
     assert parallel.payload["inputs"] == {"init": mono.key}, "the same adapter on another base would be another artifact"
     assert (parallel.path / "adapter_model.safetensors").read_bytes() == (lora / "adapter_model.safetensors").read_bytes()
-    model, tokenizer = load_for_inference(as_input(store, parallel), HARDWARE, "fp32")
+    model, tokenizer = load_for_inference(job_input(store, parallel), HARDWARE, "fp32")
     with torch.no_grad():
         assert not torch.allclose(model(input_ids=IDS).logits, logits(base, IDS), atol=1e-2), "the adapter is in it"
     assert tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id
@@ -146,7 +146,7 @@ def test_tracking_claims_no_training_for_it(store: Store, mirror: Path) -> None:
             self.told = kind, more["settings"], more["inputs"], more["datasets"]
 
     plan, heard = planned(store, "model=13b", "stage=parallel", "target=adopt"), Heard()
-    Tracked(heard, plan).started(plan["parallel"], store.root)  # type: ignore[arg-type]
+    TrackingWatcher(heard, plan).started(plan["parallel"], store.root)  # type: ignore[arg-type]
     kind, told, inputs, datasets = heard.told
     assert (kind, told["repo"], inputs) == ("released", "haoranxu/ALMA-13B-Pretrain-LoRA", {"init": plan["mono"].key})
     assert "learning_rate" not in told and datasets == []

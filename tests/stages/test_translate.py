@@ -14,7 +14,7 @@ from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.decoding.reranking import chrf, minimum_bayes_risk
 from alma_pipeline.ml.decoding.search import Sampling
-from alma_pipeline.store.identity import settings
+from alma_pipeline.store.identity import key_settings
 from helpers.tiny_checkpoint import LANGUAGES, files, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.translate.config import Config
 from stages.translate.run import run
@@ -122,8 +122,8 @@ def samples(checkpoint: Input, rows: list[dict[str, str]], sampling: Sampling, l
 def test_how_candidates_are_sampled_is_in_the_key_only_where_they_are() -> None:
     """A beam search has the key it had before there were candidates."""
     before = {"prompt", "precision", "beams", "max_source", "max_new_tokens", "languages"}
-    assert set(settings(Config())) == before
-    assert settings(Config(decoding="mbr", seed=1)).items() >= {"decoding": "mbr", "seed": 1}.items()
+    assert set(key_settings(Config())) == before
+    assert key_settings(Config(decoding="mbr", seed=1)).items() >= {"decoding": "mbr", "seed": 1}.items()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")

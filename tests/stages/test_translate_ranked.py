@@ -10,7 +10,7 @@ from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.scoring import comet as neural_scoring
 from alma_pipeline.ml.scoring.comet import Segment
-from alma_pipeline.store.identity import settings
+from alma_pipeline.store.identity import key_settings
 from helpers.comet import hardware, neural, scored
 from helpers.tiny_checkpoint import kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.translate.config import Config
@@ -117,5 +117,5 @@ def test_settings_that_do_not_go_together(changes: dict[str, Any], named: str) -
 
 
 def test_who_ranks_is_in_the_key() -> None:
-    assert "rank_by" not in settings(Config(decoding="mbr"))
-    assert settings(Config(decoding="quality", rank_by=["kiwi-22"]))["rank_by"] == ["kiwi-22"]
+    assert "rank_by" not in key_settings(Config(decoding="mbr"))
+    assert key_settings(Config(decoding="quality", rank_by=["kiwi-22"]))["rank_by"] == ["kiwi-22"]

@@ -9,7 +9,7 @@ import torch
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.decoding import decode
-from alma_pipeline.ml.decoding.reranking import Judges, chrf, minimum_bayes_risk
+from alma_pipeline.ml.decoding.reranking import Reranker, chrf, minimum_bayes_risk
 from alma_pipeline.ml.decoding.search import Sampling
 from alma_pipeline.ml.models.load import load_for_inference
 from alma_pipeline.schema import Hardware
@@ -87,11 +87,11 @@ def test_only_the_first_process_ranks(tmp_path: Path, base: Input, monkeypatch: 
     """The others draw their share and have nothing to say."""
     ranked: list[str] = []
 
-    def by_mbr(self: Judges, sources: list[str], texts: list[list[str]]) -> list[int]:
+    def by_mbr(self: Reranker, sources: list[str], texts: list[list[str]]) -> list[int]:
         ranked.extend(sources)
         return [0 for _ in texts]
 
-    monkeypatch.setattr(Judges, "by_mbr", by_mbr)
+    monkeypatch.setattr(Reranker, "by_mbr", by_mbr)
     how: dict[str, Any] = {"prompt": "alma", "max_source": 200, "max_new_tokens": 3, "decoding": "mbr", **SAMPLES}
     for rank, name in ((1, "second"), (0, "first")):
         monkeypatch.setattr(Job, "rank", rank)

@@ -19,7 +19,7 @@ import pytest
 from alma_pipeline.plan.graph import build
 from alma_pipeline.schema import Architecture, Hardware, Language, Lora, NodeConfig, Source, Tracking, kinds
 from alma_pipeline.schema.kinds import kind_config
-from alma_pipeline.store.identity import ABSENT, canonical_json, differences, flatten, key_of, payload, settings
+from alma_pipeline.store.identity import ABSENT, canonical_json, differences, flatten, key_of, key_settings, payload
 from helpers.plans import loaded
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "keys.json"
@@ -180,13 +180,13 @@ def test_execution_settings_never_enter_a_payload() -> None:
     nodes = build(loaded("stage=all"))
     assert len(nodes) > 40
     for node in nodes:
-        assert not outside & set(settings(node.config)), node.name
+        assert not outside & set(key_settings(node.config)), node.name
 
 
 def test_keys_do_not_depend_on_hardware_or_tracking() -> None:
     plain = build(loaded("stage=cpo"))
     other = build(loaded("stage=cpo", "hardware=cpu2", "tracking=none", "hardware.row_tokens=128"))
-    assert [settings(node.config) for node in plain] == [settings(node.config) for node in other]
+    assert [key_settings(node.config) for node in plain] == [key_settings(node.config) for node in other]
 
 
 @pytest.mark.parametrize(

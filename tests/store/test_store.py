@@ -12,7 +12,7 @@ import pytest
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import digest, sync, sync_tree, write_json
 from alma_pipeline.store import store as module
-from alma_pipeline.store.record import is_whole, read_record
+from alma_pipeline.store.record import is_complete, read_record
 from alma_pipeline.store.store import Store
 from helpers.artifacts import put
 
@@ -88,7 +88,7 @@ def test_an_unfinished_folder_is_not_found(store: Store) -> None:
 def test_a_missing_or_short_file_is_not_reused(store: Store, harm: str) -> None:
     """B65: a hit needs its files on disk, not only the record of them."""
     record = put(store, "mono", KEY, files={"model.bin": "0123", "deep/x.bin": "0"})
-    assert is_whole(record)
+    assert is_complete(record)
     if harm == "short":
         (record.path / "model.bin").write_text("012")
     elif harm == "missing":
@@ -96,7 +96,7 @@ def test_a_missing_or_short_file_is_not_reused(store: Store, harm: str) -> None:
     else:
         shutil.rmtree(record.path / "deep")
         (record.path / "deep").write_text("a file where a folder was")
-    assert not is_whole(record)
+    assert not is_complete(record)
     assert store.find(KEY) is None
     assert store.named("mono"), "its settings are still known, for the reason"
 

@@ -23,23 +23,23 @@ from helpers.tracking import SCORES, line
     ],
 )
 def test_names(raw: str, expected: str) -> None:
-    assert mlflow_values.name(raw) == expected
+    assert mlflow_values.mlflow_name(raw) == expected
 
 
 @pytest.mark.parametrize("raw", ["x" * 300, "/a/../b", "50% of it?", "tab\tend", "a" * 249 + "/b"])
 def test_any_name_is_one_mlflow_takes(raw: str) -> None:
-    made = mlflow_values.name(raw)
+    made = mlflow_values.mlflow_name(raw)
     assert re.fullmatch(r"[\w\-. :/]{1,250}", made, flags=re.ASCII)
     assert posixpath.normpath(made) == made
 
 
 def test_long_names_stay_different() -> None:
-    assert mlflow_values.name("x" * 300 + "1") != mlflow_values.name("x" * 300 + "2")
+    assert mlflow_values.mlflow_name("x" * 300 + "1") != mlflow_values.mlflow_name("x" * 300 + "2")
 
 
 def test_parameters_are_dotted_and_read_as_typed() -> None:
     settings = {"lora": {"rank": 16, "targets": ["q", "v"]}, "rate": 2e-5, "on": True, "none": None, "word": "a b", "open": "???"}
-    texts, long = mlflow_values.parameters(settings)
+    texts, long = mlflow_values.param_texts(settings)
     expected = {"lora.rank": "16", "lora.targets": '["q", "v"]', "rate": "2e-05", "on": "true", "none": "null", "word": "a b"}
     assert texts == expected
     assert long == {}
@@ -48,28 +48,28 @@ def test_parameters_are_dotted_and_read_as_typed() -> None:
 def test_a_long_parameter_is_a_digest_that_compares() -> None:
     """B32, B33: at most 500 characters, never cut silently; equal values have equal digests."""
     whole = "x" * 501
-    texts, long = mlflow_values.parameters({"prompt": whole, "fits": "y" * 500})
+    texts, long = mlflow_values.param_texts({"prompt": whole, "fits": "y" * 500})
     assert texts["prompt"].startswith("sha256:") and "501 characters" in texts["prompt"]
     assert texts["fits"] == "y" * 500
     assert long == {"prompt": whole}
-    assert mlflow_values.parameters({"prompt": whole})[0] == {"prompt": texts["prompt"]}
-    assert mlflow_values.parameters({"prompt": whole[:-1] + "z"})[0] != {"prompt": texts["prompt"]}
+    assert mlflow_values.param_texts({"prompt": whole})[0] == {"prompt": texts["prompt"]}
+    assert mlflow_values.param_texts({"prompt": whole[:-1] + "z"})[0] != {"prompt": texts["prompt"]}
 
 
 def test_a_long_tag_says_so() -> None:
-    assert mlflow_values.short("a" * 500) == "a" * 500
-    assert len(mlflow_values.short("a" * 501)) <= 500
-    assert "sha256:" in mlflow_values.short("a" * 501)
+    assert mlflow_values.tag_value("a" * 500) == "a" * 500
+    assert len(mlflow_values.tag_value("a" * 501)) <= 500
+    assert "sha256:" in mlflow_values.tag_value("a" * 501)
 
 
 def test_numbers_of_a_result() -> None:
     result = {"steps": 3, "checkpoint": {"form": "full"}, "before": {"dev/loss": 2.5, "bad": math.nan}, "ok": True, "none": None}
-    assert mlflow_values.numbers(result, "result") == {"result/steps": 3.0, "result/before/dev/loss": 2.5}
+    assert mlflow_values.finite_metrics(result, "result") == {"result/steps": 3.0, "result/before/dev/loss": 2.5}
 
 
 def test_points_keep_step_time_and_divergence() -> None:
     text = line(3, math.nan) | {"metrics": {"train/loss": math.nan, "note": "text", "flag": True, "n": 2}}
-    (name, value, time, step), other = mlflow_values.points([text])
+    (name, value, time, step), other = mlflow_values.metric_points([text])
     assert (name, time, step) == ("train/loss", 1_700_000_003_000, 3)
     assert math.isnan(value)
     assert other[:2] == ("n", 2.0)

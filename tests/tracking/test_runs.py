@@ -61,8 +61,8 @@ def test_runs_are_found_by_name_id_and_sweep(tracked: tuple[Path, str]) -> None:
     root, node = tracked
     outer = MlflowClient(tracking_uri=tracking_uri(root)).get_run(node).data.tags["mlflow.parentRunId"]
     for text in ("cpo-one", outer, "s1"):
-        assert runs.plans(root, text) == [STEPS], text
-    assert runs.plans(root, "cpo-two") == []
+        assert runs.invocation_plans(root, text) == [STEPS], text
+    assert runs.invocation_plans(root, "cpo-two") == []
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.decoding import generate, tree, vllm
-from alma_pipeline.ml.decoding.search import Beams, Finish, Limits, Results, Sampling
+from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Results, Sampling
 from alma_pipeline.ml.decoding.vllm import Vllm
-from alma_pipeline.ml.distributed import from_first
+from alma_pipeline.ml.distributed import broadcast
 
 LOG_SECONDS = 1.0
 """Least time between two log lines, in seconds."""
-Announce = Callable[[list[int]], None]
+OnRows = Callable[[list[int]], None]
 """Called before each forward pass with the prompt index of each row of its batch."""
-Decoder = Callable[[PreTrainedModel, dict[int, list[int]], Beams | Sampling, Limits, Finish, Announce], None]
+Decoder = Callable[[PreTrainedModel, dict[int, list[int]], Beams | Sampling, DecodeLimits, Finish, OnRows], None]
 """Decodes prompts by index and passes their outputs to a `Finish`, as they are done."""
 
 
@@ -33,13 +33,13 @@ class OnProgress(Protocol):
     def __call__(self, done: int, *, total: int) -> None: ...
 
 
-class KeptOutputs:
+class PartialOutputs:
     """Finished outputs of one set of prompts in a job's resume folder: one JSON line per prompt, one file per process."""
 
     def __init__(self, job: Job, name: str) -> None:
         """Load what an earlier run finished, into `found`. A collective call: all processes get the same."""
         self.path = job.resume / f"{name}.{job.rank}.jsonl"
-        self.found: Results = from_first(_read(job.resume, name) if job.rank == 0 else {})
+        self.found: Results = broadcast(_read(job.resume, name) if job.rank == 0 else {})
         if self.path.exists():
             _drop_torn_line(self.path)
 
@@ -50,12 +50,12 @@ class KeptOutputs:
             file.writelines(json.dumps([index, outputs]) + "\n" for index, outputs in finished.items())
 
 
-def limits(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, decode_tokens: int) -> Limits:
+def limits(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, decode_tokens: int) -> DecodeLimits:
     """Limits of a run with this tokenizer's EOS and pad tokens. Raises ValueError if it has no EOS."""
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end-of-sentence token, which decoding needs to know where to stop")
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    return Limits(max_new_tokens=max_new_tokens, decode_tokens=decode_tokens, eos=tokenizer.eos_token_id, pad=pad)
+    return DecodeLimits(max_new_tokens=max_new_tokens, decode_tokens=decode_tokens, eos=tokenizer.eos_token_id, pad=pad)
 
 
 def text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
@@ -64,7 +64,7 @@ def text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 def greedy(
-    model: PreTrainedModel | Vllm, prompts: Sequence[list[int]], limits: Limits, progress: OnProgress | None = None
+    model: PreTrainedModel | Vllm, prompts: Sequence[list[int]], limits: DecodeLimits, progress: OnProgress | None = None
 ) -> list[list[int]]:
     """The most likely next token each time: one list of output ids per prompt, without the prompt and EOS."""
     return beam_search(model, prompts, 1, limits, progress)
@@ -74,10 +74,10 @@ def beam_search(
     model: PreTrainedModel | Vllm,
     prompts: Sequence[list[int]],
     beams: int,
-    limits: Limits,
+    limits: DecodeLimits,
     progress: OnProgress | None = None,
-    on_rows: Announce | None = None,
-    kept: KeptOutputs | None = None,
+    on_rows: OnRows | None = None,
+    kept: PartialOutputs | None = None,
 ) -> list[list[int]]:
     """The best hypothesis per prompt by mean log-probability (length penalty 1, no early stopping).
 
@@ -90,10 +90,10 @@ def sample(
     model: PreTrainedModel | Vllm,
     prompts: Sequence[list[int]],
     sampling: Sampling,
-    limits: Limits,
+    limits: DecodeLimits,
     progress: OnProgress | None = None,
-    on_rows: Announce | None = None,
-    kept: KeptOutputs | None = None,
+    on_rows: OnRows | None = None,
+    kept: PartialOutputs | None = None,
 ) -> list[list[list[int]]]:
     """`sampling.width` outputs per prompt, each token from the nucleus (arXiv 1904.09751) of the tempered distribution.
 
@@ -104,10 +104,10 @@ def sample(
 
 def decoder(model: PreTrainedModel) -> Decoder:
     """The decoder for this model: the tree decoder if it supports the architecture, else Hugging Face `generate`."""
-    return tree.decode if tree.serves(model) else generate.decode
+    return tree.decode if tree.supports(model) else generate.decode
 
 
-def logged(job: Job) -> OnProgress:
+def log_progress(job: Job) -> OnProgress:
     """A progress callback that logs to the job, at most once every `LOG_SECONDS` and at the end."""
     began = time.perf_counter()
     last = [began, -1]  # time, prompts done
@@ -126,10 +126,10 @@ def _decode(
     model: PreTrainedModel | Vllm,
     prompts: Sequence[list[int]],
     settings: Beams | Sampling,
-    limits: Limits,
+    limits: DecodeLimits,
     progress: OnProgress | None,
-    on_rows: Announce | None = None,
-    kept: KeptOutputs | None = None,
+    on_rows: OnRows | None = None,
+    kept: PartialOutputs | None = None,
 ) -> list[list[list[int]]]:
     """Outputs per prompt, in order. A collective call, unless the model is vLLM's."""
     if not all(prompts):

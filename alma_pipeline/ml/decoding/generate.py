@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from alma_pipeline.ml.decoding.search import Beams, Finish, Limits, Sampling, invert, noise, trim
+from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Sampling, invert, noise, trim
 
 
-def batches(lengths: list[int], width: int, limits: Limits) -> list[list[int]]:
+def batches(lengths: list[int], width: int, limits: DecodeLimits) -> list[list[int]]:
     """Positions in `lengths`, longest first, in batches within the token budget; a single prompt may exceed it."""
     order, result = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)), []
     while order:
@@ -27,7 +27,7 @@ def decode(
     model: PreTrainedModel,
     prompts: dict[int, list[int]],
     settings: Beams | Sampling,
-    limits: Limits,
+    limits: DecodeLimits,
     finish: Finish,
     on_rows: Callable[[list[int]], None],
 ) -> None:
@@ -44,10 +44,10 @@ def _generate(
     indices: list[int],
     prompts: dict[int, list[int]],
     settings: Beams | Sampling,
-    limits: Limits,
+    limits: DecodeLimits,
 ) -> list[list[list[int]]]:
     """For each of `indices`, its outputs."""
-    ids, mask = padded([prompts[index] for index in indices], limits.pad, model.device)
+    ids, mask = left_padded([prompts[index] for index in indices], limits.pad, model.device)
     processors = LogitsProcessorList()
     copies = 1
     # Samples are rows of their own, whose tokens a logits processor fixes.
@@ -63,7 +63,7 @@ def _generate(
     return [rows[i : i + copies] for i in range(0, len(rows), copies)]
 
 
-def padded(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def left_padded(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Prompts padded on the left, and their attention mask; both [prompts, longest]."""
     longest = max(len(prompt) for prompt in prompts)
     ids = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
@@ -71,7 +71,7 @@ def padded(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Te
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _config(beams: int, limits: Limits) -> GenerationConfig:
+def _config(beams: int, limits: DecodeLimits) -> GenerationConfig:
     """All settings of a beam search, or of greedy decoding with one beam."""
     return GenerationConfig(
         num_beams=beams,
@@ -100,7 +100,7 @@ def _without_defaults(model: PreTrainedModel) -> Iterator[None]:
 class _Seeded(LogitsProcessor):  # type: ignore[misc]
     """Masks all tokens but the one that the prompt's noise selects, so that greedy decoding samples."""
 
-    def __init__(self, settings: Sampling, indices: list[int], prompt_length: int, limits: Limits) -> None:
+    def __init__(self, settings: Sampling, indices: list[int], prompt_length: int, limits: DecodeLimits) -> None:
         shape = (settings.width, limits.max_new_tokens)
         drawn = [torch.from_numpy(noise(settings.seed, index, shape)) for index in indices]
         self.settings, self.start, self.noise = settings, prompt_length, torch.cat(drawn)

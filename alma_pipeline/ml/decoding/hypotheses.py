@@ -17,15 +17,15 @@ from alma_pipeline.job import Input, Job
 from alma_pipeline.ml import distributed
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.decoding import decode, vllm
-from alma_pipeline.ml.decoding.decode import Announce, KeptOutputs
-from alma_pipeline.ml.decoding.reranking import Judges
-from alma_pipeline.ml.decoding.search import Limits, Sampling
+from alma_pipeline.ml.decoding.decode import OnRows, PartialOutputs
+from alma_pipeline.ml.decoding.reranking import Reranker
+from alma_pipeline.ml.decoding.search import DecodeLimits, Sampling
 from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.ml.distributed import World
-from alma_pipeline.ml.models.load import load_for_inference, release
+from alma_pipeline.ml.models.load import free_device_memory, load_for_inference
 from alma_pipeline.schema import Translating
 
-Loaded = tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase, Announce | None]
+LoadedModel = tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase, OnRows | None]
 """A model, its tokenizer, and a callback for the prompt index of each row of a batch (None if not needed)."""
 
 
@@ -58,10 +58,10 @@ class Hypotheses:
         return sum(hypothesis.truncated for hypothesis in self.found)
 
 
-def join(job: Job) -> World:
+def init_process_group(job: Job) -> World:
     """Initialise the process group; with vLLM as one process, which leaves the devices to the processes that vLLM starts."""
     alone = dataclasses.replace(job.hardware, device="cpu", devices=1, nodes=1)
-    return distributed.join(job.hardware if job.config.distributed else alone)
+    return distributed.init_process_group(job.hardware if job.config.distributed else alone)
 
 
 def load(job: Job, checkpoint: Input, longest: int, beams: int) -> tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase]:
@@ -74,13 +74,13 @@ def load(job: Job, checkpoint: Input, longest: int, beams: int) -> tuple[PreTrai
     return vllm.load(checkpoint, job.hardware, job.config.precision, longest, beams)
 
 
-def one_checkpoint(job: Job, checkpoint: Input) -> Loaded:
+def load_single_checkpoint(job: Job, checkpoint: Input) -> LoadedModel:
     """Load one checkpoint for all sentences, with the configured engine. Raises UserError if vLLM is not available."""
     config: Translating = job.config
     return *load(job, checkpoint, config.max_source + config.max_new_tokens, config.beams), None
 
 
-def translated(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[], Loaded]) -> Hypotheses | None:
+def translate_rows(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[], LoadedModel]) -> Hypotheses | None:
     """One hypothesis for each (direction, source) of `rows`; None except on rank 0, which alone chooses among samples.
 
     Few-shot examples come from the input `examples`. `load` is called once, and the model is freed before scorers need its
@@ -88,7 +88,7 @@ def translated(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[], Loa
     """
     config: Translating = job.config
     # Fail on a missing scorer before hours of decoding.
-    reranker = Judges(job)
+    reranker = Reranker(job)
     if job.rank == 0:
         reranker.check()
     # Prompts are built once for all rows; their order is that of the outputs.
@@ -100,7 +100,7 @@ def translated(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[], Loa
     outputs = _outputs(job, model, prompts, limits, on_rows)
     # Free the device: the scorers run in processes of their own.
     del model
-    release()
+    free_device_memory()
     if job.rank != 0:
         return None
     # Only rank 0 chooses, so that scorers run once.
@@ -128,11 +128,11 @@ def _few_shot_pairs(job: Job, directions: set[str]) -> dict[str, list[tuple[str,
 
 
 def _outputs(
-    job: Job, model: PreTrainedModel | Vllm, prompts: list[list[int]], limits: Limits, on_rows: Announce | None
+    job: Job, model: PreTrainedModel | Vllm, prompts: list[list[int]], limits: DecodeLimits, on_rows: OnRows | None
 ) -> list[list[list[int]]]:
     """Token ids of the outputs of each prompt: the best of a beam search, or all samples. Resumes from outputs kept earlier."""
     config: Translating = job.config
-    progress, kept = decode.logged(job), KeptOutputs(job, "outputs")
+    progress, kept = decode.log_progress(job), PartialOutputs(job, "outputs")
     if config.decoding == "beam":
         best = decode.beam_search(model, prompts, config.beams, limits, progress, on_rows, kept)
         return [[ids] for ids in best]
@@ -146,7 +146,7 @@ def _hypothesis(tokenizer: PreTrainedTokenizerBase, output: list[int], config: T
     return Hypothesis(text.strip(), len(output), not more and len(output) == config.max_new_tokens)
 
 
-def _chosen(reranker: Judges, config: Translating, sources: list[str], drawn: list[list[Hypothesis]]) -> list[Hypothesis]:
+def _chosen(reranker: Reranker, config: Translating, sources: list[str], drawn: list[list[Hypothesis]]) -> list[Hypothesis]:
     """For each sentence, the sample with the least expected risk or the highest quality."""
     if config.decoding == "beam":
         return [hypothesis for [hypothesis] in drawn]

@@ -24,7 +24,7 @@ CHRF_NAME = "chrf"
 """The scorer in `rank_by` that needs no model."""
 
 
-class Judges:
+class Reranker:
     """Chooses among samples with the scorers that a job's `rank_by` names."""
 
     def __init__(self, job: Job) -> None:

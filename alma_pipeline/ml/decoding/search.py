@@ -24,7 +24,7 @@ Finish = Callable[[Results], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class DecodeLimits:
     """The maximum output length, the token budget of a batch, and the special tokens."""
 
     max_new_tokens: int
@@ -64,7 +64,7 @@ class BeamSearch:
     length, or cannot beat the best one at any length. The second rule only stops sooner: the best hypothesis stays the same.
     """
 
-    def __init__(self, settings: Beams, limits: Limits, device: torch.device) -> None:
+    def __init__(self, settings: Beams, limits: DecodeLimits, device: torch.device) -> None:
         self.width, self.limits, self.device = settings.width, limits, device
         self.tensors = self._fresh(0)
 
@@ -120,7 +120,7 @@ class BeamSearch:
         Twice the width, since up to w of them may end with EOS.
         """
         count = min(2 * self.width, logits.shape[-1])
-        values, tokens = likeliest(logits.float().log_softmax(-1), count)
+        values, tokens = fast_topk(logits.float().log_softmax(-1), count)
         values = values + self.tensors["scores"][..., None]
         scores, flat = values.flatten(1).topk(2 * self.width)
         return scores, flat // count, tokens.flatten(1).gather(1, flat)
@@ -151,7 +151,7 @@ class BeamSearch:
 class SampleSearch:
     """Independent samples by inversion: the token at which a uniform number falls in the cumulative distribution."""
 
-    def __init__(self, settings: Sampling, limits: Limits, device: torch.device) -> None:
+    def __init__(self, settings: Sampling, limits: DecodeLimits, device: torch.device) -> None:
         self.settings, self.width, self.limits, self.device = settings, settings.width, limits, device
         self.tensors = self._fresh([])
 
@@ -212,7 +212,7 @@ def invert(logits: Tensor, noise: Tensor, settings: Sampling) -> Tensor:
     return pieces.gather(-1, place.clamp(max=heights.shape[-1] - 1))[..., 0]
 
 
-def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def fast_topk(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Like `logits.topk(count)`, up to the choice among equal values. [..., V] -> values and ids, both [..., count].
 
     The `count` largest values are in the `count` blocks with the largest maxima, or in the rest beyond whole blocks. Finding

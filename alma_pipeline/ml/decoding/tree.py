@@ -17,9 +17,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from alma_pipeline.ml.decoding.search import Beams, BeamSearch, Finish, Limits, SampleSearch, Sampling
+from alma_pipeline.ml.decoding.search import Beams, BeamSearch, DecodeLimits, Finish, SampleSearch, Sampling
 
-EXACT = ("llama", "mistral", "qwen2", "qwen3")
+TESTED_ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures whose outputs the tests compare with Hugging Face `generate`."""
 GROW_STEPS = 16
 """Steps for which the cache has free columns after it is compacted."""
@@ -29,18 +29,18 @@ NAME = "alma_tree"
 """Name under which transformers knows the attention function."""
 
 
-def serves(model: PreTrainedModel) -> bool:
+def supports(model: PreTrainedModel) -> bool:
     """Whether this model is tested, and its attention takes a 4-D mask over a cache that keeps every token."""
     layers = DynamicCache(config=model.config).layers
     whole = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-    return whole and model.config.model_type in EXACT and model.config._attn_implementation in ("eager", "sdpa")
+    return whole and model.config.model_type in TESTED_ARCHITECTURES and model.config._attn_implementation in ("eager", "sdpa")
 
 
 def decode(
     model: PreTrainedModel,
     prompts: dict[int, list[int]],
     settings: Beams | Sampling,
-    limits: Limits,
+    limits: DecodeLimits,
     finish: Finish,
     on_rows: Callable[[list[int]], None],
 ) -> None:
@@ -70,14 +70,14 @@ def decode(
         over = [is_over or row in ended for row, is_over in enumerate(over)]
 
 
-def _search(settings: Beams | Sampling, limits: Limits, device: torch.device) -> BeamSearch | SampleSearch:
+def _search(settings: Beams | Sampling, limits: DecodeLimits, device: torch.device) -> BeamSearch | SampleSearch:
     """The search for these settings, without prompts."""
     if isinstance(settings, Sampling):
         return SampleSearch(settings, limits, device)
     return BeamSearch(settings, limits, device)
 
 
-def _next(prompts: dict[int, list[int]], waiting: list[int], working: list[int], width: int, limits: Limits) -> list[int]:
+def _next(prompts: dict[int, list[int]], waiting: list[int], working: list[int], width: int, limits: DecodeLimits) -> list[int]:
     """Prompts to start, removed from `waiting`: as many as the token budget allows beside the active ones."""
     longest = max(len(prompts[index]) for index in [*working, *waiting[-1:]])
     room = limits.prompts_at_once(longest, width) - len(working)
@@ -109,10 +109,10 @@ class TreeCache:
         # The new token of each hypothesis takes a column that only it sees.
         own = torch.eye(self.width, dtype=torch.bool, device=self.visible.device).expand(len(self.tokens), -1, -1)
         self.visible = torch.cat([self.visible, own], 2)
-        with attention_of_trees(self.model):
+        with tree_attention(self.model):
             logits: Tensor = self.model(
                 input_ids=self.tokens,
-                attention_mask=mask(self.visible, self.model.config, self.model.dtype),
+                attention_mask=additive_mask(self.visible, self.model.config, self.model.dtype),
                 position_ids=self.positions[:, None].expand_as(self.tokens),
                 past_key_values=Cache(layers=self.layers),
                 use_cache=True,
@@ -207,7 +207,7 @@ def _moved(old: Tensor, rows: Tensor, columns: Tensor, read: Tensor | None, room
     return new
 
 
-def mask(visible: Tensor, config: PreTrainedConfig, dtype: torch.dtype) -> Tensor:
+def additive_mask(visible: Tensor, config: PreTrainedConfig, dtype: torch.dtype) -> Tensor:
     """Additive attention mask [S, 1, g * w, L] from `visible` [S, w, L], each hypothesis' ancestors; g heads share a key head."""
     groups = config.num_attention_heads // config.num_key_value_heads
     added = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
@@ -216,7 +216,7 @@ def mask(visible: Tensor, config: PreTrainedConfig, dtype: torch.dtype) -> Tenso
 
 
 @contextmanager
-def attention_of_trees(model: PreTrainedModel) -> Iterator[None]:
+def tree_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within this context the model's attention takes the masks of this module, and no others."""
     AttentionInterface.register(NAME, _attention)
     kept = model.config._attn_implementation

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.decoding.search import Beams, Finish, Limits, Sampling, trim
+from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Sampling, trim
 from alma_pipeline.ml.models.load import load_merged
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.decoding import VLLM_MISSING
@@ -62,7 +62,7 @@ def load(checkpoint: Input, hardware: Hardware, precision: str, longest: int, be
     return Vllm(engine), tokenizer
 
 
-def decode(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Sampling, limits: Limits, finish: Finish) -> None:
+def decode(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Sampling, limits: DecodeLimits, finish: Finish) -> None:
     """Pass the outputs of each prompt to `finish`, by index, without EOS: one for a beam search, `width` for sampling."""
     indices = list(prompts)
     for start in range(0, len(indices), BATCH):
@@ -72,7 +72,7 @@ def decode(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Samplin
         finish(dict(zip(portion, outputs, strict=True)))
 
 
-def _drawn(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Sampling, limits: Limits) -> list[list[list[int]]]:
+def _drawn(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Sampling, limits: DecodeLimits) -> list[list[list[int]]]:
     """Samples, or greedy outputs, for each prompt."""
     from vllm import SamplingParams  # type: ignore[import-not-found, unused-ignore]
 
@@ -88,7 +88,7 @@ def _drawn(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Samplin
     return [[trim(list(output.token_ids), limits.eos) for output in each.outputs] for each in found]
 
 
-def _beams(model: Vllm, prompts: dict[int, list[int]], width: int, limits: Limits) -> list[list[list[int]]]:
+def _beams(model: Vllm, prompts: dict[int, list[int]], width: int, limits: DecodeLimits) -> list[list[list[int]]]:
     """The best hypothesis of a beam search for each prompt."""
     from vllm.sampling_params import BeamSearchParams  # type: ignore[import-not-found, unused-ignore]
 

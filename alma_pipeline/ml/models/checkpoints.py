@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from alma_pipeline import files
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.ml.models.load import BASE_FILE, Trainee, load_full
+from alma_pipeline.ml.models.load import BASE_FILE, TrainableModel, load_full
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -34,7 +34,7 @@ State = dict[str, Tensor]
 """A state dict: tensors by parameter name."""
 
 
-def gather(trainee: Trainee, first: bool) -> State:
+def gather_state(trainee: TrainableModel, first: bool) -> State:
     """Full CPU tensors by name: the adapter's, or all of a full model's. A collective call.
 
     Under ZeRO-3 each rank holds a slice of every parameter. Only the first rank (`first`) gets the tensors, the others {}.
@@ -54,16 +54,16 @@ def gather(trainee: Trainee, first: bool) -> State:
     return state | _buffers(trainee.model) if first else {}
 
 
-def write(trainee: Trainee, state: State, folder: Path, moved: bool) -> None:
+def write_checkpoint(trainee: TrainableModel, state: State, folder: Path, moved: bool) -> None:
     """Write gathered weights as a checkpoint folder, atomically, with the tokenizer files beside them.
 
     `moved`: whether the weights have been updated, in which case an all-zero LoRA is an error.
     Raises PipelineError if `state` is not plausible, or reads back differently.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = files.unfinished(folder)
+    unfinished = files.new_folder_beside(folder)
     # Refuse bad weights before anything is written.
-    check(state, moved)
+    check_state(state, moved)
     if trainee.form == "adapter":
         _write_adapter(trainee, state, unfinished)
         found = load_file(unfinished / "adapter_model.safetensors")
@@ -76,10 +76,10 @@ def write(trainee: Trainee, state: State, folder: Path, moved: bool) -> None:
     for name in TOKENIZER_FILES:
         if (trainee.tokenizer / name).is_file():
             shutil.copyfile(trainee.tokenizer / name, unfinished / name)
-    files.finish(unfinished, folder)
+    files.put_in_place(unfinished, folder)
 
 
-def check(state: State, moved: bool) -> None:
+def check_state(state: State, moved: bool) -> None:
     """Raises PipelineError for tensors that training never produces: empty, non-finite, or a LoRA that is still 0."""
     empty = [name for name, tensor in state.items() if not tensor.numel()]
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
@@ -96,7 +96,7 @@ def _compare(state: State, found: State, folder: Path) -> None:
         raise PipelineError(f"{folder} reads back differently: missing {lost[:3]}, changed {changed[:3]}")
 
 
-def _write_adapter(trainee: Trainee, state: State, folder: Path) -> None:
+def _write_adapter(trainee: TrainableModel, state: State, folder: Path) -> None:
     """Write a PEFT folder. It names its base by key, and by folder name for human readers; never by path."""
     config = replace(trainee.model.peft_config["default"], base_model_name_or_path=trainee.base.name, inference_mode=True)
     config.save_pretrained(str(folder))

@@ -13,12 +13,12 @@ from transformers import (
 )
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.models.tokenizer import made_sound
+from alma_pipeline.ml.models.tokenizer import normalise_special_tokens
 
 Pretrained = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
-def from_wheel(package: str | None, version: str | None) -> Pretrained:
+def load_from_wheel(package: str | None, version: str | None) -> Pretrained:
     """The model in a package's only GGUF file, dequantised to fp32, and its tokenizer.
 
     Raises UserError, with the command that installs it, if the package or version is missing.
@@ -42,7 +42,7 @@ def from_wheel(package: str | None, version: str | None) -> Pretrained:
     folder, name = files[0].parent, files[0].name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
-    return _plain(loaded), made_sound(tokenizer, loaded.config)
+    return _plain(loaded), normalise_special_tokens(tokenizer, loaded.config)
 
 
 def _plain(loaded: PreTrainedModel) -> LlamaForCausalLM:

@@ -50,7 +50,7 @@ class Snapshot:
     """Commit on the hub; empty for a local folder."""
 
 
-class Download:
+class DownloadLog:
     """Logs the bytes of one download, at most once every `LOG_SECONDS`, from whichever thread receives some."""
 
     def __init__(self, log: Log) -> None:
@@ -98,7 +98,7 @@ def snapshot(repo: str, revision: str, adapter: bool, log: Log) -> Snapshot:
             revision=revision,
             allow_patterns=list(ADAPTER_PATTERNS if adapter else FULL_PATTERNS),
             ignore_patterns=["*/*"] if adapter else list(EXCLUDED_PATTERNS),
-            tqdm_class=Download(log).bar(),
+            tqdm_class=DownloadLog(log).bar(),
         )
     except (OSError, ValueError) as error:
         raise UserError(_failure(repo, revision, error)) from error

@@ -28,7 +28,7 @@ BASE_FILE = "base.json"
 
 
 @dataclass(frozen=True)
-class Trainee:
+class TrainableModel:
     """A model ready for training, and the provenance that its checkpoint records."""
 
     model: PreTrainedModel | PeftModel
@@ -46,7 +46,7 @@ class Trainee:
     """Folder with the tokenizer files to copy into the checkpoint."""
 
 
-def open_for_training(init: Input, config: Training, hardware: Hardware, dropout: float) -> Trainee:
+def open_for_training(init: Input, config: Training, hardware: Hardware, dropout: float) -> TrainableModel:
     """Load the parent `init` with the adapter that `config` requests; `dropout` is LoRA's, all other dropout is 0.
 
     A new adapter is initialised from `config.seed`, equally on every rank.
@@ -71,7 +71,7 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
         model = _new_adapter(model, config.lora, dropout) if not continued else _continue_adapter(model, init, config, dropout)
     if hardware.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    return Trainee(
+    return TrainableModel(
         model=model,
         form="full" if config.adapter == "none" else "adapter",
         base=Path(init.base),
@@ -90,7 +90,7 @@ def load_for_inference(checkpoint: Input, hardware: Hardware, precision: str) ->
     return model.to(device).eval(), tokenizer
 
 
-def release() -> None:
+def free_device_memory() -> None:
     """Free the memory of deleted models, so that another process can use the device."""
     gc.collect()
     torch.cuda.empty_cache()  # does nothing if CUDA was not used
@@ -100,7 +100,7 @@ def load_merged(checkpoint: Input, adapters: Sequence[str], precision: str) -> P
     """The full model of `checkpoint` with its first `adapters` merged in fp32, then cast once to `precision`, on the CPU."""
     if not adapters:
         return load_full(Path(checkpoint.base), DTYPES[precision])
-    model = load_under(checkpoint, "fp32")
+    model = load_base_model(checkpoint, "fp32")
     for number, folder in enumerate(adapters):
         check_base(Path(folder), checkpoint.base_key, checkpoint.adapter_keys[:number])
         wrapped = get_peft_model(model, peft_config(Path(folder), dropout=0.0), autocast_adapter_dtype=False)
@@ -109,11 +109,11 @@ def load_merged(checkpoint: Input, adapters: Sequence[str], precision: str) -> P
     return model.to(DTYPES[precision])
 
 
-def load_under(checkpoint: Input, precision: str) -> PreTrainedModel:
+def load_base_model(checkpoint: Input, precision: str) -> PreTrainedModel:
     """The full model under the checkpoint's adapters; if those were trained on NF4 weights, rounded to NF4 in fp32 first."""
-    if trained_on(Path(checkpoint.adapters[0])) != nf4.KIND:
+    if base_weights_of(Path(checkpoint.adapters[0])) != nf4.KIND:
         return load_full(Path(checkpoint.base), DTYPES[precision])
-    return nf4.rounded(load_full(Path(checkpoint.base), torch.float32)).to(DTYPES[precision])
+    return nf4.round_to_nf4(load_full(Path(checkpoint.base), torch.float32)).to(DTYPES[precision])
 
 
 def load_full(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -155,7 +155,7 @@ def check_base(folder: Path, base_key: str, merged: Sequence[str]) -> None:
         raise UserError(f"the adapter in {folder} was trained on another base: found {found}, expected {expected}")
 
 
-def trained_on(folder: Path) -> str:
+def base_weights_of(folder: Path) -> str:
     """How the base's weights were held when the adapter in `folder` was trained: `nf4` or `as_is`."""
     return str(_base_file(folder).get("base_weights", "as_is"))
 
@@ -209,7 +209,7 @@ def _continue_adapter(model: PreTrainedModel, init: Input, asking: Training, dro
     # Compare everything that fixes the shape or the weights below it.
     found = {"rank": config.r, "alpha": float(config.lora_alpha), "targets": sorted(config.target_modules)}
     requested = {"rank": lora.rank, "alpha": float(lora.alpha), "targets": sorted(lora.targets)}
-    found |= {"base_weights": trained_on(folder)}
+    found |= {"base_weights": base_weights_of(folder)}
     requested |= {"base_weights": asking.base_weights}
     if found != requested:
         raise UserError(

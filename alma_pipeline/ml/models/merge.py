@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models.load import DTYPES, check_base, load_adapter, load_full, load_under, peft_config
+from alma_pipeline.ml.models.load import DTYPES, check_base, load_adapter, load_base_model, load_full, peft_config
 
 PROBE = (
     "Translate this from German to English:\nGerman: Am 12. Mai kostete das Haus 350.000 Euro.\nEnglish:",
@@ -24,14 +24,16 @@ TOLERANCE = 1e-4
 """Largest allowed logit difference, relative to the largest logit; fp32 rounding stays far below it (our choice)."""
 
 
-def merged(checkpoint: Input, precision: str, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, dict[str, float]]:
+def merge_adapters(
+    checkpoint: Input, precision: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, dict[str, float]]:
     """The full model with all adapters merged in fp32 and cast once to `precision`, and the largest logit differences.
 
     `difference`: merged against base plus adapter in fp32, over all adapters; `cast_difference`: what the cast adds.
     Raises UserError for an adapter of another base, PipelineError if the difference exceeds the tolerance.
     """
     probe = [tokenizer(text, return_tensors="pt")["input_ids"] for text in PROBE]
-    whole = load_under(checkpoint, "fp32") if checkpoint.adapters else load_full(Path(checkpoint.base), torch.float32)
+    whole = load_base_model(checkpoint, "fp32") if checkpoint.adapters else load_full(Path(checkpoint.base), torch.float32)
     model = whole.eval()
     largest = difference = 0.0
     # Merge one adapter at a time, so that each is checked against the weights it was trained on.

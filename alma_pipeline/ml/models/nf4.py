@@ -37,7 +37,7 @@ def load_nf4(folder: Path, dtype: torch.dtype, hardware: Hardware) -> PreTrained
 
 
 @torch.no_grad()
-def rounded(model: PreTrainedModel) -> PreTrainedModel:
+def round_to_nf4(model: PreTrainedModel) -> PreTrainedModel:
     """Replace each matrix by its dequantised 4-bit value, in place and in the model's own precision; returns the model."""
     functional = _library()
     for name, module in model.named_modules():

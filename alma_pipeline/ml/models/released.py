@@ -22,12 +22,12 @@ from alma_pipeline.job import Input
 from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
 from alma_pipeline.ml.models.hub import Snapshot
 from alma_pipeline.ml.models.load import BASE_FILE, load_full, peft_config
-from alma_pipeline.ml.models.tokenizer import made_sound
+from alma_pipeline.ml.models.tokenizer import normalise_special_tokens
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def take_full(source: Snapshot, out: Path) -> dict[str, Any]:
+def import_full(source: Snapshot, out: Path) -> dict[str, Any]:
     """Import the full model of `source` into the folder `out` and load it once to verify it. Raises UserError."""
     # Fail on an unusable repository before its weights are linked or copied.
     try:
@@ -43,7 +43,7 @@ def take_full(source: Snapshot, out: Path) -> dict[str, Any]:
     _check_whole(weights)
     _link_or_copy(weights, out, link=bool(source.commit))
     # Training and decoding rely on BOS, EOS and a pad token, which must agree everywhere.
-    tokenizer = made_sound(tokenizer, config)
+    tokenizer = normalise_special_tokens(tokenizer, config)
     _set_special_tokens(config, tokenizer)
     config.save_pretrained(out)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -59,7 +59,7 @@ def take_full(source: Snapshot, out: Path) -> dict[str, Any]:
     } | origin(source)
 
 
-def take_adapter(source: Snapshot, base: Input, merged: list[str], out: Path) -> dict[str, Any]:
+def import_adapter(source: Snapshot, base: Input, merged: list[str], out: Path) -> dict[str, Any]:
     """Import the LoRA of `source` into the folder `out`, on top of `base` with the adapters `merged`. Raises UserError.
 
     A full model in the same repository (X-ALMA's have one) is ignored.

@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models.load import check_base, load_adapter, load_merged, load_under, peft_config, trained_on
+from alma_pipeline.ml.models.load import base_weights_of, check_base, load_adapter, load_base_model, load_merged, peft_config
 from alma_pipeline.schema import Hardware
 
 
-def load_together(checkpoints: Mapping[str, Input], hardware: Hardware, precision: str) -> PreTrainedModel:
+def load_with_adapters(checkpoints: Mapping[str, Input], hardware: Hardware, precision: str) -> PreTrainedModel:
     """One model with the last adapter of each checkpoint, named like the checkpoint, on this process's device.
 
     Raises UserError unless all checkpoints are adapters on the same base with the same adapters merged.
@@ -28,7 +28,7 @@ def load_together(checkpoints: Mapping[str, Input], hardware: Hardware, precisio
     _check_alike(checkpoints)
     # Everything below the last adapters is shared, so it is merged once.
     below = first.adapters[:-1]
-    model: Any = load_merged(first, below, precision) if below else load_under(first, precision)
+    model: Any = load_merged(first, below, precision) if below else load_base_model(first, precision)
     # Each adapter keeps its name: the router selects by it.
     for name, checkpoint in checkpoints.items():
         folder = Path(checkpoint.adapters[-1])
@@ -58,7 +58,7 @@ def _check_alike(checkpoints: Mapping[str, Input]) -> None:
 
 
 def _rounding(checkpoint: Input) -> list[str]:
-    held = trained_on(Path(checkpoint.adapters[0]))
+    held = base_weights_of(Path(checkpoint.adapters[0]))
     return [] if held == "as_is" else [held]
 
 

@@ -86,7 +86,7 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerBase:
     )
 
 
-def made_sound(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+def normalise_special_tokens(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> PreTrainedTokenizerBase:
     """Give the tokenizer BOS, EOS and a pad token within the model's `vocab_size`; changed in place and returned.
 
     Raises UserError if that is impossible, or if there is no fast tokenizer.
@@ -97,10 +97,10 @@ def made_sound(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> 
         tokenizer.bos_token = tokenizer.convert_ids_to_tokens(config.bos_token_id)
     rows = int(config.get_text_config().vocab_size)
     _check_rows(tokenizer, rows)
-    return with_pad(tokenizer, rows)
+    return ensure_pad_token(tokenizer, rows)
 
 
-def with_pad(tokenizer: PreTrainedTokenizerBase, rows: int | None = None) -> PreTrainedTokenizerBase:
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, rows: int | None = None) -> PreTrainedTokenizerBase:
     """Make sure that the pad token is neither BOS nor EOS; `rows` is the number of embeddings.
 
     Without a usable one, takes the unknown token (id 0 in Llama-2, as in the released ALMA models), else a spare token.

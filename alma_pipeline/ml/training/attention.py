@@ -60,7 +60,7 @@ def packed_attention(
         raise NotImplementedError(f"packed attention supports one row at a time and no {unknown}; found {query.shape[0]} rows")
     row = [states[0].transpose(0, 1) for states in (query, key, value)]
     # Prefer the kernel that needs no padding.
-    if bounds is not None and varlen.is_right(row[0], row[1], sliding_window, dropout):
+    if bounds is not None and varlen.is_usable(row[0], row[1], sliding_window, dropout):
         return varlen.attend(row, bounds, keys, scaling, sliding_window)[None], None
     # Otherwise attend group by group, each a right-padded rectangle.
     outputs = []
@@ -94,7 +94,7 @@ def install(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def own_attention(model: PreTrainedModel, implementation: str) -> Iterator[None]:
+def unpacked_attention(model: PreTrainedModel, implementation: str) -> Iterator[None]:
     """Within this context the model uses the attention `implementation` it was loaded with: for decoding."""
     packed = model.config._attn_implementation
     model.config._attn_implementation = implementation

@@ -16,7 +16,7 @@ from alma_pipeline.errors import UserError
 
 
 @lru_cache(maxsize=2)
-def order(examples: int, seed: int, epoch: int) -> NDArray[np.unsignedinteger]:
+def epoch_order(examples: int, seed: int, epoch: int) -> NDArray[np.unsignedinteger]:
     """[examples] a permutation of the indices, a new one for each epoch.
 
     The only memory here that grows with the set: four bytes an example.
@@ -32,7 +32,7 @@ def global_batch(step: int, size: int, examples: int, seed: int) -> list[int]:
     Batches continue across the end of an epoch, so none is short; a batch larger than the set contains some examples twice.
     """
     places = range(step * size, (step + 1) * size)
-    return [int(order(examples, seed, place // examples)[place % examples]) for place in places]
+    return [int(epoch_order(examples, seed, place // examples)[place % examples]) for place in places]
 
 
 def check_budget(longest: int, row_tokens: int, name: str) -> None:
@@ -80,17 +80,17 @@ def padded_batches(lengths: Sequence[int], budget: int, ranks: int, overhead: in
     Examples are sorted by length and cut so that padded tokens plus `overhead` tokens per micro-batch are fewest.
     """
     by_length = _falling(lengths)
-    pieces = [[by_length[i] for i in range(*cut)] for cut in cuts([lengths[i] for i in by_length], budget, overhead)]
+    pieces = [[by_length[i] for i in range(*cut)] for cut in padded_spans([lengths[i] for i in by_length], budget, overhead)]
     _fill_rounds(pieces, lengths, ranks)
-    return _deal(pieces, [padded(piece, lengths) for piece in pieces], ranks)
+    return _deal(pieces, [padded_tokens(piece, lengths) for piece in pieces], ranks)
 
 
-def padded(piece: Sequence[int], lengths: Sequence[int]) -> int:
+def padded_tokens(piece: Sequence[int], lengths: Sequence[int]) -> int:
     """Tokens of a micro-batch, padding included."""
     return len(piece) * max((lengths[place] for place in piece), default=0)
 
 
-def cuts(lengths: list[int], budget: int, overhead: int) -> list[tuple[int, int]]:
+def padded_spans(lengths: list[int], budget: int, overhead: int) -> list[tuple[int, int]]:
     """Spans [start, end) of descending `lengths` that fit the budget when padded, at the least total cost.
 
     The cost is the padded tokens plus `overhead` per span; solved by dynamic programming.
@@ -120,7 +120,7 @@ def _fill_rounds(pieces: list[list[int]], lengths: Sequence[int], ranks: int) ->
         divisible = [piece for piece in pieces if len(piece) > 1]
         if not divisible:
             return
-        largest = max(divisible, key=lambda piece: padded(piece, lengths))
+        largest = max(divisible, key=lambda piece: padded_tokens(piece, lengths))
         pieces.append(largest[len(largest) // 2 :])
         del largest[len(largest) // 2 :]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.examples import read_blocks, read_sequences
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training
 from alma_pipeline.ml.training.loop import train
 from alma_pipeline.ml.training.objective import blocks_objective
@@ -14,7 +14,7 @@ from alma_pipeline.schema import BlockTraining
 
 def train_on_blocks(job: Job, config: BlockTraining) -> dict[str, Any]:
     """Train `init` on the blocks of `corpus` and save the checkpoint; returns its record."""
-    world = join(job.hardware)
+    world = init_process_group(job.hardware)
     corpus = Path(job.inputs["corpus"].path)
     trainee = open_for_training(job.inputs["init"], config, job.hardware, config.lora.dropout)
     objective = blocks_objective(trainee.model, job.hardware.row_tokens, config.documents)

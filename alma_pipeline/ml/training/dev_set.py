@@ -26,21 +26,21 @@ MIN_PARENT_SCORE = 10.0
 """chrF++ below which a parent does not translate yet (our choice): random output scores less and has nothing to lose."""
 PromptAndAnswer = Callable[[Any], tuple[NDArray[Any], NDArray[Any]]]
 """Token ids of an example's prompt and of its reference answer."""
-Score = Callable[[nn.Module], dict[str, float]]
+DevScore = Callable[[nn.Module], dict[str, float]]
 """Measures of the model's translations of the dev set: `score` (chrF++, 0 to 100, higher is better), and `loops`, the
 share (0 to 1) of translations that contain a repetition loop. A collective call with the same result on every rank.
 """
 
 
 @dataclass(frozen=True)
-class Sample:
+class DevSample:
     """Dev prompts and the reference answers to them, as token ids."""
 
     prompts: list[list[int]]
     references: list[list[int]]
 
 
-def wanted(job: Job, dev: Sequence[Any], split: PromptAndAnswer) -> Score | None:
+def dev_scorer(job: Job, dev: Sequence[Any], split: PromptAndAnswer) -> DevScore | None:
     """The dev score of a job with `choose_by=dev_score`, over some of its dev examples; None for any other job."""
     config: Training = job.config
     if config.choose_by != "dev_score" or not len(dev):
@@ -49,7 +49,7 @@ def wanted(job: Job, dev: Sequence[Any], split: PromptAndAnswer) -> Score | None
     return dev_score(spread(dev, config.dev_score_examples, split), tokenizer, job.hardware.decode_tokens)
 
 
-def dev_score(sample: Sample, tokenizer: PreTrainedTokenizerBase, decode_tokens: int) -> Score:
+def dev_score(sample: DevSample, tokenizer: PreTrainedTokenizerBase, decode_tokens: int) -> DevScore:
     """A function that scores a model's greedy translations of `sample`.
 
     `score` is corpus chrF++ (0 to 100); `loops` is the share (0 to 1) of translations that contain a repetition loop which
@@ -97,8 +97,8 @@ def divergence(config: Training, parent: Mapping[str, float], now: Mapping[str, 
     return None
 
 
-def spread(examples: Sequence[Any], count: int, split: PromptAndAnswer) -> Sample:
+def spread(examples: Sequence[Any], count: int, split: PromptAndAnswer) -> DevSample:
     """`count` examples at even distances in `examples`, or all of them."""
     places = np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int))
     pairs = [split(examples[int(place)]) for place in places]
-    return Sample([prompt.tolist() for prompt, _ in pairs], [reference.tolist() for _, reference in pairs])
+    return DevSample([prompt.tolist() for prompt, _ in pairs], [reference.tolist() for _, reference in pairs])

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alma_pipeline.ml.training.batching import cuts
+from alma_pipeline.ml.training.batching import padded_spans
 
 GROUP_TOKENS = 64
 """Cost of one more group in attention, in tokens of padding (our choice: a call takes about 0.1 ms)."""
@@ -115,7 +115,7 @@ def _groups(sequences: Sequence[NDArray[np.int64]], tokens: int) -> tuple[list[N
     lengths = [len(sequence) for sequence in by_length]
     groups, places, start = [], np.zeros(tokens, np.int64), 0
     # Few groups mean few attention calls, many mean less padding: `padded_spans` weighs the two.
-    for first, last in cuts(lengths, lengths[0] * len(lengths), GROUP_TOKENS):
+    for first, last in padded_spans(lengths, lengths[0] * len(lengths), GROUP_TOKENS):
         group = np.zeros((last - first, lengths[first]), np.int64)
         for row, sequence in enumerate(by_length[first:last]):
             group[row, : len(sequence)] = sequence

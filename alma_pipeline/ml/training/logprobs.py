@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from alma_pipeline.ml.distributed import everyone
+from alma_pipeline.ml.distributed import all_gather
 from alma_pipeline.ml.models.causal import causal_model, head_of, hidden_states
 
 WHOLE_LOGITS = 2**25
@@ -22,7 +22,7 @@ TRIAL_TOKENS = 16
 """Tokens of the trial in `choose_head`; each gives a whole vocabulary of logits to compare."""
 
 
-def chunks_for(row_tokens: int, vocabulary: int) -> int:
+def num_chunks(row_tokens: int, vocabulary: int) -> int:
     """Number of chunks in which the head is called for a micro-batch: 1 or 8, constant for a run.
 
     It must not depend on the data: ZeRO-3 gathers the head once per chunk, on all ranks in step. If the head's weights are
@@ -38,7 +38,7 @@ def label_logprobs(model: nn.Module, inputs: dict[str, Any], positions: Tensor, 
     the flattened [rows * length] hidden states that predict each label. `head` is what `choose_head` returned.
     """
     if head == "own":
-        return _logit_logprobs(own_logits(model, inputs, positions), labels)
+        return _logit_logprobs(model_logits(model, inputs, positions), labels)
     # Take the states of the labels first: prompts and padding need no logits.
     hidden = hidden_states(model, inputs).flatten(0, 1).index_select(0, positions)
     module = head_of(model)
@@ -46,7 +46,7 @@ def label_logprobs(model: nn.Module, inputs: dict[str, Any], positions: Tensor, 
         return _head_logprobs(module, hidden, labels)
     # A plain head allows its gradient to be computed in place, chunk by chunk.
     if type(module) is nn.Linear and module.bias is None and not hasattr(module.weight, "ds_id"):
-        return label_scores(hidden, module.weight, labels, WHOLE_LOGITS)
+        return chunked_logprobs(hidden, module.weight, labels, WHOLE_LOGITS)
     # Under ZeRO-3 the head is sliced, and an adapter changes it: in both cases the module itself must be called.
     pieces = zip(hidden.tensor_split(chunks), labels.tensor_split(chunks), strict=True)
     return torch.cat([checkpoint(_head_logprobs, module, *piece, use_reentrant=False) for piece in pieces])
@@ -62,7 +62,7 @@ def _logit_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
     return -cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="none")
 
 
-def label_scores(hidden: Tensor, weight: Tensor, labels: Tensor, held: int) -> Tensor:
+def chunked_logprobs(hidden: Tensor, weight: Tensor, labels: Tensor, held: int) -> Tensor:
     """[n] log-probabilities (nats, float32 or wider) of `labels` [n] from `hidden` [n, d] and `weight` [vocabulary, d].
 
     Holds at most `held` logits in memory at once, or those of one label; n may be 0.
@@ -146,7 +146,7 @@ def _logprobs_and_gradient(hidden: Tensor, weight: Tensor, labels: Tensor) -> tu
     return scores, gradient
 
 
-def choose(model: nn.Module) -> str:
+def choose_head(model: nn.Module) -> str:
     """`product` if the model's logits equal `head(hidden states)` bit for bit; `own` if the model does anything else.
 
     Gemma 2 caps its logits and Cohere scales them, for instance. A collective call in a process group, with one answer for
@@ -163,7 +163,7 @@ def choose(model: nn.Module) -> str:
         model.train(is_training)
     # Ranks that disagree would deadlock.
     if torch.distributed.is_initialized():
-        is_product = all(everyone(is_product))
+        is_product = all(all_gather(is_product))
     return "product" if is_product else "own"
 
 
@@ -177,7 +177,7 @@ def _is_product(model: nn.Module) -> bool:
     return torch.equal(theirs.float(), found.float())
 
 
-def own_logits(model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
+def model_logits(model: nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
     """[n, vocabulary] logits as the model makes them, at `positions` [n] of its flattened [rows * length] tokens."""
     # Older models compute the logits of every token.
     if "logits_to_keep" not in inspect.signature(causal_model(model).forward).parameters:

@@ -19,20 +19,20 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml import rng
 from alma_pipeline.ml.data.examples import Split
-from alma_pipeline.ml.distributed import World, everyone, total
+from alma_pipeline.ml.distributed import World, all_gather, all_reduce_sum
 from alma_pipeline.ml.models.causal import causal_model
-from alma_pipeline.ml.models.load import Trainee
+from alma_pipeline.ml.models.load import TrainableModel
 from alma_pipeline.ml.training import resume
-from alma_pipeline.ml.training.attention import own_attention
+from alma_pipeline.ml.training.attention import unpacked_attention
 from alma_pipeline.ml.training.batching import check_budget, global_batch
-from alma_pipeline.ml.training.dev_set import Score, divergence
+from alma_pipeline.ml.training.dev_set import DevScore, divergence
 from alma_pipeline.ml.training.engine import Engine, adamw
-from alma_pipeline.ml.training.microbatches import Whole, stream
+from alma_pipeline.ml.training.microbatches import GlobalBatch, stream
 from alma_pipeline.ml.training.objective import Objective
 from alma_pipeline.ml.training.prefetch import Batch
 from alma_pipeline.ml.training.schedule import evaluation_steps, learning_rate
-from alma_pipeline.ml.training.selection import Selection
-from alma_pipeline.ml.training.step_log import Diverged, Step, StepLog
+from alma_pipeline.ml.training.selection import CheckpointSelector
+from alma_pipeline.ml.training.step_log import Diverged, StepLog, TrainingStep
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.training import total_steps
 
@@ -62,11 +62,11 @@ class TrainingProgress:
 def train(
     job: Job,
     world: World,
-    trainee: Trainee,
+    trainee: TrainableModel,
     objective: Objective[Example, Norms],
     data: Split[Example],
     dev: Split[Example],
-    score: Score | None = None,
+    score: DevScore | None = None,
 ) -> dict[str, Any]:
     """Train `trainee.model`, wrapped in `objective`, as `job.config` specifies, and write the best checkpoint to `job.out`.
 
@@ -98,7 +98,7 @@ def train(
         "start_seconds": start_seconds,
         "tokens_per_second": progress.tokens / progress.seconds,
         "layout": objective.layout,
-        "peak_memory_bytes": max(everyone(_peak_memory(world.device))),
+        "peak_memory_bytes": max(all_gather(_peak_memory(world.device))),
         "before": progress.before,
         "after": kept.measures,
         "chosen_step": kept.step,
@@ -112,18 +112,18 @@ class _Loop(Generic[Example, Norms]):
 
     job: Job
     world: World
-    trainee: Trainee
+    trainee: TrainableModel
     objective: Objective[Example, Norms]
     engine: Engine
     data: Sequence[Example]
     dev: Sequence[Example]
-    score: Score | None
+    score: DevScore | None
     steps: int
     log: StepLog
     progress: TrainingProgress = field(default_factory=TrainingProgress)
 
     def __post_init__(self) -> None:
-        self.selection = Selection(Path(self.job.work), self.job.config.choose_by, self.steps)
+        self.selection = CheckpointSelector(Path(self.job.work), self.job.config.choose_by, self.steps)
         self.topology = resume.Topology(self.world.size, self.job.hardware.zero_stage, self.job.config.precision)
 
     def resume(self) -> None:
@@ -161,7 +161,7 @@ class _Loop(Generic[Example, Norms]):
         config = self.job.config
         return [self.data[place] for place in global_batch(step, config.global_batch, len(self.data), config.seed)]
 
-    def _step(self, micro_batches: Iterator[tuple[Whole[Norms], Batch]]) -> Step:
+    def _step(self, micro_batches: Iterator[tuple[GlobalBatch[Norms], Batch]]) -> TrainingStep:
         """Run one optimiser step on the next global batch."""
         progress = self.progress
         full_batch, totals = accumulate(self.engine, micro_batches, self.engine.backward)
@@ -169,13 +169,13 @@ class _Loop(Generic[Example, Norms]):
         self.engine.step(rate)
         progress.step, progress.tokens = progress.step + 1, progress.tokens + full_batch.tokens
         progress.labels += full_batch.labels
-        return Step(progress.step, totals, self.engine.grad_norm, rate, full_batch.tokens, full_batch.labels)
+        return TrainingStep(progress.step, totals, self.engine.grad_norm, rate, full_batch.tokens, full_batch.labels)
 
     def _measure(self) -> dict[str, float]:
         """Measure the current weights on the dev set, and log the measures."""
         measures = evaluate(self.objective, self.engine, self.dev, self.world, self.job.hardware)
         if self.score:
-            with own_attention(causal_model(self.trainee.model), self.objective.attention):
+            with unpacked_attention(causal_model(self.trainee.model), self.objective.attention):
                 measures |= self.score(self.trainee.model)
         self.job.log(self.progress.step, self.steps, {f"dev/{name}": value for name, value in measures.items()})
         return measures
@@ -211,8 +211,8 @@ class _Loop(Generic[Example, Norms]):
 
 
 def accumulate(
-    engine: Engine, micro_batches: Iterator[tuple[Whole[Any], Batch]], use_loss: Callable[[Tensor], None]
-) -> tuple[Whole[Any], dict[str, Tensor]]:
+    engine: Engine, micro_batches: Iterator[tuple[GlobalBatch[Any], Batch]], use_loss: Callable[[Tensor], None]
+) -> tuple[GlobalBatch[Any], dict[str, Tensor]]:
     """Run this rank's micro-batches of the next global batch of a stream; returns the batch and the objective's sums.
 
     `use_loss` takes each micro-batch's loss. The sums are over this rank's share, float64 scalars on the device. Raises
@@ -238,7 +238,7 @@ def evaluate(
     with torch.no_grad():
         _, totals = accumulate(engine, stream(objective, [dev], world, hardware), use_loss=lambda loss: None)
     objective.train()
-    summed = total(torch.stack(list(totals.values()))).tolist()
+    summed = all_reduce_sum(torch.stack(list(totals.values()))).tolist()
     return objective.measures(dict(zip(totals, summed, strict=True)))
 
 
@@ -248,7 +248,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return {"parameters": sum(n for n, _ in sizes), "trained_parameters": sum(n for n, trained in sizes if trained)}
 
 
-def _check(data: Split[Any], dev: Split[Any], job: Job, score: Score | None) -> None:
+def _check(data: Split[Any], dev: Split[Any], job: Job, score: DevScore | None) -> None:
     """Raises UserError for a dev set, a selection rule or a token budget that cannot work."""
     if not len(dev.examples):
         raise UserError("the dev set is empty; expected at least one example to measure: raise held_out")

@@ -18,7 +18,7 @@ Norms = TypeVar("Norms")
 
 
 @dataclass(frozen=True)
-class Whole(Generic[Norms]):
+class GlobalBatch(Generic[Norms]):
     """The global batch that a micro-batch belongs to; equal on every rank."""
 
     norms: Norms
@@ -33,19 +33,19 @@ class Whole(Generic[Norms]):
 
 def stream(
     objective: Objective[Example, Norms], batches: Iterable[Sequence[Example]], world: World, hardware: Hardware
-) -> Iterator[tuple[Whole[Norms], Batch]]:
+) -> Iterator[tuple[GlobalBatch[Norms], Batch]]:
     """For each global batch in turn, which may not be empty, this rank's `rounds` micro-batches on its device."""
     return on_device(_on_cpu(objective, batches, world, hardware), world.device)
 
 
 def _on_cpu(
     objective: Objective[Example, Norms], batches: Iterable[Sequence[Example]], world: World, hardware: Hardware
-) -> Iterator[tuple[Whole[Norms], Batch]]:
+) -> Iterator[tuple[GlobalBatch[Norms], Batch]]:
     """The same stream as CPU tensors."""
     for examples in batches:
         # Every rank computes the split of all ranks, and takes its own.
         pieces = objective.micro_batches(examples, world.size, _overhead(hardware))[world.rank]
-        full_batch = Whole(
+        full_batch = GlobalBatch(
             norms=objective.norms(examples),
             rounds=len(pieces),
             tokens=sum(map(objective.length, examples)),

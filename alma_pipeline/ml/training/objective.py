@@ -19,8 +19,8 @@ from alma_pipeline.ml.models.causal import causal_model
 from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.batching import packed_batches, padded_batches
 from alma_pipeline.ml.training.layouts import Item
-from alma_pipeline.ml.training.logprobs import chunks_for, label_logprobs
-from alma_pipeline.ml.training.packing import LAYOUTS, choose
+from alma_pipeline.ml.training.logprobs import label_logprobs, num_chunks
+from alma_pipeline.ml.training.packing import LAYOUTS, choose_layout
 from alma_pipeline.ml.training.prefetch import Batch
 
 Example = TypeVar("Example")
@@ -38,10 +38,10 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
         super().__init__()
         self.model = model
         self.row_tokens = row_tokens
-        self.chunks = chunks_for(row_tokens, causal_model(model).config.get_text_config().vocab_size)
+        self.chunks = num_chunks(row_tokens, causal_model(model).config.get_text_config().vocab_size)
         self.attention = str(causal_model(model).config._attn_implementation)
-        self.layout = choose(model)
-        self.head = logprobs.choose(model)
+        self.layout = choose_layout(model)
+        self.head = logprobs.choose_head(model)
 
     @abstractmethod
     def items(self, example: Example) -> list[Item]:
@@ -135,7 +135,7 @@ class LanguageModel(Objective[Tokens, int]):
         return found
 
 
-class Documents(LanguageModel):
+class SeparateDocuments(LanguageModel):
     """Mean cross-entropy (nats) over all tokens of a global batch except each document's first; documents are separate."""
 
     def __init__(self, model: nn.Module, row_tokens: int, bos: int, eos: int) -> None:
@@ -167,4 +167,4 @@ def blocks_objective(model: nn.Module, row_tokens: int, documents: str) -> Langu
     if documents == "joined":
         return LanguageModel(model, row_tokens)
     config = causal_model(model).config
-    return Documents(model, row_tokens, config.bos_token_id, config.eos_token_id)
+    return SeparateDocuments(model, row_tokens, config.bos_token_id, config.eos_token_id)

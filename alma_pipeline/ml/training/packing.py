@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alma_pipeline.ml.models.causal import causal_model, hidden_states
 from alma_pipeline.ml.training.attention import install
 from alma_pipeline.ml.training.layouts import Item, Rows, packed, padded
-from alma_pipeline.ml.training.prefetch import moved
+from alma_pipeline.ml.training.prefetch import to_device
 
 Layout = Callable[[Sequence[Item]], Rows]
 LAYOUTS: dict[str, Layout] = {"packed": packed, "padded": padded}
@@ -26,7 +26,7 @@ see each other: far above 16-bit rounding, far below any leak (our choice).
 """
 
 
-def choose(model: nn.Module) -> str:
+def choose_layout(model: nn.Module) -> str:
     """`packed`, with `model` set up to attend through `attention.packed_attention`; or `padded`, with `model` unchanged."""
     causal = causal_model(model)
     before = causal.config._attn_implementation
@@ -67,4 +67,4 @@ def _is_right(model: nn.Module, items: list[Item]) -> bool:
 def _states(model: nn.Module, rows: Rows) -> Tensor:
     """[labels, hidden] float32 states that predict the labels, on the model's device."""
     device = next(model.parameters()).device
-    return hidden_states(model, moved(rows.inputs, device)).flatten(0, 1).index_select(0, rows.positions.to(device)).float()
+    return hidden_states(model, to_device(rows.inputs, device)).flatten(0, 1).index_select(0, rows.positions.to(device)).float()

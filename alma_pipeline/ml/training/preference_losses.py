@@ -30,7 +30,7 @@ WITH_REFERENCE = frozenset({"dpo", "ipo"})
 
 
 @dataclass(frozen=True)
-class Sums:
+class PairLogprobs:
     """A model's log-probability sums for P pairs; every tensor is [P] unless noted. Log-probabilities are float32 or wider."""
 
     chosen: Tensor
@@ -65,7 +65,7 @@ class Tau:
 
 
 @dataclass(frozen=True)
-class Terms:
+class LossSettings:
     """A preference loss by name, and its hyperparameters."""
 
     beta: float
@@ -80,7 +80,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Norms:
+class PairCounts:
     """What the two terms are divided by, counted over the global batch."""
 
     pairs: int
@@ -97,14 +97,14 @@ def released_tau(gradient: bool) -> Tau:
     return Tau(c1=0.9, c2=0.4, gradient=gradient)
 
 
-def loss_share(sums: Sums, terms: Terms, norms: Norms) -> Tensor:
+def loss_share(sums: PairLogprobs, terms: LossSettings, norms: PairCounts) -> Tensor:
     """Scalar share of the global batch's loss: mean(pair loss) + nll_weight * NLL; 0 if there are no pairs."""
     pair_term = named_losses(sums, terms).sum() / norms.pairs
     nll = -sums.chosen.sum() / _nll_divisor(terms.nll_norm, norms)
     return pair_term + _nll_weight(terms) * nll
 
 
-def statistics(sums: Sums, terms: Terms) -> dict[str, Tensor]:
+def statistics(sums: PairLogprobs, terms: LossSettings) -> dict[str, Tensor]:
     """Scalar sums over the pairs, without gradient, to be added over micro-batches and ranks; see `means`."""
     # These are for logging only, so they must not extend the graph.
     chosen, rejected = sums.chosen.detach(), sums.rejected.detach()
@@ -127,7 +127,7 @@ def statistics(sums: Sums, terms: Terms) -> dict[str, Tensor]:
     }
 
 
-def means(totals: dict[str, float], terms: Terms) -> dict[str, float]:
+def means(totals: dict[str, float], terms: LossSettings) -> dict[str, float]:
     """Measures of a batch or a data set, under their logged names, from its totals of `statistics`.
 
     A reward is beta times a log-probability, or times its gain over the reference if there is one. A pair is accurate if the
@@ -154,14 +154,14 @@ def means(totals: dict[str, float], terms: Terms) -> dict[str, float]:
     }
 
 
-def named_losses(sums: Sums, terms: Terms) -> Tensor:
+def named_losses(sums: PairLogprobs, terms: LossSettings) -> Tensor:
     """[P] losses of the pairs by name, `terms.loss`.
 
     Raises ValueError for an unknown name, or if the loss needs reference sums and there are none.
     """
     # Losses without a reference model come first, then those that need its sums.
     if terms.loss == "cpo":
-        return pair_losses(sums, terms.beta, terms.tau)
+        return cpo_losses(sums, terms.beta, terms.tau)
     if terms.loss == "hinge":
         return relu(1 - terms.beta * (sums.chosen - sums.rejected))
     if terms.loss in ("simpo", "cpo_simpo"):
@@ -177,12 +177,12 @@ def named_losses(sums: Sums, terms: Terms) -> Tensor:
     return (margin - 1 / (2 * terms.beta)).square()
 
 
-def pair_losses(sums: Sums, beta: float, tau: Tau | None) -> Tensor:
+def cpo_losses(sums: PairLogprobs, beta: float, tau: Tau | None) -> Tensor:
     """[P] of -log sigmoid(beta (s_w - tau s_l)): CPO (arXiv 2401.08417, Eq. 3) for tau = 1, else ARPO (arXiv 2410.03115)."""
     return -logsigmoid(beta * (sums.chosen - tau_values(sums, tau) * sums.rejected))
 
 
-def tau_values(sums: Sums, tau: Tau | None) -> Tensor:
+def tau_values(sums: PairLogprobs, tau: Tau | None) -> Tensor:
     """[P] weights of s_l; ones for CPO.
 
     The exponent is capped where tau reaches 1: beyond, e^x may overflow, and the gradient of an overflow is NaN even if the
@@ -197,12 +197,12 @@ def tau_values(sums: Sums, tau: Tau | None) -> Tensor:
     return value if tau.gradient else value.detach()
 
 
-def _nll_divisor(nll_norm: str, norms: Norms) -> int:
+def _nll_divisor(nll_norm: str, norms: PairCounts) -> int:
     """What the likelihood term, minus the sum of s_w (arXiv 2401.08417, Eq. 5), is divided by."""
     if nll_norm not in ("token", "sequence"):
         raise ValueError(f"nll_norm={nll_norm}: expected token or sequence")
     return norms.chosen_labels if nll_norm == "token" else norms.pairs
 
 
-def _nll_weight(terms: Terms) -> float:
+def _nll_weight(terms: LossSettings) -> float:
     return terms.nll_weight if terms.loss in WITH_LIKELIHOOD else 0.0

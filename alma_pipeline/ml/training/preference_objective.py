@@ -13,20 +13,28 @@ from torch import Tensor, nn
 
 from alma_pipeline.ml.data.examples import Split
 from alma_pipeline.ml.data.preference_pairs import Pair
-from alma_pipeline.ml.distributed import World, everyone
+from alma_pipeline.ml.distributed import World, all_gather
 from alma_pipeline.ml.training.layouts import Item
 from alma_pipeline.ml.training.objective import Objective
-from alma_pipeline.ml.training.preference_losses import WITH_REFERENCE, Norms, Sums, Terms, loss_share, means, statistics
+from alma_pipeline.ml.training.preference_losses import (
+    WITH_REFERENCE,
+    LossSettings,
+    PairCounts,
+    PairLogprobs,
+    loss_share,
+    means,
+    statistics,
+)
 from alma_pipeline.ml.training.prefetch import Batch, on_device
 
 
-class PreferenceModel(Objective[Pair, Norms]):
+class PreferenceModel(Objective[Pair, PairCounts]):
     """The preference loss that `terms` describe; both answers of a pair are always in the same micro-batch.
 
     The model must have no dropout: a margin compares two answers and must not depend on two dropout masks.
     """
 
-    def __init__(self, model: nn.Module, row_tokens: int, terms: Terms) -> None:
+    def __init__(self, model: nn.Module, row_tokens: int, terms: LossSettings) -> None:
         super().__init__(model, row_tokens)
         self.terms = terms
 
@@ -34,9 +42,9 @@ class PreferenceModel(Objective[Pair, Norms]):
         """Both answers after one prompt; neither sees the other."""
         return [Item(example.prompt, (example.chosen, example.rejected))]
 
-    def norms(self, examples: Sequence[Pair]) -> Norms:
+    def norms(self, examples: Sequence[Pair]) -> PairCounts:
         """The number of pairs, and of labels of chosen answers."""
-        return Norms(pairs=len(examples), chosen_labels=sum(len(pair.chosen) for pair in examples))
+        return PairCounts(pairs=len(examples), chosen_labels=sum(len(pair.chosen) for pair in examples))
 
     def collate(self, examples: Sequence[Pair]) -> Batch:
         """Rows, and `answers` [pairs, 2], the number of labels of each chosen and rejected answer.
@@ -49,7 +57,7 @@ class PreferenceModel(Objective[Pair, Norms]):
             batch["reference"] = torch.tensor([pair.reference for pair in examples], dtype=torch.float64).view(-1, 2)
         return batch
 
-    def forward(self, batch: Batch, norms: Norms) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, norms: PairCounts) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's share of the global batch's loss (float32 scalar), and float64 scalars to log."""
         logprobs = self.logprobs(batch)
         sums = _answer_sums(logprobs, batch["answers"], batch.get("reference"))
@@ -89,12 +97,12 @@ def with_reference(objective: PreferenceModel, pairs: Sequence[Pair], world: Wor
         sums = _answer_sums(objective.logprobs(batch), batch["answers"])
         found |= dict(zip(piece, zip(sums.chosen.tolist(), sums.rejected.tolist(), strict=True), strict=True))
     objective.train()
-    for others in everyone(found):
+    for others in all_gather(found):
         found |= others
     return [pair._replace(reference=found[place]) for place, pair in enumerate(pairs)]
 
 
-def _answer_sums(logprobs: Tensor, answers: Tensor, reference: Tensor | None = None) -> Sums:
+def _answer_sums(logprobs: Tensor, answers: Tensor, reference: Tensor | None = None) -> PairLogprobs:
     """Sum each answer's part of `logprobs` [labels]; `answers` [pairs, 2] holds the sizes of the parts.
 
     Sums are float64: a margin is a small difference of two large sums.
@@ -103,4 +111,4 @@ def _answer_sums(logprobs: Tensor, answers: Tensor, reference: Tensor | None = N
     # segment_reduce raises for no segments; the empty slice keeps the graph connected.
     summed = torch.segment_reduce(wide, "sum", lengths=answers.flatten()) if len(answers) else wide[:0]
     chosen, rejected = summed.view(-1, 2).unbind(dim=1)
-    return Sums(chosen, rejected, answers[:, 0], answers[:, 1], reference)
+    return PairLogprobs(chosen, rejected, answers[:, 0], answers[:, 1], reference)

@@ -8,21 +8,21 @@ from transformers import AutoTokenizer
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.preference_pairs import Limits, read_pairs
 from alma_pipeline.ml.data.prompts import Prompter
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training
-from alma_pipeline.ml.training.dev_set import wanted
+from alma_pipeline.ml.training.dev_set import dev_scorer
 from alma_pipeline.ml.training.loop import train
-from alma_pipeline.ml.training.preference_losses import WITH_REFERENCE, Terms
+from alma_pipeline.ml.training.preference_losses import WITH_REFERENCE, LossSettings
 from alma_pipeline.ml.training.preference_objective import PreferenceModel, as_split, chosen_answer, with_reference
 from alma_pipeline.schema import PreferenceTraining
 
 
-def train_on_preferences(job: Job, config: PreferenceTraining, terms: Terms) -> dict[str, Any]:
+def train_on_preferences(job: Job, config: PreferenceTraining, terms: LossSettings) -> dict[str, Any]:
     """Train `init` on the triples of `preferences` and save the checkpoint; returns its record.
 
     Inputs: `init`, the parent checkpoint; `preferences`, a folder with train.jsonl and dev.jsonl.
     """
-    world = join(job.hardware)
+    world = init_process_group(job.hardware)
     init, triples = job.inputs["init"], Path(job.inputs["preferences"].path)
 
     # Tokenise the triples; those that are too long or empty are dropped and counted.
@@ -39,5 +39,5 @@ def train_on_preferences(job: Job, config: PreferenceTraining, terms: Terms) -> 
     if terms.loss in WITH_REFERENCE:
         kept = {name: with_reference(objective, found, world) for name, found in kept.items()}
     data, dev = (as_split(kept[name], objective) for name in ("train", "dev"))
-    result = train(job, world, trainee, objective, data, dev, wanted(job, dev.examples, chosen_answer))
+    result = train(job, world, trainee, objective, data, dev, dev_scorer(job, dev.examples, chosen_answer))
     return result | {"pairs": {name: found.counts() for name, found in pairs.items()}}

@@ -25,7 +25,7 @@ def on_device(batches: Iterator[Value], device: torch.device) -> Iterator[Value]
         coming = ahead.submit(_next_pinned, batches)
         while (batch := coming.result()) is not None:
             coming = ahead.submit(_next_pinned, batches)
-            yield moved(batch, device)
+            yield to_device(batch, device)
 
 
 def _next_pinned(batches: Iterator[Value]) -> Value | None:
@@ -34,7 +34,7 @@ def _next_pinned(batches: Iterator[Value]) -> Value | None:
     return None if item is None else _map_tensors(item, Tensor.pin_memory)
 
 
-def moved(item: Value, device: torch.device) -> Value:
+def to_device(item: Value, device: torch.device) -> Value:
     """The value with its tensors on `device`."""
     on_target: Value = _map_tensors(item, lambda tensor: tensor.to(device, non_blocking=True))
     return on_target

@@ -19,7 +19,7 @@ import torch
 from alma_pipeline import files
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml import rng
-from alma_pipeline.ml.distributed import World, everyone, from_first, wait
+from alma_pipeline.ml.distributed import World, all_gather, barrier, broadcast
 from alma_pipeline.ml.training.engine import Engine
 
 MANIFEST = "manifest.json"
@@ -50,7 +50,7 @@ def save(root: Path, engine: Engine, world: World, topology: Topology, step: int
     """Write the point `root`/step-N atomically, and delete older ones. A collective call."""
     # All ranks write into the same unfinished folder, whose name rank 0 chooses.
     final = root / f"step-{step}"
-    folder = Path(from_first(str(files.unfinished(final)) if world.is_first else ""))
+    folder = Path(broadcast(str(files.new_folder_beside(final)) if world.is_first else ""))
     engine.save(folder)
     torch.save(rng.states(), folder / f"generators-{world.rank}.pt")
     # The manifest is written last: without it a folder does not count.
@@ -60,12 +60,12 @@ def save(root: Path, engine: Engine, world: World, topology: Topology, step: int
         manifest = {"schema": SCHEMA, "step": step, "topology": dataclasses.asdict(topology), "progress": progress}
         text = json.dumps(manifest | {"files": digests}, indent=1)
         (folder / MANIFEST).write_text(text, encoding="utf-8")
-        files.finish(folder, final)
+        files.put_in_place(folder, final)
         # Only now is the older point no longer needed.
         for older in root.glob("step-*"):
             if older != final:
                 shutil.rmtree(older)
-    wait()
+    barrier()
 
 
 def newest(root: Path, world: World, topology: Topology) -> Point | None:
@@ -75,7 +75,7 @@ def newest(root: Path, world: World, topology: Topology) -> Point | None:
     """
     # One rank lists the folder: on a network disk, ranks may see different states.
     found = [int(path.name[5:]) for path in root.glob("step-*") if path.name[5:].isdigit()] if world.is_first else []
-    for step in sorted(from_first(found), reverse=True):
+    for step in sorted(broadcast(found), reverse=True):
         folder = root / f"step-{step}"
         manifest = _manifest(folder)
         digests = _digests(folder, world) if manifest else {}
@@ -105,10 +105,10 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 
 def _digests(folder: Path, world: World) -> dict[str, list[Any]]:
     """[size, SHA-256] of every file but the manifest, by name. A collective call: the ranks share the reading."""
-    wait()
+    barrier()
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
     own = {name: _digest(folder / name) for name in names[world.rank :: world.size]}
-    return {name: value for part in everyone(own) for name, value in sorted(part.items())}
+    return {name: value for part in all_gather(own) for name, value in sorted(part.items())}
 
 
 def _digest(path: Path) -> list[Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from alma_pipeline import files
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.ml.distributed import World, wait
-from alma_pipeline.ml.models.checkpoints import gather, write
-from alma_pipeline.ml.models.load import Trainee
+from alma_pipeline.ml.distributed import World, barrier
+from alma_pipeline.ml.models.checkpoints import gather_state, write_checkpoint
+from alma_pipeline.ml.models.load import TrainableModel
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class BestCheckpoint:
     """Of the dev set."""
 
 
-class Selection:
+class CheckpointSelector:
     """The best checkpoint so far, in `<work>/best-<step>`."""
 
     def __init__(self, work: Path, choose_by: str, steps: int) -> None:
@@ -58,11 +58,11 @@ class Selection:
             return measures["score"] > self.kept.measures["score"]
         return measures["loss"] < self.kept.measures["loss"]
 
-    def keep(self, step: int, measures: dict[str, float], trainee: Trainee, world: World, moved: bool) -> None:
+    def keep(self, step: int, measures: dict[str, float], trainee: TrainableModel, world: World, moved: bool) -> None:
         """Write the current weights as the best. A collective call."""
-        state = gather(trainee, world.is_first)
+        state = gather_state(trainee, world.is_first)
         if world.is_first:
-            write(trainee, state, self._folder(step), moved)
+            write_checkpoint(trainee, state, self._folder(step), moved)
         self.kept = BestCheckpoint(step, measures)
         self._delete_others(world)
 
@@ -72,15 +72,15 @@ class Selection:
         if world.is_first:
             for folder in set(self.work.glob("best-*")) - needed:
                 shutil.rmtree(folder)
-        wait()
+        barrier()
 
     def publish(self, out: Path, world: World) -> BestCheckpoint:
         """Copy the best checkpoint to `out`. A collective call. Raises PipelineError if none was kept."""
         if self.kept is None or not self._folder(self.kept.step).is_dir():
             raise PipelineError(f"no checkpoint was kept in {self.work}; expected best-<step>")
         if world.is_first:
-            files.copy(self._folder(self.kept.step), out)
-        wait()
+            files.link_or_copy_tree(self._folder(self.kept.step), out)
+        barrier()
         return self.kept
 
     def _folder(self, step: int) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.distributed import World, total
+from alma_pipeline.ml.distributed import World, all_reduce_sum
 
 FLUSH_SECONDS = 0.5
 """Target time between flushes, in seconds."""
@@ -25,7 +25,7 @@ class Diverged(PipelineError):
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """One training step as this rank saw it."""
 
     number: int
@@ -46,12 +46,12 @@ class StepLog:
     def __init__(self, job: Job, world: World, steps: int, measures: Measures) -> None:
         """`steps` is the length of the run; `measures` turns summed totals into the values to log."""
         self.job, self.world, self.steps, self.measures = job, world, steps, measures
-        self.pending: list[Step] = []
+        self.pending: list[TrainingStep] = []
         self.interval = 1
         self.save_is_due = False
         self.began = self.saved = time.perf_counter()
 
-    def add(self, step: Step) -> bool:
+    def add(self, step: TrainingStep) -> bool:
         """Add a step; returns whether it is time to flush."""
         self.pending.append(step)
         return len(self.pending) >= self.interval
@@ -90,7 +90,7 @@ class StepLog:
         names = list(self.pending[0].totals)
         table = torch.stack([torch.stack([step.totals[name] for name in names]) for step in self.pending])
         plan = torch.tensor(self._plan() if self.world.is_first else [0.0, 0.0], device=table.device)
-        summed = total(torch.cat([table.flatten(), plan])).tolist()
+        summed = all_reduce_sum(torch.cat([table.flatten(), plan])).tolist()
         self.interval, self.save_is_due = int(summed[-2]), bool(summed[-1])
         return [dict(zip(names, summed[i : i + len(names)], strict=True)) for i in range(0, table.numel(), len(names))]
 
@@ -100,7 +100,7 @@ class StepLog:
         step_seconds = (now - self.began) / len(self.pending)
         return [max(1, min(FLUSH_SECONDS, every) // step_seconds), float(now - self.saved >= every)]
 
-    def _check(self, step: Step, row: dict[str, float], figures: dict[str, float]) -> None:
+    def _check(self, step: TrainingStep, row: dict[str, float], figures: dict[str, float]) -> None:
         """Raises PipelineError for lost or repeated labels, and Diverged for non-finite values."""
         if row["labels"] != step.labels:
             raise PipelineError(

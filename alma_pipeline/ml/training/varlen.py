@@ -48,7 +48,7 @@ def attend(states: Sequence[Tensor], bounds: Bounds, keys: Tensor | None, scalin
     return output
 
 
-def is_right(query: Tensor, key: Tensor, window: int | None, dropout: float) -> bool:
+def is_usable(query: Tensor, key: Tensor, window: int | None, dropout: float) -> bool:
     """Whether `attend` can be used: states [tokens, heads, size] on CUDA in 16 bits, no dropout, and the trial passed."""
     if not query.is_cuda or query.dtype not in DTYPES or dropout:
         return False
@@ -61,7 +61,7 @@ def _tried(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int,
     try:
         # Activation checkpointing counts saved tensors per layer, and the trial saves some on the first call only: hide them.
         with saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
-            error = trial(device, dtype, heads, key_heads, size, 4 if windowed else None)
+            error = trial_error(device, dtype, heads, key_heads, size, 4 if windowed else None)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as problem:
         print(f"variable-length flash attention does not run on {device} ({problem}); using padded groups", flush=True)
         return False
@@ -73,7 +73,7 @@ def _tried(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int,
 
 
 @torch.enable_grad()
-def trial(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, size: int, window: int | None) -> float:
+def trial_error(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, size: int, window: int | None) -> float:
     """Largest relative error of `attend`, over output and gradients, against sequences computed one at a time in float32."""
     # Random states in the kernel's type, and the same numbers in float32.
     draw = torch.Generator().manual_seed(0)

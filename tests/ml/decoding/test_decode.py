@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from alma_pipeline.ml.decoding import decode, generate, tree
-from alma_pipeline.ml.decoding.search import Beams, Limits
+from alma_pipeline.ml.decoding.search import Beams, DecodeLimits
 from helpers.search_model import CONFIGS, DECODERS, EOS, LIMITS, PROMPTS, VOCABULARY, alone, make, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,7 +27,7 @@ def test_equals_generate_one_prompt_at_a_time(module: object, model: PreTrainedM
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_trees_serve_every_architecture_they_claim(kind: str) -> None:
     model = make(kind)
-    assert tree.serves(model)
+    assert tree.supports(model)
     expected = [[alone(model, prompt, 4)] for prompt in PROMPTS[:12]]
     assert run(tree, model, PROMPTS[:12], Beams(width=4)) == expected
 
@@ -40,7 +40,7 @@ def test_of_many_pieces_the_likeliest_are_found_block_by_block() -> None:
 
 
 def test_claimed_architectures_are_those_tested() -> None:
-    assert set(tree.EXACT) == set(CONFIGS)
+    assert set(tree.TESTED_ARCHITECTURES) == set(CONFIGS)
 
 
 def test_eager_attention_takes_trees_too() -> None:
@@ -53,7 +53,7 @@ def test_eager_attention_takes_trees_too() -> None:
 def test_a_sliding_window_is_decoded_by_generate() -> None:
     """A cache that forgets tokens cannot hold a tree; the public functions then take the plain way."""
     model = make("mistral", sliding_window=4)
-    assert not tree.serves(model)
+    assert not tree.supports(model)
     assert decode.decoder(model) is generate.decode
     short = replace(LIMITS, decode_tokens=1)  # windows and padding do not mix: one prompt at a time
     assert decode.beam_search(model, PROMPTS[:6], 3, short) == [alone(model, prompt, 3) for prompt in PROMPTS[:6]]
@@ -82,7 +82,7 @@ def test_a_model_s_own_defaults_are_set_aside(module: object) -> None:
 def test_a_model_with_an_adapter_decodes_as_the_merged_one() -> None:
     """Development scores are taken while the adapter is in training."""
     wrapped = get_peft_model(make(), LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
-    assert tree.serves(wrapped)
+    assert tree.supports(wrapped)
     found = decode.beam_search(wrapped, PROMPTS[:8], 3, LIMITS)
     merged = wrapped.merge_and_unload()
     assert found == [alone(merged, prompt, 3) for prompt in PROMPTS[:8]]
@@ -116,7 +116,7 @@ def word_tokenizer(**special: str) -> PreTrainedTokenizerFast:
 
 def test_limits_take_the_end_and_padding_of_the_tokenizer() -> None:
     """B59: without a padding token the end token pads, which the attention mask makes harmless."""
-    assert decode.limits(word_tokenizer(eos_token="</s>", pad_token="<pad>"), 7, 9) == Limits(
+    assert decode.limits(word_tokenizer(eos_token="</s>", pad_token="<pad>"), 7, 9) == DecodeLimits(
         max_new_tokens=7, decode_tokens=9, eos=1, pad=2
     )
     assert decode.limits(word_tokenizer(eos_token="</s>"), 7, 9).pad == 1

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alma_pipeline.ml.decoding import generate, tree
-from alma_pipeline.ml.decoding.search import Beams, Limits
+from alma_pipeline.ml.decoding.search import Beams, DecodeLimits
 from helpers.search_model import DECODERS, EOS, LIMITS, PAD, PROMPTS, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -45,7 +45,7 @@ def test_no_batch_exceeds_the_token_budget(module: object, model: PreTrainedMode
 
 
 def test_batches_are_sorted_by_length_and_cover_every_prompt() -> None:
-    limits = Limits(max_new_tokens=10, decode_tokens=60, eos=EOS, pad=PAD)
+    limits = DecodeLimits(max_new_tokens=10, decode_tokens=60, eos=EOS, pad=PAD)
     assert generate.batches([5, 20, 10, 5, 100], 1, limits) == [[4], [1, 2], [0, 3]]
     assert generate.batches([], 1, limits) == []
 

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.decoding import decode
-from alma_pipeline.ml.decoding.decode import KeptOutputs
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.decoding.decode import PartialOutputs
+from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
 from helpers.process_group import in_processes
@@ -28,11 +28,11 @@ class Stopped(Exception):
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    join(Hardware(name="test", threads=1))
+    init_process_group(Hardware(name="test", threads=1))
     return make_job(tmp_path / "job", "translate", {})
 
 
-def found(model: PreTrainedModel, how: str, kept: KeptOutputs | None, heard: Any = None) -> list[Any]:
+def found(model: PreTrainedModel, how: str, kept: PartialOutputs | None, heard: Any = None) -> list[Any]:
     """Few prompts at a time, so that there is something left where a run is stopped."""
     limits = type(LIMITS)(**FEW)
     if how == "beam":
@@ -42,7 +42,7 @@ def found(model: PreTrainedModel, how: str, kept: KeptOutputs | None, heard: Any
 
 def stopped_after(count: int, job: Job, model: PreTrainedModel, how: str) -> set[int]:
     """Run until `count` prompts or more are kept; which they are."""
-    kept = KeptOutputs(job, "outputs")
+    kept = PartialOutputs(job, "outputs")
 
     def stop(rows: list[int]) -> None:
         if kept.path.exists() and len(kept.path.read_text().splitlines()) >= count:
@@ -61,28 +61,28 @@ def test_a_stopped_run_goes_on_with_what_is_left(job: Job, model: PreTrainedMode
     more = stopped_after(len(done) + 3, job, model, how)
     assert done < more and len(more) < len(PROMPTS), "it stops twice"
     heard: set[int] = set()
-    assert found(model, how, KeptOutputs(job, "outputs"), heard.update) == whole
+    assert found(model, how, PartialOutputs(job, "outputs"), heard.update) == whole
     assert heard == set(range(len(PROMPTS))) - more, "what was kept is not decoded again, everything else is"
     heard.clear()
-    assert found(model, how, KeptOutputs(job, "outputs"), heard.update) == whole and not heard
+    assert found(model, how, PartialOutputs(job, "outputs"), heard.update) == whole and not heard
 
 
 def test_a_line_that_was_cut_off_is_decoded_again(job: Job, model: PreTrainedModel, one_thread: None) -> None:
-    whole = found(model, "sample", KeptOutputs(job, "outputs"))
+    whole = found(model, "sample", PartialOutputs(job, "outputs"))
     path = job.resume / "outputs.0.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     lost, _ = json.loads(lines[-1])
     path.write_text("".join(lines)[:-4])
-    kept = KeptOutputs(job, "outputs")
+    kept = PartialOutputs(job, "outputs")
     assert set(range(len(PROMPTS))) - set(kept.found) == {lost}
     assert found(model, "sample", kept) == whole
     assert path.read_text().splitlines(keepends=True) == lines
 
 
 def test_other_outputs_of_the_same_job_are_apart(job: Job) -> None:
-    KeptOutputs(job, "samples-init").add({0: [[1]]})
-    KeptOutputs(job, "samples-init2").add({0: [[2]]})
-    assert KeptOutputs(job, "samples-init").found == {0: [[1]]}
+    PartialOutputs(job, "samples-init").add({0: [[1]]})
+    PartialOutputs(job, "samples-init2").add({0: [[2]]})
+    assert PartialOutputs(job, "samples-init").found == {0: [[1]]}
 
 
 def test_what_more_processes_left_is_known_to_fewer(job: Job, model: PreTrainedModel, one_thread: None) -> None:
@@ -90,7 +90,7 @@ def test_what_more_processes_left_is_known_to_fewer(job: Job, model: PreTrainedM
     job.resume.mkdir()
     for rank, index in ((0, 3), (5, 1)):
         (job.resume / f"outputs.{rank}.jsonl").write_text(json.dumps([index, [[rank]]]) + "\n")
-    result = found(model, "beam", KeptOutputs(job, "outputs"))
+    result = found(model, "beam", PartialOutputs(job, "outputs"))
     whole = found(model, "beam", None)
     assert result == [[5] if i == 1 else [0] if i == 3 else output for i, output in enumerate(whole)]
 
@@ -100,7 +100,7 @@ def _two_processes(path: Path) -> None:
     os.environ["RANK"] = str(torch.distributed.get_rank())
     job = Job("test", "k" * 64, str(path.parent / "job"), kind_config("translate")(), Hardware(name="test"), {})
     heard: set[int] = set()
-    outputs = found(make(), "sample", KeptOutputs(job, "outputs"), heard.update)
+    outputs = found(make(), "sample", PartialOutputs(job, "outputs"), heard.update)
     torch.save((outputs, heard), path)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alma_pipeline.ml.decoding.tree import attention_of_trees, mask
+from alma_pipeline.ml.decoding.tree import additive_mask, tree_attention
 
 PROMPTS, WIDTH, PAST = 3, 4, 7
 
@@ -25,11 +25,11 @@ def test_equals_the_model_s_own_attention_with_the_same_mask(heads: int, kv_head
     positions = torch.full((PROMPTS, WIDTH), PAST)
     plain = torch.zeros(visible.shape, dtype=torch.float64).masked_fill_(~visible, torch.finfo(torch.float64).min)
     logits = []
-    for added, inside in ((plain[:, None], False), (mask(visible, model.config, torch.float64), True)):
+    for added, inside in ((plain[:, None], False), (additive_mask(visible, model.config, torch.float64), True)):
         cache = model(past, use_cache=True).past_key_values
         inputs = {"input_ids": new, "attention_mask": added, "position_ids": positions, "past_key_values": cache}
         if inside:
-            with attention_of_trees(model):
+            with tree_attention(model):
                 logits.append(model(**inputs).logits)
         else:
             logits.append(model(**inputs).logits)
@@ -40,7 +40,7 @@ def test_equals_the_model_s_own_attention_with_the_same_mask(heads: int, kv_head
 def test_the_model_has_its_own_attention_back_afterwards() -> None:
     model = make(4, 2)
     before = model(torch.arange(6)[None]).logits
-    with pytest.raises(KeyError), attention_of_trees(model):
+    with pytest.raises(KeyError), tree_attention(model):
         assert model.config._attn_implementation == "alma_tree"
         raise KeyError
     assert model.config._attn_implementation == "sdpa"

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from alma_pipeline.ml.decoding import decode, vllm
-from alma_pipeline.ml.decoding.search import Limits, Sampling
+from alma_pipeline.ml.decoding.search import DecodeLimits, Sampling
 from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.schema import Hardware
 from helpers.tiny_checkpoint import make_checkpoint
 
 END = 9
-LIMITS = Limits(max_new_tokens=4, decode_tokens=1, eos=END, pad=0)
+LIMITS = DecodeLimits(max_new_tokens=4, decode_tokens=1, eos=END, pad=0)
 PROMPTS = [[1, 2, 3], [4], [5, 6]]
 
 

@@ -20,7 +20,7 @@ from alma_pipeline.cli.progress import Progress
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers import hub as hubrows
 from alma_pipeline.ml.models import hub
-from alma_pipeline.ml.models.hub import RATE, Download
+from alma_pipeline.ml.models.hub import RATE, DownloadLog
 from alma_pipeline.schema import Source
 from helpers.text_files import LANGUAGES, make_job
 
@@ -116,7 +116,7 @@ def test_a_download_is_seen_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_download_tells_no_more_than_a_line_a_second() -> None:
     told: list[int] = []
-    download = Download(lambda step, total, metrics: told.append(step))
+    download = DownloadLog(lambda step, total, metrics: told.append(step))
     for number in range(1, 1000):
         download(number, 1000)
     assert told == []

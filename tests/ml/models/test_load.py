@@ -13,8 +13,8 @@ from torch import Tensor
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models.checkpoints import check, gather, write
-from alma_pipeline.ml.models.load import Trainee, load_for_inference, load_full, load_merged, open_for_training
+from alma_pipeline.ml.models.checkpoints import check_state, gather_state, write_checkpoint
+from alma_pipeline.ml.models.load import TrainableModel, load_for_inference, load_full, load_merged, open_for_training
 from alma_pipeline.schema import Hardware, Training
 from helpers.tiny_model import ADAPTER, FULL, LORA, files, make_base, weights
 
@@ -27,7 +27,7 @@ def training(adapter: str, **settings: Any) -> Training:
     return Training(**(values | settings))
 
 
-def opened(init: Input, adapter: str, dropout: float = 0.0, **settings: Any) -> Trainee:
+def opened(init: Input, adapter: str, dropout: float = 0.0, **settings: Any) -> TrainableModel:
     return open_for_training(init, training(adapter, **settings), CPU, dropout)
 
 
@@ -40,7 +40,7 @@ def adapted(parent: Input, folder: Path, name: str, adapter: str = "new", seed: 
     """A checkpoint on `parent` whose LoRA is random, as if trained."""
     trainee = opened(parent, adapter)
     randomise(trainee, seed)
-    write(trainee, gather(trainee, first=True), folder / name, moved=True)
+    write_checkpoint(trainee, gather_state(trainee, first=True), folder / name, moved=True)
     return dataclasses.replace(
         parent,
         key=KEYS[name],
@@ -50,7 +50,7 @@ def adapted(parent: Input, folder: Path, name: str, adapter: str = "new", seed: 
     )
 
 
-def randomise(trainee: Trainee, seed: int) -> None:
+def randomise(trainee: TrainableModel, seed: int) -> None:
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in trainee.model.parameters():
@@ -69,7 +69,7 @@ def test_full_model_is_written_whole_and_read_back_equal(tmp_path: Path, tied: b
     trainee = opened(make_base(tmp_path / "base", tied=tied), "none")
     assert all(parameter.requires_grad for parameter in trainee.model.parameters())
     randomise(trainee, seed=5)
-    write(trainee, gather(trainee, first=True), tmp_path / "out", moved=True)
+    write_checkpoint(trainee, gather_state(trainee, first=True), tmp_path / "out", moved=True)
     assert files(tmp_path / "out") == FULL
     assert torch.equal(logits(load_full(tmp_path / "out", torch.float32)), logits(trainee.model))
     assert ("lm_head.weight" in weights(tmp_path / "out")) is not tied
@@ -85,9 +85,9 @@ def test_new_adapter_starts_from_its_parent_and_freezes_it(base: Input) -> None:
 
 def test_new_adapter_depends_on_the_nodes_seed_alone(base: Input) -> None:
     torch.manual_seed(1)
-    first = gather(opened(base, "new"), first=True)
+    first = gather_state(opened(base, "new"), first=True)
     torch.manual_seed(2)
-    again, other = gather(opened(base, "new"), first=True), gather(opened(base, "new", seed=4), first=True)
+    again, other = gather_state(opened(base, "new"), first=True), gather_state(opened(base, "new", seed=4), first=True)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
@@ -106,7 +106,7 @@ def test_continued_adapter_is_the_parents(base: Input, tmp_path: Path) -> None:
     first = adapted(base, tmp_path, "first")
     trainee = opened(first, "continue")
     assert trainee.merged == ()
-    found = gather(trainee, first=True)
+    found = gather_state(trainee, first=True)
     assert all(torch.equal(tensor, found[name]) for name, tensor in weights(tmp_path / "first").items())
     assert logits(trainee.model).allclose(logits(load_merged(first, first.adapters, "fp32")), atol=1e-5)
 
@@ -244,28 +244,28 @@ def test_pickled_weights_are_not_read(base: Input, tmp_path: Path) -> None:
 def test_lost_tensors_are_not_saved(tensor: Tensor, message: str) -> None:
     """B6"""
     with pytest.raises(PipelineError, match=message):
-        check({"lora_A": torch.ones(2), "lora_B.weight": tensor}, moved=True)
+        check_state({"lora_A": torch.ones(2), "lora_B.weight": tensor}, moved=True)
 
 
 def test_untouched_adapter_may_be_saved_before_the_first_update() -> None:
-    check({"lora_B.weight": torch.zeros(3)}, moved=False)
+    check_state({"lora_B.weight": torch.zeros(3)}, moved=False)
 
 
 def test_failed_write_leaves_no_checkpoint(base: Input, tmp_path: Path) -> None:
     """B8"""
     trainee = opened(base, "none")
-    state = gather(trainee, first=True)
+    state = gather_state(trainee, first=True)
     state["model.norm.weight"] = torch.full((16,), float("inf"))
     with pytest.raises(PipelineError, match="infinity"):
-        write(trainee, state, tmp_path / "out", moved=True)
+        write_checkpoint(trainee, state, tmp_path / "out", moved=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_newer_checkpoint_takes_the_place_of_an_older(base: Input, tmp_path: Path) -> None:
     trainee = opened(base, "none")
-    write(trainee, gather(trainee, first=True), tmp_path / "out", moved=True)
+    write_checkpoint(trainee, gather_state(trainee, first=True), tmp_path / "out", moved=True)
     shutil.copyfile(tmp_path / "out/config.json", tmp_path / "out/stale.json")
     randomise(trainee, seed=6)
-    write(trainee, gather(trainee, first=True), tmp_path / "out", moved=True)
+    write_checkpoint(trainee, gather_state(trainee, first=True), tmp_path / "out", moved=True)
     assert files(tmp_path / "out") == FULL
     assert torch.equal(logits(load_full(tmp_path / "out", torch.float32)), logits(trainee.model))

@@ -8,14 +8,14 @@ import torch
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.decoding import decode, generate, tree
-from alma_pipeline.ml.decoding.search import Beams, Limits, Results, Sampling
+from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Results, Sampling
 from alma_pipeline.ml.models.load import load_merged
-from alma_pipeline.ml.models.routing import Router, load_together
+from alma_pipeline.ml.models.routing import Router, load_with_adapters
 from alma_pipeline.schema import Hardware
 from helpers.tiny_adapter import make_adapter
 from helpers.tiny_checkpoint import make_checkpoint
 
-LIMITS = Limits(max_new_tokens=8, decode_tokens=400, eos=1, pad=2)
+LIMITS = DecodeLimits(max_new_tokens=8, decode_tokens=400, eos=1, pad=2)
 HARDWARE = Hardware(name="test", threads=1)
 PROMPTS = [[0, *range(3 + i, 9 + 2 * i)] for i in range(9)]
 
@@ -37,7 +37,7 @@ def modules(base: Input, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def test_a_mixed_batch_gives_what_each_adapter_gives_alone(modules: dict[str, Input], module: object, beams: int) -> None:
     """The reference is the merged model, one prompt at a time: other code, and no batch at all."""
     names = ["g1", "g6", "g6", "g1", "g6", "g1", "g1", "g6", "g1"]
-    model = load_together(modules, HARDWARE, "fp32")
+    model = load_with_adapters(modules, HARDWARE, "fp32")
     router = Router(model, names)
     found: Results = {}
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_so_it_does_where_samples_are_drawn(modules: dict[str, Input], module: o
     """A prompt's noise goes by its place, so the merged model is asked for that place alone."""
     names = ["g1", "g6", "g6", "g1", "g6"]
     settings = Sampling(width=3, temperature=1.2, top_p=0.9, seed=5)
-    model = load_together(modules, HARDWARE, "fp32")
+    model = load_with_adapters(modules, HARDWARE, "fp32")
     router = Router(model, names)
     prompts = dict(enumerate(PROMPTS[: len(names)]))
     found: Results = {}
@@ -74,6 +74,6 @@ def test_so_it_does_where_samples_are_drawn(modules: dict[str, Input], module: o
 def test_adapters_on_different_bases_are_refused(base: Input, modules: dict[str, Input]) -> None:
     elsewhere = {**modules, "g6": replace(modules["g6"], base_key="d" * 64)}
     with pytest.raises(UserError, match=r"g1 on bbbbbbbbbbbb; g6 on dddddddddddd.*one group at a time"):
-        load_together(elsewhere, HARDWARE, "fp32")
+        load_with_adapters(elsewhere, HARDWARE, "fp32")
     with pytest.raises(UserError, match="g6: expected adapters on a shared base, found a full model"):
-        load_together({**modules, "g6": base}, HARDWARE, "fp32")
+        load_with_adapters({**modules, "g6": base}, HARDWARE, "fp32")

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, models
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.models.tokenizer import made_sound, with_pad
+from alma_pipeline.ml.models.tokenizer import ensure_pad_token, normalise_special_tokens
 
 WORDS = {"<s>": 0, "</s>": 1, "<unk>": 2, "a": 3, "b": 4}
 
@@ -40,7 +40,7 @@ BOTH = {"bos_token": "<s>", "eos_token": "</s>"}
     ],
 )  # fmt: skip
 def test_a_pad_token_that_is_neither_bos_nor_eos(made: PreTrainedTokenizerFast, pad: str) -> None:
-    found = made_sound(made, config())
+    found = normalise_special_tokens(made, config())
     assert found.pad_token == pad
     assert found.pad_token_id not in (found.bos_token_id, found.eos_token_id) and found.pad_token_id < 9
 
@@ -49,12 +49,14 @@ def test_a_pad_token_beyond_the_embeddings_is_not_taken() -> None:
     """Added without resizing the model, as tutorials for Llama-2 have it."""
     made = tokenizer(**BOTH, unk_token="<unk>", pad_token="[PAD]")
     assert made.pad_token_id == 5
-    assert made_sound(made, config(rows=5)).pad_token == "<unk>"
+    assert normalise_special_tokens(made, config(rows=5)).pad_token == "<unk>"
 
 
 def test_bos_comes_from_the_model_where_the_tokenizer_has_none() -> None:
     """Qwen: its config.json has a BOS, its tokenizer has none; in the base models it is EOS too."""
-    found = made_sound(tokenizer(spare("<|vision_pad|>"), eos_token="</s>", pad_token="</s>"), config(bos_token_id=1))
+    found = normalise_special_tokens(
+        tokenizer(spare("<|vision_pad|>"), eos_token="</s>", pad_token="</s>"), config(bos_token_id=1)
+    )
     assert (found.bos_token, found.eos_token, found.pad_token) == ("</s>", "</s>", "<|vision_pad|>")
 
 
@@ -69,8 +71,8 @@ def test_bos_comes_from_the_model_where_the_tokenizer_has_none() -> None:
 )
 def test_what_cannot_be_made_sound(made: PreTrainedTokenizerFast, rows: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        made_sound(made, config(rows, bos_token_id=None))
+        normalise_special_tokens(made, config(rows, bos_token_id=None))
 
 
 def test_without_a_model_the_rows_are_not_known() -> None:
-    assert with_pad(tokenizer(**BOTH, unk_token="<unk>")).pad_token == "<unk>"
+    assert ensure_pad_token(tokenizer(**BOTH, unk_token="<unk>")).pad_token == "<unk>"

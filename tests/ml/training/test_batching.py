@@ -7,24 +7,32 @@ import numpy as np
 import pytest
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.training.batching import best_fit, check_budget, global_batch, order, packed_batches, padded, padded_batches
+from alma_pipeline.ml.training.batching import (
+    best_fit,
+    check_budget,
+    epoch_order,
+    global_batch,
+    packed_batches,
+    padded_batches,
+    padded_tokens,
+)
 
 
 def test_order_is_a_permutation_of_its_own_for_each_seed_and_epoch() -> None:
-    orders = [order(50, seed, epoch).tolist() for seed in (1, 2) for epoch in (0, 1)]
+    orders = [epoch_order(50, seed, epoch).tolist() for seed in (1, 2) for epoch in (0, 1)]
     assert all(sorted(found) == list(range(50)) for found in orders)
     assert all(a != b for a, b in combinations(orders, 2))
 
 
 def test_order_is_the_same_in_every_process() -> None:
     """Golden: a resumed run must find the order of the first (B10)."""
-    assert order(8, 42, 3).tolist() == [3, 1, 2, 7, 0, 5, 4, 6]
+    assert epoch_order(8, 42, 3).tolist() == [3, 1, 2, 7, 0, 5, 4, 6]
 
 
 def test_batches_run_on_over_the_end_of_an_epoch() -> None:
     stream = [place for step in range(7) for place in global_batch(step, 6, 14, seed=5)]
     for epoch in range(3):
-        assert stream[14 * epoch : 14 * (epoch + 1)] == order(14, 5, epoch).tolist()
+        assert stream[14 * epoch : 14 * (epoch + 1)] == epoch_order(14, 5, epoch).tolist()
 
 
 def test_batch_larger_than_the_set_holds_examples_twice() -> None:
@@ -49,7 +57,7 @@ def test_each_example_falls_to_one_rank_once_and_rounds_are_equal(layout: str) -
         assert len({len(hand) for hand in hands}) == 1
         pieces = [piece for hand in hands for piece in hand]
         assert sorted(place for piece in pieces for place in piece) == list(range(len(lengths)))
-        assert all((total(piece, lengths) if is_packed else padded(piece, lengths)) <= budget for piece in pieces)
+        assert all((total(piece, lengths) if is_packed else padded_tokens(piece, lengths)) <= budget for piece in pieces)
         # Empty micro-batches only where there are not enough examples to go round.
         assert len(lengths) < ranks * len(hands[0]) or all(pieces)
 
@@ -77,7 +85,7 @@ def test_cut_is_the_cheapest_there_is() -> None:
     for _ in range(20):
         lengths, budget, overhead = sorted(rng.integers(1, 20, 8).tolist())[::-1], 60, 7
         found = padded_batches(lengths, budget, 1, overhead)[0]
-        cost = sum(padded(piece, lengths) + overhead for piece in found)
+        cost = sum(padded_tokens(piece, lengths) + overhead for piece in found)
         assert cost == cheapest(lengths, budget, overhead)
 
 
@@ -94,7 +102,7 @@ def cheapest(lengths: list[int], budget: int, overhead: int) -> int:
 
 def test_load_is_balanced_over_ranks() -> None:
     lengths = np.random.default_rng(2).integers(5, 60, 256).tolist()
-    loads = [sum(padded(piece, lengths) for piece in hand) for hand in padded_batches(lengths, 512, 4, overhead=16)]
+    loads = [sum(padded_tokens(piece, lengths) for piece in hand) for hand in padded_batches(lengths, 512, 4, overhead=16)]
     assert max(loads) < 1.1 * min(loads)
     rounds = zip(*packed_batches(lengths, 512, 4), strict=True)
     for round_ in rounds:

@@ -9,9 +9,9 @@ from transformers import AutoTokenizer
 
 from alma_pipeline.ml.data.examples import read_sequences
 from alma_pipeline.ml.decoding import decode
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training
-from alma_pipeline.ml.training.dev_set import Sample, dev_score, divergence
+from alma_pipeline.ml.training.dev_set import DevSample, dev_score, divergence
 from alma_pipeline.ml.training.loop import train
 from alma_pipeline.ml.training.objective import LanguageModel
 from alma_pipeline.ml.training.step_log import Diverged
@@ -82,7 +82,7 @@ def test_the_loop_stops_and_says_where_the_last_good_checkpoint_is(tmp_path: Pat
     data, dev = (read_sequences(Path(corpus.path), name) for name in ("train", "dev"))
     objective = LanguageModel(trainee.model, job.hardware.row_tokens)
     with pytest.raises(Diverged, match=message) as error:
-        train(job, join(job.hardware), trainee, objective, data, dev, lambda model: next(told))
+        train(job, init_process_group(job.hardware), trainee, objective, data, dev, lambda model: next(told))
     assert str(error.value).endswith(f"Log: {job.work}/metrics.jsonl. Last good checkpoint: {job.work}/best-2")
     assert "dev/loops" in (Path(job.work) / "metrics.jsonl").read_text()
 
@@ -91,6 +91,6 @@ def test_loops_of_the_references_do_not_count(tmp_path: Path, monkeypatch: pytes
     tokenizer = AutoTokenizer.from_pretrained(make_base(tmp_path / "base").path)
     loop, plain = [10] * 8, [10, 11, 12]
     monkeypatch.setattr(decode, "greedy", lambda model, prompts, limits: [loop, loop, plain, plain])
-    sample = Sample([[3]] * 4, [plain, loop, plain, plain])
+    sample = DevSample([[3]] * 4, [plain, loop, plain, plain])
     measures = dev_score(sample, tokenizer, 64)(nn.Module())
     assert measures["loops"] == 0.25 and 0 < measures["score"] < 100

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alma_pipeline.ml.training.logprobs import label_scores
+from alma_pipeline.ml.training.logprobs import chunked_logprobs
 
 
 def case(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -23,7 +23,7 @@ def test_scores_and_gradients_are_those_of_log_softmax(count: int, held: int, tr
     inputs = [hidden, weight] if trains_head else [hidden]
     expected = torch.log_softmax(hidden @ weight.t(), 1).gather(1, labels[:, None])[:, 0]
     slopes = torch.autograd.grad((expected * outer).sum(), inputs)
-    found = label_scores(hidden, weight, labels, held)
+    found = chunked_logprobs(hidden, weight, labels, held)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     for slope, other in zip(slopes, torch.autograd.grad((found * outer).sum(), inputs), strict=True):
         torch.testing.assert_close(other, slope, rtol=1e-11, atol=1e-12)
@@ -31,14 +31,14 @@ def test_scores_and_gradients_are_those_of_log_softmax(count: int, held: int, tr
 
 def test_large_logits_do_not_overflow() -> None:
     hidden, weight, labels = case(6, torch.float32)
-    found = label_scores(hidden * 1e4, weight, labels, held=3 * 30)
+    found = chunked_logprobs(hidden * 1e4, weight, labels, held=3 * 30)
     expected = torch.log_softmax((hidden * 1e4).double() @ weight.double().t(), 1).gather(1, labels[:, None])[:, 0]
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-2)
 
 
 def test_half_precision_is_summed_in_single() -> None:
     hidden, weight, labels = case(40, torch.bfloat16)
-    assert label_scores(hidden, weight, labels, held=5 * 30).dtype == torch.float32
+    assert chunked_logprobs(hidden, weight, labels, held=5 * 30).dtype == torch.float32
 
 
 def test_the_heads_gradient_is_as_good_in_many_pieces_as_in_one() -> None:
@@ -49,7 +49,7 @@ def test_the_heads_gradient_is_as_good_in_many_pieces_as_in_one() -> None:
 
     def slope(dtype: torch.dtype, held: int) -> Tensor:
         head = weight.bfloat16().to(dtype).requires_grad_()
-        label_scores(hidden.bfloat16().to(dtype), head, labels, held).sum().backward()
+        chunked_logprobs(hidden.bfloat16().to(dtype), head, labels, held).sum().backward()
         assert head.grad is not None
         assert head.grad.dtype == dtype
         return head.grad.double()
@@ -64,7 +64,7 @@ def test_never_are_all_logits_held() -> None:
     hidden, labels = torch.randn(64, 4, requires_grad=True), torch.zeros(64, dtype=torch.int64)
     weight = torch.randn(5000, 4, requires_grad=True)
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        label_scores(hidden, weight, labels, held=8 * 5000).sum().backward()
+        chunked_logprobs(hidden, weight, labels, held=8 * 5000).sum().backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
     piece, gradient = 64 * 5000 * 4 // 8, weight.numel() * 4
     assert piece <= largest < 4 * max(piece, gradient) < 64 * 5000 * 4

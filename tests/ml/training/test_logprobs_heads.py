@@ -42,18 +42,18 @@ def make(name: str, **changes: Any) -> PreTrainedModel:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_it_is_found_by_trying(name: str, dtype: torch.dtype) -> None:
     model = make(name).to(dtype).train()
-    assert logprobs.choose(model) == EXPECTED[name][0]
+    assert logprobs.choose_head(model) == EXPECTED[name][0]
     assert model.training
 
 
 def test_a_scale_of_one_is_none() -> None:
-    assert logprobs.choose(make("Granite", logits_scaling=1.0)) == "product"
+    assert logprobs.choose_head(make("Granite", logits_scaling=1.0)) == "product"
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Llama", "product"), ("Gemma2", "own")])
 def test_an_adapter_changes_nothing_of_it(name: str, expected: str) -> None:
     model = get_peft_model(make(name), LoraConfig(target_modules=["q_proj", "lm_head"], init_lora_weights=False))
-    assert logprobs.choose(model) == expected
+    assert logprobs.choose_head(model) == expected
 
 
 def test_a_model_without_a_head_of_its_own_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_a_model_without_a_head_of_its_own_is_asked_itself(monkeypatch: pytest.M
     monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
     with pytest.raises(AttributeError, match="LlamaForCausalLM has no output embeddings"):
         head_of(model)
-    assert logprobs.choose(model) == "own"
+    assert logprobs.choose_head(model) == "own"
 
 
 class Seen:
@@ -86,7 +86,7 @@ def test_own_logits_are_the_models_at_labels_alone(name: str, places: list[int],
     positions = torch.tensor(places, dtype=torch.long)
     whole = model(**inputs).logits.flatten(0, 1).index_select(0, positions)
     seen = Seen(model.lm_head)
-    found = logprobs.own_logits(model, inputs, positions)
+    found = logprobs.model_logits(model, inputs, positions)
     torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
     assert seen.count == states
 
@@ -102,7 +102,7 @@ def test_a_forward_that_leaves_nothing_out_is_cut_after_it() -> None:
         return output
 
     model.forward = forward
-    assert logprobs.choose(model) == "own"
+    assert logprobs.choose_head(model) == "own"
     ids, positions = torch.randint(0, VOCABULARY, (2, 9)), torch.tensor([3, 10])
     expected = 2 * theirs(input_ids=ids).logits.flatten(0, 1)[positions]
-    torch.testing.assert_close(logprobs.own_logits(model, {"input_ids": ids}, positions), expected)
+    torch.testing.assert_close(logprobs.model_logits(model, {"input_ids": ids}, positions), expected)

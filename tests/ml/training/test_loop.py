@@ -14,12 +14,12 @@ import torch
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data.examples import read_sequences
-from alma_pipeline.ml.distributed import join
+from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training
 from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.engine import Engine, adamw, deepspeed_config
 from alma_pipeline.ml.training.objective import LanguageModel
-from alma_pipeline.ml.training.step_log import Diverged, Step, StepLog
+from alma_pipeline.ml.training.step_log import Diverged, StepLog, TrainingStep
 from alma_pipeline.schema import Hardware, Training
 from helpers.tiny_model import ADAPTER, FULL, files, lines, logged, make_base, make_documents, make_job, make_pairs, weights
 from helpers.two_processes import RESUMED_AT
@@ -113,8 +113,8 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path: Path, inputs: dict[str, 
 def test_labels_not_seen_exactly_once_stop_the_run(tmp_path: Path, inputs: dict[str, Input]) -> None:
     """B5"""
     job = job_of(tmp_path, inputs)
-    log = StepLog(job, join(job.hardware), 6, lambda totals: {"loss": totals["labels"]})
-    log.add(Step(1, {"labels": torch.tensor(30.0, dtype=torch.float64)}, 1.0, 0.1, tokens=50, labels=31))
+    log = StepLog(job, init_process_group(job.hardware), 6, lambda totals: {"loss": totals["labels"]})
+    log.add(TrainingStep(1, {"labels": torch.tensor(30.0, dtype=torch.float64)}, 1.0, 0.1, tokens=50, labels=31))
     with pytest.raises(PipelineError, match="step 1 saw 30 labels in its micro-batches, but its global batch has 31"):
         log.flush()
 
@@ -196,7 +196,7 @@ def test_clipping_scales_the_gradient_and_reports_its_norm(tmp_path: Path, input
     job = job_of(tmp_path, inputs, clip=clip)
     trainee = open_for_training(inputs["init"], job.config, job.hardware, 0.0)
     before = {name: p.detach().clone() for name, p in trainee.model.named_parameters()}
-    join(job.hardware)
+    init_process_group(job.hardware)
     engine = Engine(trainee.model, torch.optim.SGD(trainee.model.parameters(), lr=1.0), job.config, job.hardware, 1)
     ids = torch.arange(3, 13)[None]
     engine.backward(engine.deepspeed(input_ids=ids, labels=ids).loss)

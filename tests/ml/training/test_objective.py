@@ -173,4 +173,4 @@ def test_measures() -> None:
 
 
 def test_number_of_pieces_depends_on_the_budget_alone() -> None:
-    assert [logprobs.chunks_for(4096, 2000), logprobs.chunks_for(4096, 32000)] == [1, 8]
+    assert [logprobs.num_chunks(4096, 2000), logprobs.num_chunks(4096, 32000)] == [1, 8]

@@ -6,7 +6,7 @@ import torch
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.examples import Tokens
-from alma_pipeline.ml.training.objective import Documents, LanguageModel, blocks_objective
+from alma_pipeline.ml.training.objective import LanguageModel, SeparateDocuments, blocks_objective
 from helpers.objective_models import bloom, llama
 
 BOS, EOS = 0, 1
@@ -16,7 +16,7 @@ BLOCK = Tokens(np.array([9, 8, EOS, BOS, 5, 6, 7, EOS, BOS, 4, EOS, BOS], np.int
 
 def test_loss_is_that_of_the_documents_alone() -> None:
     """Contamination changes it: the joined block has another loss."""
-    apart, joined = Documents(llama(), 64, BOS, EOS), LanguageModel(llama(), 64)
+    apart, joined = SeparateDocuments(llama(), 64, BOS, EOS), LanguageModel(llama(), 64)
     alone = [Tokens(ids, 1) for ids in np.split(BLOCK.ids, [3, 8])]
     alone[-1] = Tokens(alone[-1].ids[:3], 1)
     loss, sums = apart(apart.collate([BLOCK]), apart.norms([BLOCK]))
@@ -32,14 +32,14 @@ def test_loss_is_that_of_the_documents_alone() -> None:
 def test_documents_are_found_also_where_bos_and_eos_are_the_same_token(bos: int) -> None:
     """The token that ends a document keeps its label."""
     ids = np.where(BLOCK.ids == BOS, bos, BLOCK.ids).astype(np.int32)
-    items = Documents(llama(), 64, bos, EOS).items(Tokens(ids, 1))
+    items = SeparateDocuments(llama(), 64, bos, EOS).items(Tokens(ids, 1))
     assert [[*item.prompt, *item.answers[0]] for item in items] == [[9, 8, 1], [bos, 5, 6, 7, 1], [bos, 4, 1], [bos]]
 
 
 def test_a_model_that_cannot_be_packed_is_refused() -> None:
     torch.manual_seed(0)
     with pytest.raises(UserError, match="use documents=joined"):
-        Documents(bloom(), 64, BOS, EOS)
+        SeparateDocuments(bloom(), 64, BOS, EOS)
 
 
 def test_joined_blocks_are_as_published() -> None:

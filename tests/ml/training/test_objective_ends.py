@@ -11,7 +11,7 @@ from alma_pipeline.ml.data.prompts import Example, Prompter
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.ml.training.objective import LanguageModel
-from alma_pipeline.ml.training.preference_losses import Terms
+from alma_pipeline.ml.training.preference_losses import LossSettings
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
 from helpers.text_files import LANGUAGES, english, german
 
@@ -58,7 +58,7 @@ def test_the_end_is_the_last_label_of_both_answers_of_a_pair(tokenizer: PreTrain
     prompter = Prompter(tokenizer, "alma", LANGUAGES)
     sides = zip(prompter.examples(ROWS), prompter.examples(WORSE), strict=True)
     pairs = [pair_of(chosen, rejected, prompter) for chosen, rejected in sides]
-    objective = PreferenceModel(model_of(tokenizer), 512, Terms(beta=0.1, nll_weight=1.0, nll_norm="token"))
+    objective = PreferenceModel(model_of(tokenizer), 512, LossSettings(beta=0.1, nll_weight=1.0, nll_norm="token"))
     objective.layout = layout
     sizes = [len(answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
     found = ends(objective.collate(pairs)["labels"], sizes, tokenizer.eos_token_id)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from alma_pipeline.ml.training.preference_losses import (
-    Norms,
-    Sums,
+    LossSettings,
+    PairCounts,
+    PairLogprobs,
     Tau,
-    Terms,
+    cpo_losses,
     loss_share,
     means,
-    pair_losses,
     paper_tau,
     released_tau,
     statistics,
@@ -23,7 +23,7 @@ from alma_pipeline.ml.training.preference_losses import (
 
 getcontext().prec = 60
 STEP = Decimal("1e-20")
-CPO = Terms(beta=0.1, nll_weight=1.0, nll_norm="token")
+CPO = LossSettings(beta=0.1, nll_weight=1.0, nll_norm="token")
 VARIANTS = {
     "cpo": None,
     "paper": paper_tau(1.5, gradient=True),
@@ -73,14 +73,14 @@ def reference_gradient(pair: tuple[float, float, int, int], tau: Tau | None, bet
     return float(in_chosen), float(in_rejected)
 
 
-def sums_of(pairs: list[tuple[float, float, int, int]], dtype: torch.dtype = torch.float64) -> Sums:
+def sums_of(pairs: list[tuple[float, float, int, int]], dtype: torch.dtype = torch.float64) -> PairLogprobs:
     columns = list(zip(*pairs, strict=True)) or [(), (), (), ()]
     chosen = torch.tensor(columns[0], dtype=dtype, requires_grad=True)
     rejected = torch.tensor(columns[1], dtype=dtype, requires_grad=True)
-    return Sums(chosen, rejected, torch.tensor(columns[2], dtype=torch.long), torch.tensor(columns[3], dtype=torch.long))
+    return PairLogprobs(chosen, rejected, torch.tensor(columns[2], dtype=torch.long), torch.tensor(columns[3], dtype=torch.long))
 
 
-def gradients(loss: Tensor, sums: Sums) -> Tensor:
+def gradients(loss: Tensor, sums: PairLogprobs) -> Tensor:
     return torch.stack(torch.autograd.grad(loss, (sums.chosen, sums.rejected)), dim=1)
 
 
@@ -89,7 +89,7 @@ def gradients(loss: Tensor, sums: Sums) -> Tensor:
 def test_pair_losses_and_gradients_follow_the_formula(variant: str, beta: float) -> None:
     tau = VARIANTS[variant]
     sums = sums_of(PAIRS)
-    losses = pair_losses(sums, beta, tau)
+    losses = cpo_losses(sums, beta, tau)
     wanted, slopes = [], []
     for s_w, s_l, n_w, n_l in PAIRS:
         weight = reference_tau(Decimal(s_w), Decimal(s_l), n_w, n_l, tau)
@@ -124,7 +124,7 @@ def test_the_released_variant_rewards_the_rejected_answer_at_small_distances_and
     """z = 0.1: tau is -0.063, so a likelier rejected answer lowers the loss; paper's tau raises it."""
     sums = sums_of([(-8.0, -8.5, 5, 5)])
     by_variant = {
-        name: gradients(pair_losses(sums, 0.1, tau).sum(), sums)[0, 1].item()
+        name: gradients(cpo_losses(sums, 0.1, tau).sum(), sums)[0, 1].item()
         for name, tau in (("released", released_tau(False)), ("paper", paper_tau(1.5, False)))
     }
     assert by_variant["released"] < 0 < by_variant["paper"]
@@ -133,7 +133,7 @@ def test_the_released_variant_rewards_the_rejected_answer_at_small_distances_and
 def test_tau_gradient_is_on_or_off() -> None:
     """With the gradient on, s_w moves tau too: the two slopes differ by exactly that path."""
     sums = sums_of([(-3.0, -6.0, 10, 10)])
-    slopes = [gradients(pair_losses(sums, 0.1, released_tau(on)).sum(), sums) for on in (True, False)]
+    slopes = [gradients(cpo_losses(sums, 0.1, released_tau(on)).sum(), sums) for on in (True, False)]
     inner = 0.1 * (-3.0 + 6.0 * (0.9 * math.exp(0.4 * 0.3) - 1))
     through_tau = -(1 / (1 + math.exp(inner))) * 0.1 * 6.0 * (0.9 * 0.4 * math.exp(0.4 * 0.3) / 10)
     assert (slopes[0] - slopes[1])[0, 0].item() == pytest.approx(through_tau, rel=1e-9)
@@ -146,7 +146,7 @@ def test_a_differentiated_tau_can_push_a_wrongly_ordered_pair_further_apart() ->
     signs = {}
     for name, tau in VARIANTS.items():
         sums = sums_of(pair)
-        signs[name] = gradients(pair_losses(sums, 0.1, tau).sum(), sums)[0, 0].sign().item()
+        signs[name] = gradients(cpo_losses(sums, 0.1, tau).sum(), sums)[0, 0].sign().item()
     assert signs == {"cpo": -1, "paper": 1, "released": -1, "paper, constant": -1, "released, constant": -1}
 
 
@@ -154,7 +154,7 @@ def test_a_differentiated_tau_can_push_a_wrongly_ordered_pair_further_apart() ->
 def test_float32_survives_distances_beyond_the_range_of_exp(tau: Tau) -> None:
     """e^(c2 z) overflows float32 above 88; tau stays 1 and the gradients stay finite."""
     sums = sums_of([(-0.01, -3000.0, 1, 2), (-2000.0, -0.01, 1, 2)], torch.float32)
-    losses = pair_losses(sums, 0.1, tau)
+    losses = cpo_losses(sums, 0.1, tau)
     assert tau_values(sums, tau).tolist() == [1.0, 1.0]
     assert losses.tolist() == pytest.approx([0.0, 199.999], abs=1e-3)
     assert gradients(losses.sum(), sums).isfinite().all()
@@ -176,8 +176,8 @@ def test_cpo_is_the_written_out_formula_of_the_common_trainers() -> None:
     flat_logits, flat_labels = logits[:3, :-1].reshape(-1, 13), labels[:3, 1:].reshape(-1)
     expected = preference + torch.nn.functional.cross_entropy(flat_logits, flat_labels, ignore_index=-100)
 
-    sums = Sums(logps[:3], logps[3:], mask[:3].sum(1), mask[3:].sum(1))
-    share = loss_share(sums, CPO, Norms(pairs=3, chosen_labels=int(mask[:3].sum())))
+    sums = PairLogprobs(logps[:3], logps[3:], mask[:3].sum(1), mask[3:].sum(1))
+    share = loss_share(sums, CPO, PairCounts(pairs=3, chosen_labels=int(mask[:3].sum())))
     assert share.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
@@ -186,8 +186,8 @@ def test_cpo_is_the_written_out_formula_of_the_common_trainers() -> None:
 @pytest.mark.parametrize("split", [[8], [1] * 8, [3, 5], [7, 1], [2, 0, 6]])
 def test_shares_of_any_split_add_up(variant: str, nll_norm: str, split: list[int]) -> None:
     """B53: divisors belong to the global batch, so loss and gradient do not depend on the micro-batches."""
-    terms = Terms(beta=0.1, nll_weight=0.7, nll_norm=nll_norm, tau=VARIANTS[variant])
-    norms = Norms(pairs=len(PAIRS), chosen_labels=sum(pair[2] for pair in PAIRS))
+    terms = LossSettings(beta=0.1, nll_weight=0.7, nll_norm=nll_norm, tau=VARIANTS[variant])
+    norms = PairCounts(pairs=len(PAIRS), chosen_labels=sum(pair[2] for pair in PAIRS))
     whole = sums_of(PAIRS)
     total = loss_share(whole, terms, norms)
     start, shares, slopes = 0, [], []
@@ -204,20 +204,20 @@ def test_shares_of_any_split_add_up(variant: str, nll_norm: str, split: list[int
 def test_the_likelihood_term_is_per_token_or_per_sequence() -> None:
     """Two answers of 3 and 5 labels: 10 nats over 8 labels, or over 2 pairs."""
     sums = sums_of([(-4.0, -1.0, 3, 2), (-6.0, -1.0, 5, 2)])
-    norms = Norms(pairs=2, chosen_labels=8)
+    norms = PairCounts(pairs=2, chosen_labels=8)
     shares = {
-        norm: [loss_share(sums, Terms(beta=0.1, nll_weight=weight, nll_norm=norm), norms).item() for weight in (0, 2)]
+        norm: [loss_share(sums, LossSettings(beta=0.1, nll_weight=weight, nll_norm=norm), norms).item() for weight in (0, 2)]
         for norm in ("token", "sequence")
     }
     assert shares["token"][1] - shares["token"][0] == pytest.approx(2 * 10 / 8)
     assert shares["sequence"][1] - shares["sequence"][0] == pytest.approx(2 * 10 / 2)
     with pytest.raises(ValueError, match="nll_norm=batch: expected token or sequence"):
-        loss_share(sums, Terms(beta=0.1, nll_weight=1.0, nll_norm="batch"), norms)
+        loss_share(sums, LossSettings(beta=0.1, nll_weight=1.0, nll_norm="batch"), norms)
 
 
 def test_means_are_those_of_the_single_pairs() -> None:
     pairs = [(-4.0, -9.0, 4, 3), (-6.0, -2.0, 5, 2), (-3.0, -3.0, 3, 3)]
-    terms = Terms(beta=0.5, nll_weight=2.0, nll_norm="sequence", tau=paper_tau(1.5, True))
+    terms = LossSettings(beta=0.5, nll_weight=2.0, nll_norm="sequence", tau=paper_tau(1.5, True))
     first, rest = statistics(sums_of(pairs[:1]), terms), statistics(sums_of(pairs[1:]), terms)
     found = means({name: (first[name] + rest[name]).item() for name in first}, terms)
     taus = [1.0, math.expm1(1.5 * 0.2), 0.0]

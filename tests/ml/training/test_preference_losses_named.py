@@ -6,7 +6,15 @@ from decimal import Decimal, getcontext
 import pytest
 import torch
 
-from alma_pipeline.ml.training.preference_losses import Norms, Sums, Terms, loss_share, means, named_losses, statistics
+from alma_pipeline.ml.training.preference_losses import (
+    LossSettings,
+    PairCounts,
+    PairLogprobs,
+    loss_share,
+    means,
+    named_losses,
+    statistics,
+)
 
 getcontext().prec = 60
 BETA, GAMMA = Decimal("0.3"), Decimal("0.7")
@@ -39,14 +47,14 @@ def formula(name: str, pair: tuple[float, ...]) -> float:
     )
 
 
-def sums_of(pairs: Sequence[tuple[float, ...]]) -> Sums:
+def sums_of(pairs: Sequence[tuple[float, ...]]) -> PairLogprobs:
     columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True)]
     chosen, rejected, n_w, n_l, r_w, r_l = columns
-    return Sums(chosen.requires_grad_(), rejected.requires_grad_(), n_w, n_l, torch.stack([r_w, r_l], 1))
+    return PairLogprobs(chosen.requires_grad_(), rejected.requires_grad_(), n_w, n_l, torch.stack([r_w, r_l], 1))
 
 
-def terms_of(name: str) -> Terms:
-    return Terms(float(BETA), nll_weight=2.0, nll_norm="token", loss=name, gamma=float(GAMMA))
+def terms_of(name: str) -> LossSettings:
+    return LossSettings(float(BETA), nll_weight=2.0, nll_norm="token", loss=name, gamma=float(GAMMA))
 
 
 @pytest.mark.parametrize("name", ["cpo", "hinge", "simpo", "cpo_simpo", "dpo", "ipo"])
@@ -68,7 +76,7 @@ def test_loss_follows_its_formula_and_its_gradient_the_slope(name: str) -> None:
 )
 def test_likelihood_belongs_to_some_losses_only(name: str, has_likelihood: bool) -> None:
     """B54: what is logged as the loss is what is minimised."""
-    sums, terms, norms = sums_of(PAIRS), terms_of(name), Norms(pairs=4, chosen_labels=14)
+    sums, terms, norms = sums_of(PAIRS), terms_of(name), PairCounts(pairs=4, chosen_labels=14)
     share = loss_share(sums, terms, norms).item()
     pairs = sum(formula(name, pair) for pair in PAIRS) / 4
     assert share == pytest.approx(pairs + (2.0 * 55.0 / 14 if has_likelihood else 0.0))
@@ -90,6 +98,6 @@ def test_a_loss_without_its_reference_or_of_no_known_name_is_an_error() -> None:
     sums = sums_of(PAIRS)
     with pytest.raises(ValueError, match="loss=orpo"):
         named_losses(sums, terms_of("orpo"))
-    bare = Sums(sums.chosen, sums.rejected, sums.chosen_labels, sums.rejected_labels)
+    bare = PairLogprobs(sums.chosen, sums.rejected, sums.chosen_labels, sums.rejected_labels)
     with pytest.raises(ValueError, match="loss=dpo with reference sums None"):
         named_losses(bare, terms_of("dpo"))

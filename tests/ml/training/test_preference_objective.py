@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, Llama
 
 from alma_pipeline.ml.data.preference_pairs import Pair
 from alma_pipeline.ml.training import logprobs
-from alma_pipeline.ml.training.preference_losses import Tau, Terms, paper_tau, released_tau
+from alma_pipeline.ml.training.preference_losses import LossSettings, Tau, paper_tau, released_tau
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
 
 VOCABULARY = 40
@@ -30,7 +30,7 @@ def make_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES) -> list[Pair]:
 def make_objective(
     tau: Tau | None = None, nll_norm: str = "token", row_tokens: int = 512, model: PreTrainedModel | None = None
 ) -> PreferenceModel:
-    terms = Terms(beta=0.3, nll_weight=0.8, nll_norm=nll_norm, tau=tau)
+    terms = LossSettings(beta=0.3, nll_weight=0.8, nll_norm=nll_norm, tau=tau)
     return PreferenceModel(model or make_model(LlamaConfig), row_tokens, terms)
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alma_pipeline.ml.data.preference_pairs import Limits, Pair, read_pairs
 from alma_pipeline.ml.data.prompts import Prompter
-from alma_pipeline.ml.training.preference_losses import Terms
+from alma_pipeline.ml.training.preference_losses import LossSettings
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
 from helpers.preference_triples import LANGUAGES, make_preferences
 from helpers.tiny_model import make_base
@@ -55,13 +55,16 @@ def theirs(base: Path, pairs: list[Pair], work: Path, **settings: Any) -> tuple[
 @pytest.mark.parametrize(
     ("terms", "settings"),
     [
-        (Terms(0.1, 1.0, "token"), {"loss_type": "sigmoid", "cpo_alpha": 1.0}),
-        (Terms(0.1, 0.5, "token", loss="hinge"), {"loss_type": "hinge", "cpo_alpha": 0.5}),
-        (Terms(0.1, 1.0, "token", loss="simpo", gamma=0.5), {"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": 0.5}),
-        (Terms(0.1, 1.0, "token", loss="cpo_simpo", gamma=0.5), {"loss_type": "simpo", "cpo_alpha": 1.0, "simpo_gamma": 0.5}),
+        (LossSettings(0.1, 1.0, "token"), {"loss_type": "sigmoid", "cpo_alpha": 1.0}),
+        (LossSettings(0.1, 0.5, "token", loss="hinge"), {"loss_type": "hinge", "cpo_alpha": 0.5}),
+        (LossSettings(0.1, 1.0, "token", loss="simpo", gamma=0.5), {"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": 0.5}),
+        (
+            LossSettings(0.1, 1.0, "token", loss="cpo_simpo", gamma=0.5),
+            {"loss_type": "simpo", "cpo_alpha": 1.0, "simpo_gamma": 0.5},
+        ),
     ],
 )
-def test_loss_and_gradients_are_trls(base: Path, tmp_path: Path, terms: Terms, settings: dict[str, Any]) -> None:
+def test_loss_and_gradients_are_trls(base: Path, tmp_path: Path, terms: LossSettings, settings: dict[str, Any]) -> None:
     pairs = pairs_of(base, tmp_path / "preferences")
     expected, slopes = theirs(base, pairs, tmp_path / "trl", **settings)
     objective = PreferenceModel(AutoModelForCausalLM.from_pretrained(base), 4096, terms)

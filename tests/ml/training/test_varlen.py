@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alma_pipeline.ml.training import varlen
 from alma_pipeline.ml.training.layouts import Item, packed
-from alma_pipeline.ml.training.packing import choose
+from alma_pipeline.ml.training.packing import choose_layout
 from helpers.architectures import PACKED, VOCABULARY, make, make_items, scores, separately
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ def kernel(
 @pytest.fixture
 def on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(varlen, "varlen_attn", kernel)
-    monkeypatch.setattr(varlen, "is_right", lambda *states: True)
+    monkeypatch.setattr(varlen, "is_usable", lambda *states: True)
 
 
 @pytest.mark.usefixtures("on_this_machine")
@@ -65,7 +65,7 @@ def test_pairs_are_as_if_separate_in_loss_and_gradient(name: str) -> None:
     expected = separately(model, items)
     weights = torch.randn(len(expected), dtype=torch.float64)
     slopes = torch.autograd.grad((expected * weights).sum(), list(model.parameters()))
-    assert choose(model) == "packed"
+    assert choose_layout(model) == "packed"
     found = scores(model, items)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     for slope, other in zip(slopes, torch.autograd.grad((found * weights).sum(), list(model.parameters())), strict=True):
@@ -76,7 +76,7 @@ def test_pairs_are_as_if_separate_in_loss_and_gradient(name: str) -> None:
 def test_rows_of_single_answers_are_taken_as_they_lie() -> None:
     model, items = make("Llama"), [Item(item.prompt, item.answers[:1]) for item in make_items()]
     expected = separately(model, items)
-    choose(model)
+    choose_layout(model)
     assert "keys" not in packed(items).inputs
     torch.testing.assert_close(scores(model, items), expected, rtol=1e-10, atol=1e-10)
 
@@ -84,7 +84,7 @@ def test_rows_of_single_answers_are_taken_as_they_lie() -> None:
 @pytest.mark.usefixtures("on_this_machine")
 def test_an_empty_micro_batch_runs() -> None:
     model = make("Llama")
-    choose(model)
+    choose_layout(model)
     scores(model, []).sum().backward()
     assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
 
@@ -105,9 +105,9 @@ def test_the_trial_passes_a_right_kernel_and_no_other(
     monkeypatch: pytest.MonkeyPatch, window: int | None, key_heads: int
 ) -> None:
     monkeypatch.setattr(varlen, "varlen_attn", kernel)
-    assert varlen.trial(CPU, torch.bfloat16, 4, key_heads, 16, window) <= varlen.TOLERANCE
+    assert varlen.trial_error(CPU, torch.bfloat16, 4, key_heads, 16, window) <= varlen.TOLERANCE
     monkeypatch.setattr(varlen, "varlen_attn", partial(kernel, from_the_end=False))
-    assert varlen.trial(CPU, torch.bfloat16, 4, key_heads, 16, window) > 5 * varlen.TOLERANCE
+    assert varlen.trial_error(CPU, torch.bfloat16, 4, key_heads, 16, window) > 5 * varlen.TOLERANCE
 
 
 def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,13 +115,13 @@ def test_a_wrong_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         return kernel(query, key * 0.9 + key.detach() * 0.1, *others, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(varlen, "varlen_attn", without_slope_of_keys)
-    assert varlen.trial(CPU, torch.bfloat16, 4, 4, 16, None) > varlen.TOLERANCE
+    assert varlen.trial_error(CPU, torch.bfloat16, 4, 4, 16, None) > varlen.TOLERANCE
 
 
 def test_where_the_kernel_does_not_run_rows_are_grouped(capsys: pytest.CaptureFixture[str]) -> None:
     """torch's own kernel has no CPU version: tried, found out, told once."""
     states = torch.zeros(3, 4, 16, dtype=torch.bfloat16)
-    assert not varlen.is_right(states, states, None, dropout=0.0)
+    assert not varlen.is_usable(states, states, None, dropout=0.0)
     assert capsys.readouterr().out == ""
     assert not varlen._tried(CPU, torch.bfloat16, 4, 4, 16, windowed=False)
     assert "does not run on cpu" in capsys.readouterr().out

@@ -61,8 +61,8 @@ class Shape:
         for code in codes:
             if code not in self.codes:
                 raise BadRow(
-                    f"direction '{direction}': '{code}' is not in the language table; {errors.nearest(code, list(self.codes))}. "
-                    "A new language is a line in conf/languages"
+                    f"direction '{direction}': '{code}' is not in the language table; "
+                    f"{errors.suggestion(code, list(self.codes))}. A new language is a line in conf/languages"
                 )
 
 
