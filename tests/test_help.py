@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from alma_pipeline.cli import main
 from alma_pipeline.cli.arguments import parse
 from alma_pipeline.cli.help import GROUPS
 from alma_pipeline.cli.verbs import command_line
@@ -68,3 +69,12 @@ def test_a_flag_takes_the_same_number_of_words_with_each_verb() -> None:
         for name, action in parser._option_string_actions.items():
             takes.setdefault(name, set()).add(action.nargs)
     assert {name: found for name, found in takes.items() if len(found) > 1} == {}
+
+
+def test_hydra_prints_the_configuration_with_settings_given_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["+scorers.mine={model: a/b}", "--cfg", "job", "plan", "-p", "scorers.mine", "--resolve"]
+    monkeypatch.setattr("sys.argv", ["alma-pipeline"])
+    assert main._main(words) == 0
+    assert "model: a/b" in capsys.readouterr().out

@@ -29,7 +29,7 @@ from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-DECIDING = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "tokenizer*", "*.model")
+IDENTITY_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "tokenizer*", "*.model")
 """Files whose content identifies a local folder."""
 
 
@@ -97,7 +97,7 @@ def _stands_on(plan: Plan, step: Step) -> dict[str, str]:
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 by file name. Raises UserError for a folder without safetensors."""
-    files = sorted({path for pattern in DECIDING for path in folder.glob(pattern) if path.is_file()})
+    files = sorted({path for pattern in IDENTITY_FILES for path in folder.glob(pattern) if path.is_file()})
     if not any(path.suffix == ".safetensors" for path in files):
         raise UserError(f"{folder}: has no safetensors files; expected a model or an adapter as Hugging Face and PEFT write them")
     return {path.name: digest(path) for path in files}

@@ -51,9 +51,11 @@ def parse(words: list[str]) -> Arguments:
     for name, taken in found.flags:
         if name not in flags:
             raise UserError(_unknown_flag(name, taken, list(flags), list(verbs.get(verb, top)._option_string_actions)))
+    # Then the verb.
     if verb and verb not in verbs:
         hint = suggestion(verb, list(verbs))
         raise UserError(f"unknown command '{verb}'; {hint}{'' if hint.endswith('?') else '.'} S{SYNTAX[1:]}")
+    # Help is printed even if arguments are missing.
     names = [name for name, _ in found.flags]
     if "--version" in names:
         top.parse_args(["--version"])
@@ -126,11 +128,13 @@ def _unknown_flag(name: str, taken: list[str], flags: list[str], own: list[str])
 
 def _parsed(found: Words, verb: str, parser: Parser) -> Arguments:
     """What the verb's own parser makes of the sorted words."""
+    # Separate settings from names; only verbs that take settings have any.
     rest = list(found.rest)
     if verb in rest:
         rest.remove(verb)
     overrides = [word for word in rest if is_setting(word)] if parser.get_default("overrides") is not None else []
     names = [word for word in rest if word not in overrides]
+    # Parse names and flags.
     words = [*names, *(word for name, taken in found.flags for word in (name, *taken))]
     arguments, unexpected = parser.parse_known_args(words, Arguments())
     if unexpected:

@@ -42,6 +42,8 @@ def _query(line: str) -> bool:
     flags = known_flags(top, verbs)
     found = sort_words(before, flags)
     verb = next((word for word in found.rest if word in verbs), "")
+
+    # Print what this project knows: a flag's values, flags, a verb's arguments, or verbs.
     flag = _open_flag(found, before, flags)
     if flag:
         known = [*flag.choices] if flag.choices else _node_names(flag)
@@ -51,6 +53,7 @@ def _query(line: str) -> bool:
         known = _argument(found, verb, verbs) if verb else [*verbs]
     print("".join(f"{name}\n" for name in known if name.startswith(last)), end="", flush=True)
 
+    # Hydra completes settings, without the verb and flags that it does not know.
     takes_settings = verbs[verb or "run"].get_default("overrides") is not None
     if flag or not takes_settings or last.startswith("-") or not _may_be_setting(last):
         return False

@@ -73,7 +73,7 @@ def opened(arguments: Arguments) -> Iterator[Session]:
 
 def rerun(arguments: Arguments) -> Rerun:
     """The nodes named by --force, --from and --only."""
-    return Rerun(tuple(arguments.force), tuple(getattr(arguments, "from")), tuple(arguments.only))
+    return Rerun(tuple(arguments.force), tuple(arguments.from_), tuple(arguments.only))
 
 
 def run_single(arguments: Arguments, job: RunJob) -> int:

@@ -174,12 +174,12 @@ def _doctor(verbs: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _rerun_flags(flags: Group) -> None:
-    for name, text in (
-        ("--force", "rebuild this node; repeatable"),
-        ("--from", "rebuild this node and everything that depends on it; repeatable"),
-        ("--only", "build no node but this one; repeatable"),
+    for name, attribute, text in (
+        ("--force", "force", "rebuild this node; repeatable"),
+        ("--from", "from_", "rebuild this node and everything that depends on it; repeatable"),
+        ("--only", "only", "build no node but this one; repeatable"),
     ):
-        flags.add_argument(name, metavar=NODE, action="append", default=[], help=text)
+        flags.add_argument(name, dest=attribute, metavar=NODE, action="append", default=[], help=text)
 
 
 def _hydra_flags(parser: Parser) -> Group:

@@ -43,7 +43,7 @@ def test_names_hold_an_equals_sign_only_where_settings_are_not_taken() -> None:
 
 def test_flags_that_name_nodes_may_be_repeated() -> None:
     found = given("--force", "mono", "--force=cpo", "--from", "parallel", "--only", "mono", "--only", "cpo")
-    assert found == {"verb": "run", "force": ["mono", "cpo"], "from": ["parallel"], "only": ["mono", "cpo"]}
+    assert found == {"verb": "run", "force": ["mono", "cpo"], "from_": ["parallel"], "only": ["mono", "cpo"]}
 
 
 def test_flags_with_two_values_with_none_and_with_one_that_may_be_left_out() -> None:
