@@ -51,6 +51,7 @@ def main(arguments: Arguments) -> int:
 
 def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step:
     """The node's step, turned into one that adopts `source`. Raises UserError if the node is built already or lacks its base."""
+    # The node must exist, produce a checkpoint, and have none yet.
     known = {step.node.name: step for step in plan.steps}
     if name not in known:
         raise UserError(f"adopt {name}: no such node in this plan; {suggestion(name, list(known))}")
@@ -61,6 +62,8 @@ def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step
         raise UserError(
             f"{name} exists already: {step.record.path}; adopt replaces nothing. Change one of its settings, or move it away"
         )
+
+    # A folder is identified by its files, a repository by its revision.
     folder = Path(source).expanduser()
     local = folder.is_dir()
     repo, _, revision = (str(folder.absolute()), "", "") if local else source.partition("@")
@@ -68,6 +71,8 @@ def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step
         raise UserError(f"adopt {name} {source}: expected an existing folder, or OWNER/NAME[@REVISION] on the hub")
     adapter = as_adapter or (local and not any((folder / file).is_file() for file in WEIGHTS))
     content = {"files": _digests(folder)} if local else {"repo": repo, "revision": revision or "main"}
+
+    # The key comes from what is adopted, and from the base if that is an adapter.
     stands_on = _stands_on(plan, step) if adapter else {}
     own = payload(kind_config("released")(), {role: plan[node].key for role, node in stands_on.items()}) | {"config": content}
     entry = Released(repo=repo, revision=revision or "main", form="adapter" if adapter else "full")
