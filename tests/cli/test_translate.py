@@ -155,7 +155,7 @@ def test_it_shows_the_examples_that_the_stage_shows(
         (["direction=de-ru"], "x", "direction=de-ru: expected English on one side"),
         (["direction=de"], "x", "direction=de: expected English on one side"),
         (["direction=svn-en"], "x", "this checkpoint translates de, ru, sv, uk; did you mean 'sv'"),
-        (["direction=de-en", "seed=7"], "x", r"no checkpoint to translate with: mono \(run: because stages.mono.seed 42 → 7"),
+        (["direction=de-en", "seed=7"], "x", r"no checkpoint to translate with: mono \(run: stages.mono.seed 42 → 7"),
         (["direction=de-en", "stage=all"], "x", "has the targets cpo, arpo; choose the one"),
         (["direction=de-en", "nothing.txt"], "", r"nothing\.txt: cannot be read"),
         (["direction=de-en", "stages.translate.decoding=quality"], "x", "decoding=quality with rank_by=chrf, which compares"),

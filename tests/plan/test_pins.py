@@ -98,7 +98,7 @@ def test_a_hub_that_cannot_be_asked_is_one_paragraph(store: Store, monkeypatch: 
     monkeypatch.setattr(HfApi, "dataset_info", offline)
     with pytest.raises(UserError) as caught:
         about_to_run(store)
-    for part in (PREFERENCES, "at main", "offline mode", f"https://huggingface.co/datasets/{PREFERENCES}", "HF_TOKEN",
+    for part in (PREFERENCES, "resolve main", "offline mode", f"https://huggingface.co/datasets/{PREFERENCES}", "HF_TOKEN",
                  "HF_HUB_OFFLINE", "data.parallel.revision=COMMIT", "data.root=FOLDER"):  # fmt: skip
         assert part in str(caught.value), part
     assert "\n" not in str(caught.value) and not (store.root / pins.FILE).exists()

@@ -175,5 +175,5 @@ def test_a_later_round_says_whether_the_dev_score_fell(
 
 def test_a_round_before_without_a_dev_score_cannot_be_compared(tmp_path: Path, inputs: dict[str, Input]) -> None:
     before = Input("e" * 64, "preferences", "nowhere", {"counts": {}})
-    with pytest.raises(UserError, match="no dev score to compare with; make them again with --force"):
+    with pytest.raises(UserError, match="no dev score to compare with; rebuild them with --force"):
         Made(tmp_path / "work", inputs | {"before": before})

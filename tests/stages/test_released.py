@@ -232,7 +232,7 @@ def test_what_is_adopted_by_hand_comes_before_what_was_published(
     assert (step.verdict, step.released) == ("reuse", None) and "files" in step.payload["config"]
     after = planned(store, "model=7b", "stage=cpo")["parallel"]
     assert (after.verdict, after.reason) == (
-        "run", "because mono was adopted from elsewhere (released: haoranxu/ALMA-7B-Pretrain-LoRA)",
+        "run", "not adopting haoranxu/ALMA-7B-Pretrain-LoRA: mono was adopted from elsewhere",
     )  # fmt: skip
     assert planned(store, *words, "seed=7")["mono"].reason == "haoranxu/ALMA-7B-Pretrain@main"
 

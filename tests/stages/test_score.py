@@ -104,7 +104,7 @@ def test_averages_mix_no_tokenizers(result: dict[str, Any]) -> None:
 def test_hypotheses_that_cannot_be_scored_are_the_user_s_mistake(tmp_path: Path) -> None:
     german = {code: LANGUAGES[code] for code in ("en", "de")}
     job = make_job(tmp_path / "work", "score", {"hypotheses": hypotheses(tmp_path / "in", ROWS)}, languages=german)
-    with pytest.raises(UserError, match="the hypotheses hold en-zh, but this node's languages are en, de"):
+    with pytest.raises(UserError, match="the hypotheses contain en-zh, but this node's languages are en, de"):
         run(job)
     empty = make_job(tmp_path / "empty", "score", {"hypotheses": hypotheses(tmp_path / "none", [])})
     with pytest.raises(UserError, match="has no hypotheses"):

@@ -106,7 +106,7 @@ def test_risk_by_the_mean_of_chrf_and_a_neural_scorer(tmp_path: Path, inputs: di
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"decoding": "quality"}, "rank_by=chrf, which compares with a reference"),
+        ({"decoding": "quality"}, "decoding=quality cannot rank by chrf"),
         ({"rank_by": ["kiwi-22"]}, "has no effect with decoding=beam"),
         ({"decoding": "mbr", "rank_by": []}, "expected one scorer"),
         ({"decoding": "mbr", "rank_by": ["chrf", "chrf"]}, "expected one scorer"),
