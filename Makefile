@@ -6,24 +6,35 @@ BIN := $(VENV)/bin
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup comet demo report test check ui clean
+.PHONY: help setup dev comet demo report test test-fast check ui clean
+
+# uv where it is installed (`make UV= ...` does without), else pip. An environment's marker is made when its install has succeeded,
+# so that one that was interrupted, or whose lock has changed, is done again.
+UV := $(shell command -v uv)
+install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin/python -m pip install --quiet --disable-pip-version-check)
 
 help: ## what each target does
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.done ## the virtual environment, from the lock in constraints.txt
 
 $(VENV)/.done: constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "alma_pipeline needs Python 3.11 or newer, found " + sys.version.split()[0])'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(call install,$(VENV)) -c constraints.txt -e .
+	touch $@
+
+dev: $(VENV)/.done-dev ## what tests and checks need besides
+
+$(VENV)/.done-dev: $(VENV)/.done
+	$(call install,$(VENV)) -c constraints.txt -e '.[dev]'
 	touch $@
 
 comet: $(COMET)/.done ## COMET's own environment, from the lock in constraints-comet.txt (about 2 minutes)
 
 $(COMET)/.done: constraints-comet.txt
-	test -x $(COMET)/bin/python || $(PYTHON) -m venv $(COMET)
-	$(COMET)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-comet.txt torch unbabel-comet setuptools
+	test -x $(COMET)/bin/pip || $(PYTHON) -m venv $(COMET)
+	$(call install,$(COMET)) -c constraints-comet.txt torch unbabel-comet setuptools
 	touch $@
 
 demo: setup ## the whole recipe, five stages, on this machine's CPU (about 6 minutes)
@@ -32,10 +43,15 @@ demo: setup ## the whole recipe, five stages, on this machine's CPU (about 6 min
 report: setup ## what the store's recipe has to show, here and as a page
 	$(BIN)/python -m alma_pipeline report
 
-test: setup comet ## all tests, a file at a time on each core, long files first
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-check: setup ## formatting, lint and types
+test: dev comet ## all tests, a file at a time on each core, long files first
+	$(PYTEST)
+
+test-fast: dev ## the tests that are not slow and need no COMET
+	$(PYTEST) -m "not slow and not comet"
+
+check: dev ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
