@@ -15,6 +15,7 @@ from alma_pipeline.execution.runner import job_input
 from alma_pipeline.model_card import card
 from alma_pipeline.model_card.training import published_as
 from alma_pipeline.paths import store_root
+from alma_pipeline.redact import MASK, redact
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.lookup import find_artifact
@@ -35,9 +36,7 @@ def main(arguments: Arguments) -> int:
         raise UserError(f"{folder} exists; export writes an empty or new folder, and overwrites nothing")
     repo = arguments.push
     if repo:
-        from alma_pipeline.cli import push
-
-        push.check(repo)
+        _check_push(repo)
     as_adapter = arguments.adapter
     unfinished = folder.with_name(f"{folder.name}.unfinished-{secrets.token_hex(4)}")
     try:
@@ -51,7 +50,7 @@ def main(arguments: Arguments) -> int:
         shutil.rmtree(unfinished, ignore_errors=True)  # never what was there before: the name is this call's own
     console.print_line(f"{record.path.name} → {folder.absolute()}{_told(measured)}")
     if repo:
-        console.print_line(f"pushed to {push.folder(folder, repo)}")
+        console.print_line(f"pushed to {_push(folder, repo)}")
     return 0
 
 
@@ -106,3 +105,36 @@ def _told(measured: dict[str, Any]) -> str:
         f" ({measured['adapters']} adapters merged in fp32, largest logit difference {measured['difference']:.2g} "
         f"of at most {measured['tolerance']:.2g}; {measured['precision']} adds {measured['cast_difference']:.2g})"
     )
+
+
+def _check_push(repo: str) -> None:
+    """Raises UserError for what would fail only after all the work: a wrong name, no token, no network."""
+    if repo.count("/") != 1 or not all(repo.split("/")):
+        raise UserError(f"--push {repo}: expected OWNER/NAME of a repository on the hub")
+    from huggingface_hub import constants, get_token
+
+    if not get_token():
+        raise UserError(
+            f"--push {repo} needs a token with write access, found none; set HF_TOKEN, or log in with `hf auth login`"
+        )
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"--push {repo} needs the network, but HF_HUB_OFFLINE is set; unset it, or remove --push")
+
+
+def _push(path: Path, repo: str) -> str:
+    """Upload the folder as one commit and return the page's address. A new repository is private. Raises UserError."""
+    from huggingface_hub import HfApi, get_token
+
+    api, token = HfApi(), get_token() or ""
+    try:
+        api.create_repo(repo, private=True, exist_ok=True)
+        done = api.upload_folder(repo_id=repo, folder_path=path, commit_message="Add the checkpoint and its card")
+    except Exception as error:  # the client raises errors of its HTTP library too
+        # Redact by value too: a token of `hf auth login` is in no environment variable.
+        message = " ".join(str(error).split())
+        reason = redact(message.replace(token, MASK) if token else message)[:400]
+        raise UserError(
+            f"{repo} could not be written to ({reason}); the export itself is complete in {path}: check that the token "
+            f"has write access, then upload it with `hf upload {repo} {path}`"
+        ) from error
+    return str(done)

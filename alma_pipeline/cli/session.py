@@ -110,7 +110,7 @@ def pinned_plan(config: Config, store: Store, rerun: Rerun) -> Plan:
 def execute(session: Session, request: Request, plan: Plan, store: Store, sweep: SweepJob | None) -> dict[str, Record]:
     """Run a plan's work with tracking and progress; all its artifacts by node name. Raises StageFailed and UserError."""
     from alma_pipeline.cli import progress
-    from alma_pipeline.execution import engines, provenance, scorers
+    from alma_pipeline.execution import preflight, provenance
     from alma_pipeline.execution.runner import Runner
     from alma_pipeline.tracking import watcher
 
@@ -118,8 +118,7 @@ def execute(session: Session, request: Request, plan: Plan, store: Store, sweep:
     store.check_writable()
     config = request.config
     watcher.check_tracking(config)
-    scorers.check(plan, config.hardware)
-    engines.check(plan, config.hardware)
+    preflight.check(plan, config.hardware)
     logs = _made(store.root / "logs")
 
     launcher = session.launcher(config.hardware, logs)

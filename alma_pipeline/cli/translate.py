@@ -16,7 +16,7 @@ from alma_pipeline.cli.segments import Segment
 from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
 from alma_pipeline.errors import ConfigError, UserError, suggestion
-from alma_pipeline.execution import engines, one_off, scorers
+from alma_pipeline.execution import one_off, preflight
 from alma_pipeline.execution.runner import job_input
 from alma_pipeline.job import Input
 from alma_pipeline.paths import store_root
@@ -47,8 +47,8 @@ def main(arguments: Arguments) -> int:
     inputs |= _examples(settings.shots, plan, store)
     found = segments.read(arguments.files, direction, arguments.json)
     _check_directions(config, found, targets)
-    scorers.check_each(settings.scorers, config.hardware)
-    engines.check_each({"stages.translate": settings.engine}, config.hardware)
+    preflight.check_scorers(settings.scorers, config.hardware)
+    preflight.check_engines({"stages.translate": settings.engine}, config.hardware)
     texts = translate(settings, config.hardware, store, found, inputs)
     lines = (segments.rendered(segment, text) + "\n" for segment, text in zip(found, texts, strict=True))
     if arguments.output:

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 
 from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution import scorers
+from alma_pipeline.execution import preflight
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.store import Store
@@ -33,33 +33,33 @@ def planned(tmp_path: Path, *words: str) -> tuple[Plan, Hardware]:
 
 def test_a_plan_without_neural_metrics_needs_nothing(tmp_path: Path) -> None:
     plan, hardware = planned(tmp_path)
-    scorers.check(plan, replace(hardware, comet_python="/nowhere"))
+    preflight.check(plan, replace(hardware, comet_python="/nowhere"))
 
 
 def test_comet_s_python_is_looked_for_first(tmp_path: Path) -> None:
     plan, hardware = planned(tmp_path, "evaluation.comet.models=[comet-22]")
     with pytest.raises(UserError, match=r"expected at /nowhere but does not exist. Run `make comet`"):
-        scorers.check(plan, replace(hardware, comet_python="/nowhere"))
-    scorers.check(plan, hardware)
+        preflight.check(plan, replace(hardware, comet_python="/nowhere"))
+    preflight.check(plan, hardware)
 
 
 def test_every_missing_licence_and_lack_of_memory_is_named_with_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, hardware = planned(tmp_path, "evaluation.comet.models=[kiwi-22,xcomet-xxl]")
-    monkeypatch.setattr(scorers, "machine_gb", lambda: 16.8)
+    monkeypatch.setattr(preflight, "machine_gb", lambda: 16.8)
     with pytest.raises(UserError) as error:
-        scorers.check(plan, hardware)
+        preflight.check(plan, hardware)
     lines = str(error.value).splitlines()
     assert len(lines) == 3
     assert "kiwi-22" in lines[0] and "https://huggingface.co/Unbabel/wmt22-cometkiwi-da and set HF_TOKEN" in lines[0]
-    assert "xcomet-xxl: Unbabel/XCOMET-XXL in fp16 needs about 87.6 GB, and this machine has 16.8; take" in lines[1]
-    with pytest.raises(UserError, match=r"XXL in fp16 needs about 23\.4 GB, and hardware\.memory_gb says 16"):
-        scorers.check(plan, replace(hardware, memory_gb=16, device="cuda"))
+    assert "xcomet-xxl: Unbabel/XCOMET-XXL in fp16 needs about 87.6 GB, but this machine has 16.8; use" in lines[1]
+    with pytest.raises(UserError, match=r"XXL in fp16 needs about 23\.4 GB, but hardware\.memory_gb is 16"):
+        preflight.check(plan, replace(hardware, memory_gb=16, device="cuda"))
 
 
 def test_a_name_that_no_repository_can_have_is_named(tmp_path: Path) -> None:
     plan, hardware = planned(tmp_path, "evaluation.comet.models=[comet-22]", "scorers.comet-22.model=a/b/c")
     with pytest.raises(UserError, match=r"scorers\.comet-22\.model=a/b/c: expected OWNER/NAME"):
-        scorers.check(plan, hardware)
+        preflight.check(plan, hardware)
 
 
 def test_a_token_or_a_cached_model_is_enough(tmp_path: Path, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,11 +68,11 @@ def test_a_token_or_a_cached_model_is_enough(tmp_path: Path, no_hub: Path, monke
     checkpoint = folder / "snapshots/abc/checkpoints/model.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("")
-    with pytest.raises(UserError, match="there is no token"):
-        scorers.check(plan, hardware)  # abc is not known to be main, which is what would be fetched
+    with pytest.raises(UserError, match="is gated: accept its licence"):
+        preflight.check(plan, hardware)  # abc is not known to be main, which is what would be fetched
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("abc")
-    scorers.check(plan, hardware)
+    preflight.check(plan, hardware)
     checkpoint.unlink()
     for way in ("a variable", "hf auth login"):
         if way == "a variable":
@@ -80,7 +80,7 @@ def test_a_token_or_a_cached_model_is_enough(tmp_path: Path, no_hub: Path, monke
         else:
             monkeypatch.delenv("HF_TOKEN")
             (no_hub / "token").write_text("token")
-        scorers.check(plan, hardware)
+        preflight.check(plan, hardware)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"is not in .* and HF_HUB_OFFLINE is set"):
-        scorers.check(plan, hardware)
+        preflight.check(plan, hardware)
