@@ -75,7 +75,7 @@ def test_two_keys_of_one_node(two: Store, capsys: pytest.CaptureFixture[str]) ->
 def test_what_cannot_be_compared(two: Store) -> None:
     with pytest.raises(UserError, match=r"no artifact 'cpu' in .*did you mean 'cpo'.*MLflow has no run of that name"):
         compare.compare(two.root, ["cpu", "cpo"])
-    with pytest.raises(UserError, match=r"stages.cpo.beta=0.7.* has no scores of cpo: evaluate"):
+    with pytest.raises(UserError, match=r"stages.cpo.beta=0.7.* has no scores of cpo; evaluate"):
         compare.compare(two.root, [f"stage=cpo {WORDS}", f"stage=cpo stages.cpo.beta=0.7 {WORDS}"])
     with pytest.raises(UserError, match="have the same scores"):
         compare.compare(two.root, ["cpo", "cpo"])

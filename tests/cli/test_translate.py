@@ -177,7 +177,7 @@ def test_it_shows_the_examples_that_the_stage_shows(
         (
             ["direction=de-en", "stages.translate.shots=2"],
             "x",
-            "shots=2 needs pairs of parallel_corpus, which this stage does not have",
+            "shots=2 shows pairs of parallel_corpus, which this stage lacks",
         ),
         (
             ["direction=de-en", "stages.translate.shots=2", "evaluation.checkpoints=[]"],
