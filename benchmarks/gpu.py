@@ -20,8 +20,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alma_pipeline.ml.data.examples import Tokens
-from alma_pipeline.ml.data.preference_pairs import Pair
+from alma_pipeline.ml.data.preference_pairs import PreferencePair
+from alma_pipeline.ml.data.token_arrays import Tokens
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.decoding.search import DecodeLimits, Sampling
 from alma_pipeline.ml.distributed import init_process_group
@@ -65,7 +65,7 @@ def texts(kind: str, count: int, seed: int = 0) -> list[Any]:
         return random.integers(3, 32000, random.integers(low, high), np.int32)
 
     if kind == "cpo":
-        return [Pair(ids(40, 120), ids(20, 90), ids(20, 90)) for _ in range(count)]
+        return [PreferencePair(ids(40, 120), ids(20, 90), ids(20, 90)) for _ in range(count)]
     prompts = [(ids(40, 120), ids(20, 90)) for _ in range(count)]
     return [Tokens(np.concatenate(parts), len(parts[0])) for parts in prompts]
 

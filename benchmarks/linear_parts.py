@@ -42,7 +42,7 @@ def prepare(job: Job, times: int) -> dict[str, float]:
 
 def epoch(job: Job, times: int) -> dict[str, float]:
     """Open the corpus, take the first batch, then lay out the rows of an epoch."""
-    from alma_pipeline.ml.data.examples import read_sequences
+    from alma_pipeline.ml.data.token_arrays import read_sequences
     from alma_pipeline.ml.training.batching import global_batch, packed_batches
     from alma_pipeline.ml.training.layouts import Item, packed
 

@@ -39,7 +39,7 @@ def ours_sft(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
 def tokens(pair: Any) -> Any:
     import numpy as np
 
-    from alma_pipeline.ml.data.examples import Tokens
+    from alma_pipeline.ml.data.token_arrays import Tokens
 
     return Tokens(np.array(pair[0].ids, np.int32), pair[0].prompt)
 
@@ -48,15 +48,15 @@ def ours_preference(tau: Any) -> Callable[..., Step]:
     def side(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
         import numpy as np
 
-        from alma_pipeline.ml.data.preference_pairs import Pair
+        from alma_pipeline.ml.data.preference_pairs import PreferencePair
         from alma_pipeline.ml.training.preference_losses import LossSettings
         from alma_pipeline.ml.training.preference_objective import PreferenceModel
 
-        def pair_of(pair: Any) -> Pair:
+        def pair_of(pair: Any) -> PreferencePair:
             chosen, rejected = pair
             parts = (chosen.ids[: chosen.prompt], chosen.ids[chosen.prompt :], rejected.ids[rejected.prompt :])
             prompt, better, worse = (np.array(part, np.int32) for part in parts)
-            return Pair(prompt, better, worse)
+            return PreferencePair(prompt, better, worse)
 
         terms = LossSettings(beta=0.1, nll_weight=1.0, nll_norm="token", tau=tau() if tau else None)
         return ours(settings, model, lambda model, row: PreferenceModel(model, row, terms), pair_of)

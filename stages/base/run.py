@@ -12,10 +12,10 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.cldr import Phrasebook, open_cldr
-from alma_pipeline.ml.data.mixing import arranged, in_turn
+from alma_pipeline.ml.data.mixing import arrange_rows, round_robin
 from alma_pipeline.ml.data.prompts import alma_prompt
 from alma_pipeline.ml.data.readers.lines import Rejects
-from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.ml.data.rows import directions
 from alma_pipeline.ml.models.gguf import Pretrained, licence, load_from_wheel
 from alma_pipeline.ml.models.hub import snapshot
@@ -93,14 +93,14 @@ def llama_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> Lla
 def _tokenizer_texts(config: Config) -> Iterator[str]:
     """Training sentences inside ALMA's prompt, whose fixed words then cost few tokens."""
     text = open_cldr(config.text, "train", Phrasebook(config.languages, config.seed), TOKENIZER_PAIRS)
-    for pair in arranged({direction: list(text.pairs(direction)) for direction in directions(config.languages)}, in_turn):
+    for pair in arrange_rows({direction: list(text.pairs(direction)) for direction in directions(config.languages)}, round_robin):
         yield alma_prompt(config.languages, pair.direction, pair.source) + pair.target
 
 
 def _document_texts(config: Config, files: Mapping[str, str]) -> Iterator[str]:
     """The first documents of each language, line by line. Unreadable rows are skipped here; the corpus stage reports them."""
     with tempfile.TemporaryDirectory() as folder:
-        text = Text(config.text, config.languages, files, Rejects("skip", Path(folder) / "rejected.jsonl"))
+        text = TextReader(config.text, config.languages, files, Rejects("skip", Path(folder) / "rejected.jsonl"))
         for code in config.languages:
             for line in itertools.islice(text.documents(code), TOKENIZER_PAIRS):
                 yield from line.text.split("\n")

@@ -9,12 +9,12 @@ from transformers import AutoTokenizer
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data import corpus
-from alma_pipeline.ml.data.corpus import Workplace
-from alma_pipeline.ml.data.ingest import Preparation, hold_out
-from alma_pipeline.ml.data.mixing import by_size, documents_first, drawn, in_turn, mixed
+from alma_pipeline.ml.data.corpus import CorpusBuilder
+from alma_pipeline.ml.data.ingest import Ingestion, hold_out
+from alma_pipeline.ml.data.mixing import documents_first, mix, round_robin, sample_interleaved, temperature_shares
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.data.rows import directions
-from alma_pipeline.ml.data.tokenise import Filling, repeated
+from alma_pipeline.ml.data.tokenise import TokenWriter, count_repeated
 from stages.corpus.config import Config
 
 
@@ -22,9 +22,9 @@ def run(job: Job) -> dict[str, Any]:
     """Write the corpus of one form to `job.out`, prepared in the resume folder; returns its counts."""
     config: Config = job.config
     job.out.mkdir(parents=True, exist_ok=True)
-    work = Workplace(job)
+    work = CorpusBuilder(job)
     if config.form == "test":
-        counts = corpus.test_set(work, config.pairs, _directions(config), config.held_out)
+        counts = corpus.write_test_set(work, config.pairs, _directions(config), config.held_out)
     elif config.form == "pairs":
         counts = _pairs(work, job, config)
     else:
@@ -37,56 +37,59 @@ def _directions(config: Config) -> list[str]:
     return config.directions or directions(config.languages)
 
 
-def _pairs(work: Workplace, job: Job, config: Config) -> dict[str, Any]:
+def _pairs(work: CorpusBuilder, job: Job, config: Config) -> dict[str, Any]:
     parts = work.pairs(config.pairs, _directions(config))
     held_out = hold_out(job, parts, config.held_out)
-    preparation = Preparation(job, work.folder, config.train)
+    preparation = Ingestion(job, work.folder, config.train)
     sizes = preparation.run(parts, held_out, config.cleaning.most_contaminated).kept
-    schedule, planned = in_turn(sizes), sum(sizes.values())
+    schedule, planned = round_robin(sizes), sum(sizes.values())
     if config.temperature is not None:
-        shares = by_size(sizes, config.temperature)
-        schedule, planned = drawn(sizes, shares, config.seed), sum(1 for _ in drawn(sizes, shares, config.seed))
+        shares = temperature_shares(sizes, config.temperature)
+        schedule, planned = (
+            sample_interleaved(sizes, shares, config.seed),
+            sum(1 for _ in sample_interleaved(sizes, shares, config.seed)),
+        )
     prompter = Prompter(AutoTokenizer.from_pretrained(job.inputs["base"].path), config.prompt, config.languages)
-    tokenise = corpus.pair_tokens(prompter, config.max_source, config.max_target)
-    filling = Filling(preparation, None)
+    tokenise = corpus.pair_tokeniser(prompter, config.max_source, config.max_target)
+    filling = TokenWriter(preparation, None)
     state = filling.run(schedule, planned, tokenise)
     if not state.examples:
         raise UserError(_all_too_long(planned, config))
-    dev = corpus.dev_set(work, in_turn, held_out, tokenise)
+    dev = corpus.write_dev_set(work, round_robin, held_out, tokenise)
     return {
         **filling.finish(job.out),
         "dev_examples": dev.examples,
         "longest": max(state.longest, dev.longest),
         "merged_boundaries": state.merged + dev.merged,
         "directions": _by_split({"train": Counter(state.counted), "dev": Counter(dev.counted)}),
-        "repeated": repeated(state.taken, sizes),
+        "repeated": count_repeated(state.taken, sizes),
         **work.counts(preparation, held_out, state.too_long + dev.too_long),
     }
 
 
-def _documents(work: Workplace, job: Job, config: Config) -> dict[str, Any]:
+def _documents(work: CorpusBuilder, job: Job, config: Config) -> dict[str, Any]:
     wanted = [code for code in config.languages if not config.probabilities or config.probabilities.get(code, 0) > 0]
     parts: list[Any] = work.documents(config.text, wanted)
     joined = config.pairs if config.form == "pseudo_mono" else None
     if joined:
         parts += work.pairs(joined, [f"{code}-en" for code in config.languages if code != "en"])
     held_out = hold_out(job, parts, config.held_out)
-    preparation = Preparation(job, work.folder, config.train)
+    preparation = Ingestion(job, work.folder, config.train)
     sizes = preparation.run(parts, held_out, config.cleaning.most_contaminated).kept
     tokenizer = AutoTokenizer.from_pretrained(job.inputs["base"].path)
-    tokenise = corpus.document_tokens(tokenizer, work.join(joined))
-    filling = Filling(preparation, config.block)
+    tokenise = corpus.document_tokeniser(tokenizer, work.join(joined))
+    filling = TokenWriter(preparation, config.block)
     planned = sum(1 for _ in _schedule(config, sizes))
     state = filling.run(_schedule(config, sizes), planned, tokenise, config.tokens)
     # Text that keeps its own held-out rows keeps their order too: language by language, then pairs in turn.
-    order = documents_first if any(part.held_out for part in parts) else in_turn
-    dev = corpus.dev_set(work, order, held_out, tokenise)
+    order = documents_first if any(part.held_out for part in parts) else round_robin
+    dev = corpus.write_dev_set(work, order, held_out, tokenise)
     return {
         **filling.finish(job.out),
         "dev_examples": dev.examples,
         "longest": max(config.block, dev.longest),
         "train_documents": state.examples,
-        "repeated": repeated(state.taken, sizes),
+        "repeated": count_repeated(state.taken, sizes),
         "languages": _by_split({"train": Counter(state.counted), "dev": Counter(dev.counted)}),
         **work.counts(preparation, held_out, 0),
     }
@@ -97,11 +100,11 @@ def _schedule(config: Config, sizes: dict[str, int]) -> Iterator[str]:
     documents = {name: size for name, size in sizes.items() if "-" not in name}
     shares = config.probabilities or dict.fromkeys(documents, 1.0)
     if config.temperature is not None:
-        shares = by_size(documents, config.temperature)
+        shares = temperature_shares(documents, config.temperature)
     if config.form == "documents":
-        return drawn(documents, shares, config.seed)
+        return sample_interleaved(documents, shares, config.seed)
     pairs = {name: size for name, size in sizes.items() if "-" in name}
-    return mixed(documents, shares, pairs, config.pairs_share, config.seed)
+    return mix(documents, shares, pairs, config.pairs_share, config.seed)
 
 
 def _all_too_long(count: int, config: Config) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.rows import directions
-from alma_pipeline.ml.data.system_outputs import Outputs
+from alma_pipeline.ml.data.system_outputs import SystemOutputs
 from stages.outputs.config import Config
 
 
@@ -15,7 +15,7 @@ def run(job: Job) -> dict[str, Any]:
     """Input: `test`, a corpus of sentence pairs. Leaves `hypotheses.jsonl` in the test's order, for directions with outputs."""
     config: Config = job.config
     ((system, source),) = config.given.items()
-    outputs = Outputs(system, source, config.languages, job)
+    outputs = SystemOutputs(system, source, config.languages, job)
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config.directions or directions(config.languages))
     found: dict[str, list[str]] = {}
     for direction, own in rows.items():

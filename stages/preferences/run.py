@@ -14,9 +14,9 @@ from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data import released_preferences
 from alma_pipeline.ml.data.prompts import Prompter, one_line
 from alma_pipeline.ml.data.readers.lines import Rejects
-from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.ml.data.rows import directions
-from alma_pipeline.ml.data.system_outputs import Outputs
+from alma_pipeline.ml.data.system_outputs import SystemOutputs
 from alma_pipeline.ml.decoding import decode, hypotheses
 from alma_pipeline.ml.decoding.decode import PartialOutputs
 from alma_pipeline.ml.decoding.search import Sampling
@@ -69,9 +69,9 @@ def _released(job: Job, config: Config) -> dict[str, Any]:
     if job.rank:
         return {}
     rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
-    text = Text(config.pairs, config.languages, job.files, rejects, job.codes)
+    text = TextReader(config.pairs, config.languages, job.files, rejects, job.codes)
     wanted = config.directions or directions(config.languages)
-    counts = released_preferences.write(text, wanted, config, job)
+    counts = released_preferences.write_preferences(text, wanted, config, job)
     commits = {"commits": {config.pairs.repo: config.pairs.revision}} if config.pairs.reader == "hub" else {}
     return {"counts": counts | {"rejected": rejects.count}, **commits}
 
@@ -131,7 +131,7 @@ def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[lis
 
 def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> list[list[str]]:
     """Another system's outputs for each source; an empty list if it did not translate the source."""
-    outputs = Outputs(system, config.given[system], config.languages, job)
+    outputs = SystemOutputs(system, config.given[system], config.languages, job)
     result: list[list[str]] = [[] for _ in sources]
     for direction in dict.fromkeys(item.direction for item in sources):
         places = [place for place, item in enumerate(sources) if item.direction == direction]

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.data.examples import read_sequences
-from alma_pipeline.ml.data.preference_pairs import Pair
+from alma_pipeline.ml.data.preference_pairs import PreferencePair
+from alma_pipeline.ml.data.token_arrays import read_sequences
 from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training
 from alma_pipeline.ml.training import logprobs
@@ -65,7 +65,7 @@ def examples_of(loss: str, corpus: Path) -> Sequence[Any]:
         return examples
     answers = [example.ids[example.prompt :] for example in examples]
     references = [(-9.0 - place, -11.0 + place) for place in range(len(examples))]  # dpo alone looks at them
-    return [Pair(e.ids[: e.prompt], answers[i], answers[i - 1], references[i]) for i, e in enumerate(examples)]
+    return [PreferencePair(e.ids[: e.prompt], answers[i], answers[i - 1], references[i]) for i, e in enumerate(examples)]
 
 
 def job_of(folder: Path, name: str, adapter: str, **hardware: Any) -> Job:

@@ -7,7 +7,7 @@ from typing import Any
 
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data.readers.lines import Rejects
-from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Hardware, Language, Source
 
@@ -49,11 +49,11 @@ def json_lines(path: Path, rows: Iterable[Any]) -> Path:
     return path
 
 
-def text(files: Mapping[str, Path], folder: Path, columns: Mapping[str, str] | None = None, on_error: str = "stop") -> Text:
+def text(files: Mapping[str, Path], folder: Path, columns: Mapping[str, str] | None = None, on_error: str = "stop") -> TextReader:
     """A source of these files, by what they hold."""
     source = Source(reader="files", files={name: name for name in files}, columns=dict(columns or {}), on_error=on_error)
     places = {name: str(path) for name, path in files.items()}
-    return Text(source, LANGUAGES, places, Rejects(on_error, folder / "rejected.jsonl"), ALL_CODES)
+    return TextReader(source, LANGUAGES, places, Rejects(on_error, folder / "rejected.jsonl"), ALL_CODES)
 
 
 def make_base(folder: Path) -> Input:

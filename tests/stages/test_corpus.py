@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data import ingest, tokenise
-from alma_pipeline.ml.data.cldr import Cldr, Phrasebook
+from alma_pipeline.ml.data.cldr import CldrReader, Phrasebook
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Cleaning, Hardware, Language, Source
 from helpers.text_files import json_lines
@@ -182,7 +182,7 @@ def test_pseudo_mono_joins_pairs_in_either_order_among_documents(pseudo: Made, d
     assert 0.4 < len(joined) / len(rows) < 0.6
     english_first = sum(row["language"].startswith("en-") for row in joined)
     assert 0.3 < english_first / len(joined) < 0.7
-    text = Cldr(Phrasebook(LANGUAGES, seed=7), "train")
+    text = CldrReader(Phrasebook(LANGUAGES, seed=7), "train")
     aligned = {(pair.source, pair.target) for code in ("de", "cs") for pair in text.pairs(f"{code}-en")}
     both: set[str] = set()
     for one, other in aligned:
@@ -250,14 +250,14 @@ def test_a_killed_preparation_of_generated_text_ends_the_same(
     for module in (ingest, tokenise):
         monkeypatch.setattr(module, "BATCH", 17)
         monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
-    save, saves = ingest.Preparation.save, itertools.count(1)
+    save, saves = ingest.Ingestion.save, itertools.count(1)
 
-    def killed(self: ingest.Preparation) -> None:
+    def killed(self: ingest.Ingestion) -> None:
         save(self)
         if next(saves) % 5 == 0:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ingest.Preparation, "save", killed)
+    monkeypatch.setattr(ingest.Ingestion, "save", killed)
     attempts = 0
     while True:
         try:
@@ -294,7 +294,7 @@ def test_generated_pairs_may_be_joined_among_documents_of_files(base: Input, doc
     assert [row["language"] for row in made.rows("dev") if "-" not in row["language"]] == [
         code for code in NAMES for _ in range(5)
     ]
-    dev = {pair.source for code in ("de", "cs") for pair in Cldr(Phrasebook(LANGUAGES, 7), "dev").pairs(f"{code}-en")}
+    dev = {pair.source for code in ("de", "cs") for pair in CldrReader(Phrasebook(LANGUAGES, 7), "dev").pairs(f"{code}-en")}
     joined = [row["text"] for row in made.rows("dev") if "-" in row["language"]]
     assert len(joined) == 10 and all(any(source in text for source in dev) for text in joined)
 

@@ -193,15 +193,15 @@ def test_a_killed_preparation_goes_on_and_ends_the_same(tmp_path: Path, base: In
     saves = len((Path(whole.work) / "metrics.jsonl").read_text().splitlines())
     assert saves > 8
     again, attempts = job("again"), 0
-    save = ingest.Preparation.save
+    save = ingest.Ingestion.save
 
-    def killed(self: ingest.Preparation) -> None:
+    def killed(self: ingest.Ingestion) -> None:
         save(self)
         killed.left -= 1  # type: ignore[attr-defined]
         if not killed.left:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ingest.Preparation, "save", killed)
+    monkeypatch.setattr(ingest.Ingestion, "save", killed)
     while True:
         killed.left = 3  # type: ignore[attr-defined]
         try:

@@ -96,7 +96,7 @@ class Phrasebook:
         """The phrase in one language; None where CLDR has no words for it there."""
         known = self._texts[code]
         if phrase.id not in known:
-            known[phrase.id] = _say(self._locales[code], phrase)
+            known[phrase.id] = _render(self._locales[code], phrase)
         return known[phrase.id]
 
     def ordered(self, split: str, salt: str) -> list[Phrase]:
@@ -117,10 +117,10 @@ class Phrasebook:
         return self._earlier[split]
 
 
-class Cldr:
+class CldrReader:
     """The reader of one split: up to `limit` rows of each language or direction, in the manner of `reading.Text`."""
 
-    def __init__(self, book: Phrasebook, split: str, limit: int | None = None, apart: "Cldr | None" = None) -> None:
+    def __init__(self, book: Phrasebook, split: str, limit: int | None = None, apart: "CldrReader | None" = None) -> None:
         """`apart`: the reader of the split that is held out of training."""
         self.book, self.split, self.limit, self.apart = book, split, limit, apart
 
@@ -131,7 +131,7 @@ class Cldr:
         duplicate, conflict (the source already has another target).
         """
         dropped = Counter[str]()
-        kept = one_target_each(self._both_sides(direction, dropped), dropped)
+        kept = first_targets(self._both_sides(direction, dropped), dropped)
         return Stream(itertools.islice(kept, skip, self.limit), skip, dropped)
 
     def _both_sides(self, direction: str, dropped: Counter[str]) -> Iterator[SentencePair]:
@@ -198,7 +198,7 @@ class Cldr:
         return 0
 
 
-def open_cldr(source: Source, split: str, book: Phrasebook, limit: int | None, held_out: int | None = None) -> Cldr:
+def open_cldr(source: Source, split: str, book: Phrasebook, limit: int | None, held_out: int | None = None) -> CldrReader:
     """The reader of a split; that of train keeps up to `held_out` rows of dev apart.
 
     Raises UserError where the source names another split, or a release of Babel that is not installed.
@@ -206,10 +206,10 @@ def open_cldr(source: Source, split: str, book: Phrasebook, limit: int | None, h
     if source.split != split:
         raise UserError(f"split={source.split} of a cldr source: expected {split} for this form of corpus")
     check_revision(source)
-    return Cldr(book, split, limit, Cldr(book, "dev", held_out) if split == "train" else None)
+    return CldrReader(book, split, limit, CldrReader(book, "dev", held_out) if split == "train" else None)
 
 
-def one_target_each(pairs: Iterable[SentencePair], dropped: Counter[str]) -> Iterator[SentencePair]:
+def first_targets(pairs: Iterable[SentencePair], dropped: Counter[str]) -> Iterator[SentencePair]:
     """The first pair of each source; the others are counted in `dropped`."""
     first: dict[str, str] = {}
     for pair in pairs:
@@ -233,7 +233,7 @@ def _grouped(subjects: Iterable[list[str]]) -> Iterator[str]:
         yield "\n".join(remainders[start : start + size])
 
 
-def _say(locale: Locale, phrase: Phrase) -> str | None:
+def _render(locale: Locale, phrase: Phrase) -> str | None:
     """The text, with the no-break and thin spaces that CLDR sets in places as plain ones."""
     try:
         return " ".join(phrase.template.render(locale, *phrase.value).split())

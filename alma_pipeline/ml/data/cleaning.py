@@ -11,26 +11,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from alma_pipeline.ml.data.language_id import is_other
+from alma_pipeline.ml.data.language_id import in_script, is_other_language
 from alma_pipeline.ml.data.prompts import one_line
-from alma_pipeline.ml.data.rows import AnyRow, Document, Row, SentencePair, texts_of
-from alma_pipeline.ml.data.scripts import in_script
-from alma_pipeline.ml.data.seen import Seen
+from alma_pipeline.ml.data.rows import AnyRow, CorpusRow, Document, SentencePair, texts_of
 from alma_pipeline.schema import Cleaning, Language
 
 ALWAYS = ("empty", "held_out")
 NOT_WORDS = re.compile(r"[\W_]+")
 
 
-def bare(text: str) -> str:
+def match_key(text: str) -> str:
     """Letters and digits alone, in compatibility form and without case: what near duplicates have in common."""
     return NOT_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
-def bare_sentences(rows: Iterable[Mapping[str, str]]) -> frozenset[str]:
+def test_keys(rows: Iterable[Mapping[str, str]]) -> frozenset[str]:
     """What of test sentences, on either side, must not be trained on; `rows` as a corpus of form test has them."""
-    return frozenset(text for row in rows for side in ("source", "target") if (text := bare(row[side])))
+    return frozenset(text for row in rows for side in ("source", "target") if (text := match_key(row[side])))
 
 
 class Cleaner:
@@ -44,7 +43,7 @@ class Cleaner:
         self.changed: Counter[str] = Counter()
         """Rows that a step changed: nfc, newlines."""
         self.read = 0
-        self._seen = {name: Seen() for name in ("exact", "near") if name in settings.steps}
+        self._seen = {name: HashSet() for name in ("exact", "near") if name in settings.steps}
 
     def pairs(self, rows: Sequence[SentencePair]) -> list[SentencePair]:
         """Those that stay, in order: one line each, both sides there."""
@@ -56,7 +55,7 @@ class Cleaner:
             [Document(row.id, row.language, self._normal(row.text.strip())) for row in rows], self._document_reasons()
         )
 
-    def remember(self, rows: Sequence[Row]) -> None:
+    def remember(self, rows: Sequence[CorpusRow]) -> None:
         """Rows kept by an earlier attempt: their duplicates are known again."""
         for name, seen in self._seen.items():
             seen.add(_hashes(name, [texts_of(row) for row in rows]))
@@ -93,7 +92,7 @@ class Cleaner:
             "length": lambda row: max(len(row.source), len(row.target)) > settings.max_characters,
             "ratio": lambda row: _ratio(row.source, row.target) > settings.max_ratio,
             "script": lambda row: any(self._other_script(text, code) for text, code in _sides(row)),
-            "language": lambda row: any(is_other(text, code, settings.confidence) for text, code in _sides(row)),
+            "language": lambda row: any(is_other_language(text, code, settings.confidence) for text, code in _sides(row)),
             "held_out": self._is_apart,
             "test": self._in_test,
         }
@@ -105,7 +104,7 @@ class Cleaner:
             "empty": lambda row: not row.text,
             "length": lambda row: len(row.text) > settings.max_document,
             "script": lambda row: self._other_script(row.text, row.language),
-            "language": lambda row: is_other(row.text, row.language, settings.confidence),
+            "language": lambda row: is_other_language(row.text, row.language, settings.confidence),
             "held_out": self._is_apart,
             "test": self._in_test,
         }
@@ -114,12 +113,12 @@ class Cleaner:
     def _other_script(self, text: str, code: str) -> bool:
         return not in_script(text, self.languages[code].nllb[-4:])
 
-    def _is_apart(self, row: Row) -> bool:
+    def _is_apart(self, row: CorpusRow) -> bool:
         return any(text in self.apart for text in texts_of(row))
 
-    def _in_test(self, row: Row) -> bool:
+    def _in_test(self, row: CorpusRow) -> bool:
         texts = row.text.split("\n") if isinstance(row, Document) else (row.source, row.target)
-        return any(bare(text) in self.test for text in texts)
+        return any(match_key(text) in self.test for text in texts)
 
 
 def _sides(row: SentencePair) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -134,6 +133,35 @@ def _ratio(source: str, target: str) -> float:
 
 def _hashes(name: str, rows: Sequence[tuple[str, ...]]) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
     """[rows] 64 bits each: among 10^8 rows one in a few thousand runs drops a row that it should not."""
-    spelled = ("\n".join(map(bare, texts)) if name == "near" else "\n".join(texts) for texts in rows)
+    spelled = ("\n".join(map(match_key, texts)) if name == "near" else "\n".join(texts) for texts in rows)
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in spelled)
     return np.frombuffer(digests, dtype=np.uint64)
+
+
+class HashSet:
+    """Sorted runs of hashes, each at least twice the next: a batch is looked up in all of them and merged from the small end."""
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.uint64]] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._runs))
+
+    def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """[n] True for each hash that was not there before, in this batch or an earlier one; then all are."""
+        unique, first = np.unique(hashes, return_index=True)
+        fresh = np.ones(len(unique), dtype=bool)
+        for run in self._runs:
+            places = np.minimum(np.searchsorted(run, unique), len(run) - 1)
+            fresh &= run[places] != unique
+        new = np.zeros(len(hashes), dtype=bool)
+        new[first[fresh]] = True
+        if fresh.any():
+            self._insert(unique[fresh])
+        return new
+
+    def _insert(self, run: NDArray[np.uint64]) -> None:
+        while self._runs and len(self._runs[-1]) < 2 * len(run):
+            run = np.concatenate([self._runs.pop(), run])
+            run.sort(kind="stable")
+        self._runs.append(run)

@@ -14,14 +14,14 @@ from transformers import PreTrainedTokenizerBase
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data import token_arrays
-from alma_pipeline.ml.data.cldr import Cldr, Phrasebook, open_cldr
-from alma_pipeline.ml.data.cleaning import Cleaner, bare_sentences
-from alma_pipeline.ml.data.ingest import HeldOut, Part, Preparation, as_one_line, batched
-from alma_pipeline.ml.data.mixing import arranged, in_turn
+from alma_pipeline.ml.data.cldr import CldrReader, Phrasebook, open_cldr
+from alma_pipeline.ml.data.cleaning import Cleaner, test_keys
+from alma_pipeline.ml.data.ingest import CorpusPart, HeldOut, Ingestion, batched, join_pair
+from alma_pipeline.ml.data.mixing import arrange_rows, round_robin
 from alma_pipeline.ml.data.prompts import BATCH, Example, Prompter
 from alma_pipeline.ml.data.readers.lines import Rejects
-from alma_pipeline.ml.data.readers.text import Text
-from alma_pipeline.ml.data.rows import AnyRow, Document, Row, SentencePair, Stream, part_of
+from alma_pipeline.ml.data.readers.text import TextReader
+from alma_pipeline.ml.data.rows import AnyRow, CorpusRow, Document, SentencePair, Stream, part_of
 from alma_pipeline.ml.data.tokenise import Tokenise
 from alma_pipeline.schema import Cleaning, Language, Source
 
@@ -30,7 +30,7 @@ FOLDER = "step-0"
 REJECTED = "rejected.jsonl"
 
 
-class Workplace:
+class CorpusBuilder:
     """Where a corpus is prepared, and what its parts are read and cleaned with."""
 
     def __init__(self, job: Job) -> None:
@@ -43,15 +43,15 @@ class Workplace:
         self.rejects: list[Rejects] = []
         self._test: frozenset[str] | None = None
 
-    def text(self, source: Source) -> Text | Cldr:
+    def text(self, source: Source) -> TextReader | CldrReader:
         """A source's reader; all of them count what cannot be read in one place."""
         if source.reader == "cldr":
             return self._generated(source)
         if not self.rejects:
             self.rejects.append(Rejects(source.on_error, self.folder / REJECTED))
-        return Text(source, self.languages, self.job.files, self.rejects[0], self.job.codes)
+        return TextReader(source, self.languages, self.job.files, self.rejects[0], self.job.codes)
 
-    def _generated(self, source: Source) -> Cldr:
+    def _generated(self, source: Source) -> CldrReader:
         if self.config.form == "test":
             return open_cldr(source, "test", self._phrases, self.config.held_out)
         if self.cleaning.steps:  # they may drop any row, so that nobody knows beforehand how many are enough
@@ -73,16 +73,16 @@ class Workplace:
             return frozenset()
         if self._test is None:
             with open(Path(self.job.inputs["test"].path) / "test.jsonl", encoding="utf-8") as file:
-                self._test = bare_sentences(map(json.loads, file))
+                self._test = test_keys(map(json.loads, file))
         return self._test
 
-    def pairs(self, source: Source, directions: Sequence[str]) -> list[Part[SentencePair]]:
+    def pairs(self, source: Source, directions: Sequence[str]) -> list[CorpusPart[SentencePair]]:
         """Sentence pairs by direction, each read when it is asked for."""
         text = self.text(source)
         held_out = text.apart.pairs if text.apart else None
         return [self._part(name, text.pairs, held_out, text.bytes(name)) for name in directions]
 
-    def documents(self, source: Source, codes: Sequence[str]) -> list[Part[Document]]:
+    def documents(self, source: Source, codes: Sequence[str]) -> list[CorpusPart[Document]]:
         """Documents by language, each read when it is asked for."""
         text = self.text(source)
         held_out = text.apart.documents if text.apart else None
@@ -94,14 +94,14 @@ class Workplace:
         read: Callable[[str, int], Stream[AnyRow]],
         held_out: Callable[[str, int], Stream[AnyRow]] | None,
         size: int,
-    ) -> Part[AnyRow]:
+    ) -> CorpusPart[AnyRow]:
         own = functools.partial(held_out, name, 0) if held_out else None
-        return Part(name, functools.partial(read, name), self.cleaner, size, own)
+        return CorpusPart(name, functools.partial(read, name), self.cleaner, size, own)
 
     def join(self, source: Source | None) -> Callable[[SentencePair], Document]:
         """How pairs of a source become one line; null: of no source in particular."""
         text = self.text(source) if source else None
-        return text.join if isinstance(text, Cldr) else functools.partial(as_one_line, seed=str(self.config.seed))
+        return text.join if isinstance(text, CldrReader) else functools.partial(join_pair, seed=str(self.config.seed))
 
     def keep_rejected(self) -> int:
         """Rejected rows become part of the artifact; how many there are."""
@@ -110,7 +110,7 @@ class Workplace:
             os.replace(path, self.job.out / REJECTED)
         return sum(rejects.count for rejects in self.rejects)
 
-    def counts(self, preparation: Preparation, held_out: HeldOut, too_long: int) -> dict[str, Any]:
+    def counts(self, preparation: Ingestion, held_out: HeldOut, too_long: int) -> dict[str, Any]:
         """What cleaning did, in all and by part; the totals go to tracking too."""
         by_part = preparation.progress.counts
         dropped = sum((Counter(counts["dropped"]) for counts in by_part.values()), held_out.dropped.copy())
@@ -137,10 +137,10 @@ class Workplace:
         return {"commits": found} if found else {}
 
 
-def pair_tokens(prompter: Prompter, max_source: int, max_target: int) -> Tokenise:
+def pair_tokeniser(prompter: Prompter, max_source: int, max_target: int) -> Tokenise:
     """Pairs as prompt and answer; a pair too long on either side is left out, never cut (B48, B51)."""
 
-    def tokenise(rows: Sequence[Row]) -> list[tuple[Row, Example | None]]:
+    def tokenise(rows: Sequence[CorpusRow]) -> list[tuple[CorpusRow, Example | None]]:
         texts = [(row.direction, row.source, row.target) for row in rows if isinstance(row, SentencePair)]
         found = prompter.examples(texts)
         fits = [example.prompt <= max_source and len(example.ids) - example.prompt <= max_target for example in found]
@@ -149,10 +149,10 @@ def pair_tokens(prompter: Prompter, max_source: int, max_target: int) -> Tokenis
     return tokenise
 
 
-def document_tokens(tokenizer: PreTrainedTokenizerBase, join: Callable[[SentencePair], Document]) -> Tokenise:
+def document_tokeniser(tokenizer: PreTrainedTokenizerBase, join: Callable[[SentencePair], Document]) -> Tokenise:
     """Documents, and pairs that `join` makes one line of."""
 
-    def tokenise(rows: Sequence[Row]) -> list[tuple[Row, Example | None]]:
+    def tokenise(rows: Sequence[CorpusRow]) -> list[tuple[CorpusRow, Example | None]]:
         lines = [row if isinstance(row, Document) else join(row) for row in rows]
         found = token_arrays.document_examples(tokenizer, [line.text for line in lines])
         return list(zip(lines, found, strict=True))
@@ -161,7 +161,7 @@ def document_tokens(tokenizer: PreTrainedTokenizerBase, join: Callable[[Sentence
 
 
 @dataclass
-class Dev:
+class DevCounts:
     """What the dev set holds; lengths are in tokens."""
 
     examples: int = 0
@@ -171,9 +171,11 @@ class Dev:
     counted: dict[str, int] = field(default_factory=dict)
 
 
-def dev_set(work: Workplace, order: Callable[[Mapping[str, int]], Iterator[str]], held_out: HeldOut, tokenise: Tokenise) -> Dev:
+def write_dev_set(
+    work: CorpusBuilder, order: Callable[[Mapping[str, int]], Iterator[str]], held_out: HeldOut, tokenise: Tokenise
+) -> DevCounts:
     """Write the held-out rows, the parts in turn, and their arrays. Raises UserError where all are too long."""
-    rows = arranged(held_out.rows, order)
+    rows = arrange_rows(held_out.rows, order)
     found = [item for batch in batched(rows, BATCH) for item in tokenise(batch)]
     kept = [(row, example) for row, example in found if example is not None]
     if rows and not kept:
@@ -185,10 +187,10 @@ def dev_set(work: Workplace, order: Callable[[Mapping[str, int]], Iterator[str]]
         token_arrays.write_bytes(work.job.out, "dev", [row.text for row, _ in kept if isinstance(row, Document)])
     named = Counter(part_of(row) for row, _ in kept)
     merged = sum(example.merged for example in examples)
-    return Dev(written["examples"], written["longest"], merged, len(found) - len(kept), dict(named))
+    return DevCounts(written["examples"], written["longest"], merged, len(found) - len(kept), dict(named))
 
 
-def test_set(work: Workplace, source: Source, directions: Sequence[str], count: int | None) -> dict[str, Any]:
+def write_test_set(work: CorpusBuilder, source: Source, directions: Sequence[str], count: int | None) -> dict[str, Any]:
     """Write the first `count` sentences of each direction, the directions in turn; null: all. Raises UserError for fewer."""
     text, columns, dropped = work.text(source), dict[str, list[SentencePair]](), Counter[str]()
     cleaner = Cleaner(Cleaning(), work.languages, frozenset())
@@ -202,7 +204,7 @@ def test_set(work: Workplace, source: Source, directions: Sequence[str], count: 
                 "held_out (budget.text.test), or add text"
             )
         columns[direction] = rows
-    rows = arranged(columns, in_turn)
+    rows = arrange_rows(columns, round_robin)
     token_arrays.write_rows(work.job.out / "test.jsonl", rows)
     return {
         "test_examples": len(rows),

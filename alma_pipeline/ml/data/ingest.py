@@ -20,17 +20,17 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.cleaning import Cleaner
 from alma_pipeline.ml.data.prompts import BATCH
-from alma_pipeline.ml.data.rows import AnyRow, Document, Item, Row, SentencePair, Stream, line_of, row_of, texts_of
+from alma_pipeline.ml.data.rows import AnyRow, CorpusRow, Document, Item, SentencePair, Stream, line_of, row_of, texts_of
 
 SAVE_SECONDS = 10.0
-UNKNOWN = 0
+UNKNOWN_TOTAL = 0
 """The total of a line while nobody knows how much text there is, as in a hub set that is streamed."""
-HELD_OUT_OF = 8
+HOLD_OUT_MODULUS = 8
 """One row in so many may be held out (our choice): the same in every direction, since its English side decides."""
 
 
 @dataclass(frozen=True)
-class Part(Generic[AnyRow]):
+class CorpusPart(Generic[AnyRow]):
     """One language's documents or one direction's pairs."""
 
     name: str
@@ -44,7 +44,7 @@ class Part(Generic[AnyRow]):
 
 
 @dataclass
-class Progress:
+class IngestProgress:
     """How far the preparation is: all that is needed to go on, beside the files."""
 
     rows: int = 0
@@ -79,7 +79,7 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def hold_out(job: Job, parts: Sequence[Part[Any]], count: int | None) -> HeldOut:
+def hold_out(job: Job, parts: Sequence[CorpusPart[Any]], count: int | None) -> HeldOut:
     """The first `count` rows of each part that may be held out: of text that keeps such rows itself any of them, else those whose
     English side falls to the held-out eighth. `count` null takes all of the former, and those of the first 100,000 rows.
 
@@ -94,9 +94,9 @@ def hold_out(job: Job, parts: Sequence[Part[Any]], count: int | None) -> HeldOut
             read, seen = read + len(batch), seen + len(batch)
             if time.monotonic() - told >= SAVE_SECONDS:
                 told = time.monotonic()
-                job.log(seen, UNKNOWN, {"data/looked_through": float(seen)})
+                job.log(seen, UNKNOWN_TOTAL, {"data/looked_through": float(seen)})
             for row in _clean(cleaner, batch):
-                if (part.held_out or _decides(row)) and (count is None or len(found) < count):
+                if (part.held_out or _may_be_held_out(row)) and (count is None or len(found) < count):
                     found.setdefault(texts_of(row), row)
             if len(found) == count or (count is None and not part.held_out and read >= 100_000):
                 break
@@ -108,15 +108,15 @@ def hold_out(job: Job, parts: Sequence[Part[Any]], count: int | None) -> HeldOut
     return HeldOut(rows, texts, dropped)
 
 
-def _too_few(part: Part[Any], found: int, count: int, read: int, cleaner: Cleaner) -> str:
-    which = "of its own held-out text" if part.held_out else f"one in {HELD_OUT_OF}"
+def _too_few(part: CorpusPart[Any], found: int, count: int, read: int, cleaner: Cleaner) -> str:
+    which = "of its own held-out text" if part.held_out else f"one in {HOLD_OUT_MODULUS}"
     return (
         f"held_out={count} for every language or direction, but {part.name} has only {found} of {read:,} rows "
-        f"to hold out ({which}, after cleaning: {_said(cleaner.dropped)}); lower held_out (budget.text.dev), or add text"
+        f"to hold out ({which}, after cleaning: {_drop_counts(cleaner.dropped)}); lower held_out (budget.text.dev), or add text"
     )
 
 
-def _said(dropped: Counter[str]) -> str:
+def _drop_counts(dropped: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in dropped.items() if count) or "nothing dropped"
 
 
@@ -124,13 +124,13 @@ def _clean(cleaner: Cleaner, batch: list[Any]) -> list[Any]:
     return cleaner.documents(batch) if isinstance(batch[0], Document) else cleaner.pairs(batch)
 
 
-def _decides(row: Row) -> bool:
+def _may_be_held_out(row: CorpusRow) -> bool:
     """Whether a row may be held out: by its English side, so that both directions and every language agree."""
     text = row.text if isinstance(row, Document) else row.target if row.direction.endswith("-en") else row.source
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) % HELD_OUT_OF == 0
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) % HOLD_OUT_MODULUS == 0
 
 
-class Preparation:
+class Ingestion:
     """The cleaned rows of all parts, as JSON lines in `folder`, one file a part."""
 
     def __init__(self, job: Job, folder: Path, limit: int | None) -> None:
@@ -143,7 +143,7 @@ class Preparation:
         """Where a part's cleaned rows lie."""
         return self.folder / f"rows-{part}.jsonl"
 
-    def run(self, parts: Sequence[Part[Any]], held_out: HeldOut, most_contaminated: float) -> Progress:
+    def run(self, parts: Sequence[CorpusPart[Any]], held_out: HeldOut, most_contaminated: float) -> IngestProgress:
         """Every part that is not done yet. Raises UserError where nothing is left of one, or too much stands in a test set."""
         total = sum(part.bytes for part in parts)
         for part in parts:
@@ -152,7 +152,7 @@ class Preparation:
                 _check(part.name, self.progress, most_contaminated)
         return self.progress
 
-    def _part(self, part: Part[Any], held_out: HeldOut, total: int) -> None:
+    def _part(self, part: CorpusPart[Any], held_out: HeldOut, total: int) -> None:
         progress, cleaner = self.progress, part.cleaner()
         cleaner.apart = held_out.texts
         if progress.part != part.name:
@@ -178,7 +178,7 @@ class Preparation:
         progress.counts[part.name] = {**counts, "dropped": dict(stream.dropped + Counter(counts["dropped"]))}
         self.save()
 
-    def _take_up(self, part: Part[Any], cleaner: Cleaner) -> int:
+    def _take_up(self, part: CorpusPart[Any], cleaner: Cleaner) -> int:
         """What an earlier attempt kept of a part: remembered as seen, and counted."""
         progress = self.progress
         _restore(cleaner, progress.counts.get(part.name, {}))
@@ -192,7 +192,7 @@ class Preparation:
                 cleaner.remember([row_of(json.loads(line)) for line in batch])
         return kept
 
-    def _report(self, part: Part[Any], cleaner: Cleaner, file: Any, kept: int, total: int) -> None:
+    def _report(self, part: CorpusPart[Any], cleaner: Cleaner, file: Any, kept: int, total: int) -> None:
         progress = self.progress
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
@@ -201,7 +201,7 @@ class Preparation:
         progress.size = file.tell()
         progress.counts[part.name] = _counts(cleaner)
         self.save()
-        expected = round(progress.rows * max(1.0, total / max(1, progress.bytes))) if total else UNKNOWN
+        expected = round(progress.rows * max(1.0, total / max(1, progress.bytes))) if total else UNKNOWN_TOTAL
         self.job.log(progress.rows, expected, {"kept": sum(progress.kept.values()) + kept})
 
     def save(self) -> None:
@@ -213,7 +213,7 @@ class Preparation:
         os.replace(draft, self.folder / "manifest.json")
 
 
-def as_one_line(row: SentencePair, seed: str) -> Document:
+def join_pair(row: SentencePair, seed: str) -> Document:
     """A pair as one line, either side first with equal chance, parted by a space (X-ALMA's pseudo-monolingual text)."""
     source, target = row.direction.split("-")
     swap = hashlib.blake2b(f"{seed}/{row.id}".encode(), digest_size=1).digest()[0] % 2
@@ -231,7 +231,7 @@ def _restore(cleaner: Cleaner, counts: dict[str, dict[str, int]]) -> None:
     cleaner.read = counts.get("read", {}).get("rows", 0)
 
 
-def _check(part: str, progress: Progress, most: float) -> None:
+def _check(part: str, progress: IngestProgress, most: float) -> None:
     counts = progress.counts[part]
     read, dropped = counts["read"]["rows"], counts["dropped"]
     tested = dropped.get("test", 0)
@@ -242,12 +242,12 @@ def _check(part: str, progress: Progress, most: float) -> None:
             "limit to train without these rows"
         )
     if not progress.kept[part]:
-        raise UserError(f"{part}: no row is left of {read:,}: {_said(Counter(dropped))}")
+        raise UserError(f"{part}: no row is left of {read:,}: {_drop_counts(Counter(dropped))}")
 
 
-def _load(path: Path) -> Progress:
+def _load(path: Path) -> IngestProgress:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Progress()
+        return IngestProgress()
     state = json.loads(path.read_text(encoding="utf-8"))
-    return Progress(**{item.name: state[item.name] for item in dataclasses.fields(Progress)})
+    return IngestProgress(**{item.name: state[item.name] for item in dataclasses.fields(IngestProgress)})

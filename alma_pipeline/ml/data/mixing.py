@@ -14,7 +14,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.rows import Item
 
 
-def in_turn(sizes: Mapping[str, int]) -> Iterator[str]:
+def round_robin(sizes: Mapping[str, int]) -> Iterator[str]:
     """Each row once, the parts in turn, so that any beginning holds all of them."""
     for turn in range(max(sizes.values(), default=0)):
         yield from (name for name, size in sizes.items() if turn < size)
@@ -25,10 +25,10 @@ def documents_first(sizes: Mapping[str, int]) -> Iterator[str]:
     for name, size in sizes.items():
         if "-" not in name:
             yield from itertools.repeat(name, size)
-    yield from in_turn({name: size for name, size in sizes.items() if "-" in name})
+    yield from round_robin({name: size for name, size in sizes.items() if "-" in name})
 
 
-def drawn(sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> Iterator[str]:
+def sample_interleaved(sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> Iterator[str]:
     """Parts drawn by their shares until each has been gone through; one that ends sooner begins again
     (`interleave_datasets` with `all_exhausted`, as the ALMA code mixes languages).
 
@@ -50,32 +50,32 @@ def drawn(sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> I
             waiting.discard(name)
 
 
-def mixed(
+def mix(
     documents: Mapping[str, int], shares: Mapping[str, float], pairs: Mapping[str, int], share: float, seed: int
 ) -> Iterator[str]:
     """Documents drawn by `shares`, mixed with joined pairs in turn, of which there are `share` in all (X-ALMA: 0.5)."""
-    kinds = {"documents": sum(1 for _ in drawn(documents, shares, seed)), "pairs": sum(pairs.values())}
-    inner = {"documents": drawn(documents, shares, seed), "pairs": in_turn(pairs)}
-    for kind in drawn(kinds, {"documents": 1 - share, "pairs": share}, seed):
+    kinds = {"documents": sum(1 for _ in sample_interleaved(documents, shares, seed)), "pairs": sum(pairs.values())}
+    inner = {"documents": sample_interleaved(documents, shares, seed), "pairs": round_robin(pairs)}
+    for kind in sample_interleaved(kinds, {"documents": 1 - share, "pairs": share}, seed):
         name = next(inner[kind], None)
         if name is None:
-            inner[kind] = drawn(documents, shares, seed) if kind == "documents" else in_turn(pairs)
+            inner[kind] = sample_interleaved(documents, shares, seed) if kind == "documents" else round_robin(pairs)
             name = next(inner[kind])
         yield name
 
 
-def by_size(sizes: Mapping[str, int], temperature: float) -> dict[str, float]:
+def temperature_shares(sizes: Mapping[str, int], temperature: float) -> dict[str, float]:
     """Shares n^(1/T): T = 1 keeps the sizes' proportions, a large T makes them equal (Arivazhagan et al. 2019, sec. 4.2)."""
     return {name: size ** (1 / temperature) for name, size in sizes.items()}
 
 
-def arranged(rows: Mapping[str, Sequence[Item]], order: Callable[[Mapping[str, int]], Iterator[str]]) -> list[Item]:
-    """The rows of all parts in an order that takes each once, as `in_turn` does."""
+def arrange_rows(rows: Mapping[str, Sequence[Item]], order: Callable[[Mapping[str, int]], Iterator[str]]) -> list[Item]:
+    """The rows of all parts in an order that takes each once, as `round_robin` does."""
     waiting = {name: iter(own) for name, own in rows.items()}
     return [next(waiting[name]) for name in order({name: len(own) for name, own in rows.items()})]
 
 
-class Files:
+class RowFiles:
     """The prepared rows of each part, read in order, from the beginning again after the last."""
 
     def __init__(self, paths: Mapping[str, Path], places: Mapping[str, int]) -> None:

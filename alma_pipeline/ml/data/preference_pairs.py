@@ -17,11 +17,11 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.prompts import Example, Prompter, one_line
 
 FIELDS = ("direction", "source", "chosen", "rejected")
-ROWS = 2000
+BATCH = 2000
 """Triples tokenised at a time: the token lists of a large data set never stand in memory together."""
 
 
-class Pair(NamedTuple):
+class PreferencePair(NamedTuple):
     """Two answers to one prompt, as token ids."""
 
     prompt: NDArray[np.int32]
@@ -35,7 +35,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Limits:
+class PairLimits:
     """Largest sizes in tokens; BOS counts for the prompt, EOS for the answer."""
 
     prompt: int
@@ -44,10 +44,10 @@ class Limits:
 
 
 @dataclass
-class Pairs:
+class PreferencePairs:
     """The usable pairs of a file, in its order, and what happened to the rest."""
 
-    kept: list[Pair] = field(default_factory=list)
+    kept: list[PreferencePair] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     """Reason to number: `empty`, `identical`, `prompt_too_long`, `answer_too_long`."""
     joined_lines: int = 0
@@ -65,18 +65,18 @@ class Pairs:
         }
 
 
-def read_pairs(path: Path, prompter: Prompter, limits: Limits) -> Pairs:
+def read_pairs(path: Path, prompter: Prompter, limits: PairLimits) -> PreferencePairs:
     """The pairs of a `train.jsonl` or `dev.jsonl` of a preferences artifact.
 
     Raises UserError for a line without the fields of a triple, a direction whose languages the node does not have,
     and a file no pair of which is left.
     """
-    result = Pairs()
+    result = PreferencePairs()
     rows: list[Mapping[str, Any]] = []
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             rows.append(_checked(json.loads(line), f"{path}:{number}", prompter))
-            if len(rows) == ROWS:
+            if len(rows) == BATCH:
                 _add(result, rows, prompter, limits)
                 rows = []
     _add(result, rows, prompter, limits)
@@ -101,7 +101,7 @@ def _checked(row: Mapping[str, Any], where: str, prompter: Prompter) -> Mapping[
     return row
 
 
-def _add(result: Pairs, rows: Sequence[Mapping[str, Any]], prompter: Prompter, limits: Limits) -> None:
+def _add(result: PreferencePairs, rows: Sequence[Mapping[str, Any]], prompter: Prompter, limits: PairLimits) -> None:
     """Clean, tokenise and measure some triples, each side by the same rules."""
     texts = []
     for row in rows:
@@ -116,15 +116,15 @@ def _add(result: Pairs, rows: Sequence[Mapping[str, Any]], prompter: Prompter, l
     chosen_sides = prompter.examples([(direction, source, chosen) for direction, source, chosen, _ in texts])
     rejected_sides = prompter.examples([(direction, source, rejected) for direction, source, _, rejected in texts])
     for chosen_side, rejected_side in zip(chosen_sides, rejected_sides, strict=True):
-        reason = unfit(chosen_side, rejected_side, limits)
+        reason = reason_to_drop(chosen_side, rejected_side, limits)
         if reason:
             result.dropped[reason] += 1
         else:
-            result.kept.append(pair_of(chosen_side, rejected_side, prompter))
+            result.kept.append(make_pair(chosen_side, rejected_side, prompter))
             result.merged += chosen_side.merged or rejected_side.merged
 
 
-def unfit(chosen: Example, rejected: Example, limits: Limits) -> str:
+def reason_to_drop(chosen: Example, rejected: Example, limits: PairLimits) -> str:
     """Why a pair of examples is dropped, or an empty string; one bad side is enough."""
     if chosen.prompt > limits.prompt:
         return "prompt_too_long"
@@ -135,7 +135,7 @@ def unfit(chosen: Example, rejected: Example, limits: Limits) -> str:
     return "empty" if only_eos else ""
 
 
-def pair_of(chosen: Example, rejected: Example, prompter: Prompter) -> Pair:
+def make_pair(chosen: Example, rejected: Example, prompter: Prompter) -> PreferencePair:
     """Two examples of the same prompt as one pair; what is asserted holds for anything `Prompter` makes."""
     prompt = chosen.ids[: chosen.prompt]
     assert prompt == rejected.ids[: rejected.prompt], "the two answers of a pair must follow the same prompt ids (B52)"
@@ -145,4 +145,4 @@ def pair_of(chosen: Example, rejected: Example, prompter: Prompter) -> Pair:
         assert example.ids[:-1].count(prompter.bos) == 1, "a sequence must have one BOS (B57)"
         assert example.ids[-1] == prompter.eos, "an answer must end with EOS"
     first, second = (np.array(example.ids[example.prompt :], np.int32) for example in (chosen, rejected))
-    return Pair(np.array(prompt, np.int32), first, second)
+    return PreferencePair(np.array(prompt, np.int32), first, second)

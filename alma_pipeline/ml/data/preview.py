@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from alma_pipeline.ml.data.examples import read_blocks, read_sequences
 from alma_pipeline.ml.data.prompts import Prompter
+from alma_pipeline.ml.data.token_arrays import read_blocks, read_sequences
 from alma_pipeline.schema import Language
 
 

@@ -9,15 +9,15 @@ from typing import Any, Protocol
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.data.ingest import UNKNOWN
-from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.ingest import UNKNOWN_TOTAL
+from alma_pipeline.ml.data.readers.text import TextReader
 
-TELL_SECONDS = 10.0
-HELD_OUT_OF = 8
+LOG_SECONDS = 10.0
+HOLD_OUT_MODULUS = 8
 """One source in so many may be held out, by its own text: all triples of a source stay on one side."""
 
 
-class Settings(Protocol):
+class ReleasedSettings(Protocol):
     """What of the stage's settings matters here."""
 
     @property
@@ -29,7 +29,7 @@ class Settings(Protocol):
         """By whose scores a released data set's candidates are ranked."""
 
 
-def write(text: Text, directions: Sequence[str], settings: Settings, job: Job) -> dict[str, Any]:
+def write_preferences(text: TextReader, directions: Sequence[str], settings: ReleasedSettings, job: Job) -> dict[str, Any]:
     """Every usable triple of the directions in `job.out`, `held_out` sources of each in dev. Returns counts.
 
     Raises UserError for a direction without a triple, or with too few to hold out.
@@ -50,9 +50,9 @@ def write(text: Text, directions: Sequence[str], settings: Settings, job: Job) -
                     split, file = "train", train
                 count[split] += 1
                 written += 1
-                if time.monotonic() - told >= TELL_SECONDS:
+                if time.monotonic() - told >= LOG_SECONDS:
                     told = time.monotonic()
-                    job.log(written, UNKNOWN, {"data/kept": float(written)})
+                    job.log(written, UNKNOWN_TOTAL, {"data/kept": float(written)})
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if not count["train"] or len(held_out) < settings.held_out:
                 raise UserError(
@@ -64,7 +64,7 @@ def write(text: Text, directions: Sequence[str], settings: Settings, job: Job) -
     return {**totals, "dropped": dict(dropped), "directions": named}
 
 
-def _rows(text: Text, direction: str, scorer: str, dropped: Counter[str]) -> Iterator[dict[str, str]]:
+def _rows(text: TextReader, direction: str, scorer: str, dropped: Counter[str]) -> Iterator[dict[str, str]]:
     for number, triple in text.triples(direction, scorer):
         if not (triple.source.strip() and triple.chosen.strip() and triple.rejected.strip()):
             dropped["empty"] += 1
@@ -81,4 +81,4 @@ def _rows(text: Text, direction: str, scorer: str, dropped: Counter[str]) -> Ite
 
 
 def _may_be_held_out(source: str) -> bool:
-    return int.from_bytes(hashlib.blake2b(source.encode(), digest_size=4).digest()) % HELD_OUT_OF == 0
+    return int.from_bytes(hashlib.blake2b(source.encode(), digest_size=4).digest()) % HOLD_OUT_MODULUS == 0

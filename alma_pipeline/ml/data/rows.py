@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+encode_json = json.JSONEncoder(ensure_ascii=False).encode
 """Made once: `json.dumps` makes an encoder for every row."""
 
 
@@ -32,7 +32,7 @@ class Document:
     text: str
 
 
-Row = SentencePair | Document
+CorpusRow = SentencePair | Document
 AnyRow = TypeVar("AnyRow", SentencePair, Document)
 
 
@@ -59,21 +59,21 @@ def directions(languages: Iterable[str]) -> list[str]:
     return [f"{one}-{other}" for code in languages if code != "en" for one, other in ((code, "en"), ("en", code))]
 
 
-def texts_of(row: Row) -> tuple[str, ...]:
+def texts_of(row: CorpusRow) -> tuple[str, ...]:
     """A document's text, or a pair's two."""
     return (row.text,) if isinstance(row, Document) else (row.source, row.target)
 
 
-def part_of(row: Row) -> str:
+def part_of(row: CorpusRow) -> str:
     """What a row is counted under: the language of a document, the direction of a pair."""
     return row.language if isinstance(row, Document) else row.direction
 
 
-def row_of(value: dict[str, str]) -> Row:
+def row_of(value: dict[str, str]) -> CorpusRow:
     """A row as it was before `line_of`."""
     return Document(**value) if "text" in value else SentencePair(**value)
 
 
-def line_of(row: Row) -> bytes:
+def line_of(row: CorpusRow) -> bytes:
     """A row as a line of JSON."""
-    return (ENCODE(vars(row)) + "\n").encode()
+    return (encode_json(vars(row)) + "\n").encode()

@@ -6,11 +6,11 @@ from typing import Any
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.schema import Language, Source
 
 
-class Outputs:
+class SystemOutputs:
     """The outputs of one system. A row that cannot be read raises UserError, with file and line."""
 
     def __init__(self, system: str, source: Source, languages: dict[str, Language], job: Job) -> None:
@@ -20,7 +20,7 @@ class Outputs:
         """Rows that the test set's text had and the test set has not, by the reason."""
         self.unused: Counter[str] = Counter()
         """By direction: outputs for sentences that nobody asked for."""
-        self._text = Text(source, languages, job.files, _refuse, job.codes)
+        self._text = TextReader(source, languages, job.files, _refuse, job.codes)
 
     def has(self, direction: str) -> bool:
         """Whether there is a file that may hold the direction."""
@@ -75,10 +75,10 @@ class Outputs:
         """A sentence that stands n times in the test takes the outputs of its own turn first: row n of that source."""
         found: dict[str, list[str]] = {}
         for source, output in rows:
-            found.setdefault(_bare(source or ""), []).append(output)
+            found.setdefault(_normal_spaces(source or ""), []).append(output)
         turns: Counter[str] = Counter()
         result = []
-        for source in map(_bare, sources):
+        for source in map(_normal_spaces, sources):
             own = found.get(source, [])
             turn = min(turns[source], len(own) - 1)
             result.append(own[turn:] + own[: max(0, turn)])
@@ -91,6 +91,6 @@ def _refuse(where: str, problem: str, raw: Any) -> None:
     raise UserError(f"{where}: {problem}")
 
 
-def _bare(text: str) -> str:
+def _normal_spaces(text: str) -> str:
     """Sources are the same but for white space, which tools trim and double."""
     return " ".join(text.split())

@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.growing import Growing
-from alma_pipeline.ml.data.ingest import SAVE_SECONDS, Preparation, batched
-from alma_pipeline.ml.data.mixing import Files
+from alma_pipeline.ml.data.ingest import SAVE_SECONDS, Ingestion, batched
+from alma_pipeline.ml.data.mixing import RowFiles
+from alma_pipeline.ml.data.npy import NpyWriter
 from alma_pipeline.ml.data.prompts import BATCH, Example
-from alma_pipeline.ml.data.rows import Row, line_of, part_of, row_of
+from alma_pipeline.ml.data.rows import CorpusRow, line_of, part_of, row_of
 
-Tokenise = Callable[[Sequence[Row]], list[tuple[Row, Example | None]]]
+Tokenise = Callable[[Sequence[CorpusRow]], list[tuple[CorpusRow, Example | None]]]
 """Rows as they are written, with their tokens; None for one too long."""
 
 
 @dataclass
-class State:
+class WriterState:
     """How far the filling is."""
 
     done: int = 0
@@ -49,29 +49,29 @@ class State:
     too_long: int = 0
 
 
-class Filling:
+class TokenWriter:
     """`train.jsonl` and its arrays in the preparation's folder."""
 
-    def __init__(self, preparation: Preparation, block: int | None) -> None:
+    def __init__(self, preparation: Ingestion, block: int | None) -> None:
         """`block`: documents end to end; null: examples of their own lengths."""
         self.preparation, self.block = preparation, block
-        self.state = State(**preparation.progress.packed)
+        self.state = WriterState(**preparation.progress.packed)
         length, examples = self.state.tokens, self.state.examples
         folder = preparation.folder
-        self.tokens = Growing(folder / ("train.blocks.npy" if block else "train.tokens.npy"), np.int32, length)
+        self.tokens = NpyWriter(folder / ("train.blocks.npy" if block else "train.tokens.npy"), np.int32, length)
         self.offsets = self.prompts = None
         if not block:
-            self.offsets = Growing(folder / "train.offsets.npy", np.int64, examples + 1 if examples else 0)
-            self.prompts = Growing(folder / "train.prompt.npy", np.int32, examples)
+            self.offsets = NpyWriter(folder / "train.offsets.npy", np.int64, examples + 1 if examples else 0)
+            self.prompts = NpyWriter(folder / "train.prompt.npy", np.int32, examples)
             if not examples:
                 self.offsets.append(np.zeros(1))
         self._saved = time.monotonic()
 
-    def run(self, schedule: Iterator[str], planned: int, tokenise: Tokenise, enough: float | None = None) -> State:
+    def run(self, schedule: Iterator[str], planned: int, tokenise: Tokenise, enough: float | None = None) -> WriterState:
         """Go through the schedule of part names, of `planned` places, or until `enough` tokens are packed."""
         state, preparation = self.state, self.preparation
         paths = {part: preparation.path(part) for part in preparation.progress.kept}
-        files = Files(paths, state.places)
+        files = RowFiles(paths, state.places)
         path = preparation.folder / "train.jsonl"
         with open(path, "r+b" if state.bytes else "wb") as out:
             out.truncate(state.bytes)
@@ -85,7 +85,7 @@ class Filling:
         files.close()
         return state
 
-    def _add(self, found: list[tuple[Row, Example | None]], names: list[str], out: Any) -> None:
+    def _add(self, found: list[tuple[CorpusRow, Example | None]], names: list[str], out: Any) -> None:
         state = self.state
         kept = [(row, example) for row, example in found if example is not None]
         state.done += len(names)
@@ -112,7 +112,7 @@ class Filling:
         state.longest = max(state.longest, int(lengths.max()))
         state.merged += sum(example.merged for example in examples)
 
-    def _save(self, files: Files, out: Any, planned: int) -> None:
+    def _save(self, files: RowFiles, out: Any, planned: int) -> None:
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
         for growing in filter(None, (self.tokens, self.offsets, self.prompts)):
@@ -147,6 +147,6 @@ class Filling:
         }
 
 
-def repeated(taken: Mapping[str, int], sizes: Mapping[str, int]) -> int:
+def count_repeated(taken: Mapping[str, int], sizes: Mapping[str, int]) -> int:
     """Rows that were taken a second time or more often."""
     return sum(max(0, count - sizes[name]) for name, count in taken.items())

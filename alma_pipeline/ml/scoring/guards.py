@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from alma_pipeline.ml.data.language_id import known, language
+from alma_pipeline.ml.data.language_id import detect_language, is_supported
 
 LOOP = re.compile(r"(.{1,120}?)\1{3,}", re.DOTALL)
 """A stretch of text that stands four times in a row or more."""
@@ -36,7 +36,7 @@ class Flags:
 
 def flags(source: str, reference: str, hypothesis: str, target: str, truncated: bool | None = None) -> Flags:
     """All of them for one hypothesis, line breaks already removed. `target`: the language asked for."""
-    found = language(hypothesis)
+    found = detect_language(hypothesis)
     return Flags(
         exact=hypothesis == reference,
         empty=not hypothesis.strip(),
@@ -44,7 +44,7 @@ def flags(source: str, reference: str, hypothesis: str, target: str, truncated: 
         repetition=loops(hypothesis) and not loops(reference),
         truncated=truncated,
         language=found,
-        off_target=None if found is None or not known(target) else found != target,
+        off_target=None if found is None or not is_supported(target) else found != target,
     )
 
 

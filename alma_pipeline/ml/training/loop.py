@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml import rng
-from alma_pipeline.ml.data.examples import Split
+from alma_pipeline.ml.data.token_arrays import Split
 from alma_pipeline.ml.distributed import World, all_gather, all_reduce_sum
 from alma_pipeline.ml.models.causal import causal_model
 from alma_pipeline.ml.models.load import TrainableModel

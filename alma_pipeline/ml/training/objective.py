@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.examples import Tokens
+from alma_pipeline.ml.data.token_arrays import Tokens
 from alma_pipeline.ml.models.causal import causal_model
 from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.batching import packed_batches, padded_batches

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alma_pipeline.ml.data.examples import Split
-from alma_pipeline.ml.data.preference_pairs import Pair
+from alma_pipeline.ml.data.preference_pairs import PreferencePair
+from alma_pipeline.ml.data.token_arrays import Split
 from alma_pipeline.ml.distributed import World, all_gather
 from alma_pipeline.ml.training.layouts import Item
 from alma_pipeline.ml.training.objective import Objective
@@ -28,7 +28,7 @@ from alma_pipeline.ml.training.preference_losses import (
 from alma_pipeline.ml.training.prefetch import Batch, on_device
 
 
-class PreferenceModel(Objective[Pair, PairCounts]):
+class PreferenceModel(Objective[PreferencePair, PairCounts]):
     """The preference loss that `terms` describe; both answers of a pair are always in the same micro-batch.
 
     The model must have no dropout: a margin compares two answers and must not depend on two dropout masks.
@@ -38,15 +38,15 @@ class PreferenceModel(Objective[Pair, PairCounts]):
         super().__init__(model, row_tokens)
         self.terms = terms
 
-    def items(self, example: Pair) -> list[Item]:
+    def items(self, example: PreferencePair) -> list[Item]:
         """Both answers after one prompt; neither sees the other."""
         return [Item(example.prompt, (example.chosen, example.rejected))]
 
-    def norms(self, examples: Sequence[Pair]) -> PairCounts:
+    def norms(self, examples: Sequence[PreferencePair]) -> PairCounts:
         """The number of pairs, and of labels of chosen answers."""
         return PairCounts(pairs=len(examples), chosen_labels=sum(len(pair.chosen) for pair in examples))
 
-    def collate(self, examples: Sequence[Pair]) -> Batch:
+    def collate(self, examples: Sequence[PreferencePair]) -> Batch:
         """Rows, and `answers` [pairs, 2], the number of labels of each chosen and rejected answer.
 
         If the loss needs it, also `reference` [pairs, 2], log-probability sums (nats).
@@ -69,19 +69,19 @@ class PreferenceModel(Objective[Pair, PairCounts]):
         return means(totals, self.terms)
 
 
-def as_split(pairs: Sequence[Pair], objective: PreferenceModel) -> Split[Pair]:
+def as_split(pairs: Sequence[PreferencePair], objective: PreferenceModel) -> Split[PreferencePair]:
     """Pairs with their total tokens and longest example, as the training loop takes them."""
     tokens = sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs)
     return Split(pairs, tokens=tokens, longest=max(map(objective.length, pairs), default=0))
 
 
-def chosen_answer(pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def chosen_answer(pair: PreferencePair) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Token ids of the prompt and of the chosen answer, the dev score's reference."""
     return pair.prompt, pair.chosen
 
 
 @torch.no_grad()
-def with_reference(objective: PreferenceModel, pairs: Sequence[Pair], world: World) -> list[Pair]:
+def with_reference(objective: PreferenceModel, pairs: Sequence[PreferencePair], world: World) -> list[PreferencePair]:
     """The pairs with their `reference` sums, in order. A collective call: ranks share the work, and each gets all results.
 
     Call it before the engine takes the model, while that still equals the parent; a resumed run computes the same again.

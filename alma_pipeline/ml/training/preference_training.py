@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
-from alma_pipeline.ml.data.preference_pairs import Limits, read_pairs
+from alma_pipeline.ml.data.preference_pairs import PairLimits, read_pairs
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training
@@ -27,7 +27,7 @@ def train_on_preferences(job: Job, config: PreferenceTraining, terms: LossSettin
 
     # Tokenise the triples; those that are too long or empty are dropped and counted.
     prompter = Prompter(AutoTokenizer.from_pretrained(init.path, local_files_only=True), config.prompt, config.languages)
-    limits = Limits(prompt=config.max_prompt, length=config.max_length)
+    limits = PairLimits(prompt=config.max_prompt, length=config.max_length)
     pairs = {name: read_pairs(triples / f"{name}.jsonl", prompter, limits) for name in ("train", "dev")}
     kept = {name: found.kept for name, found in pairs.items()}
 

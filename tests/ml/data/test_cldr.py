@@ -12,7 +12,15 @@ from babel import Locale
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data import cldr
-from alma_pipeline.ml.data.cldr import PHRASES_PER_DOCUMENT, Cldr, Phrasebook, check_revision, one_target_each, open_cldr, phrases
+from alma_pipeline.ml.data.cldr import (
+    PHRASES_PER_DOCUMENT,
+    CldrReader,
+    Phrasebook,
+    check_revision,
+    first_targets,
+    open_cldr,
+    phrases,
+)
 from alma_pipeline.ml.data.cldr_templates import TEMPLATES, Untranslated, distance, measure
 from alma_pipeline.ml.data.rows import Document, SentencePair
 from alma_pipeline.schema import Language, Source
@@ -30,16 +38,16 @@ def book() -> Phrasebook:
 
 
 def pairs(book: Phrasebook, direction: str, split: str, limit: int | None = None) -> list[SentencePair]:
-    return list(Cldr(book, split, limit).pairs(direction))
+    return list(CldrReader(book, split, limit).pairs(direction))
 
 
 def documents(book: Phrasebook, code: str, split: str, limit: int | None = None) -> list[Document]:
-    return list(Cldr(book, split, limit).documents(code))
+    return list(CldrReader(book, split, limit).documents(code))
 
 
 def lost(book: Phrasebook, direction: str, split: str) -> Counter[str]:
     """What is dropped when all pairs are read."""
-    stream = Cldr(book, split).pairs(direction)
+    stream = CldrReader(book, split).pairs(direction)
     assert list(stream)
     return stream.dropped
 
@@ -86,14 +94,14 @@ def test_a_source_has_one_target_and_a_limit_takes_the_beginning(book: Phraseboo
 def test_a_stream_goes_on_from_any_row_and_counts_what_is_dropped_up_to_its_limit() -> None:
     """What a killed preparation relies on; beyond the limit nothing is made, and nothing counted."""
     found, limited = a_book("en", "mg"), 300
-    whole = Cldr(found, "train", limited).pairs("mg-en")
+    whole = CldrReader(found, "train", limited).pairs("mg-en")
     rows = list(whole)
     assert len(rows) == whole.position == limited
     assert 0 < whole.dropped["untranslated"] < lost(found, "mg-en", "train")["untranslated"]
-    rest = Cldr(found, "train", limited).pairs("mg-en", skip=170)
+    rest = CldrReader(found, "train", limited).pairs("mg-en", skip=170)
     assert rest.position == 170 and list(rest) == rows[170:] and rest.position == limited
     assert rest.dropped == whole.dropped
-    texts = Cldr(found, "train", 40).documents("mg", skip=15)
+    texts = CldrReader(found, "train", 40).documents("mg", skip=15)
     assert list(texts) == documents(found, "mg", "train", 40)[15:] and texts.position == 40
 
 
@@ -121,15 +129,15 @@ def test_a_text_of_an_earlier_split_is_dropped_and_counted() -> None:
 def test_conflicts_and_duplicates_keep_the_first_target() -> None:
     rows = [("1", "a", "x"), ("2", "a", "y"), ("3", "a", "x"), ("4", "b", "x")]
     dropped = Counter[str]()
-    kept = list(one_target_each([SentencePair(name, "de-en", source, target) for name, source, target in rows], dropped))
+    kept = list(first_targets([SentencePair(name, "de-en", source, target) for name, source, target in rows], dropped))
     assert [(pair.id, pair.source, pair.target) for pair in kept] == [("1", "a", "x"), ("4", "b", "x")]
     assert dropped == {"conflict": 1, "duplicate": 1}
 
 
 def test_a_pair_is_joined_in_an_order_of_its_own_that_reading_does_not_change(book: Phrasebook) -> None:
     """Joining asks neither in what order the pairs come nor whether those before them were read: a preparation may resume."""
-    text = Cldr(book, "train", 200, Cldr(book, "dev", 30))
-    rows = [*text.pairs("de-en"), *Cldr(book, "dev", 30).pairs("cs-en")]
+    text = CldrReader(book, "train", 200, CldrReader(book, "dev", 30))
+    rows = [*text.pairs("de-en"), *CldrReader(book, "dev", 30).pairs("cs-en")]
     joined = {pair.id: text.join(pair) for pair in rows}
     for pair in rows:
         line = joined[pair.id]
@@ -138,7 +146,7 @@ def test_a_pair_is_joined_in_an_order_of_its_own_that_reading_does_not_change(bo
         assert line.id == f"{line.language}:{pair.id.partition(':')[2]}"
     first = sum(line.language.startswith("en-") for line in joined.values())
     assert 0.35 < first / len(rows) < 0.65
-    again = Cldr(book, "train", 200, Cldr(book, "dev", 30))
+    again = CldrReader(book, "train", 200, CldrReader(book, "dev", 30))
     assert [again.join(pair) for pair in reversed(rows)] == [joined[pair.id] for pair in reversed(rows)]
 
 

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from alma_pipeline.ml.data.cleaning import Cleaner, bare, bare_sentences
-from alma_pipeline.ml.data.mixing import by_size, documents_first, drawn, in_turn, mixed
+from alma_pipeline.ml.data.cleaning import Cleaner, HashSet, match_key, test_keys
+from alma_pipeline.ml.data.language_id import in_script
+from alma_pipeline.ml.data.mixing import documents_first, mix, round_robin, sample_interleaved, temperature_shares
 from alma_pipeline.ml.data.rows import Document, SentencePair
-from alma_pipeline.ml.data.scripts import in_script
-from alma_pipeline.ml.data.seen import Seen
 from alma_pipeline.schema import Cleaning
 from helpers.text_files import LANGUAGES
 
@@ -40,7 +39,7 @@ def clean(
 )
 def test_each_step_drops_its_own_and_counts_it(step: str, pair: tuple[str, str], reason: str) -> None:
     good = (GERMAN, ENGLISH)
-    test = bare_sentences([{"source": "Der Satz", "target": "the Test sentence!"}]) if step == "test" else frozenset[str]()
+    test = test_keys([{"source": "Der Satz", "target": "the Test sentence!"}]) if step == "test" else frozenset[str]()
     kept, counts = clean([] if step == "empty" else [step], good, pair, test=test)
     assert kept == [good] and counts == {reason: 1}
 
@@ -68,7 +67,7 @@ def test_scripts(text: str, script: str) -> None:
 
 
 def test_documents_are_cleaned_as_a_whole_and_tested_line_by_line() -> None:
-    cleaner = Cleaner(Cleaning(steps=["exact", "language", "test"], max_document=500), LANGUAGES, frozenset({bare(ENGLISH)}))
+    cleaner = Cleaner(Cleaning(steps=["exact", "language", "test"], max_document=500), LANGUAGES, frozenset({match_key(ENGLISH)}))
     texts = [GERMAN, GERMAN, CZECH, f"Vorher.\n{ENGLISH}", "  "]
     kept = cleaner.documents([Document(f"de:{n}", "de", text) for n, text in enumerate(texts)])
     assert [line.id for line in kept] == ["de:0"]
@@ -83,7 +82,7 @@ def test_what_an_earlier_attempt_kept_is_a_duplicate() -> None:
 
 
 def test_seen_is_a_set() -> None:
-    draw, seen, known = np.random.default_rng(0), Seen(), set[int]()
+    draw, seen, known = np.random.default_rng(0), HashSet(), set[int]()
     for _ in range(40):
         batch = draw.integers(0, 3000, 500).astype(np.uint64)
         expected = [not (value in known or known.add(value)) for value in batch.tolist()]  # type: ignore[func-returns-value]
@@ -92,15 +91,15 @@ def test_seen_is_a_set() -> None:
 
 
 def test_schedules() -> None:
-    assert list(in_turn({"a": 1, "b": 3})) == ["a", "b", "b", "b"]
+    assert list(round_robin({"a": 1, "b": 3})) == ["a", "b", "b", "b"]
     sizes = {"a": 100, "b": 900}
-    assert by_size(sizes, 1.0) == sizes
-    assert by_size(sizes, 2.0) == {"a": 10.0, "b": 30.0}
-    found = list(drawn(sizes, {"a": 0.5, "b": 0.5}, seed=3))
+    assert temperature_shares(sizes, 1.0) == sizes
+    assert temperature_shares(sizes, 2.0) == {"a": 10.0, "b": 30.0}
+    found = list(sample_interleaved(sizes, {"a": 0.5, "b": 0.5}, seed=3))
     assert found.count("b") == 900 and abs(found.count("a") / len(found) - 0.5) < 0.05, "a begins again until b is through"
-    assert list(drawn({"a": 1, "b": 1, "c": 0}, {"a": 1.0, "b": 0.0, "c": 1.0}, seed=1)) == ["a"], (
+    assert list(sample_interleaved({"a": 1, "b": 1, "c": 0}, {"a": 1.0, "b": 0.0, "c": 1.0}, seed=1)) == ["a"], (
         "neither without a share nor empty"
     )
     assert list(documents_first({"en": 2, "de-en": 2, "de": 1, "cs-en": 1})) == ["en", "en", "de", "de-en", "cs-en", "de-en"]
-    both = list(mixed({"a": 50}, {"a": 1.0}, {"de-en": 200}, 0.5, seed=3))
+    both = list(mix({"a": 50}, {"a": 1.0}, {"de-en": 200}, 0.5, seed=3))
     assert both.count("de-en") >= 200 and abs(both.count("a") / len(both) - 0.5) < 0.1

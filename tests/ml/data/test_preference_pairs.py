@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data import preference_pairs as pairs_module
-from alma_pipeline.ml.data.preference_pairs import Limits, Pairs, pair_of, read_pairs
+from alma_pipeline.ml.data.preference_pairs import PairLimits, PreferencePairs, make_pair, read_pairs
 from alma_pipeline.ml.data.prompts import Example, Prompter
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Language
@@ -18,7 +18,7 @@ LANGUAGES = {
     "en": Language(name="English", locale="en", nllb="eng_Latn"),
     "de": Language(name="German", locale="de", nllb="deu_Latn"),
 }
-WIDE = Limits(prompt=256, length=512)
+WIDE = PairLimits(prompt=256, length=512)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def triple(source: str = "Der Zug.", chosen: str = "The train.", rejected: str =
     return {"id": "1", "direction": "de-en", "source": source, "chosen": chosen, "rejected": rejected}
 
 
-def read(tmp_path: Path, rows: list[dict[str, Any]], prompter: Prompter, limits: Limits = WIDE) -> Pairs:
+def read(tmp_path: Path, rows: list[dict[str, Any]], prompter: Prompter, limits: PairLimits = WIDE) -> PreferencePairs:
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return read_pairs(path, prompter, limits)
@@ -80,8 +80,8 @@ def test_an_empty_side_drops_the_pair(tmp_path: Path, prompter: Prompter, side: 
 def test_a_side_of_which_the_tokenizer_leaves_nothing_counts_as_empty(prompter: Prompter) -> None:
     """B51: such a side would be EOS alone, and the model would be taught to answer nothing."""
     whole, nothing = Example([0, 5, 6, 1], prompt=2, merged=False), Example([0, 5, 1], prompt=2, merged=False)
-    assert pairs_module.unfit(whole, nothing, WIDE) == pairs_module.unfit(nothing, whole, WIDE) == "empty"
-    assert pairs_module.unfit(whole, whole, WIDE) == ""
+    assert pairs_module.reason_to_drop(whole, nothing, WIDE) == pairs_module.reason_to_drop(nothing, whole, WIDE) == "empty"
+    assert pairs_module.reason_to_drop(whole, whole, WIDE) == ""
 
 
 @pytest.mark.parametrize("long_side", ["chosen", "rejected"])
@@ -89,10 +89,10 @@ def test_an_answer_too_long_on_either_side_drops_the_whole_pair(tmp_path: Path, 
     """B51, B56: both sides by the same rule, at the exact limit, and nothing is cut."""
     row = triple() | {long_side: "The train arrives at 7 o'clock."}
     prompt, chosen, rejected = sizes(prompter, row)
-    fits = Limits(prompt=prompt, length=prompt + max(chosen, rejected))
+    fits = PairLimits(prompt=prompt, length=prompt + max(chosen, rejected))
     kept = read(tmp_path, [row], prompter, fits).kept[0]
     assert (len(kept.prompt), len(kept.chosen), len(kept.rejected)) == (prompt, chosen, rejected)
-    found = read(tmp_path, [row, triple()], prompter, Limits(prompt=prompt, length=fits.length - 1))
+    found = read(tmp_path, [row, triple()], prompter, PairLimits(prompt=prompt, length=fits.length - 1))
     assert found.counts()["dropped"] == {"answer_too_long": 1}
     assert len(found.kept) == 1
 
@@ -100,7 +100,7 @@ def test_an_answer_too_long_on_either_side_drops_the_whole_pair(tmp_path: Path, 
 def test_a_prompt_too_long_drops_the_pair(tmp_path: Path, prompter: Prompter) -> None:
     """B51: the limit really acts; a prompt truncated before it is measured would always fit."""
     long = triple(source="Der Zug kommt um 7 Uhr an, der Zug kommt um 8 Uhr an.")
-    limit = Limits(prompt=sizes(prompter, long)[0] - 1, length=512)
+    limit = PairLimits(prompt=sizes(prompter, long)[0] - 1, length=512)
     found = read(tmp_path, [long, triple()], prompter, limit)
     assert found.counts()["dropped"] == {"prompt_too_long": 1}
     assert tuple(map(len, found.kept[0][:3])) == sizes(prompter, triple())
@@ -121,7 +121,7 @@ def test_line_breaks_become_spaces_and_are_counted(tmp_path: Path, prompter: Pro
 def test_order_is_kept_across_blocks_of_rows(
     tmp_path: Path, prompter: Prompter, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pairs_module, "ROWS", 2)
+    monkeypatch.setattr(pairs_module, "BATCH", 2)
     found = read(tmp_path, [triple(chosen=f"The train {i}.") for i in range(5)], prompter)
     assert [tokenizer.decode(pair.chosen[:-1]) for pair in found.kept] == [f"The train {i}." for i in range(5)]
 
@@ -129,7 +129,7 @@ def test_order_is_kept_across_blocks_of_rows(
 def test_a_file_without_a_usable_pair_is_an_error(tmp_path: Path, prompter: Prompter) -> None:
     message = r"no preference pair is left of 2 \(dropped: {'answer_too_long': 2}\).*raise max_prompt=256 and max_length=2"
     with pytest.raises(UserError, match=message):
-        read(tmp_path, [triple(), triple()], prompter, Limits(prompt=256, length=2))
+        read(tmp_path, [triple(), triple()], prompter, PairLimits(prompt=256, length=2))
     with pytest.raises(UserError, match="no preference pair is left of 0"):
         read(tmp_path, [], prompter)
 
@@ -150,7 +150,7 @@ def test_two_prompts_in_one_pair_are_refused(prompter: Prompter) -> None:
     """B52."""
     first, second = prompter.examples([("de-en", "Der Zug.", "The train."), ("de-en", "Der Hut.", "The train.")])
     with pytest.raises(AssertionError, match="same prompt ids"):
-        pair_of(first, second, prompter)
+        make_pair(first, second, prompter)
 
 
 def test_a_second_bos_is_refused(prompter: Prompter) -> None:
@@ -158,4 +158,4 @@ def test_a_second_bos_is_refused(prompter: Prompter) -> None:
     (good,) = prompter.examples([("de-en", "Der Zug.", "The train.")])
     double = Example([prompter.bos, *good.ids], good.prompt + 1, merged=False)
     with pytest.raises(AssertionError, match="one BOS"):
-        pair_of(double, double, prompter)
+        make_pair(double, double, prompter)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.ml.data import examples
-from alma_pipeline.ml.data.examples import read_blocks, read_sequences
+from alma_pipeline.ml.data import token_arrays
+from alma_pipeline.ml.data.token_arrays import read_blocks, read_sequences
 from alma_pipeline.ml.training.batching import global_batch
 from helpers.tiny_model import make_documents, make_pairs
 
@@ -57,7 +57,7 @@ def test_example_without_prompt_or_label_is_refused(tmp_path: Path, prompt: int)
 
 
 def test_a_wrong_example_is_named_by_its_place_in_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "STRETCH", 2)
+    monkeypatch.setattr(token_arrays, "CHUNK", 2)
     for name, array in (("tokens", [0, 5] * 5), ("offsets", [0, 2, 4, 6, 8, 10]), ("prompt", [1, 1, 1, 2, 1])):
         np.save(tmp_path / f"train.{name}.npy", np.array(array))
     with pytest.raises(PipelineError, match="example 3 has 2 tokens, 2 of them prompt"):

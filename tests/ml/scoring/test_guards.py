@@ -95,4 +95,4 @@ def test_wrong_language_lines_are_found_at_the_planted_rate(target: str) -> None
 
 def test_every_language_of_the_recipe_can_be_recognised() -> None:
     codes = re.findall(r'^"?(\w+)"?: \{name', (CONF / "languages" / "x_alma.yaml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(codes) == 50 and [code for code in codes if not language_id.known(code)] == []
+    assert len(codes) == 50 and [code for code in codes if not language_id.is_supported(code)] == []

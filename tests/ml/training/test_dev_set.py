@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 from transformers import AutoTokenizer
 
-from alma_pipeline.ml.data.examples import read_sequences
+from alma_pipeline.ml.data.token_arrays import read_sequences
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training

@@ -13,7 +13,7 @@ import torch
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.data.examples import read_sequences
+from alma_pipeline.ml.data.token_arrays import read_sequences
 from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import open_for_training
 from alma_pipeline.ml.training import logprobs

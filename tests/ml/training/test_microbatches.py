@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alma_pipeline.ml.data.examples import Tokens
+from alma_pipeline.ml.data.token_arrays import Tokens
 from alma_pipeline.ml.distributed import World
 from alma_pipeline.ml.training.loop import accumulate
 from alma_pipeline.ml.training.microbatches import stream

@@ -15,7 +15,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from alma_pipeline.ml.data.examples import Tokens
+from alma_pipeline.ml.data.token_arrays import Tokens
 from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.batching import packed_batches
 from alma_pipeline.ml.training.objective import LanguageModel

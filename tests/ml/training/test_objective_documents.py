@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.examples import Tokens
+from alma_pipeline.ml.data.token_arrays import Tokens
 from alma_pipeline.ml.training.objective import LanguageModel, SeparateDocuments, blocks_objective
 from helpers.objective_models import bloom, llama
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from alma_pipeline.ml.data.examples import Tokens
-from alma_pipeline.ml.data.preference_pairs import pair_of
+from alma_pipeline.ml.data.preference_pairs import make_pair
 from alma_pipeline.ml.data.prompts import Example, Prompter
+from alma_pipeline.ml.data.token_arrays import Tokens
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.ml.training.objective import LanguageModel
@@ -57,7 +57,7 @@ def test_the_end_is_the_last_label_of_every_answer(tokenizer: PreTrainedTokenize
 def test_the_end_is_the_last_label_of_both_answers_of_a_pair(tokenizer: PreTrainedTokenizerBase, layout: str) -> None:
     prompter = Prompter(tokenizer, "alma", LANGUAGES)
     sides = zip(prompter.examples(ROWS), prompter.examples(WORSE), strict=True)
-    pairs = [pair_of(chosen, rejected, prompter) for chosen, rejected in sides]
+    pairs = [make_pair(chosen, rejected, prompter) for chosen, rejected in sides]
     objective = PreferenceModel(model_of(tokenizer), 512, LossSettings(beta=0.1, nll_weight=1.0, nll_norm="token"))
     objective.layout = layout
     sizes = [len(answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
-from alma_pipeline.ml.data.preference_pairs import Pair
+from alma_pipeline.ml.data.preference_pairs import PreferencePair
 from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.preference_losses import LossSettings, Tau, paper_tau, released_tau
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
@@ -21,10 +21,10 @@ SIZES = [(5, 4, 4), (5, 2, 9), (3, 8, 1), (7, 1, 3), (1, 6, 5), (4, 5, 5), (9, 3
 VARIANTS = {"cpo": None, "paper": paper_tau(1.5, gradient=True), "released": released_tau(gradient=False)}
 
 
-def make_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES) -> list[Pair]:
+def make_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES) -> list[PreferencePair]:
     random = np.random.default_rng(3)
     texts = [[random.integers(3, VOCABULARY, size, np.int32) for size in lengths] for lengths in sizes]
-    return [Pair(prompt, chosen, rejected) for prompt, chosen, rejected in texts]
+    return [PreferencePair(prompt, chosen, rejected) for prompt, chosen, rejected in texts]
 
 
 def make_objective(
@@ -53,7 +53,7 @@ def answer_logprob(model: torch.nn.Module, prompt: np.ndarray, answer: np.ndarra
     return torch.stack(terms).sum()
 
 
-def reference_loss(objective: PreferenceModel, pairs: Sequence[Pair]) -> Tensor:
+def reference_loss(objective: PreferenceModel, pairs: Sequence[PreferencePair]) -> Tensor:
     """The global batch's loss, written out from the formulas."""
     terms, pair_terms, likelihoods = objective.terms, [], []
     for pair in pairs:
@@ -74,7 +74,7 @@ def gradient(objective: PreferenceModel, loss: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(objective.parameters()))])
 
 
-def split_gradient(objective: PreferenceModel, pairs: list[Pair], pieces: list[list[int]]) -> tuple[float, Tensor]:
+def split_gradient(objective: PreferenceModel, pairs: list[PreferencePair], pieces: list[list[int]]) -> tuple[float, Tensor]:
     """Loss and gradient as the training loop accumulates them, one micro-batch after another."""
     norms = objective.norms(pairs)
     total, slopes = 0.0, []

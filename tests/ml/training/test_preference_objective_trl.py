@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alma_pipeline.ml.data.preference_pairs import Limits, Pair, read_pairs
+from alma_pipeline.ml.data.preference_pairs import PairLimits, PreferencePair, read_pairs
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.training.preference_losses import LossSettings
 from alma_pipeline.ml.training.preference_objective import PreferenceModel
@@ -24,13 +24,13 @@ def base(tmp_path: Path) -> Path:
     return Path(make_base(tmp_path / "base").path)
 
 
-def pairs_of(base: Path, folder: Path) -> list[Pair]:
+def pairs_of(base: Path, folder: Path) -> list[PreferencePair]:
     triples = Path(make_preferences(folder, train=6).path)
     prompter = Prompter(AutoTokenizer.from_pretrained(base), "alma", LANGUAGES)
-    return read_pairs(triples / "train.jsonl", prompter, Limits(prompt=256, length=512)).kept
+    return read_pairs(triples / "train.jsonl", prompter, PairLimits(prompt=256, length=512)).kept
 
 
-def theirs(base: Path, pairs: list[Pair], work: Path, **settings: Any) -> tuple[float, list[torch.Tensor]]:
+def theirs(base: Path, pairs: list[PreferencePair], work: Path, **settings: Any) -> tuple[float, list[torch.Tensor]]:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     rows = {
         "prompt": [tokenizer.decode(pair.prompt[1:]) for pair in pairs],

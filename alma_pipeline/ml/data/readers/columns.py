@@ -27,7 +27,7 @@ SYSTEMS = ("ref", "gpt4", "alma")
 
 
 @dataclass(frozen=True)
-class Shape:
+class ColumnNames:
     """How columns are called, and which languages there are."""
 
     columns: Mapping[str, str]
@@ -66,7 +66,7 @@ class Shape:
                 )
 
 
-def pair(row: Mapping[str, Any], direction: str, part: str, shape: Shape) -> tuple[str, str] | None:
+def pair(row: Mapping[str, Any], direction: str, part: str, shape: ColumnNames) -> tuple[str, str] | None:
     """(source, target) in `direction`; None for a row of another direction. Raises BadRow.
 
     `part`: what the file holds: a direction, a language (both directions; `source` is that language), or all.
@@ -93,7 +93,7 @@ def pair(row: Mapping[str, Any], direction: str, part: str, shape: Shape) -> tup
     return shape.text_of(row, first), shape.text_of(row, second)
 
 
-def output(row: Mapping[str, Any], direction: str, part: str, shape: Shape) -> tuple[str | None, str] | None:
+def output(row: Mapping[str, Any], direction: str, part: str, shape: ColumnNames) -> tuple[str | None, str] | None:
     """(source, what a system made of it); None for the source of a plain line, and for a row of another direction. Raises BadRow.
 
     A pair of any shape, its target the output; beside `source` the output may also be called by a name of `OUTPUT`.
@@ -123,7 +123,7 @@ def _inner(row: Mapping[str, Any], source: str, target: str) -> Mapping[str, Any
     return None
 
 
-def document(row: Mapping[str, Any], shape: Shape) -> str:
+def document(row: Mapping[str, Any], shape: ColumnNames) -> str:
     """The text of a document. Raises BadRow."""
     return shape.text_of(row, "text", "content")
 
@@ -137,11 +137,11 @@ class Triple:
     rejected: str
 
 
-def triple(row: Mapping[str, Any], direction: str, shape: Shape, scorer: str) -> Triple | None:
+def triple(row: Mapping[str, Any], direction: str, shape: ColumnNames, scorer: str) -> Triple | None:
     """The preference in `direction`; None for a row without one. Raises BadRow."""
     nested = row.get("translation")
     if isinstance(nested, Mapping):
-        return ranked(nested, direction, shape, scorer)
+        return ranked_triple(nested, direction, shape, scorer)
     stated = shape.text_of(row, *DIRECTION)
     if stated != direction:
         shape.check_direction(stated)
@@ -149,7 +149,7 @@ def triple(row: Mapping[str, Any], direction: str, shape: Shape, scorer: str) ->
     return Triple(shape.text_of(row, "source"), shape.text_of(row, "chosen"), shape.text_of(row, *REJECTED))
 
 
-def ranked(row: Mapping[str, Any], direction: str, shape: Shape, scorer: str) -> Triple | None:
+def ranked_triple(row: Mapping[str, Any], direction: str, shape: ColumnNames, scorer: str) -> Triple | None:
     """A row of ALMA-R-Preference as its authors use it (fe1ixxu/ALMA, preprocess_cpo_data).
 
     Delta, a human judgement, decides where it is not 0: above 0 GPT-4 beats ALMA, below the other way round. Else the best and

@@ -17,7 +17,16 @@ import pyarrow
 import pyarrow.parquet
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.readers.lines import DAMAGED, SHOWN, BadRow, check, damaged, decoded, lines, open_bytes
+from alma_pipeline.ml.data.readers.lines import (
+    MAX_SHOWN,
+    UNPACK_ERRORS,
+    BadRow,
+    check_is_text,
+    damaged_file,
+    decode_utf8,
+    lines,
+    open_bytes,
+)
 
 FORMAT = re.compile(r"\.(jsonl|json|tsv|csv|parquet|tmx|txt)(?:\.(?:gz|bz2|xz|zst))?$")
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -42,7 +51,7 @@ def rows(name: str, path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
     found = FORMAT.search(name)
     assert found, f"{name} names no format"
     readers = {"jsonl": _json, "json": _json, "tsv": _table, "csv": _table, "parquet": _parquet, "tmx": _tmx, "txt": _text}
-    check(path)
+    check_is_text(path)
     first = None
     for first in readers[found[1]](path, found[1], columns):
         yield first
@@ -50,7 +59,7 @@ def rows(name: str, path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
         raise UserError(f"{path} has no rows; expected at least one")
 
 
-def paired(one: Path, other: Path, sides: tuple[str, str]) -> Iterator[RawRow]:
+def paired_rows(one: Path, other: Path, sides: tuple[str, str]) -> Iterator[RawRow]:
     """A pair of plain texts, line by line. Raises UserError where one has more lines than the other."""
     for number, (left, right) in enumerate(itertools.zip_longest(lines(one), lines(other)), start=1):
         if left is None or right is None:
@@ -63,7 +72,7 @@ def paired(one: Path, other: Path, sides: tuple[str, str]) -> Iterator[RawRow]:
 
 
 def _both(sides: tuple[str, str], raw: tuple[bytes, bytes]) -> Mapping[str, Any]:
-    return {code: decoded(text) for code, text in zip(sides, raw, strict=True)}
+    return {code: decode_utf8(text) for code, text in zip(sides, raw, strict=True)}
 
 
 def _json(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
@@ -77,7 +86,7 @@ def _json(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]
         return
     text = b"\n".join([head, *stream])
     try:
-        items = json.loads(decoded(text))
+        items = json.loads(decode_utf8(text))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: broken JSON ({error.msg}); expected one array of objects") from None
     except BadRow as error:
@@ -88,7 +97,7 @@ def _json(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]
 
 def _object(raw: bytes) -> Mapping[str, Any]:
     try:
-        return _mapping(json.loads(decoded(raw)))
+        return _mapping(json.loads(decode_utf8(raw)))
     except json.JSONDecodeError as error:
         raise BadRow(f"broken JSON ({error.msg} at column {error.colno}): {_short(raw)}") from None
 
@@ -101,7 +110,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _short(value: Any) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _table(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
@@ -135,7 +144,7 @@ def _cells(path: Path, form: str) -> Iterator[tuple[str, list[bytes]]]:
 
 def _header(where: str, cells: list[bytes]) -> list[str]:
     try:
-        return [decoded(cell).strip() for cell in cells]
+        return [decode_utf8(cell).strip() for cell in cells]
     except BadRow as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -143,7 +152,7 @@ def _header(where: str, cells: list[bytes]) -> list[str]:
 def _record(names: list[str], cells: list[bytes]) -> Mapping[str, Any]:
     if len(cells) != len(names):
         raise BadRow(f"{len(cells)} columns, expected {len(names)} ({', '.join(names)})")
-    return dict(zip(names, map(decoded, cells), strict=True))
+    return dict(zip(names, map(decode_utf8, cells), strict=True))
 
 
 def _parquet(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
@@ -154,8 +163,8 @@ def _parquet(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawR
                 for item in batch.to_pylist():
                     number += 1
                     yield RawRow(f"{path}, row {number}", item, _mapping)
-    except DAMAGED as error:
-        raise damaged(path, error) from error
+    except UNPACK_ERRORS as error:
+        raise damaged_file(path, error) from error
 
 
 def _tmx(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
@@ -172,8 +181,8 @@ def _tmx(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
                     unit.clear()
     except ElementTree.ParseError as error:
         raise UserError(f"{path}:{error.position[0]}: not XML from here on ({error}); expected a whole TMX file") from None
-    except DAMAGED as error:
-        raise damaged(path, error) from error
+    except UNPACK_ERRORS as error:
+        raise damaged_file(path, error) from error
 
 
 def _variant(variant: "ElementTree.Element") -> tuple[str, str]:
@@ -185,4 +194,4 @@ def _variant(variant: "ElementTree.Element") -> tuple[str, str]:
 def _text(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
     """A document on each line."""
     for number, line in enumerate(lines(path), start=1):
-        yield RawRow(f"{path}:{number}", line, lambda raw: {"text": decoded(raw)})
+        yield RawRow(f"{path}:{number}", line, lambda raw: {"text": decode_utf8(raw)})

@@ -19,7 +19,7 @@ CONFIGS = {
     "allenai/nllb": "{nllb}",
 }
 """Configuration of a part, as the authors' code asks for it (fe1ixxu/ALMA, run_llmmt.py and utils.py)."""
-FILES = {"oscar-corpus/OSCAR-2301": "{lang}_meta/*.jsonl.zst"}
+FILE_PATTERNS = {"oscar-corpus/OSCAR-2301": "{lang}_meta/*.jsonl.zst"}
 """Sets whose repository holds a loading script, which nobody runs, beside JSON lines."""
 
 
@@ -28,7 +28,7 @@ def rows(source: Source, part: str, languages: dict[str, Language], skip: int = 
 
     Raises UserError where the set cannot be reached or has no such part.
     """
-    name, files = config_name(source, part, languages), FILES.get(source.repo or "", "").replace("{lang}", part)
+    name, files = config_name(source, part, languages), FILE_PATTERNS.get(source.repo or "", "").replace("{lang}", part)
     what = f"{source.repo}{f' ({name or files})' if name or files else ''}"
     try:
         stream = _open(source, name, files)
@@ -37,7 +37,7 @@ def rows(source: Source, part: str, languages: dict[str, Language], skip: int = 
         for number, item in enumerate(stream, start=skip + 1):
             yield RawRow(f"{what}, {source.split} row {number}", item, _plain)
     except _errors() as error:
-        raise UserError(_refusal(source, what, error)) from error
+        raise UserError(_load_error(source, what, error)) from error
 
 
 def config_name(source: Source, part: str, languages: dict[str, Language]) -> str | None:
@@ -77,7 +77,7 @@ def _errors() -> tuple[type[Exception], ...]:
     return (*found, StopIteration)  # the last is what `datasets` raises where no file of such a name is there
 
 
-def _refusal(source: Source, what: str, error: Exception) -> str:
+def _load_error(source: Source, what: str, error: Exception) -> str:
     from huggingface_hub import constants
 
     said = " ".join(str(error).split())[:300] or type(error).__name__

@@ -19,10 +19,10 @@ import pyarrow
 from alma_pipeline.errors import PipelineError, UserError
 
 BOM = b"\xef\xbb\xbf"
-LFS = b"version https://git-lfs"
-DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pyarrow.ArrowException, OSError)
+LFS_POINTER = b"version https://git-lfs"
+UNPACK_ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pyarrow.ArrowException, OSError)
 """What the unpackers raise where a file ends early or holds something else than its name says."""
-SHOWN = 200
+MAX_SHOWN = 200
 
 
 class BadRow(PipelineError):
@@ -74,37 +74,37 @@ def _plain(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def damaged(path: Path, error: Exception) -> UserError:
+def damaged_file(path: Path, error: Exception) -> UserError:
     """A file that cannot be read to its end."""
     said = str(error) or type(error).__name__
     return UserError(
         f"{path} cannot be read to its end: it may have been downloaded in part, or hold something else than its name says "
-        f"({said[:SHOWN]}). Fetch it again"
+        f"({said[:MAX_SHOWN]}). Fetch it again"
     )
 
 
-def check(path: Path) -> None:
+def check_is_text(path: Path) -> None:
     """Raises UserError for what is no text at all: nothing, or a Git LFS pointer."""
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; expected at least one row")
     with open(path, "rb") as file:
-        if file.read(len(LFS)) == LFS:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise UserError(f"{path} is a Git LFS pointer, not the file itself; fetch it with git lfs pull")
 
 
 def lines(path: Path) -> Iterator[bytes]:
     """The lines without their ends; only \\n and \\r\\n end one. Raises UserError for a file that is empty or cut short."""
-    check(path)
+    check_is_text(path)
     try:
         with open_bytes(path) as file:
             for number, line in enumerate(file):
                 line = line.rstrip(b"\n").removesuffix(b"\r")
                 yield line.removeprefix(BOM) if number == 0 else line
-    except DAMAGED as error:
-        raise damaged(path, error) from error
+    except UNPACK_ERRORS as error:
+        raise damaged_file(path, error) from error
 
 
-def decoded(raw: bytes) -> str:
+def decode_utf8(raw: bytes) -> str:
     """Raises BadRow for bytes that are not UTF-8, with the first of them."""
     try:
         return raw.decode("utf-8")

@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers import columns, formats, hub
-from alma_pipeline.ml.data.readers.columns import Shape, Triple
+from alma_pipeline.ml.data.readers.columns import ColumnNames, Triple
 from alma_pipeline.ml.data.readers.formats import RawRow
 from alma_pipeline.ml.data.readers.lines import BadRow
 from alma_pipeline.ml.data.rows import Document, Item, SentencePair, Stream
 from alma_pipeline.schema import Language, Source
 
-UNPACKED = 3
+UNPACKED_RATIO = 3
 """Bytes of text in a byte of a packed file, for the progress bar alone (usual for gzip and zstd on text)."""
 
 
 @dataclass(frozen=True)
-class Text:
+class TextReader:
     """What a source holds, for the languages of a node."""
 
     source: Source
@@ -77,11 +77,11 @@ class Text:
         if self.source.reader != "files":
             return 0
         sizes = [(name, Path(self.places[digest]).stat().st_size) for name, digest in self._files(part).items()]
-        return sum(size * (UNPACKED if name.endswith((".gz", ".bz2", ".xz", ".zst")) else 1) for name, size in sizes)
+        return sum(size * (UNPACKED_RATIO if name.endswith((".gz", ".bz2", ".xz", ".zst")) else 1) for name, size in sizes)
 
     @property
-    def _shape(self) -> Shape:
-        return Shape(self.source.columns, self.languages, frozenset((*self.languages, *self.codes)))
+    def _shape(self) -> ColumnNames:
+        return ColumnNames(self.source.columns, self.languages, frozenset((*self.languages, *self.codes)))
 
     def _stream(self, part: str, convert: Callable[[Mapping[str, Any], int], Item | None], skip: int = 0) -> Stream[Item]:
         return Stream(self._items(part, convert, skip), skip)
@@ -109,7 +109,7 @@ class Text:
         sides = {name.partition("/")[2].split(".")[0]: Path(self.places[digest]) for name, digest in found.items() if "/" in name}
         if sides:
             one, other = part.split("-")
-            yield from formats.paired(sides[one], sides[other], (one, other))
+            yield from formats.paired_rows(sides[one], sides[other], (one, other))
             return
         for name, digest in found.items():
             yield from formats.rows(name, Path(self.places[digest]), self.source.columns)

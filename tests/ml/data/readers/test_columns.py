@@ -7,11 +7,11 @@ import pytest
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers.lines import Rejects
-from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.readers.text import TextReader
 from helpers.text_files import alma_r, json_lines, text
 
 
-def pairs(found: Text, direction: str) -> list[tuple[str, str]]:
+def pairs(found: TextReader, direction: str) -> list[tuple[str, str]]:
     return [(row.source, row.target) for row in found.pairs(direction)]
 
 

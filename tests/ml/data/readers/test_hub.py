@@ -13,19 +13,19 @@ from alma_pipeline.cli.progress import Progress
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data import ingest
 from alma_pipeline.ml.data.cleaning import Cleaner
-from alma_pipeline.ml.data.ingest import Part, Preparation, hold_out
+from alma_pipeline.ml.data.ingest import CorpusPart, Ingestion, hold_out
 from alma_pipeline.ml.data.readers import hub
 from alma_pipeline.ml.data.readers.columns import Triple
 from alma_pipeline.ml.data.readers.lines import Rejects
-from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.ml.data.rows import Document
 from alma_pipeline.schema import Cleaning, Source
 from helpers.text_files import ALL_CODES, LANGUAGES, english, german, make_job, text
 
 
-def streamed(tmp_path: Path, repo: Path, config: str | None = None, split: str = "train") -> Text:
+def streamed(tmp_path: Path, repo: Path, config: str | None = None, split: str = "train") -> TextReader:
     source = Source(reader="hub", repo=str(repo), config=config, split=split)
-    return Text(source, LANGUAGES, {}, Rejects("stop", tmp_path / "rejected.jsonl"), ALL_CODES)
+    return TextReader(source, LANGUAGES, {}, Rejects("stop", tmp_path / "rejected.jsonl"), ALL_CODES)
 
 
 def parquet(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -47,7 +47,7 @@ def test_oscar_by_its_folders_of_packed_lines(tmp_path: Path, monkeypatch: pytes
     )
     zstd(repo / "en_meta" / "en_meta_part_1.jsonl.zst", '{"content": "A text.", "metadata": {}}\n')
     (repo / "OSCAR-2301.py").write_text("raise SystemExit('code of a repository was run')\n")
-    monkeypatch.setitem(hub.FILES, str(repo), hub.FILES["oscar-corpus/OSCAR-2301"])
+    monkeypatch.setitem(hub.FILE_PATTERNS, str(repo), hub.FILE_PATTERNS["oscar-corpus/OSCAR-2301"])
     found = streamed(tmp_path, repo)
     assert [row.text for row in found.documents("de")] == ["Ein Text.", "Zwei\nZeilen."]
     with pytest.raises(
@@ -112,7 +112,7 @@ def test_a_streamed_set_is_seen_to_move(tmp_path: Path, monkeypatch: pytest.Monk
     repo = tmp_path / "web"
     parquet(repo / "train-0.parquet", [{"text": german(n)} for n in range(200)])
     found = streamed(tmp_path, repo)
-    part: Part[Document] = Part(
+    part: CorpusPart[Document] = CorpusPart(
         "de", lambda skip: found.documents("de", skip), lambda: Cleaner(Cleaning(), LANGUAGES, frozenset()), found.bytes("de")
     )
     told: list[tuple[int, int]] = []
@@ -121,7 +121,7 @@ def test_a_streamed_set_is_seen_to_move(tmp_path: Path, monkeypatch: pytest.Monk
     held_out = hold_out(job, [part], 5)
     assert told and told[0] == (50, 0)
     told.clear()
-    Preparation(job, tmp_path / "resume", None).run([part], held_out, 0.05)
+    Ingestion(job, tmp_path / "resume", None).run([part], held_out, 0.05)
     assert told == [(50, 0), (100, 0), (150, 0), (200, 0)]
     progress = Progress()
     progress.pace.add([{"step": step, "total": total, "time": float(step), "metrics": {}} for step, total in told])

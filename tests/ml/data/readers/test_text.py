@@ -17,14 +17,14 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers import hub
 from alma_pipeline.ml.data.readers.columns import Triple
 from alma_pipeline.ml.data.readers.lines import Rejects
-from alma_pipeline.ml.data.readers.text import Text
+from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.schema import Source
 from helpers.text_files import LANGUAGES, alma_r, english, german, json_lines, nested, text
 
 PAIRS = [(german(n), english(n)) for n in range(3)]
 
 
-def sides(found: Text, direction: str = "de-en") -> list[tuple[str, str]]:
+def sides(found: TextReader, direction: str = "de-en") -> list[tuple[str, str]]:
     return [(row.source, row.target) for row in found.pairs(direction)]
 
 
@@ -254,7 +254,7 @@ def test_a_hub_set_streams_by_its_configurations_and_goes_on_from_a_row(tmp_path
         "  - {split: validation, path: de-en/validation-*}\n---\n"
     )
     source = Source(reader="hub", repo=str(repo), config="{lang}-en")
-    found = Text(source, LANGUAGES, {}, Rejects("stop", tmp_path / "rejected.jsonl"))
+    found = TextReader(source, LANGUAGES, {}, Rejects("stop", tmp_path / "rejected.jsonl"))
     assert sides(found) == PAIRS
     assert [row.id for row in found.pairs("en-de", skip=1)] == ["en-de:2", "en-de:3"]
     with pytest.raises(UserError, match=r"\(cs-en\), split train.*could not be read.*HF_TOKEN.*data\.root"):
