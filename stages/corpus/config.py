@@ -1,4 +1,4 @@
-"""Settings of `corpus`: text that is read, split, tokenised and counted once, for all stages that train or test on it."""
+"""Settings of `corpus`: which text to read, how to clean, mix and tokenise it, and how much to hold out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ AT_LEAST_ONE = {"above": None, "at_least": 1, "below": None, "at_most": None}
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithDirections):
-    """The form of the corpus, the text that it is made from, and how languages are mixed."""
+    """The form of the corpus, its sources, and how languages are mixed."""
 
     kind: str = "corpus"
     form: str = choice("documents", "pseudo_mono", "pairs", "test")
@@ -25,18 +25,22 @@ class Config(WithDirections):
     """Bitext (pseudo_mono, pairs, test)."""
     cleaning: Cleaning = field(default_factory=Cleaning, metadata={"as_before": Cleaning()})
     probabilities: dict[str, float] = field(default_factory=dict)
-    """Share of each language among the documents; empty: equal shares."""
+    """Share of each language in the documents; empty: equal shares."""
     temperature: float | None = field(default=None, metadata={"as_before": None, "limits": AT_LEAST_ONE})
-    """Shares by size: n^(1/temperature) for a language with n documents, or a direction with n pairs. A text smaller than its
-    share is repeated; null: pairs are used once each."""
+    """Shares by size: n^(1/temperature) for a language with n documents, or a direction with n pairs. Text smaller than its
+    share is repeated. null: each pair is used once."""
     tokens: float | None = field(default=None, metadata={"as_before": None, "limits": AT_LEAST_ONE})
-    """documents, pseudo_mono: stop packing at this number of tokens; null: when all text has been used."""
+    """documents, pseudo_mono: stop packing at this number of tokens; null: once all text has been used."""
     pairs_share: float = number(0.5, at_least=0, at_most=1)
     """Share of joined pairs in pseudo_mono (A.3 of the X-ALMA code: 0.5)."""
     prompt: str = choice("alma", "x_alma")
+    """pairs: the prompt format."""
     block: int = number(512, at_least=8)
+    """documents, pseudo_mono: tokens per block."""
     max_source: int = number(256, at_least=1)
+    """pairs: tokens of prompt and BOS; longer pairs are dropped."""
     max_target: int = number(256, at_least=1)
+    """pairs: tokens of answer and EOS; longer pairs are dropped."""
     train: int | None = number(None, at_least=1)
     """Documents per language or pairs per direction; null: all."""
     held_out: int | None = number(100, at_least=1)
@@ -44,20 +48,20 @@ class Config(WithDirections):
     seed: int = II("seed")
 
     def roles(self) -> dict[str, str]:
-        """The test corpus is read only to remove its sentences from this one."""
+        """The test corpus is an input only if its sentences are to be removed from this one."""
         return {role: name for role, name in self.inputs.items() if role != "test" or "test" in self.cleaning.steps}
 
     def text_inputs(self) -> dict[str, TextInput]:
-        """Monolingual text is not looked for in a language whose share is 0."""
-        spoken = [code for code in self.languages if not self.probabilities or self.probabilities.get(code, 0) > 0]
-        text = {"text": TextInput(self.text, spoken)}
+        """Monolingual text is not read in a language whose share is 0."""
+        used = [code for code in self.languages if not self.probabilities or self.probabilities.get(code, 0) > 0]
+        text = {"text": TextInput(self.text, used)}
         pairs = {"pairs": TextInput(self.pairs, self.chosen_directions())}
         return {"documents": text, "pseudo_mono": text | pairs}.get(self.form, pairs)
 
     def conflicts(self) -> Iterator[str]:
         unknown = sorted(set(self.probabilities) - set(self.languages)) if self.languages else []
         if unknown:
-            yield f"probabilities: {', '.join(unknown)} is not among the node's languages ({', '.join(self.languages)})"
+            yield f"probabilities: {', '.join(unknown)} not among the node's languages ({', '.join(self.languages)})"
         if any(share < 0 for share in self.probabilities.values()):
             yield "probabilities must not be negative"
         if self.probabilities and self.temperature is not None:

@@ -1,4 +1,4 @@
-"""Settings of `interpret`: translates the user's sentences with one checkpoint, or with one adapter per language group."""
+"""Settings of `interpret`: translate the user's sentences with one checkpoint, or with one adapter per language group."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from alma_pipeline.schema import Translating
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Translating):
-    """As for test sets, and which adapter translates which language."""
+    """How to translate, and with which adapter for which language."""
 
     kind: str = "interpret"
     routes: dict[str, str] = field(default_factory=dict)

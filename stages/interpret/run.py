@@ -18,7 +18,7 @@ def run(job: Job) -> dict[str, Any]:
     """Inputs: checkpoints by name, or one named `all` if there are no routes; `examples` for few-shot prompts. Also reads
     `sources.jsonl` in the work folder, lines of [direction, one-line source].
 
-    Leaves `translations.jsonl`, one line per source in the same order; line breaks in a translation become spaces (B45). With
+    Writes `translations.jsonl`, one line per source in the same order; line breaks in a translation become spaces (B45). With
     routes, even a single language is translated with its unmerged adapter, so that a mixed file and one file per language give
     the same translations.
     """
@@ -46,6 +46,6 @@ def _loaded(job: Job, directions: list[str]) -> LoadedModel:
 
 
 def _other(direction: str) -> str:
-    """The side that is not English; it determines the group."""
+    """The language other than English, which determines the group."""
     source, target = direction.split("-")
     return target if source == "en" else source

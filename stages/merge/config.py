@@ -1,4 +1,4 @@
-"""Settings of `merge`: merges a checkpoint's adapters into its weights."""
+"""Settings of `merge`: merge a checkpoint's adapters into its weights."""
 
 from dataclasses import dataclass
 
@@ -12,4 +12,4 @@ class Config(NodeConfig):
 
     kind: str = "merge"
     precision: str = choice("fp32", "bf16", "fp16")
-    """Of the saved weights; merging itself is in fp32."""
+    """Precision of the saved weights; merging itself is done in fp32."""

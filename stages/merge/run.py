@@ -13,7 +13,7 @@ from stages.merge.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Input: `checkpoint`. Leaves a plain Hugging Face folder; returns how much its outputs differ from the unmerged model's."""
+    """Input: `checkpoint`. Writes a plain Hugging Face folder. Returns how far its outputs differ from the unmerged model's."""
     config: Config = job.config
     checkpoint = job.inputs["checkpoint"]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)

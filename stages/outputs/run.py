@@ -12,17 +12,23 @@ from stages.outputs.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Input: `test`, a corpus of sentence pairs. Leaves `hypotheses.jsonl` in the test's order, for directions with outputs."""
+    """Input: `test`, a corpus of sentence pairs. Writes `hypotheses.jsonl` in the order of the test, for
+    directions with outputs. Raises UserError if there are none.
+    """
     config: Config = job.config
     ((system, source),) = config.given.items()
     outputs = SystemOutputs(system, source, config.languages, job)
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config.directions or directions(config.languages))
+    # A system may have outputs in some directions only; the others are reported as missing.
     found: dict[str, list[str]] = {}
     for direction, own in rows.items():
         if texts := outputs.aligned(direction, [row["source"] for row in own]):
             found[direction] = texts
     if not found:
-        raise UserError(f"evaluation.outputs.{system}: its files have no output in {', '.join(rows)}, the directions of the test")
+        raise UserError(
+            f"evaluation.outputs.{system}: no output in any direction of the test ({', '.join(rows)}); "
+            "add some, or remove the system"
+        )
     _write(job.out / "hypotheses.jsonl", {direction: rows[direction] for direction in found}, found)
     return {
         "sentences": sum(map(len, found.values())),
@@ -32,7 +38,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _rows(path: Path, wanted: list[str]) -> dict[str, list[dict[str, str]]]:
-    """The test's sentences by direction."""
+    """The test sentences by direction."""
     found: dict[str, list[dict[str, str]]] = {}
     with open(path, encoding="utf-8") as file:
         for line in file:

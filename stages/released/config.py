@@ -8,14 +8,15 @@ from alma_pipeline.schema.fields import choice
 
 @dataclass(frozen=True, kw_only=True)
 class Config(NodeConfig):
-    """Where the checkpoint is, and what form it has."""
+    """Where the checkpoint is, and its form."""
 
     kind: str = "released"
     repo: str = ""
     """Hub repository, or the absolute path of a local folder."""
     revision: str = "main"
     form: str = choice("full", "adapter")
+    """full: all weights; adapter: a LoRA on top of the input `init`."""
     adapter: str = choice("new", "continue", "merge_then_new")
-    """How an adapter relates to its parent: with `continue` it replaces the parent's own adapter."""
+    """How an adapter relates to its parent: with `continue`, it replaces the parent's own adapter."""
     trained_on: list[str] = field(default_factory=list)
-    """Test sets that its training text overlaps with."""
+    """Test sets that overlap with its training text."""

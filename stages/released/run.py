@@ -9,7 +9,7 @@ from stages.released.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Input, for an adapter: `init`, the checkpoint under it. Leaves a checkpoint; returns what is known of its origin."""
+    """Input, for an adapter: `init`, the checkpoint under it. Writes a checkpoint. Returns what is known of its origin."""
     config: Config = job.config
     source = snapshot(config.repo, config.revision, adapter=config.form == "adapter", log=job.log)
     if config.form == "full":

@@ -7,6 +7,6 @@ from alma_pipeline.schema import Translating
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Translating):
-    """Nothing beyond what every translating kind has."""
+    """No settings beyond those of every kind that translates."""
 
     kind: str = "translate"

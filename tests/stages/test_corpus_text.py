@@ -105,7 +105,7 @@ def test_sentences_of_the_test_set_go_and_too_many_stop(tmp_path: Path, base: In
     assert run(job)["counts"]["cleaning"]["de-en"]["dropped"]["test"] == 15
     assert not {german(n) for n in range(15)} & {row["source"] for row in rows(job.out / "train.jsonl")}
     many = {"test": a_test_set(tmp_path, range(25))}
-    with pytest.raises(UserError, match=r"de-en: 25 of 400 rows \(6\.2%\) stand in the run's test set, more than .*=5%"):
+    with pytest.raises(UserError, match=r"de-en: 25 of 400 rows \(6\.2%\) are in the run's test set, more than .*=5%"):
         run(pairs_job(tmp_path, base, nested(SIZE), "two", cleaning=Cleaning(steps=["test"]), inputs=many))
 
 
@@ -170,7 +170,7 @@ def test_pseudo_mono_joins_pairs_among_documents(tmp_path: Path, base: Input) ->
 
 
 def test_too_little_to_hold_out_is_said_with_numbers(tmp_path: Path, base: Input) -> None:
-    with pytest.raises(UserError, match=r"held_out=10 .*de-en has only \d of 20 rows to hold out"):
+    with pytest.raises(UserError, match=r"held_out=10 .*only \d of de-en's 20 rows can be held out"):
         run(pairs_job(tmp_path, base, nested(20)))
 
 

@@ -146,7 +146,7 @@ def test_released_pairs_that_cannot_be_had_are_named(
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     source = Source(reader="hub", repo="someone/pairs")
-    with pytest.raises(UserError, match=r"data set someone/pairs, split train.*could not be read.*data\.root=FOLDER"):
+    with pytest.raises(UserError, match=r"cannot read the data set someone/pairs, split train.*data\.root=FOLDER"):
         Made(tmp_path / "work", inputs, pairs=source)
 
 

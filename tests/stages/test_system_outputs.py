@@ -74,9 +74,7 @@ def test_a_file_of_several_directions_may_lack_one(tmp_path: Path, corpus: Input
 
 def test_lines_that_the_test_set_left_out_are_told_where_counts_differ(tmp_path: Path, corpus: Input) -> None:
     corpus = dataclasses.replace(corpus, result={"dropped": {"empty": 1, "long": 0}})
-    with pytest.raises(
-        UserError, match=r"9 lines, and the test set has 8 sentences, after its own lines .* left out \(empty 1\)"
-    ):
+    with pytest.raises(UserError, match=r"9 lines, and the test set has 8 sentences, after lines .* were dropped \(empty 1\)"):
         run(prepared(tmp_path, corpus, {"en-de.txt": "x\n" * 9}))
 
 
@@ -95,12 +93,12 @@ def test_a_source_that_stands_twice_has_two_outputs(tmp_path: Path) -> None:
         ({"en-de.txt": "one\ntwo\n"}, r"gpt4, en-de: 2 lines, and the test set has 8 sentences.*budget\.text\.test=null"),
         (
             {"en-de.jsonl": '{"source": "May 1", "hypothesis": "1. Mai"}\n'},
-            "7 of 8 sentences have no output, the first is 'June 1'",
+            "7 of 8 sentences have no output; the first is 'June 1'",
         ),
         ({"en-de.jsonl": '{"source": "May 1"}\n'}, "given-en-de.jsonl:1: no column 'target'"),
         ({"all.jsonl": '{"source": "May 1", "hypothesis": "1. Mai"}\n'}, "no column 'direction'"),
         ({"en-de.jsonl": ""}, "given-en-de.jsonl is empty; expected at least one row"),
-        ({"cs-en.txt": "x\n"}, r"gpt4: its files have no output in en-de, de-en"),
+        ({"cs-en.txt": "x\n"}, r"gpt4: no output in any direction of the test \(en-de, de-en\)"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, corpus: Input, texts: dict[str, str], message: str) -> None:

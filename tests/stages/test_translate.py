@@ -92,7 +92,7 @@ def test_a_source_too_long_is_cut_and_the_prompt_keeps_its_end(tmp_path: Path, c
     inputs = {"checkpoint": checkpoint, "test": corpus}
     result, found, _ = translate(tmp_path / "work", inputs, max_source=100)
     assert result["sources_cut"] == 1 and [row["id"] for row in found] == ["1", "2"]
-    with pytest.raises(UserError, match="max_source=5: the prompt alone takes"):
+    with pytest.raises(UserError, match="max_source=5 tokens, but the prompt alone has"):
         translate(tmp_path / "short", inputs, max_source=5)
 
 

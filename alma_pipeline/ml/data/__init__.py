@@ -1,1 +1,1 @@
-"""Text: rows from any source, cleaned, mixed, tokenised and kept as arrays, and the prompts around them. It loads no model."""
+"""Text: reads rows from any source, cleans, mixes and tokenises them into arrays, and renders prompts. Loads no model."""

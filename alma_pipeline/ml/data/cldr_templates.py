@@ -1,7 +1,7 @@
-"""What Unicode CLDR can say in every language: phrase templates made only of its own patterns, names and numbers.
+"""Phrase templates for every language, built only from Unicode CLDR's patterns, names and numbers.
 
-Nothing here is written in any language by us: Babel formats a date, a measure, a price or a list of names, and CLDR's
-data for the locale gives the words. Not a splitter and not a corpus: see `cldr`.
+All words come from CLDR: Babel formats a date, a measure, a price or a list of names with the locale's data. `cldr` makes a
+corpus of them.
 """
 
 import datetime
@@ -31,7 +31,7 @@ PERIODS: dict[Period, int] = {
     "month": 2592000,
     "year": 31536000,
 }
-"""Lengths in seconds by which Babel turns a duration back into a count of the period."""
+"""Length of each period in seconds, as Babel counts it."""
 # fmt: off
 UNITS = (
     "duration-minute", "duration-hour", "duration-day", "duration-week",
@@ -52,19 +52,20 @@ LANGUAGES = (
 
 
 class Untranslated(Exception):
-    """The locale has no words for a value; the phrase does not exist in that language."""
+    """The locale has no words for a value, so the phrase does not exist in that language."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A kind of phrase: where its values come from and how a locale says one."""
+    """A kind of phrase: the range of its values, and how to render one in a locale."""
 
     name: str
     render: Callable[..., str]
     """(locale, *value) to text; raises Untranslated."""
     parts: tuple[Sequence[Value], ...]
+    """The choices for each element of a value."""
     draws: int
-    """How many values are drawn; repeated draws and draws that name one thing twice are left out."""
+    """Number of values drawn; repeats, and values that name the same thing twice, are dropped."""
 
 
 def date(locale: Locale, year: int, month: int, day: int, form: str = "long") -> str:

@@ -1,7 +1,7 @@
-"""Cleaning of sentence pairs and documents in declared steps, with a count for each reason. Reads and writes nothing.
+"""Cleans sentence pairs and documents in the declared steps, and counts what each step drops. Reads and writes no files.
 
-The steps and their limits are `Cleaning` (conf: data.cleaning). `near` follows Bifixer (Ramirez-Sanchez et al. 2020): two texts
-are near duplicates when they differ in case, punctuation, spaces or Unicode compatibility forms alone.
+The settings `Cleaning` (conf: data.cleaning) name the steps and their limits. `near` follows Bifixer (Ramirez-Sanchez et al.
+2020): near duplicates differ only in case, punctuation, spaces or Unicode compatibility forms.
 """
 
 import hashlib
@@ -19,44 +19,45 @@ from alma_pipeline.ml.data.rows import AnyRow, CorpusRow, Document, SentencePair
 from alma_pipeline.schema import Cleaning, Language
 
 ALWAYS = ("empty", "held_out")
-NOT_WORDS = re.compile(r"[\W_]+")
+"""Steps that run whatever the settings say."""
+NON_WORD = re.compile(r"[\W_]+")
 
 
 def match_key(text: str) -> str:
-    """Letters and digits alone, in compatibility form and without case: what near duplicates have in common."""
-    return NOT_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold())
+    """Letters and digits only, NFKC-normalised and case-folded: equal for near duplicates."""
+    return NON_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
-def test_keys(rows: Iterable[Mapping[str, str]]) -> frozenset[str]:
-    """What of test sentences, on either side, must not be trained on; `rows` as a corpus of form test has them."""
+def match_keys(rows: Iterable[Mapping[str, str]]) -> frozenset[str]:
+    """The match keys of test sentences, both sides, which must not be trained on. `rows`: lines of a corpus of form test."""
     return frozenset(text for row in rows for side in ("source", "target") if (text := match_key(row[side])))
 
 
 class Cleaner:
-    """The steps for one stream: what is a duplicate depends on what came before, in that stream."""
+    """Runs the steps over one stream. A row is a duplicate of an earlier row of the same stream."""
 
     def __init__(self, settings: Cleaning, languages: Mapping[str, Language], test: frozenset[str]) -> None:
         self.settings, self.languages, self.test = settings, languages, test
-        self.apart: frozenset[str] = frozenset()
-        """Held-out texts: no row that holds one stays."""
+        self.held_out: frozenset[str] = frozenset()
+        """Held-out texts: a row that contains one is dropped."""
         self.dropped: Counter[str] = Counter()
         self.changed: Counter[str] = Counter()
-        """Rows that a step changed: nfc, newlines."""
+        """Rows changed, by step: nfc, newlines."""
         self.read = 0
         self._seen = {name: HashSet() for name in ("exact", "near") if name in settings.steps}
 
     def pairs(self, rows: Sequence[SentencePair]) -> list[SentencePair]:
-        """Those that stay, in order: one line each, both sides there."""
+        """The pairs that pass every step, normalised, each side on one line, in order."""
         return self._steps([self._one_line(row) for row in rows], self._pair_reasons())
 
     def documents(self, rows: Sequence[Document]) -> list[Document]:
-        """Those documents that pass every step, normalised; each dropped one is counted under its reason."""
+        """The documents that pass every step, normalised, in order."""
         return self._steps(
             [Document(row.id, row.language, self._normal(row.text.strip())) for row in rows], self._document_reasons()
         )
 
     def remember(self, rows: Sequence[CorpusRow]) -> None:
-        """Rows kept by an earlier attempt: their duplicates are known again."""
+        """Add rows that an earlier attempt kept, so that their duplicates are found again."""
         for name, seen in self._seen.items():
             seen.add(_hashes(name, [texts_of(row) for row in rows]))
 
@@ -77,7 +78,7 @@ class Cleaner:
             kept = [row for row in rows if not bad(row)]
             self.dropped[name] += len(rows) - len(kept)
             rows = kept
-        # Duplicates last: what they are looked up in is then exactly what was kept, before and after a kill.
+        # Duplicates last: the hash sets then hold exactly the kept rows, which is what a resumed attempt can restore.
         for name, seen in self._seen.items():
             new = seen.add(_hashes(name, [texts_of(row) for row in rows]))
             kept = [row for row, is_new in zip(rows, new, strict=True) if is_new]
@@ -93,7 +94,7 @@ class Cleaner:
             "ratio": lambda row: _ratio(row.source, row.target) > settings.max_ratio,
             "script": lambda row: any(self._other_script(text, code) for text, code in _sides(row)),
             "language": lambda row: any(is_other_language(text, code, settings.confidence) for text, code in _sides(row)),
-            "held_out": self._is_apart,
+            "held_out": self._is_held_out,
             "test": self._in_test,
         }
         return {name: reason for name, reason in reasons.items() if name in (*ALWAYS, *settings.steps)}
@@ -105,7 +106,7 @@ class Cleaner:
             "length": lambda row: len(row.text) > settings.max_document,
             "script": lambda row: self._other_script(row.text, row.language),
             "language": lambda row: is_other_language(row.text, row.language, settings.confidence),
-            "held_out": self._is_apart,
+            "held_out": self._is_held_out,
             "test": self._in_test,
         }
         return {name: reason for name, reason in reasons.items() if name in (*ALWAYS, *settings.steps)}
@@ -113,8 +114,8 @@ class Cleaner:
     def _other_script(self, text: str, code: str) -> bool:
         return not in_script(text, self.languages[code].nllb[-4:])
 
-    def _is_apart(self, row: CorpusRow) -> bool:
-        return any(text in self.apart for text in texts_of(row))
+    def _is_held_out(self, row: CorpusRow) -> bool:
+        return any(text in self.held_out for text in texts_of(row))
 
     def _in_test(self, row: CorpusRow) -> bool:
         texts = row.text.split("\n") if isinstance(row, Document) else (row.source, row.target)
@@ -132,14 +133,17 @@ def _ratio(source: str, target: str) -> float:
 
 
 def _hashes(name: str, rows: Sequence[tuple[str, ...]]) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
-    """[rows] 64 bits each: among 10^8 rows one in a few thousand runs drops a row that it should not."""
+    """[rows] 64-bit hashes: with 10^8 rows, one run in a few thousand drops a row because of a collision."""
     spelled = ("\n".join(map(match_key, texts)) if name == "near" else "\n".join(texts) for texts in rows)
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in spelled)
     return np.frombuffer(digests, dtype=np.uint64)
 
 
 class HashSet:
-    """Sorted runs of hashes, each at least twice the next: a batch is looked up in all of them and merged from the small end."""
+    """A set of 64-bit hashes that grows to hundreds of millions, at 8 bytes each.
+
+    Holds sorted runs, each at least twice as long as the next. A batch is looked up in every run, then merged from the short end.
+    """
 
     def __init__(self) -> None:
         self._runs: list[NDArray[np.uint64]] = []
@@ -148,11 +152,11 @@ class HashSet:
         return sum(map(len, self._runs))
 
     def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """[n] True for each hash that was not there before, in this batch or an earlier one; then all are."""
+        """Add a batch. Returns [n]: True for each hash that occurs neither in an earlier batch nor earlier in this one."""
         unique, first = np.unique(hashes, return_index=True)
         fresh = np.ones(len(unique), dtype=bool)
         for run in self._runs:
-            places = np.minimum(np.searchsorted(run, unique), len(run) - 1)
+            places = np.minimum(np.searchsorted(run, unique), len(run) - 1)  # a hash beyond the last one has no place
             fresh &= run[places] != unique
         new = np.zeros(len(hashes), dtype=bool)
         new[first[fresh]] = True

@@ -1,4 +1,4 @@
-"""What the `corpus` stage makes of prepared text: parts to read, rows as tokens, dev and test sets, counts."""
+"""Builds a corpus for the `corpus` stage: opens its readers, tokenises rows, writes dev and test sets, and sums up the counts."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data import token_arrays
 from alma_pipeline.ml.data.cldr import CldrReader, Phrasebook, open_cldr
-from alma_pipeline.ml.data.cleaning import Cleaner, test_keys
+from alma_pipeline.ml.data.cleaning import Cleaner, match_keys
 from alma_pipeline.ml.data.ingest import CorpusPart, HeldOut, Ingestion, batched, join_pair
 from alma_pipeline.ml.data.mixing import arrange_rows, round_robin
 from alma_pipeline.ml.data.prompts import BATCH, Example, Prompter
@@ -26,15 +26,15 @@ from alma_pipeline.ml.data.tokenise import Tokenise
 from alma_pipeline.schema import Cleaning, Language, Source
 
 FOLDER = "step-0"
-"""In the resume folder, where the plan finds resume points; the manifest says how many rows have been read."""
+"""Subfolder of the resume folder, where the plan looks for resume points; its manifest has the number of rows read."""
 REJECTED = "rejected.jsonl"
 
 
 class CorpusBuilder:
-    """Where a corpus is prepared, and what its parts are read and cleaned with."""
+    """The resume folder, the readers and the cleaners of one corpus."""
 
     def __init__(self, job: Job) -> None:
-        """Of the node's settings it takes languages, cleaning, form, seed, train and held_out."""
+        """Reads the node's settings languages, cleaning, form, seed, train and held_out."""
         self.job, self.config = job, job.config
         self.languages: dict[str, Language] = job.config.languages
         self.cleaning: Cleaning = job.config.cleaning
@@ -43,8 +43,8 @@ class CorpusBuilder:
         self.rejects: list[Rejects] = []
         self._test: frozenset[str] | None = None
 
-    def text(self, source: Source) -> TextReader | CldrReader:
-        """A source's reader; all of them count what cannot be read in one place."""
+    def reader(self, source: Source) -> TextReader | CldrReader:
+        """The reader of a source. All readers share one count of unreadable rows."""
         if source.reader == "cldr":
             return self._generated(source)
         if not self.rejects:
@@ -54,7 +54,7 @@ class CorpusBuilder:
     def _generated(self, source: Source) -> CldrReader:
         if self.config.form == "test":
             return open_cldr(source, "test", self._phrases, self.config.held_out)
-        if self.cleaning.steps:  # they may drop any row, so that nobody knows beforehand how many are enough
+        if self.cleaning.steps:  # they may drop any row, so the number to generate is not known in advance
             return open_cldr(source, "train", self._phrases, None)
         return open_cldr(source, "train", self._phrases, self.config.train, self.config.held_out)
 
@@ -63,29 +63,29 @@ class CorpusBuilder:
         return Phrasebook(self.languages, self.config.seed)
 
     def cleaner(self) -> Cleaner:
-        """A fresh cleaner of the node's settings."""
+        """A new cleaner with the node's settings."""
         return Cleaner(self.cleaning, self.languages, self.test)
 
     @property
     def test(self) -> frozenset[str]:
-        """Sentences of the run's test corpus, where the cleaning asks for them."""
+        """Match keys of the run's test sentences; empty unless the cleaning includes `test`."""
         if "test" not in self.cleaning.steps:
             return frozenset()
         if self._test is None:
             with open(Path(self.job.inputs["test"].path) / "test.jsonl", encoding="utf-8") as file:
-                self._test = test_keys(map(json.loads, file))
+                self._test = match_keys(map(json.loads, file))
         return self._test
 
     def pairs(self, source: Source, directions: Sequence[str]) -> list[CorpusPart[SentencePair]]:
-        """Sentence pairs by direction, each read when it is asked for."""
-        text = self.text(source)
-        held_out = text.apart.pairs if text.apart else None
+        """One part per direction; reads nothing yet."""
+        text = self.reader(source)
+        held_out = text.held_out.pairs if text.held_out else None
         return [self._part(name, text.pairs, held_out, text.bytes(name)) for name in directions]
 
     def documents(self, source: Source, codes: Sequence[str]) -> list[CorpusPart[Document]]:
-        """Documents by language, each read when it is asked for."""
-        text = self.text(source)
-        held_out = text.apart.documents if text.apart else None
+        """One part per language; reads nothing yet."""
+        text = self.reader(source)
+        held_out = text.held_out.documents if text.held_out else None
         return [self._part(code, text.documents, held_out, text.bytes(code)) for code in codes]
 
     def _part(
@@ -99,28 +99,30 @@ class CorpusBuilder:
         return CorpusPart(name, functools.partial(read, name), self.cleaner, size, own)
 
     def join(self, source: Source | None) -> Callable[[SentencePair], Document]:
-        """How pairs of a source become one line; null: of no source in particular."""
-        text = self.text(source) if source else None
+        """The function that joins a pair into one line. `source`: where the pairs come from; None for any."""
+        text = self.reader(source) if source else None
         return text.join if isinstance(text, CldrReader) else functools.partial(join_pair, seed=str(self.config.seed))
 
-    def keep_rejected(self) -> int:
-        """Rejected rows become part of the artifact; how many there are."""
+    def store_rejected(self) -> int:
+        """Move the rejected rows into the artifact. Returns their number."""
         path = self.folder / REJECTED
         if path.exists():
             os.replace(path, self.job.out / REJECTED)
         return sum(rejects.count for rejects in self.rejects)
 
-    def counts(self, preparation: Ingestion, held_out: HeldOut, too_long: int) -> dict[str, Any]:
-        """What cleaning did, in all and by part; the totals go to tracking too."""
-        by_part = preparation.progress.counts
+    def counts(self, ingestion: Ingestion, held_out: HeldOut, too_long: int) -> dict[str, Any]:
+        """What cleaning did, in total and by part. Logs the totals to tracking."""
+        # Readers drop rows of held-out text too, so add theirs to the cleaners' counts.
+        by_part = ingestion.progress.counts
         dropped = sum((Counter(counts["dropped"]) for counts in by_part.values()), held_out.dropped.copy())
         changed = sum((Counter(counts["changed"]) for counts in by_part.values()), Counter[str]())
         dropped["too_long"] += too_long
-        rejected = self.keep_rejected()
-        read, kept = preparation.progress.rows, sum(preparation.progress.kept.values())
+        rejected = self.store_rejected()
+        read, kept = ingestion.progress.rows, sum(ingestion.progress.kept.values())
         totals = {f"data/dropped/{name}": float(count) for name, count in (+dropped).items()}
         sums = {"data/read": float(read), "data/kept": float(kept), "data/rejected": float(rejected)}
-        steps = read + preparation.progress.packed.get("done", kept)
+        # The last line of progress: all rows read and all positions of the schedule.
+        steps = read + ingestion.progress.packed.get("done", kept)
         self.job.log(steps, steps, totals | sums)
         return {
             "dropped": dict(+dropped),
@@ -128,17 +130,17 @@ class CorpusBuilder:
             "normalised": changed["nfc"],
             "rejected": rejected,
             "read": read,
-            "cleaning": {name: {"kept": preparation.progress.kept[name], **counts} for name, counts in by_part.items()},
+            "cleaning": {name: {"kept": ingestion.progress.kept[name], **counts} for name, counts in by_part.items()},
         }
 
-    def origin(self, sources: Sequence[Source]) -> dict[str, Any]:
-        """The commit that each hub set was read at: the plan has put it in place of a branch."""
+    def commits(self, sources: Sequence[Source]) -> dict[str, Any]:
+        """The commit of each hub data set; the plan has already resolved branches to commits."""
         found = {source.repo or "": source.revision or "" for source in sources if source.reader == "hub"}
         return {"commits": found} if found else {}
 
 
 def pair_tokeniser(prompter: Prompter, max_source: int, max_target: int) -> Tokenise:
-    """Pairs as prompt and answer; a pair too long on either side is left out, never cut (B48, B51)."""
+    """Tokenise pairs as prompt and answer. A pair that is too long on either side is dropped, never truncated (B48, B51)."""
 
     def tokenise(rows: Sequence[CorpusRow]) -> list[tuple[CorpusRow, Example | None]]:
         texts = [(row.direction, row.source, row.target) for row in rows if isinstance(row, SentencePair)]
@@ -150,7 +152,7 @@ def pair_tokeniser(prompter: Prompter, max_source: int, max_target: int) -> Toke
 
 
 def document_tokeniser(tokenizer: PreTrainedTokenizerBase, join: Callable[[SentencePair], Document]) -> Tokenise:
-    """Documents, and pairs that `join` makes one line of."""
+    """Tokenise documents, and pairs after `join` has made one line of each."""
 
     def tokenise(rows: Sequence[CorpusRow]) -> list[tuple[CorpusRow, Example | None]]:
         lines = [row if isinstance(row, Document) else join(row) for row in rows]
@@ -162,7 +164,7 @@ def document_tokeniser(tokenizer: PreTrainedTokenizerBase, join: Callable[[Sente
 
 @dataclass
 class DevCounts:
-    """What the dev set holds; lengths are in tokens."""
+    """Numbers of the dev set; lengths are in tokens."""
 
     examples: int = 0
     longest: int = 0
@@ -172,44 +174,47 @@ class DevCounts:
 
 
 def write_dev_set(
-    work: CorpusBuilder, order: Callable[[Mapping[str, int]], Iterator[str]], held_out: HeldOut, tokenise: Tokenise
+    builder: CorpusBuilder, order: Callable[[Mapping[str, int]], Iterator[str]], held_out: HeldOut, tokenise: Tokenise
 ) -> DevCounts:
-    """Write the held-out rows, the parts in turn, and their arrays. Raises UserError where all are too long."""
+    """Write the held-out rows in `order`, and their arrays. Raises UserError if all are too long."""
     rows = arrange_rows(held_out.rows, order)
+    # As in training, rows that are too long are dropped.
     found = [item for batch in batched(rows, BATCH) for item in tokenise(batch)]
     kept = [(row, example) for row, example in found if example is not None]
     if rows and not kept:
-        raise UserError(f"all {len(rows)} held-out rows are too long; raise max_source and max_target")
-    token_arrays.write_rows(work.job.out / "dev.jsonl", [row for row, _ in kept])
+        raise UserError(f"all {len(rows)} held-out rows are too long; raise max_source or max_target")
+    token_arrays.write_rows(builder.job.out / "dev.jsonl", [row for row, _ in kept])
     examples = [example for _, example in kept]
-    written = token_arrays.write_examples(work.job.out, "dev", examples)
+    written = token_arrays.write_examples(builder.job.out, "dev", examples)
+    # Bits per byte of monolingual text needs the size of its documents.
     if any(isinstance(row, Document) for row, _ in kept):
-        token_arrays.write_bytes(work.job.out, "dev", [row.text for row, _ in kept if isinstance(row, Document)])
+        token_arrays.write_bytes(builder.job.out, "dev", [row.text for row, _ in kept if isinstance(row, Document)])
     named = Counter(part_of(row) for row, _ in kept)
     merged = sum(example.merged for example in examples)
     return DevCounts(written["examples"], written["longest"], merged, len(found) - len(kept), dict(named))
 
 
-def write_test_set(work: CorpusBuilder, source: Source, directions: Sequence[str], count: int | None) -> dict[str, Any]:
-    """Write the first `count` sentences of each direction, the directions in turn; null: all. Raises UserError for fewer."""
-    text, columns, dropped = work.text(source), dict[str, list[SentencePair]](), Counter[str]()
-    cleaner = Cleaner(Cleaning(), work.languages, frozenset())
+def write_test_set(builder: CorpusBuilder, source: Source, directions: Sequence[str], count: int | None) -> dict[str, Any]:
+    """Write the first `count` pairs of each direction in `round_robin` order; None: all. Raises UserError if there are fewer."""
+    text, columns, dropped = builder.reader(source), dict[str, list[SentencePair]](), Counter[str]()
+    # No cleaning steps: a score counts the whole test set. Only empty rows are dropped, and line breaks become spaces.
+    cleaner = Cleaner(Cleaning(), builder.languages, frozenset())
     for direction in directions:
         stream = text.pairs(direction)
         rows = [row for batch in batched(stream, BATCH) for row in cleaner.pairs(batch)][:count]
         dropped += stream.dropped
         if not rows or (count is not None and len(rows) < count):
             raise UserError(
-                f"held_out={count or 'null'} for every direction, but the text has only {len(rows)} for {direction}; lower "
+                f"held_out={count or 'null'} for every direction, but the text has only {len(rows)} pairs for {direction}; lower "
                 "held_out (budget.text.test), or add text"
             )
         columns[direction] = rows
     rows = arrange_rows(columns, round_robin)
-    token_arrays.write_rows(work.job.out / "test.jsonl", rows)
+    token_arrays.write_rows(builder.job.out / "test.jsonl", rows)
     return {
         "test_examples": len(rows),
         "dropped": dict(dropped + cleaner.dropped),
         "newlines": cleaner.changed["newlines"],
-        "rejected": work.keep_rejected(),
+        "rejected": builder.store_rejected(),
         "directions": {name: {"test": n} for name, n in Counter(row.direction for row in rows).items()},
     }

@@ -1,7 +1,7 @@
-"""Text read and cleaned into one file of rows for each language or direction, so that it can go on after a kill.
+"""Reads and cleans text into one file of rows per language or direction. Resumes after a kill.
 
-First what is held out, from the beginnings; then everything else, which must hold none of it. Memory does not grow with the
-text, except for 8 bytes a row where duplicates are looked for. How rows are mixed and tokenised: `arrangement`.
+Chooses the held-out rows first, from the start of each part, then drops every other row that contains one of their texts.
+Memory does not grow with the text, except 8 bytes per row where duplicates are dropped. Does not mix or tokenise.
 """
 
 import dataclasses
@@ -23,53 +23,57 @@ from alma_pipeline.ml.data.prompts import BATCH
 from alma_pipeline.ml.data.rows import AnyRow, CorpusRow, Document, Item, SentencePair, Stream, line_of, row_of, texts_of
 
 SAVE_SECONDS = 10.0
+"""Between two resume points, and between two lines of progress."""
 UNKNOWN_TOTAL = 0
-"""The total of a line while nobody knows how much text there is, as in a hub set that is streamed."""
+"""The total to log while the amount of text is unknown, as for a streamed hub data set."""
 HOLD_OUT_MODULUS = 8
-"""One row in so many may be held out (our choice): the same in every direction, since its English side decides."""
+"""One row in this many may be held out (our choice). A hash of the English side decides, so all directions agree."""
 
 
 @dataclass(frozen=True)
 class CorpusPart(Generic[AnyRow]):
-    """One language's documents or one direction's pairs."""
+    """The documents of one language, or the pairs of one direction."""
 
     name: str
     open: Callable[[int], Stream[AnyRow]]
-    """Rows from a position on."""
+    """The rows from a position on."""
     cleaner: Callable[[], Cleaner]
     bytes: int = 0
-    """Roughly, for the progress bar."""
+    """Approximate size, for the progress bar."""
     held_out: Callable[[], Stream[AnyRow]] | None = None
-    """Rows that the text itself keeps out of training; null: they are chosen among its rows."""
+    """Rows that the reader itself keeps out of training; None: held-out rows are chosen from the training rows."""
 
 
 @dataclass
 class IngestProgress:
-    """How far the preparation is: all that is needed to go on, beside the files."""
+    """How far ingestion has come: with the files of rows, all that a resume needs."""
 
     rows: int = 0
-    """Read, of all parts that are done and of the current one."""
+    """Rows read of all finished parts and the current one."""
     part: str = ""
+    """The current part."""
     position: int = 0
+    """Rows read of the current part."""
     size: int = 0
-    """Bytes of the current part's file that count."""
+    """Valid bytes of the current part's file; what follows is cut off on resume."""
     kept: dict[str, int] = field(default_factory=dict)
+    """Finished part to rows kept."""
     counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     """Part to `dropped`, `changed` and `read`."""
     bytes: int = 0
-    """Read of all parts, for the estimate of the total."""
+    """Text read of all parts, for the estimate of the total."""
     packed: dict[str, Any] = field(default_factory=dict)
-    """How far `filling` is; empty before it begins."""
+    """State of the `TokenWriter`; empty before it starts."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is kept from training: rows by part, and every text in them."""
+    """The rows held out of training, by part, and every text in them."""
 
     rows: dict[str, list[Any]]
     texts: frozenset[str]
     dropped: Counter[str]
-    """What the readers left out of the held-out rows of text that keeps its own."""
+    """Rows dropped by readers that keep their own held-out rows, by reason."""
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -80,21 +84,22 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def hold_out(job: Job, parts: Sequence[CorpusPart[Any]], count: int | None) -> HeldOut:
-    """The first `count` rows of each part that may be held out: of text that keeps such rows itself any of them, else those whose
-    English side falls to the held-out eighth. `count` null takes all of the former, and those of the first 100,000 rows.
+    """Choose the first `count` rows of each part that may be held out.
 
-    Raises UserError where a part has fewer.
+    If a reader keeps its own held-out rows, all of those may be; otherwise the rows whose English side hashes to the held-out
+    eighth. `count=None` takes all of the former, or all such rows among the first 100,000. Raises UserError if a part has fewer.
     """
     rows, dropped = dict[str, list[Any]](), Counter[str]()
-    told, seen = time.monotonic(), 0
+    logged, seen = time.monotonic(), 0
     for part in parts:
         cleaner, found = part.cleaner(), dict[tuple[str, ...], Any]()
         stream, read = part.held_out() if part.held_out else part.open(0), 0
         for batch in batched(stream, BATCH):
             read, seen = read + len(batch), seen + len(batch)
-            if time.monotonic() - told >= SAVE_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - logged >= SAVE_SECONDS:
+                logged = time.monotonic()
                 job.log(seen, UNKNOWN_TOTAL, {"data/looked_through": float(seen)})
+            # Keyed by text: a sentence is held out once.
             for row in _clean(cleaner, batch):
                 if (part.held_out or _may_be_held_out(row)) and (count is None or len(found) < count):
                     found.setdefault(texts_of(row), row)
@@ -104,15 +109,16 @@ def hold_out(job: Job, parts: Sequence[CorpusPart[Any]], count: int | None) -> H
             raise UserError(_too_few(part, len(found), count, read, cleaner))
         rows[part.name] = list(found.values())
         dropped += stream.dropped if part.held_out else Counter()
+    # Over all parts: a text held out in one direction must not be trained on in another.
     texts = frozenset(text for found in rows.values() for row in found for text in texts_of(row))
     return HeldOut(rows, texts, dropped)
 
 
 def _too_few(part: CorpusPart[Any], found: int, count: int, read: int, cleaner: Cleaner) -> str:
-    which = "of its own held-out text" if part.held_out else f"one in {HOLD_OUT_MODULUS}"
+    which = "from its own held-out text" if part.held_out else f"one in {HOLD_OUT_MODULUS}"
     return (
-        f"held_out={count} for every language or direction, but {part.name} has only {found} of {read:,} rows "
-        f"to hold out ({which}, after cleaning: {_drop_counts(cleaner.dropped)}); lower held_out (budget.text.dev), or add text"
+        f"held_out={count} for every language or direction, but only {found} of {part.name}'s {read:,} rows can be held out "
+        f"({which}, after cleaning: {_drop_counts(cleaner.dropped)}); lower held_out (budget.text.dev), or add text"
     )
 
 
@@ -125,26 +131,26 @@ def _clean(cleaner: Cleaner, batch: list[Any]) -> list[Any]:
 
 
 def _may_be_held_out(row: CorpusRow) -> bool:
-    """Whether a row may be held out: by its English side, so that both directions and every language agree."""
+    """Whether a row may be held out. Decided by its English side, so that both directions and all languages agree."""
     text = row.text if isinstance(row, Document) else row.target if row.direction.endswith("-en") else row.source
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) % HOLD_OUT_MODULUS == 0
 
 
 class Ingestion:
-    """The cleaned rows of all parts, as JSON lines in `folder`, one file a part."""
+    """Writes the cleaned rows of all parts to `folder`, as JSON lines, one file per part."""
 
     def __init__(self, job: Job, folder: Path, limit: int | None) -> None:
-        """Takes up what an earlier attempt left in `folder`. `limit`: rows that are enough of each part; null takes all."""
+        """Resumes what an earlier attempt left in `folder`. `limit`: rows to keep of each part; None keeps all."""
         self.job, self.folder, self.limit = job, folder, limit
         self.progress = _load(folder / "manifest.json")
         self._saved = time.monotonic()
 
     def path(self, part: str) -> Path:
-        """Where a part's cleaned rows lie."""
+        """The file of a part's cleaned rows."""
         return self.folder / f"rows-{part}.jsonl"
 
     def run(self, parts: Sequence[CorpusPart[Any]], held_out: HeldOut, most_contaminated: float) -> IngestProgress:
-        """Every part that is not done yet. Raises UserError where nothing is left of one, or too much stands in a test set."""
+        """Read every unfinished part. Raises UserError if none of its rows is kept, or too many are in a test set."""
         total = sum(part.bytes for part in parts)
         for part in parts:
             if part.name not in self.progress.kept:
@@ -154,10 +160,11 @@ class Ingestion:
 
     def _part(self, part: CorpusPart[Any], held_out: HeldOut, total: int) -> None:
         progress, cleaner = self.progress, part.cleaner()
-        cleaner.apart = held_out.texts
+        cleaner.held_out = held_out.texts
+        # Restore the state of a part that an earlier attempt began; any other part starts from its first row.
         if progress.part != part.name:
             progress.part, progress.position, progress.size = part.name, 0, 0
-        kept = self._take_up(part, cleaner)
+        kept = self._resume(part, cleaner)
         stream = part.open(progress.position)
         before = progress.rows - progress.position
         with open(self.path(part.name), "r+b" if progress.size else "wb") as file:
@@ -170,16 +177,17 @@ class Ingestion:
                 file.writelines(line_of(row) for row in rows)
                 progress.bytes += sum(len(text) for row in batch for text in texts_of(row))
                 progress.rows, progress.position = before + stream.position, stream.position
-                self._report(part, cleaner, file, kept, total)
+                self._save_and_log(part, cleaner, file, kept, total)
                 if kept == self.limit:
                     break
+        # Being listed in `kept` marks a part as finished.
         progress.rows, progress.kept[part.name] = before + stream.position, kept
         counts = _counts(cleaner)
         progress.counts[part.name] = {**counts, "dropped": dict(stream.dropped + Counter(counts["dropped"]))}
         self.save()
 
-    def _take_up(self, part: CorpusPart[Any], cleaner: Cleaner) -> int:
-        """What an earlier attempt kept of a part: remembered as seen, and counted."""
+    def _resume(self, part: CorpusPart[Any], cleaner: Cleaner) -> int:
+        """Restore the cleaner's state, duplicates included. Returns the rows that an earlier attempt kept of the part."""
         progress = self.progress
         _restore(cleaner, progress.counts.get(part.name, {}))
         kept = 0
@@ -192,20 +200,22 @@ class Ingestion:
                 cleaner.remember([row_of(json.loads(line)) for line in batch])
         return kept
 
-    def _report(self, part: CorpusPart[Any], cleaner: Cleaner, file: Any, kept: int, total: int) -> None:
+    def _save_and_log(self, part: CorpusPart[Any], cleaner: Cleaner, file: Any, kept: int, total: int) -> None:
         progress = self.progress
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
+        # The manifest may count only what is on disk.
         file.flush()
         os.fsync(file.fileno())
         progress.size = file.tell()
         progress.counts[part.name] = _counts(cleaner)
         self.save()
+        # Scale the rows read by the share of the text they took; 0 where the size of the text is unknown.
         expected = round(progress.rows * max(1.0, total / max(1, progress.bytes))) if total else UNKNOWN_TOTAL
         self.job.log(progress.rows, expected, {"kept": sum(progress.kept.values()) + kept})
 
     def save(self) -> None:
-        """Make the resume point the present state. `step` is what the plan shows."""
+        """Save the current state as the resume point, atomically. The plan shows `step`."""
         self._saved = time.monotonic()
         text = json.dumps({"step": self.progress.rows, **dataclasses.asdict(self.progress)})
         draft = self.folder / "manifest.json.new"
@@ -214,7 +224,7 @@ class Ingestion:
 
 
 def join_pair(row: SentencePair, seed: str) -> Document:
-    """A pair as one line, either side first with equal chance, parted by a space (X-ALMA's pseudo-monolingual text)."""
+    """Join a pair into one line with a space, either side first with equal probability (X-ALMA's pseudo-monolingual text)."""
     source, target = row.direction.split("-")
     swap = hashlib.blake2b(f"{seed}/{row.id}".encode(), digest_size=1).digest()[0] % 2
     first, second = ((target, row.target), (source, row.source)) if swap else ((source, row.source), (target, row.target))
@@ -237,12 +247,15 @@ def _check(part: str, progress: IngestProgress, most: float) -> None:
     tested = dropped.get("test", 0)
     if tested > most * read:
         raise UserError(
-            f"{part}: {tested:,} of {read:,} rows ({tested / read:.1%}) stand in the run's test set, more than "
-            f"cleaning.most_contaminated={most:.0%}: text and test set have one origin. Take another test set, or raise the "
-            "limit to train without these rows"
+            f"{part}: {tested:,} of {read:,} rows ({tested / read:.1%}) are in the run's test set, more than "
+            f"cleaning.most_contaminated={most:.0%} allows: the text and the test set share a source. Use another test set, or "
+            "raise the limit to train without these rows"
         )
     if not progress.kept[part]:
-        raise UserError(f"{part}: no row is left of {read:,}: {_drop_counts(Counter(dropped))}")
+        raise UserError(
+            f"{part}: cleaning kept none of {read:,} rows (dropped: {_drop_counts(Counter(dropped))}); "
+            "loosen data.cleaning, or use other text"
+        )
 
 
 def _load(path: Path) -> IngestProgress:

@@ -1,6 +1,6 @@
-"""In what order the prepared rows of several languages or directions make one corpus. Names and numbers; reads rows last.
+"""The order in which rows of several languages or directions form one corpus: schedules of part names, and rows read by them.
 
-A schedule is an endless-free stream of part names; the same settings give the same one, so that it can be taken up anywhere.
+A schedule is a finite, deterministic stream of part names, so it can be resumed at any position.
 """
 
 import bisect
@@ -15,13 +15,13 @@ from alma_pipeline.ml.data.rows import Item
 
 
 def round_robin(sizes: Mapping[str, int]) -> Iterator[str]:
-    """Each row once, the parts in turn, so that any beginning holds all of them."""
+    """Each row once, cycling through the parts, so that every prefix is balanced."""
     for turn in range(max(sizes.values(), default=0)):
         yield from (name for name, size in sizes.items() if turn < size)
 
 
 def documents_first(sizes: Mapping[str, int]) -> Iterator[str]:
-    """Each row once: the documents language by language, then the pairs in turn."""
+    """Each row once: documents language by language, then pairs in `round_robin` order."""
     for name, size in sizes.items():
         if "-" not in name:
             yield from itertools.repeat(name, size)
@@ -29,20 +29,23 @@ def documents_first(sizes: Mapping[str, int]) -> Iterator[str]:
 
 
 def sample_interleaved(sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> Iterator[str]:
-    """Parts drawn by their shares until each has been gone through; one that ends sooner begins again
-    (`interleave_datasets` with `all_exhausted`, as the ALMA code mixes languages).
+    """Sample parts by their shares until each has been used up once; a part that runs out starts over.
 
-    Parts without a share, or with share 0, take no part. Raises UserError where none does.
+    As `interleave_datasets` with `all_exhausted`, with which the ALMA code mixes languages. Parts without rows or with share 0
+    are left out. Raises UserError if none remains.
     """
     names = [name for name in sizes if shares.get(name, 0) > 0 and sizes[name]]
     if not names:
-        raise UserError(f"no text to draw from: streams {', '.join(sizes) or 'none'}, shares {dict(shares)}")
+        raise UserError(
+            f"no text to sample from: the parts are {', '.join(sizes) or 'none'}, their shares {dict(shares)}; "
+            "expected a share above 0 for at least one part that has rows"
+        )
     bounds = list(itertools.accumulate(shares[name] for name in names))
     draw = random.Random(f"interleave/{seed}")
     taken = Counter[str]()
     waiting = set(names)
     while waiting:
-        # min: rounding may put the product on the last bound itself.
+        # min: rounding can put the product on the last bound itself.
         name = names[min(bisect.bisect_right(bounds, draw.random() * bounds[-1]), len(names) - 1)]
         yield name
         taken[name] += 1
@@ -53,11 +56,12 @@ def sample_interleaved(sizes: Mapping[str, int], shares: Mapping[str, float], se
 def mix(
     documents: Mapping[str, int], shares: Mapping[str, float], pairs: Mapping[str, int], share: float, seed: int
 ) -> Iterator[str]:
-    """Documents drawn by `shares`, mixed with joined pairs in turn, of which there are `share` in all (X-ALMA: 0.5)."""
+    """Mix documents sampled by `shares` with joined pairs in turn; `share` of all rows are pairs (X-ALMA: 0.5)."""
     kinds = {"documents": sum(1 for _ in sample_interleaved(documents, shares, seed)), "pairs": sum(pairs.values())}
     inner = {"documents": sample_interleaved(documents, shares, seed), "pairs": round_robin(pairs)}
     for kind in sample_interleaved(kinds, {"documents": 1 - share, "pairs": share}, seed):
         name = next(inner[kind], None)
+        # The kind that runs out first starts over.
         if name is None:
             inner[kind] = sample_interleaved(documents, shares, seed) if kind == "documents" else round_robin(pairs)
             name = next(inner[kind])
@@ -70,22 +74,22 @@ def temperature_shares(sizes: Mapping[str, int], temperature: float) -> dict[str
 
 
 def arrange_rows(rows: Mapping[str, Sequence[Item]], order: Callable[[Mapping[str, int]], Iterator[str]]) -> list[Item]:
-    """The rows of all parts in an order that takes each once, as `round_robin` does."""
+    """The rows of all parts in an order that uses each once, such as `round_robin`."""
     waiting = {name: iter(own) for name, own in rows.items()}
     return [next(waiting[name]) for name in order({name: len(own) for name, own in rows.items()})]
 
 
 class RowFiles:
-    """The prepared rows of each part, read in order, from the beginning again after the last."""
+    """The stored rows of each part, read line by line; a file starts over after its last line."""
 
-    def __init__(self, paths: Mapping[str, Path], places: Mapping[str, int]) -> None:
-        """`places`: bytes read of each file by an earlier attempt."""
+    def __init__(self, paths: Mapping[str, Path], offsets: Mapping[str, int]) -> None:
+        """`offsets`: the bytes of each file that an earlier attempt read."""
         self._files = {name: open(path, "rb") for name, path in paths.items()}  # noqa: SIM115
-        for name, place in places.items():
-            self._files[name].seek(place)
+        for name, offset in offsets.items():
+            self._files[name].seek(offset)
 
     def next(self, name: str) -> bytes:
-        """The next line of a file; after its last, its first again."""
+        """The next line of a file, or its first after the last."""
         file = self._files[name]
         line = file.readline()
         if not line:
@@ -94,8 +98,8 @@ class RowFiles:
         return line
 
     @property
-    def places(self) -> dict[str, int]:
-        """Byte offset of the next line, by file."""
+    def offsets(self) -> dict[str, int]:
+        """Byte offset of each file's next line."""
         return {name: file.tell() for name, file in self._files.items()}
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""Preference triples as token sequences: a prompt and its two answers. Not their batches, and not their loss.
+"""Tokenises preference triples: a prompt and its two answers. Builds no batches and computes no loss.
 
-Nothing is truncated: a pair that does not fit, on either side, is dropped as a whole and counted (B51, B56).
+Nothing is truncated: a pair that is too long on either side is dropped and counted (B51, B56).
 """
 
 import json
@@ -18,34 +18,34 @@ from alma_pipeline.ml.data.prompts import Example, Prompter, one_line
 
 FIELDS = ("direction", "source", "chosen", "rejected")
 BATCH = 2000
-"""Triples tokenised at a time: the token lists of a large data set never stand in memory together."""
+"""Triples tokenised at a time, which bounds the memory of token lists."""
 
 
 class PreferencePair(NamedTuple):
     """Two answers to one prompt, as token ids."""
 
     prompt: NDArray[np.int32]
-    """[prompt] BOS first"""
+    """[prompt], BOS first"""
     chosen: NDArray[np.int32]
-    """[chosen] EOS last; every token of an answer is a label"""
+    """[chosen], EOS last; every token of an answer is a label"""
     rejected: NDArray[np.int32]
-    """[rejected] EOS last"""
+    """[rejected], EOS last"""
     reference: tuple[float, float] | None = None
-    """Log-probabilities (nats) of the chosen and the rejected answer under the model that training starts from."""
+    """Log-probabilities (nats) of the chosen and the rejected answer under the parent model; None without a reference."""
 
 
 @dataclass(frozen=True)
 class PairLimits:
-    """Largest sizes in tokens; BOS counts for the prompt, EOS for the answer."""
+    """Maximum lengths in tokens; BOS counts towards the prompt, EOS towards the answer."""
 
     prompt: int
     length: int
-    """Of the prompt and one answer."""
+    """Of the prompt together with one answer."""
 
 
 @dataclass
 class PreferencePairs:
-    """The usable pairs of a file, in its order, and what happened to the rest."""
+    """The usable pairs of a file, in order, and counts of the others."""
 
     kept: list[PreferencePair] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -53,10 +53,10 @@ class PreferencePairs:
     joined_lines: int = 0
     """Triples in which a line break became a space."""
     merged: int = 0
-    """Kept pairs in which the tokenizer would have joined the prompt's end with an answer's start."""
+    """Kept pairs in which the tokenizer would have joined the end of the prompt with the start of an answer."""
 
     def counts(self) -> dict[str, Any]:
-        """What a stage reports of its data."""
+        """The counts for a stage's result."""
         return {
             "pairs": len(self.kept),
             "dropped": dict(self.dropped),
@@ -66,10 +66,10 @@ class PreferencePairs:
 
 
 def read_pairs(path: Path, prompter: Prompter, limits: PairLimits) -> PreferencePairs:
-    """The pairs of a `train.jsonl` or `dev.jsonl` of a preferences artifact.
+    """Read the pairs of `train.jsonl` or `dev.jsonl` of a preferences artifact.
 
-    Raises UserError for a line without the fields of a triple, a direction whose languages the node does not have,
-    and a file no pair of which is left.
+    Raises UserError if a line lacks a field of a triple or has a direction with a language that the node lacks, and if no pair
+    is kept.
     """
     result = PreferencePairs()
     rows: list[Mapping[str, Any]] = []
@@ -82,7 +82,7 @@ def read_pairs(path: Path, prompter: Prompter, limits: PairLimits) -> Preference
     _add(result, rows, prompter, limits)
     if not result.kept:
         raise UserError(
-            f"{path}: no preference pair is left of {result.dropped.total()} (dropped: {dict(result.dropped)}). "
+            f"{path}: none of {result.dropped.total()} preference pairs is usable (dropped: {dict(result.dropped)}). "
             f"Check the triples, or raise max_prompt={limits.prompt} and max_length={limits.length}."
         )
     return result
@@ -91,19 +91,20 @@ def read_pairs(path: Path, prompter: Prompter, limits: PairLimits) -> Preference
 def _checked(row: Mapping[str, Any], where: str, prompter: Prompter) -> Mapping[str, Any]:
     missing = [name for name in FIELDS if row.get(name) is None]
     if missing:
-        raise UserError(f"{where}: a preference triple has {', '.join(FIELDS)}; found no {', '.join(missing)}")
+        raise UserError(f"{where}: no {', '.join(missing)}; expected a preference triple with {', '.join(FIELDS)}")
     unknown = [code for code in row["direction"].split("-") if code not in prompter.languages]
     if unknown:
         raise UserError(
-            f"{where}: direction {row['direction']} needs {', '.join(unknown)}, which is not among the node's "
-            f"languages ({', '.join(prompter.languages)}). Add it to data.languages, or take other preferences."
+            f"{where}: direction {row['direction']} has {', '.join(unknown)}, not one of the node's languages "
+            f"({', '.join(prompter.languages)}). Add it to data.languages, or use other preferences."
         )
     return row
 
 
 def _add(result: PreferencePairs, rows: Sequence[Mapping[str, Any]], prompter: Prompter, limits: PairLimits) -> None:
-    """Clean, tokenise and measure some triples, each side by the same rules."""
+    """Clean, tokenise and check a batch of triples, both sides by the same rules."""
     texts = []
+    # Clean before tokenising: line breaks would end the prompt's line, and two equal answers have no preference.
     for row in rows:
         (source, a), (chosen, b), (rejected, c) = (one_line(row[name]) for name in FIELDS[1:])
         if not (source and chosen and rejected):
@@ -113,6 +114,7 @@ def _add(result: PreferencePairs, rows: Sequence[Mapping[str, Any]], prompter: P
         else:
             result.joined_lines += a or b or c
             texts.append((row["direction"], source, chosen, rejected))
+    # Whole batches: a call of the tokenizer per text is far slower.
     chosen_sides = prompter.examples([(direction, source, chosen) for direction, source, chosen, _ in texts])
     rejected_sides = prompter.examples([(direction, source, rejected) for direction, source, _, rejected in texts])
     for chosen_side, rejected_side in zip(chosen_sides, rejected_sides, strict=True):
@@ -125,23 +127,23 @@ def _add(result: PreferencePairs, rows: Sequence[Mapping[str, Any]], prompter: P
 
 
 def reason_to_drop(chosen: Example, rejected: Example, limits: PairLimits) -> str:
-    """Why a pair of examples is dropped, or an empty string; one bad side is enough."""
+    """Why a pair is dropped, or an empty string. One bad side is enough."""
     if chosen.prompt > limits.prompt:
         return "prompt_too_long"
     if max(len(chosen.ids), len(rejected.ids)) > limits.length:
         return "answer_too_long"
-    # A normaliser may leave nothing of a text, such as one of zero-width characters: then EOS stands alone.
+    # A normaliser can remove a whole text, such as zero-width characters; the answer is then EOS alone.
     only_eos = min(len(example.ids) - example.prompt for example in (chosen, rejected)) == 1
     return "empty" if only_eos else ""
 
 
 def make_pair(chosen: Example, rejected: Example, prompter: Prompter) -> PreferencePair:
-    """Two examples of the same prompt as one pair; what is asserted holds for anything `Prompter` makes."""
+    """Combine two examples of one prompt into a pair. The assertions hold for all examples of a `Prompter`."""
     prompt = chosen.ids[: chosen.prompt]
     assert prompt == rejected.ids[: rejected.prompt], "the two answers of a pair must follow the same prompt ids (B52)"
     for example in (chosen, rejected):
         assert example.ids[0] == prompter.bos, "a prompt must start with BOS (B57)"
-        # Some models spell BOS and EOS alike, so the last token is left out of the count.
+        # Some models use one token for BOS and EOS, so the last token is not counted.
         assert example.ids[:-1].count(prompter.bos) == 1, "a sequence must have one BOS (B57)"
         assert example.ids[-1] == prompter.eos, "an answer must end with EOS"
     first, second = (np.array(example.ids[example.prompt :], np.int32) for example in (chosen, rejected))

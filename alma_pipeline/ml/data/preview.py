@@ -1,4 +1,4 @@
-"""One example of each prepared text in its token pieces, and which of them bear loss. Prints JSON; the parent shows it.
+"""Shows one example of each tokenised text as token pieces, and which of them have loss. Prints JSON for the parent to display.
 
 python -m alma_pipeline.ml.data.preview < REQUESTS        a JSON list of {node, folder, tokenizer, form, prompt, languages}
 """
@@ -18,7 +18,7 @@ from alma_pipeline.schema import Language
 
 
 def previews(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each part shown: a title, its pieces as text, and how many at the start bear no loss."""
+    """Each example as a title, its pieces as text, and the number of leading pieces without loss (`prompt`)."""
     tokenizer = AutoTokenizer.from_pretrained(request["tokenizer"], local_files_only=True)
     folder = Path(request["folder"])
     if request["form"] == "preferences":
@@ -51,7 +51,7 @@ def _shown(title: str, ids: list[int], prompt: int, tokenizer: PreTrainedTokeniz
 
 
 def _piece(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of a token; its name in the vocabulary where it is part of a character."""
+    """The text of a token, or its vocabulary entry if it is only part of a character."""
     text = str(tokenizer.decode([token]))
     return text if "\ufffd" not in text else str(tokenizer.convert_ids_to_tokens(token))
 

@@ -1,8 +1,7 @@
-"""The two prompt formats as text and as token ids. The only place that puts special tokens into a prompt.
+"""The two prompt formats, as text and as token ids, for training, preference building and decoding alike.
 
-Not a chat-template engine: a prompt is one function of a direction and a sentence, and training, preference building
-and decoding all take their token ids from here. Facts about the formats: the released ALMA code (`get_prompt`) and
-the X-ALMA README; X-ALMA wraps ALMA's prompt as the user turn of a Llama-2 chat.
+The only place that adds special tokens to a prompt; not a chat-template engine. Sources of the formats: the released ALMA code
+(`get_prompt`) and the X-ALMA README. X-ALMA wraps ALMA's prompt as the user turn of a Llama-2 chat.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Language
 
 BATCH = 2000
-"""Texts handed to the tokenizer at a time: bounds memory, changes nothing else."""
+"""Texts per call of the tokenizer. Bounds memory; results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +22,19 @@ class Example:
 
     ids: list[int]
     prompt: int
-    """Tokens of the prompt, BOS included: `ids[:prompt]` is exactly what decoding starts from."""
+    """Length of the prompt in tokens, BOS included: decoding starts from exactly `ids[:prompt]`."""
     merged: bool
-    """The tokenizer would have joined the prompt's end with the answer's start into one token."""
+    """Whether the tokenizer would have joined the end of the prompt and the start of the answer into one token."""
 
 
 def one_line(text: str) -> tuple[str, bool]:
-    """The sentence with line breaks as spaces, and whether it had any: a break would end the prompt's line (B45)."""
+    """The sentence with line breaks replaced by spaces, and whether it had any. A break would end the prompt's line (B45)."""
     lines = [line.strip() for line in text.strip().splitlines()]
     return " ".join(line for line in lines if line), len(lines) > 1
 
 
 def alma_prompt(languages: Mapping[str, Language], direction: str, source: str, shots: Sequence[tuple[str, str]] = ()) -> str:
-    """ALMA's wording, ending in a colon with no space after it. `shots`: translated sentences, shown in the same words before."""
+    """ALMA's wording; ends in a colon without a space. `shots`: (source, target) examples, shown before in the same form."""
     from_name, to_name = (languages[code].name for code in direction.split("-"))
     shown = "".join(f"{from_name}: {one}\n{to_name}: {other}\n" for one, other in shots)
     return f"Translate this from {from_name} to {to_name}:\n{shown}{from_name}: {source}\n{to_name}:"
@@ -51,7 +50,7 @@ class Prompter:
         languages: Mapping[str, Language],
         shots: Mapping[str, Sequence[tuple[str, str]]] | None = None,
     ) -> None:
-        """`shots`: by direction, (source, target) examples that every prompt shows."""
+        """`shots`: (source, target) examples by direction, shown in every prompt. Raises UserError for an unknown form."""
         if form not in ("alma", "x_alma"):
             raise UserError(f"prompt={form}: expected alma or x_alma")
         self.tokenizer, self.form, self.languages, self.shots = tokenizer, form, languages, shots or {}
@@ -63,21 +62,20 @@ class Prompter:
         return prompt if self.form == "alma" else f"[INST] {prompt} [/INST]"
 
     def answer(self, target: str) -> str:
-        """What follows the prompt, without EOS. ALMA joins with no space; the Llama-2 chat template writes
-        a space on either side."""
+        """The text after the prompt, without EOS. ALMA adds no space; the Llama-2 chat template adds one on each side."""
         return target if self.form == "alma" else f" {target} "
 
     def prompts(self, rows: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Token ids of (direction, source) prompts for decoding: exactly one BOS, no EOS."""
+        """Token ids of (direction, source) prompts for decoding, with exactly one BOS and no EOS."""
         texts = [self.text(direction, source) for direction, source in rows]
         return [[self.bos, *ids] for ids in self._encode(texts)[0]]
 
     def within(self, rows: Sequence[tuple[str, str]], longest: int) -> tuple[list[list[int]], int]:
-        """Token ids of the prompts, none longer than `longest`, and how many sources were cut for it.
+        """Token ids of the prompts, none longer than `longest`, and the number of truncated sources.
 
-        Line breaks become spaces. The source is cut at a word or character, so that the prompt keeps its end; the
-        released code cuts the prompt, and with it the words that ask for the translation. Raises UserError where
-        even an empty source is too long.
+        Line breaks become spaces. Truncates the source, between characters, so that the prompt keeps its end; the released
+        code truncates the prompt and so loses the words that ask for the translation. Raises UserError if the prompt is too
+        long even with an empty source.
         """
         rows = [(direction, one_line(source)[0]) for direction, source in rows]
         prompts, cut = self.prompts(rows), 0
@@ -87,7 +85,7 @@ class Prompter:
         return prompts, cut
 
     def _shortened(self, direction: str, source: str, longest: int) -> list[int]:
-        """The prompt with the longest beginning of the source that fits."""
+        """The prompt with the longest prefix of the source that fits, found by bisection."""
         fits, too_many = 0, len(source)
         while too_many - fits > 1:
             middle = (fits + too_many) // 2
@@ -95,14 +93,14 @@ class Prompter:
             fits, too_many = (middle, too_many) if len(ids) <= longest else (fits, middle)
         ids = self.prompts([(direction, source[:fits].rstrip())])[0]
         if not fits or len(ids) > longest:
-            raise UserError(f"max_source={longest}: the prompt alone takes {len(ids)} tokens; raise max_source")
+            raise UserError(f"max_source={longest} tokens, but the prompt alone has {len(ids)}; raise max_source")
         return ids
 
     def examples(self, rows: Sequence[tuple[str, str, str]]) -> list[Example]:
         """(direction, source, target) rows as training examples, in order.
 
-        Prompt and answer are tokenised together and parted by offsets (B52). Where a token straddles the boundary,
-        the prompt keeps the ids that decoding will see and the answer is tokenised alone.
+        Tokenises prompt and answer together and splits them by offsets (B52). If a token straddles the boundary, the prompt
+        keeps the ids that decoding uses and the answer is tokenised alone.
         """
         result: list[Example] = []
         for start in range(0, len(rows), BATCH):
@@ -122,22 +120,22 @@ class Prompter:
             yield Example([self.bos, *alone[i], *ids, self.eos], 1 + len(alone[i]), merged)
 
     def _encode(self, texts: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
-        """Ids and character offsets of plain text: a sentence that spells `</s>` must not become a special token."""
+        """Ids and character offsets. Text such as `</s>` in a sentence must not become a special token."""
         result = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
         return result["input_ids"], result["offset_mapping"]
 
 
 def answer_ids(prompt: list[int], joint: list[int], offsets: list[tuple[int, int]], characters: int) -> list[int] | None:
-    """The answer's part of `joint`, or None where the first `characters` characters do not end between two tokens."""
+    """The answer's part of `joint`; None if the first `characters` characters do not end at a token boundary."""
     count = sum(end <= characters for _, end in offsets)
     return joint[count:] if joint[:count] == prompt else None
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """BOS and EOS ids of a tokenizer fit for the recipe."""
+    """BOS and EOS ids. Raises UserError if the tokenizer lacks one."""
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise UserError(
             f"the tokenizer has bos_token={tokenizer.bos_token!r} and eos_token={tokenizer.eos_token!r}; "
-            "both prompt formats need the two. Take a model that defines them."
+            "both prompt formats need both tokens. Use a model that defines them."
         )
     return int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)

@@ -1,4 +1,4 @@
-"""Preference triples of a data set as the `preferences` stage leaves them: train.jsonl and dev.jsonl. Scores nothing."""
+"""Writes the preference triples of a data set as train.jsonl and dev.jsonl for the `preferences` stage. Scores nothing."""
 
 import hashlib
 import json
@@ -13,35 +13,37 @@ from alma_pipeline.ml.data.ingest import UNKNOWN_TOTAL
 from alma_pipeline.ml.data.readers.text import TextReader
 
 LOG_SECONDS = 10.0
+"""Between two lines of progress."""
 HOLD_OUT_MODULUS = 8
-"""One source in so many may be held out, by its own text: all triples of a source stay on one side."""
+"""One source in this many may be held out. A hash of its text decides, so all triples of a source are in one split."""
 
 
 class ReleasedSettings(Protocol):
-    """What of the stage's settings matters here."""
+    """The stage's settings that this module reads."""
 
     @property
     def held_out(self) -> int:
-        """Sentences a direction that are kept for the dev set."""
+        """Sources per direction for the dev set."""
 
     @property
     def released_scorer(self) -> str:
-        """By whose scores a released data set's candidates are ranked."""
+        """The scorer whose scores rank the candidates of a released data set."""
 
 
 def write_preferences(text: TextReader, directions: Sequence[str], settings: ReleasedSettings, job: Job) -> dict[str, Any]:
-    """Every usable triple of the directions in `job.out`, `held_out` sources of each in dev. Returns counts.
+    """Write every usable triple of the directions to `job.out`, `held_out` sources of each to dev. Returns counts.
 
-    Raises UserError for a direction without a triple, or with too few to hold out.
+    Raises UserError if a direction has no triples to train on, or too few sources to hold out.
     """
     named: dict[str, dict[str, int]] = {}
     dropped: Counter[str] = Counter()
     train_file, dev_file = job.out / "train.jsonl", job.out / "dev.jsonl"
-    told, written = time.monotonic(), 0
+    logged, written = time.monotonic(), 0
     with open(train_file, "w", encoding="utf-8") as train, open(dev_file, "w", encoding="utf-8") as dev:
         for direction in directions:
             held_out: set[str] = set()
             count = Counter[str]()
+            # One pass: the first sources that may be held out go to dev, with all their triples.
             for row in _rows(text, direction, settings.released_scorer, dropped):
                 if row["source"] in held_out or (len(held_out) < settings.held_out and _may_be_held_out(row["source"])):
                     held_out.add(row["source"])
@@ -50,14 +52,14 @@ def write_preferences(text: TextReader, directions: Sequence[str], settings: Rel
                     split, file = "train", train
                 count[split] += 1
                 written += 1
-                if time.monotonic() - told >= LOG_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - logged >= LOG_SECONDS:
+                    logged = time.monotonic()
                     job.log(written, UNKNOWN_TOTAL, {"data/kept": float(written)})
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if not count["train"] or len(held_out) < settings.held_out:
                 raise UserError(
-                    f"{direction}: {count.total()} preference triples, {len(held_out)} sources of them to hold out; expected "
-                    f"held_out={settings.held_out} and some to train on. Lower held_out, or leave the direction out (directions=)"
+                    f"{direction}: {count.total()} preference triples, {len(held_out)} sources can be held out; expected "
+                    f"held_out={settings.held_out}, and more to train on. Lower held_out, or remove the direction (directions=)"
                 )
             named[direction] = {"train": count["train"], "dev": count["dev"]}
     totals = {f"{split}_examples": sum(count[split] for count in named.values()) for split in ("train", "dev")}

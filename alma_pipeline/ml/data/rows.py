@@ -1,4 +1,4 @@
-"""The rows of a corpus, whatever they were read from: sentence pairs and documents. Reads nothing, cleans nothing."""
+"""The rows of a corpus, from any source: sentence pairs and documents, and a row as a line of JSON. Reads and cleans nothing."""
 
 import json
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 encode_json = json.JSONEncoder(ensure_ascii=False).encode
-"""Made once: `json.dumps` makes an encoder for every row."""
+"""Built once: `json.dumps` builds a new encoder on every call."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class SentencePair:
 
     id: str
     direction: str
-    """`de-en`: source language, target language."""
+    """Source and target language, as in `de-en`."""
     source: str
     target: str
 
@@ -28,7 +28,7 @@ class Document:
 
     id: str
     language: str
-    """A code, or two in the order of the line (`de-en`)."""
+    """A language code, or two in the order of the line (`de-en`)."""
     text: str
 
 
@@ -37,15 +37,15 @@ AnyRow = TypeVar("AnyRow", SentencePair, Document)
 
 
 class Stream(Generic[Item]):
-    """What a reader makes of its rows, in their order."""
+    """The items a reader yields, in order, with the position in its rows."""
 
     def __init__(self, items: Iterator[Item | None], skip: int = 0, dropped: Counter[str] | None = None) -> None:
-        """`items`: one for each row after the first `skip`; None where nothing is made of the row."""
+        """`items`: one per row after the first `skip`; None for a row that yields no item."""
         self._items = items
         self.position = skip
-        """Rows read, those without an item included."""
+        """Rows read, including those that yielded no item."""
         self.dropped = Counter[str]() if dropped is None else dropped
-        """Rows that the reader itself left out, from the first one on, by reason."""
+        """Rows that the reader itself dropped, counted from the first row, by reason."""
 
     def __iter__(self) -> Iterator[Item]:
         for item in self._items:
@@ -55,22 +55,22 @@ class Stream(Generic[Item]):
 
 
 def directions(languages: Iterable[str]) -> list[str]:
-    """Every language into English and out of it."""
+    """Both directions between English and each other language."""
     return [f"{one}-{other}" for code in languages if code != "en" for one, other in ((code, "en"), ("en", code))]
 
 
 def texts_of(row: CorpusRow) -> tuple[str, ...]:
-    """A document's text, or a pair's two."""
+    """The text of a document, or both texts of a pair."""
     return (row.text,) if isinstance(row, Document) else (row.source, row.target)
 
 
 def part_of(row: CorpusRow) -> str:
-    """What a row is counted under: the language of a document, the direction of a pair."""
+    """The name a row is counted under: a document's language, a pair's direction."""
     return row.language if isinstance(row, Document) else row.direction
 
 
 def row_of(value: dict[str, str]) -> CorpusRow:
-    """A row as it was before `line_of`."""
+    """The inverse of `line_of`, from decoded JSON."""
     return Document(**value) if "text" in value else SentencePair(**value)
 
 

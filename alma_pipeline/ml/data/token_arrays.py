@@ -1,9 +1,9 @@
-"""A corpus on disk: text lines beside token arrays, in the layout the training stages map into memory.
+"""The files of a tokenised corpus: written by the corpus stage, read as examples by the training stages. Knows no model.
 
-train.jsonl, dev.jsonl              rows of text, one JSON object a line
-{split}.tokens.npy                  int32 [total], examples end to end
-{split}.offsets.npy                 int64 [examples + 1], where each example starts and the last one ends
-{split}.prompt.npy                  int32 [examples], tokens without loss at the start, BOS included
+train.jsonl, dev.jsonl              rows of text, one JSON object per line
+{split}.tokens.npy                  int32 [total], the token ids of all examples, concatenated
+{split}.offsets.npy                 int64 [examples + 1], where each example starts, and where the last one ends
+{split}.prompt.npy                  int32 [examples], leading tokens without loss, BOS included
 {split}.bytes.npy                   int32 [examples], UTF-8 bytes of a document (dev of monolingual text only)
 train.blocks.npy                    int32 [blocks, block]
 """
@@ -23,16 +23,21 @@ from alma_pipeline.errors import PipelineError
 from alma_pipeline.ml.data.npy import NpyReader
 from alma_pipeline.ml.data.prompts import BATCH, Example
 
+CHUNK = 2**16
+"""Examples checked at a time when a corpus is opened."""
+AnyExample = TypeVar("AnyExample")
+NumberArray = NDArray[Any] | NpyReader
+
 
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
-    """Dataclass rows as JSON lines."""
+    """Write dataclass rows as JSON lines."""
     with open(path, "w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n")
 
 
 def document_examples(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Example]:
-    """Each text stripped, as BOS, tokens, EOS; the prompt is the BOS alone."""
+    """Each text, stripped, as BOS, tokens, EOS; the prompt is BOS alone."""
     result = []
     for start in range(0, len(texts), BATCH):
         batch = [text.strip() for text in texts[start : start + BATCH]]
@@ -42,7 +47,7 @@ def document_examples(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) 
 
 
 def write_examples(out: Path, split: str, examples: Sequence[Example]) -> dict[str, int]:
-    """Examples of their own lengths. Returns their count, tokens, labels and the longest."""
+    """Write examples of different lengths. Returns their number, tokens and labels, and the greatest length."""
     lengths = np.asarray([len(example.ids) for example in examples], dtype=np.int64)
     prompts = np.asarray([example.prompt for example in examples], dtype=np.int32)
     _save(out / f"{split}.tokens.npy", np.concatenate([np.asarray(e.ids, dtype=np.int32) for e in examples]))
@@ -57,7 +62,7 @@ def write_examples(out: Path, split: str, examples: Sequence[Example]) -> dict[s
 
 
 def write_bytes(out: Path, split: str, texts: Sequence[str]) -> None:
-    """The UTF-8 length of each stripped text, what bits per byte are counted over."""
+    """Write the UTF-8 length of each stripped text, the denominator of bits per byte."""
     _save(out / f"{split}.bytes.npy", np.asarray([len(text.strip().encode()) for text in texts], dtype=np.int32))
 
 
@@ -65,40 +70,30 @@ def _save(path: Path, array: "np.ndarray[Any, Any]") -> None:
     np.save(path, array, allow_pickle=False)
 
 
-AnyExample = TypeVar("AnyExample")
-
-
-NumberArray = NDArray[Any] | NpyReader
-
-
-CHUNK = 2**16
-"""Examples that are looked at together when a corpus is opened."""
-
-
 class Tokens(NamedTuple):
-    """One sequence: its ids, and how many of them are a prompt without loss."""
+    """One sequence of token ids, which starts with a prompt without loss."""
 
     ids: NDArray[np.int32]
     """[length]"""
     prompt: int
-    """At least 1: the first token has nothing before it to be predicted from."""
+    """Length of the prompt; at least 1, because nothing precedes the first token to predict it from."""
     bytes: int = 0
-    """UTF-8 bytes of the text behind the labels; 0 where it is not known."""
+    """UTF-8 bytes of the text that the labels encode; 0 if unknown."""
 
 
 @dataclass(frozen=True)
 class Split(Generic[AnyExample]):
-    """Examples, and the two facts about them that would take a pass over all to find."""
+    """Examples, and two numbers that would take a pass over all of them to compute."""
 
     examples: Sequence[AnyExample]
     tokens: int
     """Sum of the examples' lengths."""
     longest: int
-    """Largest length of one."""
+    """Length of the longest example."""
 
 
 class Sequences(Sequence[Tokens]):
-    """Sequences of any lengths in one flat array, read from disk as they are asked for."""
+    """Sequences of any lengths in one flat array, read from disk on access."""
 
     def __init__(self, ids: NpyReader, offsets: NpyReader | range, prompts: NumberArray, sizes: NumberArray) -> None:
         """`ids` [tokens]; `offsets` [n + 1]; `prompts` [n] lengths of the prompts; `sizes` [n] bytes of text, or 0."""
@@ -119,7 +114,7 @@ class Sequences(Sequence[Tokens]):
 
 
 def read_blocks(folder: Path, name: str) -> Split[Tokens]:
-    """The packed blocks `<name>.blocks.npy` [n, block]; every token but a block's first bears loss."""
+    """The packed blocks of `<name>.blocks.npy` [n, block]; every token except a block's first has loss."""
     blocks = NpyReader(folder / f"{name}.blocks.npy")
     count, length = blocks.shape
     examples = Sequences(
@@ -132,9 +127,9 @@ def read_blocks(folder: Path, name: str) -> Split[Tokens]:
 
 
 def read_sequences(folder: Path, name: str) -> Split[Tokens]:
-    """The sequences `<name>.{tokens,offsets,prompt}.npy`, with `<name>.bytes.npy` where there is one.
+    """The sequences of `<name>.{tokens,offsets,prompt}.npy`, with `<name>.bytes.npy` if it exists.
 
-    Raises PipelineError for one without a prompt token to predict from, or without a label.
+    Raises PipelineError if a sequence has no prompt token to predict from, or no label.
     """
     offsets, prompts = NpyReader(folder / f"{name}.offsets.npy"), NpyReader(folder / f"{name}.prompt.npy")
     sizes = folder / f"{name}.bytes.npy"
@@ -149,16 +144,17 @@ def read_sequences(folder: Path, name: str) -> Split[Tokens]:
 
 
 def _checked(offsets: NumberArray, prompts: NumberArray, name: str) -> tuple[int, int]:
-    """Tokens of all examples and of the longest, found a stretch at a time: memory does not grow with the corpus."""
+    """Tokens of all examples, and of the longest. Reads in chunks, so that memory does not grow with the corpus."""
     tokens = longest = 0
     for start in range(0, len(prompts), CHUNK):
         ends, lengths = prompts[start : start + CHUNK], np.diff(offsets[start : start + CHUNK + 1])
+        # Without a prompt token, the first label has nothing to be predicted from; without a label, there is no loss (B58).
         wrong = np.flatnonzero((ends < 1) | (ends >= lengths))
         if len(wrong):
             first = wrong[0]
             raise PipelineError(
                 f"{name}: example {start + first} has {lengths[first]} tokens, {ends[first]} of them prompt; "
-                "expected at least one of each, prompt and label"
+                "expected at least one prompt token and one label"
             )
         tokens, longest = tokens + int(lengths.sum()), max(longest, int(lengths.max()))
     return tokens, longest

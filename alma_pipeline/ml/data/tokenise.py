@@ -1,7 +1,4 @@
-"""Prepared rows, mixed and tokenised into the arrays that training maps into memory; can go on after a kill.
-
-The layout is that of `blocks`. Only a batch of rows is in memory at a time.
-"""
+"""Mixes and tokenises stored rows into the arrays of `token_arrays`, one batch in memory at a time. Resumes after a kill."""
 
 import dataclasses
 import itertools
@@ -24,40 +21,41 @@ from alma_pipeline.ml.data.prompts import BATCH, Example
 from alma_pipeline.ml.data.rows import CorpusRow, line_of, part_of, row_of
 
 Tokenise = Callable[[Sequence[CorpusRow]], list[tuple[CorpusRow, Example | None]]]
-"""Rows as they are written, with their tokens; None for one too long."""
+"""Rows as they are to be written, each with its tokens; None if it is too long."""
 
 
 @dataclass
 class WriterState:
-    """How far the filling is."""
+    """How far the writing has come; stored in the manifest."""
 
     done: int = 0
-    """Places of the schedule."""
+    """Positions of the schedule processed."""
     places: dict[str, int] = field(default_factory=dict)
-    """Bytes read of each part's rows."""
+    """Byte offset in each part's file of rows."""
     bytes: int = 0
-    """Of train.jsonl."""
+    """Size of train.jsonl."""
     examples: int = 0
     tokens: int = 0
     labels: int = 0
     longest: int = 0
     merged: int = 0
+    """Examples whose prompt and answer the tokenizer would have joined at the boundary."""
     taken: dict[str, int] = field(default_factory=dict)
-    """By part, repeated rows too."""
+    """Rows read of each part, repeats included."""
     counted: dict[str, int] = field(default_factory=dict)
-    """Rows that were kept, by direction or language."""
+    """Rows written, by direction or language."""
     too_long: int = 0
 
 
 class TokenWriter:
-    """`train.jsonl` and its arrays in the preparation's folder."""
+    """Writes `train.jsonl` and its arrays, in the ingestion's folder until `finish`."""
 
-    def __init__(self, preparation: Ingestion, block: int | None) -> None:
-        """`block`: documents end to end; null: examples of their own lengths."""
-        self.preparation, self.block = preparation, block
-        self.state = WriterState(**preparation.progress.packed)
+    def __init__(self, ingestion: Ingestion, block: int | None) -> None:
+        """`block`: length of the blocks that documents are packed into; None writes examples of different lengths."""
+        self.ingestion, self.block = ingestion, block
+        self.state = WriterState(**ingestion.progress.packed)
         length, examples = self.state.tokens, self.state.examples
-        folder = preparation.folder
+        folder = ingestion.folder
         self.tokens = NpyWriter(folder / ("train.blocks.npy" if block else "train.tokens.npy"), np.int32, length)
         self.offsets = self.prompts = None
         if not block:
@@ -68,14 +66,16 @@ class TokenWriter:
         self._saved = time.monotonic()
 
     def run(self, schedule: Iterator[str], planned: int, tokenise: Tokenise, enough: float | None = None) -> WriterState:
-        """Go through the schedule of part names, of `planned` places, or until `enough` tokens are packed."""
-        state, preparation = self.state, self.preparation
-        paths = {part: preparation.path(part) for part in preparation.progress.kept}
+        """Write the rows of a schedule of `planned` part names; stops early once `enough` tokens are written."""
+        state, ingestion = self.state, self.ingestion
+        paths = {part: ingestion.path(part) for part in ingestion.progress.kept}
         files = RowFiles(paths, state.places)
-        path = preparation.folder / "train.jsonl"
+        path = ingestion.folder / "train.jsonl"
+        # Cut train.jsonl back to the resume point: an earlier attempt may have written more before it was killed.
         with open(path, "r+b" if state.bytes else "wb") as out:
             out.truncate(state.bytes)
             out.seek(state.bytes)
+            # The schedule is deterministic, so skipping what is done resumes it.
             for names in batched(itertools.islice(schedule, state.done, None), BATCH):
                 if enough is not None and state.tokens >= enough:
                     break
@@ -115,27 +115,31 @@ class TokenWriter:
     def _save(self, files: RowFiles, out: Any, planned: int) -> None:
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
-        for growing in filter(None, (self.tokens, self.offsets, self.prompts)):
-            growing.flush()
+        for writer in filter(None, (self.tokens, self.offsets, self.prompts)):
+            writer.flush()
         out.flush()
         os.fsync(out.fileno())
-        self.state.places, self.state.bytes = files.places, out.tell()
-        self.preparation.progress.packed = dataclasses.asdict(self.state)
-        self.preparation.save()
+        # Only after the data is on disk may the manifest count it.
+        self.state.places, self.state.bytes = files.offsets, out.tell()
+        self.ingestion.progress.packed = dataclasses.asdict(self.state)
+        self.ingestion.save()
         self._saved = time.monotonic()
-        rows = self.preparation.progress.rows
-        self.preparation.job.log(rows + self.state.done, rows + planned, {"tokens": self.state.tokens})
+        rows = self.ingestion.progress.rows
+        self.ingestion.job.log(rows + self.state.done, rows + planned, {"tokens": self.state.tokens})
 
     def finish(self, out: Path) -> dict[str, int]:
-        """Whole arrays, moved to `out`; their counts. Raises UserError for less than one block."""
+        """Complete the arrays, move them to `out` and return their counts. Raises UserError if there is less than one block."""
         state, width = self.state, self.block
         if width and state.tokens < width:
-            raise UserError(f"the training text holds {state.tokens} tokens, too few for one block of block={width}")
+            raise UserError(
+                f"the training text has {state.tokens:,} tokens, too few for one block of block={width}; add text, or lower block"
+            )
+        # The headers make the files valid arrays; then they leave the resume folder.
         self.tokens.finish(width)
-        for growing in filter(None, (self.offsets, self.prompts)):
-            growing.finish()
-        for name in ("train.jsonl", *(growing.path.name for growing in (self.tokens, self.offsets, self.prompts) if growing)):
-            os.replace(self.preparation.folder / name, out / name)
+        for writer in filter(None, (self.offsets, self.prompts)):
+            writer.finish()
+        for name in ("train.jsonl", *(writer.path.name for writer in (self.tokens, self.offsets, self.prompts) if writer)):
+            os.replace(self.ingestion.folder / name, out / name)
         if not width:
             return {"train_examples": state.examples, "train_tokens": state.tokens, "train_labels": state.labels}
         blocks = state.tokens // width
@@ -148,5 +152,5 @@ class TokenWriter:
 
 
 def count_repeated(taken: Mapping[str, int], sizes: Mapping[str, int]) -> int:
-    """Rows that were taken a second time or more often."""
+    """The number of repeats: rows read beyond each part's size."""
     return sum(max(0, count - sizes[name]) for name, count in taken.items())

@@ -62,7 +62,7 @@ def test_every_phrase_has_its_own_id_and_every_split_gets_its_share() -> None:
 
 
 def test_the_split_is_the_same_in_another_process() -> None:
-    command = "from alma_pipeline.ml.cldr import phrases; print([(p.id, p.split) for p in phrases()][:400])"
+    command = "from alma_pipeline.ml.data.cldr import phrases; print([(p.id, p.split) for p in phrases()][:400])"
     out = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
     assert out.strip() == str([(phrase.id, phrase.split) for phrase in phrases()][:400])
 
@@ -205,9 +205,9 @@ def test_documents_of_two_languages_are_not_aligned(book: Phrasebook) -> None:
 def test_a_training_text_keeps_its_dev_split_apart(book: Phrasebook) -> None:
     source = Source(revision=babel.__version__)
     text = open_cldr(source, "train", book, 50, 8)
-    assert text.apart and list(text.apart.pairs("de-en")) == pairs(book, "de-en", "dev", 8)
-    assert open_cldr(Source(revision=babel.__version__, split="test"), "test", book, 50).apart is None
-    with pytest.raises(UserError, match="split=train of a cldr source: expected test"):
+    assert text.held_out and list(text.held_out.pairs("de-en")) == pairs(book, "de-en", "dev", 8)
+    assert open_cldr(Source(revision=babel.__version__, split="test"), "test", book, 50).held_out is None
+    with pytest.raises(UserError, match="reader=cldr, split=train: expected split=test"):
         open_cldr(source, "test", book, 50)
 
 

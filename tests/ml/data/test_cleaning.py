@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alma_pipeline.ml.data.cleaning import Cleaner, HashSet, match_key, test_keys
+from alma_pipeline.ml.data.cleaning import Cleaner, HashSet, match_key, match_keys
 from alma_pipeline.ml.data.language_id import in_script
 from alma_pipeline.ml.data.mixing import documents_first, mix, round_robin, sample_interleaved, temperature_shares
 from alma_pipeline.ml.data.rows import Document, SentencePair
@@ -39,7 +39,7 @@ def clean(
 )
 def test_each_step_drops_its_own_and_counts_it(step: str, pair: tuple[str, str], reason: str) -> None:
     good = (GERMAN, ENGLISH)
-    test = test_keys([{"source": "Der Satz", "target": "the Test sentence!"}]) if step == "test" else frozenset[str]()
+    test = match_keys([{"source": "Der Satz", "target": "the Test sentence!"}]) if step == "test" else frozenset[str]()
     kept, counts = clean([] if step == "empty" else [step], good, pair, test=test)
     assert kept == [good] and counts == {reason: 1}
 

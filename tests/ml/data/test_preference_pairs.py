@@ -127,22 +127,24 @@ def test_order_is_kept_across_blocks_of_rows(
 
 
 def test_a_file_without_a_usable_pair_is_an_error(tmp_path: Path, prompter: Prompter) -> None:
-    message = r"no preference pair is left of 2 \(dropped: {'answer_too_long': 2}\).*raise max_prompt=256 and max_length=2"
+    message = r"none of 2 preference pairs is usable \(dropped: {'answer_too_long': 2}\).*raise max_prompt=256 and max_length=2"
     with pytest.raises(UserError, match=message):
         read(tmp_path, [triple(), triple()], prompter, PairLimits(prompt=256, length=2))
-    with pytest.raises(UserError, match="no preference pair is left of 0"):
+    with pytest.raises(UserError, match="none of 0 preference pairs is usable"):
         read(tmp_path, [], prompter)
 
 
 def test_a_line_that_is_no_triple_is_an_error(tmp_path: Path, prompter: Prompter) -> None:
     row = triple()
     row["reject"] = row.pop("rejected")
-    with pytest.raises(UserError, match=r"train.jsonl:2: a preference triple has .*; found no rejected"):
+    with pytest.raises(
+        UserError, match=r"train.jsonl:2: no rejected; expected a preference triple with direction, source, chosen, rejected"
+    ):
         read(tmp_path, [triple(), row], prompter)
 
 
 def test_a_direction_outside_the_languages_is_an_error(tmp_path: Path, prompter: Prompter) -> None:
-    with pytest.raises(UserError, match=r"train.jsonl:1: direction fr-en needs fr, .*\(en, de\)"):
+    with pytest.raises(UserError, match=r"train.jsonl:1: direction fr-en has fr, .*\(en, de\)"):
         read(tmp_path, [triple() | {"direction": "fr-en"}], prompter)
 
 

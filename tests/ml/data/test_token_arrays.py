@@ -98,7 +98,7 @@ def test_half_an_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "train.blocks.npy", np.zeros((2, 8), dtype=np.int32))
     with open(tmp_path / "train.blocks.npy", "r+b") as file:
         file.truncate(file.seek(0, 2) - 8)
-    with pytest.raises(ValueError, match=r"has 56 bytes of int32 .*expected numbers row by row, 64 bytes"):
+    with pytest.raises(ValueError, match=r"has 56 bytes of int32 .*expected numbers in row-major order, 64 bytes"):
         read_blocks(tmp_path, "train")
 
 

@@ -1,15 +1,15 @@
-"""What a row's columns mean: the shapes of every data set of the recipe, and of one's own files. Reads nothing.
+"""Interprets the columns of a row, for every data set of the recipe and for user files. Reads nothing.
 
-Shapes, told apart by their columns:
+The layouts, recognised by their columns:
 ALMA-Human-Parallel, X-ALMA-Parallel-Data   {"translation": {"de": ..., "en": ...}}
 NLLB                                        {"translation": {"deu_Latn": ..., "eng_Latn": ...}}
 WMT22-Test, WMT23-Test, FLORES-200          {"de-en": {"de": ..., "en": ...}}
-one's own pairs                             {"de": ..., "en": ...} or {"source": ..., "target": ...}, the latter with a
-                                            "direction" where a file holds several
-OSCAR, one's own documents                  {"text": ...}, or "content" as in OSCAR's own files
+user pairs                                  {"de": ..., "en": ...} or {"source": ..., "target": ...}, the latter with a
+                                            "direction" if a file has several
+OSCAR, user documents                       {"text": ...}, or "content" as in OSCAR's own files
 ALMA-R-Preference                           {"translation": {"de", "en", "gpt4_de", "alma_de", "ref_de_xcomet", "Delta", ...}}
-X-ALMA-Preference, one's own triples        {"source", "chosen", "reject" or "rejected", "directions" or "direction"}
-outputs of a system                         {"source", "hypothesis" or "translation" or "output"}, pairs as above, or plain lines
+X-ALMA-Preference, user triples             {"source", "chosen", "reject" or "rejected", "directions" or "direction"}
+system outputs                              {"source", "hypothesis" or "translation" or "output"}, pairs as above, or plain lines
 """
 
 from collections.abc import Mapping
@@ -28,33 +28,33 @@ SYSTEMS = ("ref", "gpt4", "alma")
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """How columns are called, and which languages there are."""
+    """The names of columns, and the known languages."""
 
     columns: Mapping[str, str]
     languages: Mapping[str, Language]
-    """Of the run."""
+    """Languages of the run."""
     codes: frozenset[str]
-    """Of all languages that a row may name."""
+    """Codes of all languages that a row may name."""
 
     def text_of(self, row: Mapping[str, Any], *names: str) -> str:
-        """The first of these columns that is there. Raises BadRow."""
+        """The text in the first of these columns that exists. Raises BadRow if none exists or it holds no text."""
         for name in names:
             column = self.columns.get(name, name)
             if column in row:
                 value = row[column]
                 if not isinstance(value, str):
-                    raise BadRow(f"column '{column}' holds {value!r}, expected text")
+                    raise BadRow(f"column '{column}' is {value!r}, expected text")
                 return value
         expected = " or ".join(f"'{self.columns.get(name, name)}'" for name in names)
         raise BadRow(f"no column {expected}; found {', '.join(map(str, row)) or 'none'}. Name it with data.<source>.columns")
 
     def names_of(self, code: str) -> tuple[str, ...]:
-        """What a language may be called in a column: its code, and NLLB's."""
+        """The names of a language's column: its code, and its NLLB code."""
         language = self.languages.get(code)
         return (code, language.nllb) if language else (code,)
 
     def check_direction(self, direction: str) -> None:
-        """Raises BadRow for what is no direction between two languages of the table."""
+        """Raises BadRow unless `direction` names two known languages."""
         codes = direction.split("-")
         if len(codes) != 2:
             raise BadRow(f"direction '{direction}': expected two languages, as in de-en")
@@ -66,50 +66,54 @@ class ColumnNames:
                 )
 
 
-def pair(row: Mapping[str, Any], direction: str, part: str, shape: ColumnNames) -> tuple[str, str] | None:
+def pair(row: Mapping[str, Any], direction: str, part: str, names: ColumnNames) -> tuple[str, str] | None:
     """(source, target) in `direction`; None for a row of another direction. Raises BadRow.
 
-    `part`: what the file holds: a direction, a language (both directions; `source` is that language), or all.
+    `part`: what the file contains: a direction, a language (both directions; `source` is that language), or all.
     """
     source, target = direction.split("-")
+    # Most data sets nest the two texts in one column, by language.
     inner = _inner(row, source, target)
     if inner is not None:
-        return shape.text_of(inner, *shape.names_of(source)), shape.text_of(inner, *shape.names_of(target))
+        return names.text_of(inner, *names.names_of(source)), names.text_of(inner, *names.names_of(target))
+    # A file of several directions states each row's; rows of the others are skipped.
     stated = next((row[name] for name in DIRECTION if isinstance(row.get(name), str)), None)
     if stated is not None and stated != direction:
-        shape.check_direction(stated)
+        names.check_direction(stated)
         return None
-    if any(shape.columns.get(name, name) in row for name in shape.names_of(source)):
-        return shape.text_of(row, *shape.names_of(source)), shape.text_of(row, *shape.names_of(target))
-    if "source" not in row and "source" not in shape.columns:
-        if part == "all" and "en" in row:  # a TMX file or a table of many languages: not every unit has these two
+    # Columns named for the two languages.
+    if any(names.columns.get(name, name) in row for name in names.names_of(source)):
+        return names.text_of(row, *names.names_of(source)), names.text_of(row, *names.names_of(target))
+    if "source" not in row and "source" not in names.columns:
+        if part == "all" and "en" in row:  # a TMX file or a table of many languages, where not every row has these two
             return None
         raise _no_language(row, source, target)
     if stated is None and part == "all":
-        raise BadRow("no column 'direction', which says what languages 'source' and 'target' are in, as in de-en")
-    # A file of one language, or of the direction the other way round, is read from `target` to `source`.
+        raise BadRow("no column 'direction'; expected one with the languages of 'source' and 'target', as in de-en")
+    # In a file of one language or of the reverse direction, `source` is the text to translate into.
     backwards = stated is None and part in (target, f"{target}-{source}")
     first, second = ("target", "source") if backwards else ("source", "target")
-    return shape.text_of(row, first), shape.text_of(row, second)
+    return names.text_of(row, first), names.text_of(row, second)
 
 
-def output(row: Mapping[str, Any], direction: str, part: str, shape: ColumnNames) -> tuple[str | None, str] | None:
-    """(source, what a system made of it); None for the source of a plain line, and for a row of another direction. Raises BadRow.
+def output(row: Mapping[str, Any], direction: str, part: str, names: ColumnNames) -> tuple[str | None, str] | None:
+    """(source, output) of a system; the source is None for a line of plain text. None for a row of another direction.
 
-    A pair of any shape, its target the output; beside `source` the output may also be called by a name of `OUTPUT`.
+    Accepts pairs of any layout, with the output as target; next to `source`, the output may have a name in `OUTPUT`. Raises
+    BadRow.
     """
     if list(row) == ["text"]:
-        return None, shape.text_of(row, "text")
+        return None, names.text_of(row, "text")
     named = next((name for name in OUTPUT if "source" in row and isinstance(row.get(name), str)), None)
     if named:
         row = {name: value for name, value in row.items() if name in ("source", *DIRECTION)} | {"target": row[named]}
-    return pair(row, direction, part, shape)
+    return pair(row, direction, part, names)
 
 
 def _no_language(row: Mapping[str, Any], source: str, target: str) -> BadRow:
     return BadRow(
         f"no text in {source} and {target}: found the columns {', '.join(map(str, row)) or 'none'}, expected '{source}' and "
-        f"'{target}', 'source' and 'target', or 'translation' with the two in it. Name others with data.<source>.columns"
+        f"'{target}', 'source' and 'target', or 'translation' with both. Name other columns with data.<source>.columns"
     )
 
 
@@ -119,13 +123,13 @@ def _inner(row: Mapping[str, Any], source: str, target: str) -> Mapping[str, Any
         if isinstance(value, Mapping):
             return value
         if name in row:
-            raise BadRow(f"column '{name}' holds {value!r}, expected an object with '{source}' and '{target}'")
+            raise BadRow(f"column '{name}' is {value!r}, expected an object with '{source}' and '{target}'")
     return None
 
 
-def document(row: Mapping[str, Any], shape: ColumnNames) -> str:
+def document(row: Mapping[str, Any], names: ColumnNames) -> str:
     """The text of a document. Raises BadRow."""
-    return shape.text_of(row, "text", "content")
+    return names.text_of(row, "text", "content")
 
 
 @dataclass(frozen=True)
@@ -137,43 +141,44 @@ class Triple:
     rejected: str
 
 
-def triple(row: Mapping[str, Any], direction: str, shape: ColumnNames, scorer: str) -> Triple | None:
+def triple(row: Mapping[str, Any], direction: str, names: ColumnNames, scorer: str) -> Triple | None:
     """The preference in `direction`; None for a row without one. Raises BadRow."""
     nested = row.get("translation")
     if isinstance(nested, Mapping):
-        return ranked_triple(nested, direction, shape, scorer)
-    stated = shape.text_of(row, *DIRECTION)
+        return ranked_triple(nested, direction, names, scorer)
+    stated = names.text_of(row, *DIRECTION)
     if stated != direction:
-        shape.check_direction(stated)
+        names.check_direction(stated)
         return None
-    return Triple(shape.text_of(row, "source"), shape.text_of(row, "chosen"), shape.text_of(row, *REJECTED))
+    return Triple(names.text_of(row, "source"), names.text_of(row, "chosen"), names.text_of(row, *REJECTED))
 
 
-def ranked_triple(row: Mapping[str, Any], direction: str, shape: ColumnNames, scorer: str) -> Triple | None:
-    """A row of ALMA-R-Preference as its authors use it (fe1ixxu/ALMA, preprocess_cpo_data).
+def ranked_triple(row: Mapping[str, Any], direction: str, names: ColumnNames, scorer: str) -> Triple | None:
+    """A row of ALMA-R-Preference, used as its authors do (fe1ixxu/ALMA, preprocess_cpo_data).
 
-    Delta, a human judgement, decides where it is not 0: above 0 GPT-4 beats ALMA, below the other way round. Else the best and
-    the worst by `scorer` of reference, GPT-4 and ALMA, the first of equal ones. Not empty, `required_directions` names the
-    only direction the row is for; None for any other. Best and worst may be the same text.
+    A Delta other than 0, a human judgement, decides: GPT-4 beats ALMA above 0, and ALMA beats GPT-4 below. Otherwise the best
+    and the worst of reference, GPT-4 and ALMA by `scorer`, the first of equals; the two may be the same text. If
+    `required_directions` is not empty, it names the only direction of the row; None for any other. Raises BadRow.
     """
     source, target = direction.split("-")
     required = [name.strip() for name in (row.get("required_directions") or "").split(",") if name]
     for name in required:
-        shape.check_direction(name)
+        names.check_direction(name)
     if required and direction not in required:
         return None
-    texts = {name: shape.text_of(row, target if name == "ref" else f"{name}_{target}") for name in SYSTEMS}
+    # The reference's column is the language itself, the systems' are `gpt4_de` and `alma_de`.
+    texts = {name: names.text_of(row, target if name == "ref" else f"{name}_{target}") for name in SYSTEMS}
     delta = row.get("Delta") or 0
     if delta:
         best, worst = ("gpt4", "alma") if delta > 0 else ("alma", "gpt4")
     else:
         scores = {name: _score(row, f"{name}_{target}_{scorer}") for name in SYSTEMS}
         best, worst = max(SYSTEMS, key=lambda name: scores[name]), min(SYSTEMS, key=lambda name: scores[name])
-    return Triple(shape.text_of(row, source), texts[best], texts[worst])
+    return Triple(names.text_of(row, source), texts[best], texts[worst])
 
 
 def _score(row: Mapping[str, Any], name: str) -> float:
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRow(f"column '{name}' holds {value!r}, expected a score")
+        raise BadRow(f"column '{name}' is {value!r}, expected a score")
     return float(value)

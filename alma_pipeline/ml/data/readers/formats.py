@@ -1,6 +1,6 @@
-"""Rows of files in every format people bring: JSON lines, a JSON array, TSV, CSV, Parquet, TMX, plain text, a pair of texts.
+"""Reads the rows of a file: JSON lines, a JSON array, TSV, CSV, Parquet, TMX, plain text, or a pair of plain texts.
 
-A row is a mapping of column names to values; what the columns mean is the business of `rowshapes`.
+A row maps column names to values; `columns` interprets them.
 """
 
 import csv
@@ -30,26 +30,26 @@ from alma_pipeline.ml.data.readers.lines import (
 
 FORMAT = re.compile(r"\.(jsonl|json|tsv|csv|parquet|tmx|txt)(?:\.(?:gz|bz2|xz|zst))?$")
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
-csv.field_size_limit(2**27)  # the default refuses a document of more than 128 kB
+csv.field_size_limit(2**27)  # the default rejects documents above 128 kB
 
 
 class RawRow(NamedTuple):
-    """A row as it stands in its file, not looked at yet."""
+    """A row as read from its file, not parsed yet."""
 
     where: str
-    """`path:12`, or the number of a row in a format without lines."""
+    """`path:12`, or the row's number in a format without lines."""
     raw: Any
     parse: Callable[[Any], Mapping[str, Any]]
     """Raises BadRow."""
 
 
 def rows(name: str, path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
-    """The rows of one file. `name` ends in what is in it (`de.tsv.gz`), wherever the file lies and whatever it is called there.
+    """The rows of one file. The suffix of `name` (`de.tsv.gz`) gives the format; `path` may have any name.
 
-    Raises UserError for a file without rows, cut short, or not of that format at all.
+    Raises UserError if the file has no rows, is truncated, or is not in that format.
     """
     found = FORMAT.search(name)
-    assert found, f"{name} names no format"
+    assert found, f"{name} has no known suffix"
     readers = {"jsonl": _json, "json": _json, "tsv": _table, "csv": _table, "parquet": _parquet, "tmx": _tmx, "txt": _text}
     check_is_text(path)
     first = None
@@ -60,13 +60,14 @@ def rows(name: str, path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
 
 
 def paired_rows(one: Path, other: Path, sides: tuple[str, str]) -> Iterator[RawRow]:
-    """A pair of plain texts, line by line. Raises UserError where one has more lines than the other."""
+    """A pair of plain texts, line by line. Raises UserError if one has more lines than the other."""
     for number, (left, right) in enumerate(itertools.zip_longest(lines(one), lines(other)), start=1):
         if left is None or right is None:
             count = {path: sum(1 for _ in lines(path)) for path in (one, other)}
             found = " and ".join(f"{path} has {n:,} lines" for path, n in count.items())
             raise UserError(
-                f"{other if right is None else one}:{number}: {found}; line n of one must be the translation of the other's"
+                f"{other if right is None else one}:{number}: {found}; "
+                "expected line n of one to be the translation of line n of the other"
             )
         yield RawRow(f"{one}:{number}", (left, right), functools.partial(_both, sides))
 
@@ -76,9 +77,10 @@ def _both(sides: tuple[str, str], raw: tuple[bytes, bytes]) -> Mapping[str, Any]
 
 
 def _json(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
-    """An object on each line, or one array of objects, as ALMA's `valid` files are."""
+    """One object per line, or one array of objects, as in ALMA's `valid` files."""
     stream = lines(path)
     head = next(stream, b"")
+    # The first character tells the two apart: JSON lines are streamed, an array is read as a whole.
     if not head.lstrip().startswith(b"["):
         for number, line in enumerate(itertools.chain([head], stream), start=1):
             if line.strip():
@@ -114,7 +116,7 @@ def _short(value: Any) -> str:
 
 
 def _table(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
-    """TSV without quoting, as bitext is shipped; CSV with it. Columns by number where `columns` holds numbers, else a header."""
+    """TSV without quoting, as bitext is distributed; CSV with it. If `columns` has numbers, there is no header."""
     header: list[str] = []
     numbered = bool(columns) and all(value.isdigit() for value in columns.values())
     for where, cells in _cells(path, form):
@@ -129,7 +131,7 @@ def _cells(path: Path, form: str) -> Iterator[tuple[str, list[bytes]]]:
     if form == "tsv":
         yield from ((f"{path}:{number}", line.split(b"\t")) for number, line in enumerate(lines(path), start=1))
         return
-    # Latin-1 keeps every byte, so that a row which is not UTF-8 is one row's trouble.
+    # Latin-1 preserves every byte, so text that is not UTF-8 fails its own row only.
     reader = csv.reader((f"{line.decode('latin-1')}\n" for line in lines(path)), strict=True)
     number = 1
     try:
@@ -138,7 +140,8 @@ def _cells(path: Path, form: str) -> Iterator[tuple[str, list[bytes]]]:
             number = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f"{path}:{number}: not CSV from here on ({error}); expected quotes to be closed and doubled inside"
+            f"{path}:{number}: invalid CSV from here on ({error}); "
+            "expected every quote to be closed, and quotes inside to be doubled"
         ) from None
 
 
@@ -168,8 +171,9 @@ def _parquet(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawR
 
 
 def _tmx(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
-    """Translation units as {language: text}; `de-DE` counts as de, inline markup is left out, its text kept."""
+    """Translation units as {language: text}; `de-DE` counts as de, inline markup is removed but its text kept."""
     number = 0
+    # Parse incrementally and clear each unit: a TMX file can be larger than memory.
     try:
         with open_bytes(path) as file:
             for _, unit in ElementTree.iterparse(file):
@@ -180,7 +184,7 @@ def _tmx(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
                     )
                     unit.clear()
     except ElementTree.ParseError as error:
-        raise UserError(f"{path}:{error.position[0]}: not XML from here on ({error}); expected a whole TMX file") from None
+        raise UserError(f"{path}:{error.position[0]}: invalid XML from here on ({error}); expected a complete TMX file") from None
     except UNPACK_ERRORS as error:
         raise damaged_file(path, error) from error
 
@@ -192,6 +196,6 @@ def _variant(variant: "ElementTree.Element") -> tuple[str, str]:
 
 
 def _text(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
-    """A document on each line."""
+    """One document per line."""
     for number, line in enumerate(lines(path), start=1):
         yield RawRow(f"{path}:{number}", line, lambda raw: {"text": decode_utf8(raw)})

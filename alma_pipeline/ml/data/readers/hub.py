@@ -1,4 +1,4 @@
-"""Rows of data sets on the Hugging Face hub, streamed by `datasets` at a pinned revision. No code of a repository is run."""
+"""Streams rows of Hugging Face hub data sets with `datasets`, at a pinned revision. Runs no code of a repository."""
 
 import os
 from collections.abc import Iterator
@@ -12,21 +12,21 @@ CONFIGS = {
     "haoranxu/ALMA-Human-Parallel": "{lang}-en",
     "haoranxu/X-ALMA-Parallel-Data": "{lang}-en",
     "haoranxu/ALMA-R-Preference": "{lang}-en",
-    "haoranxu/X-ALMA-Preference": None,  # one table, its direction in a column
+    "haoranxu/X-ALMA-Preference": None,  # one table with a column for the direction
     "haoranxu/WMT22-Test": "{direction}",
     "haoranxu/WMT23-Test": "{direction}",
     "haoranxu/FLORES-200": "{direction}",
     "allenai/nllb": "{nllb}",
 }
-"""Configuration of a part, as the authors' code asks for it (fe1ixxu/ALMA, run_llmmt.py and utils.py)."""
+"""The configuration to load for a part, as in the authors' code (fe1ixxu/ALMA, run_llmmt.py and utils.py)."""
 FILE_PATTERNS = {"oscar-corpus/OSCAR-2301": "{lang}_meta/*.jsonl.zst"}
-"""Sets whose repository holds a loading script, which nobody runs, beside JSON lines."""
+"""Files of data sets whose repository has a loading script, which is not run, next to JSON lines."""
 
 
 def rows(source: Source, part: str, languages: dict[str, Language], skip: int = 0) -> Iterator[RawRow]:
-    """The rows of one language (`de`) or direction (`de-en`), `skip` of them left out at the start.
+    """The rows of one language (`de`) or direction (`de-en`) after the first `skip`.
 
-    Raises UserError where the set cannot be reached or has no such part.
+    Raises UserError if the data set cannot be reached or has no such part.
     """
     name, files = config_name(source, part, languages), FILE_PATTERNS.get(source.repo or "", "").replace("{lang}", part)
     what = f"{source.repo}{f' ({name or files})' if name or files else ''}"
@@ -41,7 +41,7 @@ def rows(source: Source, part: str, languages: dict[str, Language], skip: int = 
 
 
 def config_name(source: Source, part: str, languages: dict[str, Language]) -> str | None:
-    """The configuration of a part: `config` where it is set, else the one known for the repository, else its default."""
+    """The configuration of a part: the setting `config`, else the one in `CONFIGS`, else None, the data set's default."""
     pattern = source.config or CONFIGS.get(source.repo or "")
     if not pattern:
         return None
@@ -57,10 +57,10 @@ def _open(source: Source, name: str | None, files: str) -> Any:
     import datasets
 
     if files:
-        # By the names of the files: `datasets` refuses a repository that has a script, whatever else it holds.
+        # By file names: `datasets` refuses to load a repository that has a loading script, even if it also has data files.
         place = source.repo if os.path.isdir(source.repo or "") else f"hf://datasets/{source.repo}@{source.revision or 'main'}"
-        named = {source.split: f"{place}/{files}"}
-        return datasets.load_dataset("json", data_files=named, split=source.split, streaming=True)
+        files_of = {source.split: f"{place}/{files}"}
+        return datasets.load_dataset("json", data_files=files_of, split=source.split, streaming=True)
     return datasets.load_dataset(source.repo, name, split=source.split, revision=source.revision, streaming=True)
 
 
@@ -74,16 +74,17 @@ def _errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
     found = (datasets.exceptions.DatasetsError, HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError)
-    return (*found, StopIteration)  # the last is what `datasets` raises where no file of such a name is there
+    return (*found, StopIteration)  # `datasets` raises the last if no file matches a name
 
 
 def _load_error(source: Source, what: str, error: Exception) -> str:
     from huggingface_hub import constants
 
-    said = " ".join(str(error).split())[:300] or type(error).__name__
+    known = "no such file" if isinstance(error, StopIteration) else type(error).__name__
+    reason = " ".join(str(error).split())[:300] or known
     return (
-        f"the data set {what}, split {source.split}, revision {source.revision or 'main'}, could not be read from the Hugging "
-        f"Face hub or its cache ({constants.HF_HOME}). Check the connection and HF_HUB_OFFLINE; a gated set needs its licence "
-        f"accepted at https://huggingface.co/datasets/{source.repo} and a token in HF_TOKEN. Copies of the sets are read with "
-        f"data.root=FOLDER, text of your own with reader=files and path. datasets says: {said}"
+        f"cannot read the data set {what}, split {source.split}, revision {source.revision or 'main'}, from the Hugging Face "
+        f"hub or its cache ({constants.HF_HOME}): {reason}. Check the connection and HF_HUB_OFFLINE; for a gated data set, accept "
+        f"its licence at https://huggingface.co/datasets/{source.repo} and set HF_TOKEN. To read local copies of the data sets, set "
+        "data.root=FOLDER; to read your own text, set reader=files and path"
     )

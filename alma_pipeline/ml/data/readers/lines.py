@@ -1,7 +1,7 @@
-"""Text files as they come: packed or not, checked line by line. Knows no format beyond the line.
+"""Reads lines of text files, compressed or not. Knows no format beyond the line.
 
-What is wrong with a whole file (empty, cut short, a pointer in place of the file) always stops the stage. What is wrong with a
-row is the business of `Rejects`.
+A file that is unusable as a whole (empty, truncated, a Git LFS pointer) always stops the stage. `Rejects` handles unreadable
+rows.
 """
 
 import bz2
@@ -21,44 +21,45 @@ from alma_pipeline.errors import PipelineError, UserError
 BOM = b"\xef\xbb\xbf"
 LFS_POINTER = b"version https://git-lfs"
 UNPACK_ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pyarrow.ArrowException, OSError)
-"""What the unpackers raise where a file ends early or holds something else than its name says."""
+"""What decompressors raise for a truncated file, and for content that does not match the suffix."""
 MAX_SHOWN = 200
+"""Characters of a bad row or of a library's error that a message quotes."""
 
 
 class BadRow(PipelineError):
-    """A row that cannot be read: what was found, and what was expected. Its place is known to who reads the file."""
+    """A row that cannot be read: what was found, and what was expected. The caller adds the file and line."""
 
 
 class Rejects:
-    """What happens to a row that cannot be read: the stage stops, or the row is kept aside in a file and counted."""
+    """Handles unreadable rows: stops the stage, or writes the row to a file and counts it."""
 
     def __init__(self, policy: str, path: Path) -> None:
-        """`policy`: stop or skip, `data.on_error`."""
+        """`policy`: stop or skip, the setting `data.on_error`. `path`: the file of rejected rows, appended to."""
         self.policy, self.path = policy, path
-        # A file is read once for each direction, and again after a kill: a row is rejected once.
-        self._told = (
+        # A file is read once per direction, and again after a kill; each row is rejected only once.
+        self._places = (
             {json.loads(line)["where"] for line in path.read_text(encoding="utf-8").splitlines()} if path.exists() else set()
         )
 
     @property
     def count(self) -> int:
-        """How many rows could not be read."""
-        return len(self._told)
+        """Number of unreadable rows."""
+        return len(self._places)
 
     def __call__(self, where: str, problem: str, raw: Any) -> None:
-        """Raises UserError where the policy is to stop."""
+        """Reject a row. Raises UserError if the policy is `stop`."""
         if self.policy == "stop":
-            raise UserError(f"{where}: {problem}. Correct it, or leave such rows out with data.on_error=skip")
-        if where in self._told:
+            raise UserError(f"{where}: {problem}. Correct it, or skip such rows with data.on_error=skip")
+        if where in self._places:
             return
-        self._told.add(where)
+        self._places.add(where)
         text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else str(raw)
         with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps({"where": where, "problem": problem, "row": text.rstrip("\r\n")}, ensure_ascii=False) + "\n")
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The unpacked bytes of a file, by the end of its name: .gz, .bz2, .xz, .zst or none of them."""
+    """Open a file for reading, decompressed by its suffix: .gz, .bz2, .xz, .zst or none of these."""
     openers: dict[str, Callable[[Path], Any]] = {
         ".gz": gzip.open,
         ".bz2": bz2.open,
@@ -75,25 +76,25 @@ def _plain(path: Path) -> BinaryIO:
 
 
 def damaged_file(path: Path, error: Exception) -> UserError:
-    """A file that cannot be read to its end."""
-    said = str(error) or type(error).__name__
+    """The error for a file that cannot be read to its end."""
+    reason = str(error) or type(error).__name__
     return UserError(
-        f"{path} cannot be read to its end: it may have been downloaded in part, or hold something else than its name says "
-        f"({said[:MAX_SHOWN]}). Fetch it again"
+        f"{path} cannot be read to its end ({reason[:MAX_SHOWN]}): it is truncated, or its content does not match its suffix. "
+        "Download it again"
     )
 
 
 def check_is_text(path: Path) -> None:
-    """Raises UserError for what is no text at all: nothing, or a Git LFS pointer."""
+    """Raises UserError if the file is empty or a Git LFS pointer."""
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; expected at least one row")
     with open(path, "rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise UserError(f"{path} is a Git LFS pointer, not the file itself; fetch it with git lfs pull")
+            raise UserError(f"{path} is a Git LFS pointer, not the file itself; download the file with git lfs pull")
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """The lines without their ends; only \\n and \\r\\n end one. Raises UserError for a file that is empty or cut short."""
+    """The lines without their ends; only \\n and \\r\\n end a line. Raises UserError if the file is empty or truncated."""
     check_is_text(path)
     try:
         with open_bytes(path) as file:
@@ -105,7 +106,7 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def decode_utf8(raw: bytes) -> str:
-    """Raises BadRow for bytes that are not UTF-8, with the first of them."""
+    """The text. Raises BadRow, with the position, if it is not UTF-8."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -51,7 +51,8 @@ def test_oscar_by_its_folders_of_packed_lines(tmp_path: Path, monkeypatch: pytes
     found = streamed(tmp_path, repo)
     assert [row.text for row in found.documents("de")] == ["Ein Text.", "Zwei\nZeilen."]
     with pytest.raises(
-        UserError, match=r"OSCAR-2301 \(cs_meta/\*\.jsonl\.zst\), split train.*could not be read.*data\.root=FOLDER"
+        UserError,
+        match=r"cannot read .*OSCAR-2301 \(cs_meta/\*\.jsonl\.zst\), split train.*: no such file.*data\.root=FOLDER",
     ):
         list(found.documents("cs"))
     assert [row.id for row in found.documents("de", skip=1)] == ["de:2"]

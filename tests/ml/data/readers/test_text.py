@@ -94,7 +94,7 @@ def test_packed_files(tmp_path: Path, suffix: str, opener: Any) -> None:
     assert sides(text({f"de.jsonl{suffix}": path}, tmp_path)) == PAIRS
     cut = path.read_bytes()[:-20]
     path.write_bytes(cut)
-    with pytest.raises(UserError, match=r"file\.jsonl.*downloaded in part"):
+    with pytest.raises(UserError, match=r"file\.jsonl.*cannot be read to its end.*truncated"):
         sides(text({f"de.jsonl{suffix}": path}, tmp_path))
 
 
@@ -197,15 +197,15 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "no object": ("de.jsonl", b'{"de": "a", "en": "b"}\n[1]\n', r"x:2: expected an object, found \[1\]"),
     "broken array": ("de.json", b'[{"de": "a", "en": "b"},\n{"de": ]', r"x:2: broken JSON"),
     "wrong column": ("de.jsonl", b'{"deutsch": "a", "en": "b"}\n', r"x:1: no text in de and en: found the columns deutsch, en"),
-    "no text": ("de.jsonl", b'{"de": 3, "en": "b"}\n', r"x:1: column 'de' holds 3, expected text"),
+    "no text": ("de.jsonl", b'{"de": 3, "en": "b"}\n', r"x:1: column 'de' is 3, expected text"),
     "not UTF-8": ("de.tsv", b"de\ten\na\tb\nM\xfcller\tMiller\n", r"x:3: not UTF-8: byte 0xfc at position 2"),
     "not UTF-8 in CSV": ("de.csv", b"de,en\na,b\nM\xfcller,Miller\n", r"x:3: not UTF-8: byte 0xfc"),
     "columns too few": ("de.tsv", b"de\ten\na\n", r"x:2: 1 columns, expected 2 \(de, en\)"),
-    "open quote": ("de.csv", b'de,en\n"a,b\n', r"x:2: not CSV"),
+    "open quote": ("de.csv", b'de,en\n"a,b\n', r"x:2: invalid CSV from here on"),
     "empty file": ("de.jsonl", b"", r"x is empty; expected at least one row"),
     "header alone": ("de.tsv", b"de\ten\n", r"x has no rows"),
-    "not Parquet": ("de.parquet", b"PAR1 and then nothing", r"x cannot be read to its end.*downloaded in part"),
-    "not XML": ("all.tmx", b"<tmx><body>\n<tu></body></tmx>", r"x:2: not XML"),
+    "not Parquet": ("de.parquet", b"PAR1 and then nothing", r"x cannot be read to its end.*truncated"),
+    "not XML": ("all.tmx", b"<tmx><body>\n<tu></body></tmx>", r"x:2: invalid XML from here on"),
     "pointer": ("de.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", r"x is a Git LFS pointer"),
     "direction unclear": ("all.jsonl", b'{"source": "a", "target": "b"}\n', r"x:1: no column 'direction'"),
     "direction odd": ("all.jsonl", b'{"source": "a", "target": "b", "direction": "german"}\n', r"x:1: direction 'german'"),
@@ -228,7 +228,7 @@ def test_unequal_line_counts(tmp_path: Path) -> None:
 
 
 def test_a_direction_that_no_file_holds(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no file holds cs-en; there is de\.jsonl"):
+    with pytest.raises(UserError, match=r"no file with text of cs-en; found de\.jsonl"):
         sides(text({"de.jsonl": json_lines(tmp_path / "x", nested(1))}, tmp_path), "cs-en")
 
 
@@ -257,7 +257,7 @@ def test_a_hub_set_streams_by_its_configurations_and_goes_on_from_a_row(tmp_path
     found = TextReader(source, LANGUAGES, {}, Rejects("stop", tmp_path / "rejected.jsonl"))
     assert sides(found) == PAIRS
     assert [row.id for row in found.pairs("en-de", skip=1)] == ["en-de:2", "en-de:3"]
-    with pytest.raises(UserError, match=r"\(cs-en\), split train.*could not be read.*HF_TOKEN.*data\.root"):
+    with pytest.raises(UserError, match=r"cannot read the data set .*\(cs-en\), split train.*HF_TOKEN.*data\.root"):
         sides(found, "cs-en")
 
 
