@@ -18,8 +18,8 @@ from helpers.fake_stages.recipes import LOCAL
 from helpers.fake_stages.world import CANARY, World, fake_world
 
 if TYPE_CHECKING:
-    from alma_pipeline.report.content import Content
-    from alma_pipeline.report.jobs import Job
+    from alma_pipeline.report.content import Report
+    from alma_pipeline.report.jobs import ReportJob
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,17 +102,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="session")
-def job(finished: Store) -> "Job":
+def job(finished: Store) -> "ReportJob":
     """The recipe of `finished`, as the report reads it."""
-    from alma_pipeline.report.jobs import planned
+    from alma_pipeline.report.jobs import plan_job
     from helpers.finished_store import composed
 
-    return planned([], composed(), finished)
+    return plan_job([], composed(), finished)
 
 
 @pytest.fixture(scope="session")
-def told(finished: Store, job: "Job") -> "Content":
+def told(finished: Store, job: "ReportJob") -> "Report":
     """All that the report has to show of `finished`."""
-    from alma_pipeline.report.content import content
+    from alma_pipeline.report.content import build_report
 
-    return content(["stage=all"], [job], finished)
+    return build_report(["stage=all"], [job], finished)

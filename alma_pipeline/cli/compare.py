@@ -14,12 +14,12 @@ from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
-from alma_pipeline.report.content import SIGNIFICANCE
-from alma_pipeline.report.scoreboard import boards, tests_of
+from alma_pipeline.report.content import P_VALUES_FILE
+from alma_pipeline.report.scoreboard import build_boards, kinds_of_tests
 from alma_pipeline.report.sides import Side, find_side
-from alma_pipeline.report.significance import BOOTSTRAP, PairedTests, method
+from alma_pipeline.report.significance import BOOTSTRAP, PairedTests, describe_tests
 from alma_pipeline.report.systems import System
-from alma_pipeline.report.terminal import show
+from alma_pipeline.report.terminal import print_board
 from alma_pipeline.store.identity import differences
 
 BASELINE, OTHER = "A", "B"
@@ -52,12 +52,12 @@ def compare(root: Path, names: list[str], significance: str = "") -> int:
     found = list(comparable_systems(one, other))
     if not found:
         raise UserError(_why_none(one, other))
-    tests = PairedTests(root / "reports" / SIGNIFICANCE, significance or one.significance or other.significance or BOOTSTRAP)
-    shown = [board for pair in found for board in boards(list(pair), tests)]
+    tests = PairedTests(root / "reports" / P_VALUES_FILE, significance or one.significance or other.significance or BOOTSTRAP)
+    shown = [board for pair in found for board in build_boards(list(pair), tests)]
     for board in shown:
-        show(screen, board, AGAINST)
+        print_board(screen, board, AGAINST)
     tests.keep()
-    if how := method(tests.test, tests_of(row.cells for board in shown for row in board.rows)):
+    if how := describe_tests(tests.test, kinds_of_tests(row.cells for board in shown for row in board.rows)):
         screen.print_line(f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({how})", "dim")
     return 0
 

@@ -41,7 +41,7 @@ def main(arguments: Arguments) -> int:
     unfinished = folder.with_name(f"{folder.name}.unfinished-{secrets.token_hex(4)}")
     try:
         measured = _adapter(store, record, unfinished) if as_adapter else _merged(store, record, arguments.precision, unfinished)
-        text = card.text(store, record, measured, as_adapter, repo or folder.absolute().name)
+        text = card.render_card(store, record, measured, as_adapter, repo or folder.absolute().name)
         (unfinished / "README.md").write_text(text, encoding="utf-8")
         if folder.exists():
             folder.rmdir()

@@ -10,8 +10,8 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
 from alma_pipeline.redact import redact
 from alma_pipeline.report import paper, terminal
-from alma_pipeline.report.content import Content, content
-from alma_pipeline.report.jobs import Job, gather
+from alma_pipeline.report.content import Report, build_report
+from alma_pipeline.report.jobs import ReportJob, plan_jobs
 from alma_pipeline.store.store import Store
 
 
@@ -19,8 +19,8 @@ def main(arguments: Arguments) -> int:
     """Report on what the overrides describe. Raises ConfigError, and UserError if the store has no scores of it."""
     root = store_root()
     store = Store(root)
-    jobs = gather(overrides(arguments), store)
-    report = content(arguments.overrides, jobs, store)
+    jobs = plan_jobs(overrides(arguments), store)
+    report = build_report(arguments.overrides, jobs, store)
     output = Path(arguments.output).expanduser() if arguments.output else None
     if arguments.format in (None, "html"):
         _show(report)
@@ -36,10 +36,10 @@ def main(arguments: Arguments) -> int:
     return 0
 
 
-def _show(report: Content) -> None:
+def _show(report: Report) -> None:
     screen = LiteralConsole()
     for board in report.boards:
-        terminal.show(screen, board)
+        terminal.print_board(screen, board)
     if report.method:
         screen.print_line(
             "\n▲ better and ▼ worse than the system it was trained from or is held against, beyond chance; "
@@ -52,7 +52,7 @@ def _show(report: Content) -> None:
         screen.print_line(f"  {sentence}")
 
 
-def _write_page(report: Content, path: Path) -> None:
+def _write_page(report: Report, path: Path) -> None:
     from alma_pipeline.report import page
 
     write(path, page.render(report))
@@ -70,7 +70,7 @@ def write(path: Path, text: str) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}; give another path with --output FILE") from error
 
 
-def _track(root: Path, jobs: list[Job], path: Path) -> None:
+def _track(root: Path, jobs: list[ReportJob], path: Path) -> None:
     """Log the page to the MLflow run that built the newest target, beside the scores."""
     from alma_pipeline.tracking import runs
 

@@ -42,7 +42,7 @@ def job(session: Session, request: Request, sweep: SweepJob | None) -> dict[str,
 
 def _print_results(session: Session, plan: Plan, records: dict[str, Record], config: Config) -> None:
     from alma_pipeline.report import caveats, findings
-    from alma_pipeline.report.jobs import Job
+    from alma_pipeline.report.jobs import ReportJob
 
     # What was measured.
     console = session.console
@@ -52,9 +52,9 @@ def _print_results(session: Session, plan: Plan, records: dict[str, Record], con
         console.print(table)
 
     # What it means, and what limits it.
-    for line in findings.lines(plan, records):
+    for line in findings.terminal_lines(plan, records):
         console.print_line(line)
-    for note in caveats.told(Job([], config, plan, records)):
+    for note in caveats.contamination_notes(ReportJob([], config, plan, records)):
         console.print_line(note, "yellow")
 
     # Where it is.

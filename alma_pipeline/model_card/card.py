@@ -12,26 +12,26 @@ from alma_pipeline import __version__
 from alma_pipeline.model_card import scores, training
 from alma_pipeline.model_card.training import published_as
 from alma_pipeline.redact import redact
-from alma_pipeline.report.reproduce import command
-from alma_pipeline.report.systems import Evaluation
+from alma_pipeline.report.reproduce import typed_command
+from alma_pipeline.report.systems import ScoredCheckpoint
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-PROMPT = r"Translate this from {source} to {target}:\n{source}: {text}\n{target}:"
+ALMA_PROMPT = r"Translate this from {source} to {target}:\n{source}: {text}\n{target}:"
 """ALMA's, as a Python literal; X-ALMA's is this as the user's turn of a Llama 2 chat."""
 EXAMPLES = {"de": "Das Haus ist klein.", "en": "The house is small."}
 LICENCE_ID = re.compile(r"[a-z0-9.-]+")
 """An identifier of the hub's list, which are lower-case; whatever else a card or package states goes into the text."""
 
 
-def text(store: Store, record: Record, measured: dict[str, Any], as_adapter: bool, name: str) -> str:
+def render_card(store: Store, record: Record, measured: dict[str, Any], as_adapter: bool, name: str) -> str:
     """Markdown with the hub's metadata in front. `name`: how the model is loaded, a folder or OWNER/NAME."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     line = training.ancestors(store, record)
     base = store.find(record.checkpoint["base_key"]) or line[-1]
-    evaluations = scores.newest(store, record)
+    evaluations = scores.newest_evaluations(store, record)
     title = name.rpartition("/")[2]
     papers = _papers(line)
     values = {
@@ -47,13 +47,13 @@ def text(store: Store, record: Record, measured: dict[str, Any], as_adapter: boo
         "base": _base(base),
         **_usage(store, line, evaluations),
         "weights": _weights(record, measured, as_adapter),
-        "stages": training.stages(line),
+        "stages": training.stage_rows(line),
         "hardware": _hardware(record),
         "key": record.key,
-        "texts": list(training.texts(store, line)),
-        "evaluations": [scores.table(evaluation) for evaluation in evaluations],
+        "texts": list(training.text_lines(store, line)),
+        "evaluations": [scores.score_table(evaluation) for evaluation in evaluations],
         "limits": _limits(store, line, evaluations),
-        "command": command(record.provenance["argv"]) if record.provenance.get("argv") else "",
+        "command": typed_command(record.provenance["argv"]) if record.provenance.get("argv") else "",
         "export": shlex.join(["alma-pipeline", "export", record.name, title, *(["--adapter"] if as_adapter else [])]),
         "made": _made(record),
         "licence": _licence_text(line),
@@ -69,11 +69,11 @@ def text(store: Store, record: Record, measured: dict[str, Any], as_adapter: boo
     return redact(environment.get_template("model_card.md.j2").render(values))
 
 
-def _header(store: Store, line: list[Record], evaluations: list[Evaluation], base: Record | None, title: str) -> str:
+def _header(store: Store, line: list[Record], evaluations: list[ScoredCheckpoint], base: Record | None, title: str) -> str:
     """The hub's metadata as YAML; a field that is not known is left out. `base`: of an adapter, what it is loaded on."""
     from huggingface_hub import ModelCardData
 
-    results = list(scores.results(store, evaluations))
+    results = list(scores.hub_results(store, evaluations))
     published = next((name for one in line if (name := published_as(one))), None)
     relation = "adapter" if base and published_as(base) else "finetune"
     adapted = base is not None or any(one.payload["config"].get("adapter", "none") != "none" for one in line)
@@ -136,9 +136,9 @@ def _base(base: Record) -> dict[str, Any]:
     }
 
 
-def _usage(store: Store, line: list[Record], evaluations: list[Evaluation]) -> dict[str, Any]:
+def _usage(store: Store, line: list[Record], evaluations: list[ScoredCheckpoint]) -> dict[str, Any]:
     """What the card's snippet fills in: the prompt, the decoding, an example."""
-    decoding = scores.decoded(evaluations[0]) if evaluations else {}
+    decoding = scores.decoding_settings(evaluations[0]) if evaluations else {}
     names = training.languages(store, line)
     scored = [direction for one in evaluations for direction in one.result["directions"]]
     others = [code for code in names if code != "en"]
@@ -146,7 +146,7 @@ def _usage(store: Store, line: list[Record], evaluations: list[Evaluation]) -> d
     direction = next((pair for pair in ("de-en", *known) if pair in known and pair.split("-")[0] in EXAMPLES), "en-de")
     source, target = direction.split("-")
     return {
-        "prompt": f"[INST] {PROMPT} [/INST]" if training.prompt_form(store, line) == "x_alma" else PROMPT,
+        "prompt": f"[INST] {ALMA_PROMPT} [/INST]" if training.prompt_form(store, line) == "x_alma" else ALMA_PROMPT,
         "beams": decoding.get("beams", 1),
         "max_new_tokens": decoding.get("max_new_tokens", 256),
         "example": {"text": EXAMPLES[source], "source": names.get(source, source), "target": names.get(target, target)},
@@ -177,10 +177,10 @@ def _hardware(record: Record) -> str:
     return f"{used.get('devices', 1)} {device}{'s' if used.get('devices', 1) > 1 and device == 'GPU' else ''}{nodes}"
 
 
-def _limits(store: Store, line: list[Record], evaluations: list[Evaluation]) -> list[str]:
+def _limits(store: Store, line: list[Record], evaluations: list[ScoredCheckpoint]) -> list[str]:
     """What the scores and the model do not say."""
-    overlaps = training.overlaps(store, line)
-    scored = {name for evaluation in evaluations for name in scores.test_names(store, evaluation)}
+    overlaps = training.overlapping_tests(store, line)
+    scored = {name for evaluation in evaluations for name in scores.names_of_test_set(store, evaluation)}
     found = []
     for name, stages in overlaps.items():
         here = " The scores above on this set are such scores." if name in scored else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from alma_pipeline.report.names import arrow
 from alma_pipeline.report.sides import find_side
-from alma_pipeline.report.systems import Evaluation
+from alma_pipeline.report.systems import ScoredCheckpoint
 from alma_pipeline.schema.metrics import METRICS, metric_label, signature_parts, tokenizer
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
@@ -14,12 +14,12 @@ from alma_pipeline.store.store import Store
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-MEANS = {"en-xx": "mean en→xx", "xx-en": "mean xx→en"}
-NONE = "–"
+MEAN_LABELS = {"en-xx": "mean en→xx", "xx-en": "mean xx→en"}
+NO_SCORE = "–"
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreTable:
     """A checkpoint on one test set."""
 
     test: str
@@ -32,34 +32,34 @@ class Scored:
     """Whether a metric lacks a mean, as its scores have different signatures (B49)."""
 
 
-def newest(store: Store, record: Record) -> list[Evaluation]:
+def newest_evaluations(store: Store, record: Record) -> list[ScoredCheckpoint]:
     """Of each test set the newest translations, by the scores of them that hold most metrics."""
     return [next(iter(seed.values())) for system in find_side(store.root, record.key).systems for seed in system.seeds]
 
 
-def table(evaluation: Evaluation) -> Scored:
+def score_table(evaluation: ScoredCheckpoint) -> ScoreTable:
     """Every metric that was computed; rows are directions, then means over those of one signature."""
     metrics = list(evaluation.result.get("signatures", {}))
     directions = evaluation.result["directions"]
     rows = [[arrow(direction), *_numbers(scores, metrics)] for direction, scores in directions.items()]
     averages = evaluation.result.get("averages", {})
-    several = [part for part in MEANS if part in averages and sum(_part(direction) == part for direction in directions) > 1]
-    means = [[MEANS[part], *_numbers(averages[part], metrics)] for part in several]
+    several = [part for part in MEAN_LABELS if part in averages and sum(_part(direction) == part for direction in directions) > 1]
+    means = [[MEAN_LABELS[part], *_numbers(averages[part], metrics)] for part in several]
     columns = [f"{metric_label(metric)}{' ↓' if evaluation.lower_is_better(metric) else ''}" for metric in metrics]
     lines = list(_signatures(evaluation, metrics))
-    lacking = any(NONE in row for row in means)
-    return Scored(evaluation.test_set, _decoding(evaluation), columns, rows + means, lines, lacking)
+    lacking = any(NO_SCORE in row for row in means)
+    return ScoreTable(evaluation.test_set, _decoding(evaluation), columns, rows + means, lines, lacking)
 
 
 def _numbers(scores: dict[str, Any], metrics: list[str]) -> list[str]:
-    return [NONE if scores.get(metric) is None else f"{scores[metric]:.1f}" for metric in metrics]
+    return [NO_SCORE if scores.get(metric) is None else f"{scores[metric]:.1f}" for metric in metrics]
 
 
 def _part(direction: str) -> str:
     return "en-xx" if direction.startswith("en-") else "xx-en"
 
 
-def _signatures(evaluation: Evaluation, metrics: list[str]) -> Iterator[str]:
+def _signatures(evaluation: ScoredCheckpoint, metrics: list[str]) -> Iterator[str]:
     directions = list(evaluation.result["directions"])
     for metric in metrics:
         by_signature: dict[str, list[str]] = {}
@@ -79,9 +79,9 @@ def _command(metric: str, signature: str) -> str:
     return f"; `sacrebleu REFERENCE -i HYPOTHESIS {METRICS[metric].command(tokenizer(signature))}`"
 
 
-def _decoding(evaluation: Evaluation) -> str:
+def _decoding(evaluation: ScoredCheckpoint) -> str:
     """How the hypotheses were made, in words."""
-    config = decoded(evaluation)
+    config = decoding_settings(evaluation)
     beams, samples, shots = config.get("beams", 1), config.get("candidates", 16), config.get("shots", 0)
     searched = "greedy decoding" if beams == 1 else f"beam search with {beams} beams"
     chosen = {
@@ -92,25 +92,25 @@ def _decoding(evaluation: Evaluation) -> str:
     return f"{how}, {f'{shots} examples' if shots else 'no examples'} in the prompt"
 
 
-def decoded(evaluation: Evaluation) -> dict[str, Any]:
+def decoding_settings(evaluation: ScoredCheckpoint) -> dict[str, Any]:
     """The settings of the translations; empty where they are gone."""
     settings: dict[str, Any] = evaluation.translations.payload["config"] if evaluation.translations else {}
     return settings
 
 
-def test_names(store: Store, evaluation: Evaluation) -> set[str]:
+def names_of_test_set(store: Store, evaluation: ScoredCheckpoint) -> set[str]:
     """The test set's repository and the sets it says it overlaps with."""
     pairs = _test(store, evaluation)
     return {name for name in (pairs.get("repo"), *pairs.get("trained_on", [])) if name}
 
 
-def _test(store: Store, evaluation: Evaluation) -> dict[str, Any]:
+def _test(store: Store, evaluation: ScoredCheckpoint) -> dict[str, Any]:
     test = store.find(evaluation.translations.payload["inputs"].get("test", "")) if evaluation.translations else None
     pairs: dict[str, Any] = test.payload["config"].get("pairs", {}) if test else {}
     return pairs
 
 
-def results(store: Store, evaluations: list[Evaluation]) -> "Iterator[EvalResult]":
+def hub_results(store: Store, evaluations: list[ScoredCheckpoint]) -> "Iterator[EvalResult]":
     """The scores as the hub reads them: a result for each test set, direction and metric."""
     from huggingface_hub import EvalResult
 

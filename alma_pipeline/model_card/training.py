@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from alma_pipeline.report.caveats import stated
+from alma_pipeline.report.caveats import declared_test_sets
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from alma_pipeline.units import count, duration
 
-WHAT = {
+STAGE_SUMMARIES = {
     "mono": "fine-tuning on monolingual text",
     "parallel": "fine-tuning on sentence pairs, loss on the target",
     "group_adapter": "adapter of a language group, fine-tuned on text",
@@ -17,15 +17,15 @@ WHAT = {
     "arpo": "adaptive-rejection preference optimisation",
 }
 """By kind."""
-PREFERENCE = ("loss", "beta", "gamma", "nll_weight", "tau", "eta")
+PREFERENCE_SETTINGS = ("loss", "beta", "gamma", "nll_weight", "tau", "eta")
 """Settings of preference optimisation."""
-LOSSES = {"nll_weight": ("cpo", "hinge", "cpo_simpo", "arpo"), "gamma": ("simpo", "cpo_simpo")}
+LOSSES_USING = {"nll_weight": ("cpo", "hinge", "cpo_simpo", "arpo"), "gamma": ("simpo", "cpo_simpo")}
 """Which losses a setting counts for; the others ignore it."""
-DATASETS = "https://huggingface.co/datasets"
+DATASETS_URL = "https://huggingface.co/datasets"
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRow:
     """One trained stage, as a row of the card's table."""
 
     node: str
@@ -53,27 +53,27 @@ def published_as(record: Record) -> str:
     return str(config.get("repo") or "") if taken and config.get("form", "full") == "full" else ""
 
 
-def stages(line: list[Record]) -> list[Stage]:
+def stage_rows(line: list[Record]) -> list[StageRow]:
     """The trained checkpoints among `ancestors`, first to last; published ones with where they are from."""
     return [
         _taken(record) if record.kind == "released" else _trained(record) for record in reversed(line) if record.kind != "base"
     ]
 
 
-def _taken(record: Record) -> Stage:
+def _taken(record: Record) -> StageRow:
     config = record.payload["config"]
     commit = record.result.get("commit") or config.get("revision")
-    return Stage(record.name, f"taken as published: `{config['repo']}` at `{commit}`", config.get("form", ""), *[""] * 5)
+    return StageRow(record.name, f"taken as published: `{config['repo']}` at `{commit}`", config.get("form", ""), *[""] * 5)
 
 
-def _trained(record: Record) -> Stage:
+def _trained(record: Record) -> StageRow:
     config, result = record.payload["config"], record.result
     batch, rate = config.get("global_batch"), config.get("learning_rate")
     schedule = [f"{rate:g}" if rate else "", config.get("schedule", ""), _warmup(config)]
     taken = duration(result["duration"]) if result.get("seconds") else ""
-    return Stage(
+    return StageRow(
         record.name,
-        ", ".join([WHAT.get(record.kind, record.kind), *_preference(record)]),
+        ", ".join([STAGE_SUMMARIES.get(record.kind, record.kind), *_preference(record)]),
         _weights(config),
         _length(config, result),
         f"{batch:,}" if batch else "",
@@ -86,9 +86,9 @@ def _trained(record: Record) -> Stage:
 def _preference(record: Record) -> Iterator[str]:
     config = record.payload["config"]
     loss = config.get("loss", record.kind)
-    for name in PREFERENCE if "beta" in config else ():
+    for name in PREFERENCE_SETTINGS if "beta" in config else ():
         value = loss if name == "loss" and record.kind == "cpo" else config.get(name)
-        if value is not None and loss in LOSSES.get(name, (loss,)):
+        if value is not None and loss in LOSSES_USING.get(name, (loss,)):
             yield f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} `{value}`"
 
 
@@ -111,16 +111,16 @@ def _length(config: dict[str, Any], result: dict[str, Any]) -> str:
     return ", ".join([*([f"{steps:,} steps"] if steps else []), *([f"{count(tokens)} tokens"] if tokens else [])])
 
 
-def inputs(store: Store, record: Record) -> Iterator[Record]:
+def text_inputs(store: Store, record: Record) -> Iterator[Record]:
     """What a checkpoint read besides the checkpoint before it, and what that was made from: its text, not models."""
     for role, key in record.payload["inputs"].items():
         found = store.find(key) if role not in ("init", "base", "test") and not role.startswith("also_") else None
         if found:
             yield found
-            yield from inputs(store, found)
+            yield from text_inputs(store, found)
 
 
-def sources(record: Record) -> list[dict[str, Any]]:
+def text_sources(record: Record) -> list[dict[str, Any]]:
     """Of a corpus or a set of preferences: the sources that its form reads."""
     config = record.payload["config"]
     names = {"documents": ("text",), "pseudo_mono": ("text", "pairs")}.get(config.get("form", ""), ("pairs",))
@@ -129,21 +129,21 @@ def sources(record: Record) -> list[dict[str, Any]]:
 
 def datasets(store: Store, line: list[Record]) -> list[str]:
     """The hub data sets that were read, in the order of training."""
-    read = (source.get("repo") for one in reversed(line) for text in inputs(store, one) for source in sources(text))
+    read = (source.get("repo") for one in reversed(line) for text in text_inputs(store, one) for source in text_sources(text))
     return list(dict.fromkeys(repo for repo in read if repo and repo.count("/") == 1))
 
 
-def texts(store: Store, line: list[Record]) -> Iterator[str]:
+def text_lines(store: Store, line: list[Record]) -> Iterator[str]:
     """A line of Markdown for each text that a stage read."""
     read_before: set[str] = set()
     for record in reversed(line):
-        for text in inputs(store, record):
+        for text in text_inputs(store, record):
             if text.key in read_before:
                 continue
             read_before.add(text.key)
             many = text.result.get("counts", {}).get("train_examples")
             counted = f"{many:,} examples" if many else "examples"
-            read = " and ".join(dict.fromkeys(_described(store, text, source) for source in sources(text)))
+            read = " and ".join(dict.fromkeys(_described(store, text, source) for source in text_sources(text)))
             yield f"**{record.name}**, `{text.name}`: {counted} from {read}"
 
 
@@ -153,7 +153,7 @@ def _described(store: Store, text: Record, source: dict[str, Any]) -> str:
     revision = source.get("revision")
     if repo := source.get("repo"):
         at = f" at `{revision}`" if revision else ""
-        return f"[{repo}]({DATASETS}/{repo}){at}, split `{source.get('split', 'train')}`"
+        return f"[{repo}]({DATASETS_URL}/{repo}){at}, split `{source.get('split', 'train')}`"
     if source.get("reader") == "cldr":
         return f"sentences generated from CLDR{f' (Babel {revision})' if revision else ''}"
     return f"{len(source.get('files', {})) or 'given'} files of its makers, known to the record by their SHA-256"
@@ -169,13 +169,13 @@ def _sampled(store: Store, preferences: Record) -> str:
     return f"{samples} for each source{of}, and the reference{f', ranked by {ranked}' if ranked else ''}"
 
 
-def overlaps(store: Store, line: list[Record]) -> dict[str, list[str]]:
+def overlapping_tests(store: Store, line: list[Record]) -> dict[str, list[str]]:
     """Test sets that training text is said to be or overlap with, to the stages that read it."""
     found: dict[str, list[str]] = {}
     for record in reversed(line):
-        read = [record, *inputs(store, record)]
+        read = [record, *text_inputs(store, record)]
         for name in sorted(
-            {name for one in read for name in stated(one.payload["config"])} | {*record.result.get("trained_on", [])}
+            {name for one in read for name in declared_test_sets(one.payload["config"])} | {*record.result.get("trained_on", [])}
         ):
             found.setdefault(name, []).append(record.name)
     return found
@@ -184,7 +184,7 @@ def overlaps(store: Store, line: list[Record]) -> dict[str, list[str]]:
 def languages(store: Store, line: list[Record]) -> dict[str, str]:
     """English name by code, of the languages that the checkpoint itself was trained for; English first."""
     for record in line:
-        for one in (record, *inputs(store, record)):
+        for one in (record, *text_inputs(store, record)):
             if spoken := one.payload["config"].get("languages"):
                 names = {code: language.get("name", code) for code, language in spoken.items()}
                 return {"en": "English"} | names
@@ -193,5 +193,5 @@ def languages(store: Store, line: list[Record]) -> dict[str, str]:
 
 def prompt_form(store: Store, line: list[Record]) -> str:
     """alma or x_alma: of the checkpoint itself, or of what it read."""
-    found = (one.payload["config"].get("prompt") for record in line for one in (record, *inputs(store, record)))
+    found = (one.payload["config"].get("prompt") for record in line for one in (record, *text_inputs(store, record)))
     return str(next((form for form in found if form), "alma"))

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alma_pipeline.plan.node import is_training
-from alma_pipeline.report.jobs import Job
+from alma_pipeline.report.jobs import ReportJob
 from alma_pipeline.store.record import Record
 
-PARTS = ("preparation", "training", "preferences", "evaluation")
+PHASES = ("preparation", "training", "preferences", "evaluation")
 
 
 @dataclass(frozen=True)
-class Cost:
+class NodeCost:
     """What a node took."""
 
     node: str
@@ -35,7 +35,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Sum:
+class CostTotal:
     """What the nodes of a part took together."""
 
     part: str
@@ -47,9 +47,9 @@ class Sum:
     """Of the nodes where it is known; None where it is of none."""
 
 
-def costs(jobs: list[Job]) -> list[Cost]:
+def node_costs(jobs: list[ReportJob]) -> list[NodeCost]:
     """Of every artifact once, however many jobs share it."""
-    found: dict[str, Cost] = {}
+    found: dict[str, NodeCost] = {}
     for job in jobs:
         for step in job.plan.steps:
             record = job.records.get(step.node.name)
@@ -58,12 +58,12 @@ def costs(jobs: list[Job]) -> list[Cost]:
     return list(found.values())
 
 
-def sums(found: list[Cost]) -> Iterator[Sum]:
+def cost_totals(found: list[NodeCost]) -> Iterator[CostTotal]:
     """By part, and in all."""
-    for part in (*PARTS, "in all"):
+    for part in (*PHASES, "in all"):
         rows = [row for row in found if part in (row.part, "in all")]
         if rows:
-            yield Sum(
+            yield CostTotal(
                 part,
                 sum(row.seconds for row in rows),
                 sum(row.device_seconds for row in rows),
@@ -73,7 +73,7 @@ def sums(found: list[Cost]) -> Iterator[Sum]:
             )
 
 
-def energy(found: list[Cost]) -> str:
+def energy_note(found: list[NodeCost]) -> str:
     """What the energy's figures are, in a sentence; empty where there are none."""
     known = [row for row in found if row.joules is not None]
     if not known:
@@ -91,12 +91,12 @@ def _part(kind: str, trains: bool) -> str:
     )
 
 
-def _cost(node: str, part: str, record: Record) -> Cost:
+def _cost(node: str, part: str, record: Record) -> NodeCost:
     result, hardware = record.result, record.hardware
     devices = hardware.get("devices", 1) * hardware.get("nodes", 1) if part == "training" else 1
     tokens = int(result.get("tokens", 0) or result.get("output_tokens", 0))
     rate = result.get("tokens_per_second") or (tokens / result["seconds"] if tokens and result.get("seconds") else 0.0)
-    return Cost(
+    return NodeCost(
         node,
         part,
         record.seconds,

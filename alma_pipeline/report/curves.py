@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alma_pipeline.plan.node import is_training
-from alma_pipeline.report.jobs import Job
+from alma_pipeline.report.jobs import ReportJob
 
-POINTS = 240
+MAX_POINTS = 240
 """Of a line on a page: more are not seen."""
-SHOWN = {
+MEASURES = {
     "loss": "loss",
     "rewards/margins": "margin of rewards, chosen − rejected",
     "rewards/accuracies": "share of pairs ranked right",
@@ -49,7 +49,7 @@ class Curve:
         return f"{self.node}, {self.label}: {', '.join(parts)}"
 
 
-def curves(jobs: list[Job]) -> list[Curve]:
+def curves(jobs: list[ReportJob]) -> list[Curve]:
     """Of every trained node: its loss, and for preference optimisation the margins and accuracies."""
     found: dict[tuple[str, str], Curve] = {}
     seen: set[str] = set()
@@ -60,11 +60,11 @@ def curves(jobs: list[Job]) -> list[Curve]:
                 continue
             seen.add(record.key)
             lines = list(_lines(record.path / "metrics.jsonl"))
-            for measure, label in SHOWN.items():
+            for measure, label in MEASURES.items():
                 train, dev = (_series(lines, f"{part}/{measure}") for part in ("train", "dev"))
                 if train or dev:
                     curve = found.setdefault((step.node.name, measure), Curve(step.node.name, measure, label, [], []))
-                    curve.train.extend([smoothed(train)] if train else [])
+                    curve.train.extend([smooth(train)] if train else [])
                     curve.dev.extend([dev] if dev else [])
     return list(found.values())
 
@@ -88,9 +88,9 @@ def _series(lines: list[tuple[int, dict[str, float]]], name: str) -> Series | No
     return Series(sorted(points), [points[step] for step in sorted(points)]) if points else None
 
 
-def smoothed(series: Series) -> Series:
-    """Means over as many steps as it takes to leave `POINTS`, then a moving mean over a twentieth of those."""
-    bins = _chunks(series, math.ceil(len(series.steps) / POINTS))
+def smooth(series: Series) -> Series:
+    """Means over as many steps as it takes to leave `MAX_POINTS`, then a moving mean over a twentieth of those."""
+    bins = _chunks(series, math.ceil(len(series.steps) / MAX_POINTS))
     reach = max(1, len(bins) // 40)
     values = [_mean([value for _, value in bins[max(0, i - reach) : i + reach + 1]]) for i in range(len(bins))]
     return Series([step for step, _ in bins], values)

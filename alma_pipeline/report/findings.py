@@ -7,7 +7,7 @@ from alma_pipeline.plan.plan import Plan
 from alma_pipeline.store.record import Record
 
 
-def sentences(plan: Plan, records: dict[str, Record]) -> list[str]:
+def findings(plan: Plan, records: dict[str, Record]) -> list[str]:
     """The comparisons that the recipe is made for, each if this plan has both sides of it."""
     return [
         *_bits(plan, records),
@@ -17,9 +17,9 @@ def sentences(plan: Plan, records: dict[str, Record]) -> list[str]:
     ]
 
 
-def lines(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
+def terminal_lines(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
     """The same for a terminal, below a heading."""
-    if found := sentences(plan, records):
+    if found := findings(plan, records):
         yield "\nwhat the stages did"
         yield from (f"  {text}" for text in found)
 

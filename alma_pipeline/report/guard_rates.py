@@ -3,7 +3,7 @@
 import statistics
 from dataclasses import dataclass
 
-from alma_pipeline.report.jobs import Job
+from alma_pipeline.report.jobs import ReportJob
 from alma_pipeline.report.systems import System, group_of
 
 
@@ -31,12 +31,12 @@ GUARDS = {
 }
 
 
-UNTOLD = "?"
+UNIDENTIFIED = "?"
 """What a language identifier that is not sure says."""
 
 
 @dataclass(frozen=True)
-class Rate:
+class GuardRate:
     """A guard's mean over a system's directions."""
 
     value: float
@@ -44,7 +44,7 @@ class Rate:
     """The direction farthest beyond the bound, with its rate; empty where all are within."""
 
 
-def rates(systems: list[System]) -> tuple[list[str], list[tuple[System, list[Rate | None]]]]:
+def guard_rates(systems: list[System]) -> tuple[list[str], list[tuple[System, list[GuardRate | None]]]]:
     """The guards that the scores have, and each system's rate of each."""
     names = [
         name for name in GUARDS if any(system.values(direction, name) for system in systems for direction in system.directions)
@@ -52,7 +52,7 @@ def rates(systems: list[System]) -> tuple[list[str], list[tuple[System, list[Rat
     return names, [(system, [_rate(system, name) for name in names]) for system in systems]
 
 
-def _rate(system: System, name: str) -> Rate | None:
+def _rate(system: System, name: str) -> GuardRate | None:
     values = {direction: statistics.fmean(found) for direction in system.directions if (found := system.values(direction, name))}
     if not values:
         return None
@@ -60,11 +60,11 @@ def _rate(system: System, name: str) -> Rate | None:
     beyond = {direction: max(value - guard.high, guard.low - value) for direction, value in values.items()}
     worst = max(beyond, key=lambda direction: beyond[direction])
     told = f"{worst.replace('-', '→')} {values[worst]:.3g}" if beyond[worst] > 0 else ""
-    return Rate(statistics.fmean(values.values()), told)
+    return GuardRate(statistics.fmean(values.values()), told)
 
 
 @dataclass(frozen=True)
-class Confusion:
+class LanguageConfusion:
     """Which languages a system writes when asked for which: shares in % of the hypotheses of which it can be told."""
 
     system: str
@@ -73,12 +73,12 @@ class Confusion:
     """Language asked for, and the share of each found one."""
 
 
-def confusions(systems: list[System]) -> list[Confusion]:
+def language_confusions(systems: list[System]) -> list[LanguageConfusion]:
     """Of every system whose scores counted languages."""
     return [told for system in systems if (told := _confusion(system, system.label, set(system.directions)))]
 
 
-def group_confusions(systems: list[System], job: Job) -> list[Confusion]:
+def group_confusions(systems: list[System], job: ReportJob) -> list[LanguageConfusion]:
     """The same for each language group of a system that translates several."""
     found = []
     for system in systems:
@@ -91,13 +91,13 @@ def group_confusions(systems: list[System], job: Job) -> list[Confusion]:
     return found
 
 
-def _confusion(system: System, label: str, directions: set[str]) -> Confusion | None:
+def _confusion(system: System, label: str, directions: set[str]) -> LanguageConfusion | None:
     counts: dict[str, dict[str, int]] = {}
     for seed in system.seeds:
         for direction, evaluation in ((name, seed[name]) for name in seed if name in directions):
             row = counts.setdefault(direction.rpartition("-")[2], {})
             for language, count in evaluation.result.get("languages", {}).get(direction, {}).items():
-                if language != UNTOLD:
+                if language != UNIDENTIFIED:
                     row[language] = row.get(language, 0) + count
     asked = sorted(language for language, row in counts.items() if row)
     found = [*asked, *sorted({language for row in counts.values() for language in row} - set(asked))]
@@ -107,4 +107,4 @@ def _confusion(system: System, label: str, directions: set[str]) -> Confusion | 
         (language, [100 * counts[language].get(other, 0) / sum(counts[language].values()) for other in found])
         for language in asked
     ]
-    return Confusion(label, found, shares)
+    return LanguageConfusion(label, found, shares)

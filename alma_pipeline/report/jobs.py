@@ -11,7 +11,7 @@ from alma_pipeline.store.store import Store
 
 
 @dataclass(frozen=True)
-class Job:
+class ReportJob:
     """One request with one value for every setting."""
 
     overrides: list[str]
@@ -21,18 +21,18 @@ class Job:
     """By node name, of the nodes whose artifact is there."""
 
 
-def gather(overrides: list[str], store: Store) -> list[Job]:
+def plan_jobs(overrides: list[str], store: Store) -> list[ReportJob]:
     """The jobs of overrides, of which `seed=1,2,3` or `stages.cpo.beta=0.1,0.2` makes several. Raises ConfigError."""
     from alma_pipeline.config import compose
 
     hydras = [text for text in overrides if text.startswith("hydra.")]
     own = [text for text in overrides if text not in hydras]
-    jobs: list[Job] = []
+    jobs: list[ReportJob] = []
     problems: list[str] = []
     for words in compose.split(own):
         try:
             _, config = configuration.resolve([*hydras, *words])
-            jobs.append(planned(words, config, store))
+            jobs.append(plan_job(words, config, store))
         except ConfigError as error:
             problems += [text for text in error.problems if text not in problems]
     if problems:
@@ -40,7 +40,7 @@ def gather(overrides: list[str], store: Store) -> list[Job]:
     return jobs
 
 
-def planned(overrides: list[str], config: Config, store: Store) -> Job:
+def plan_job(overrides: list[str], config: Config, store: Store) -> ReportJob:
     """One job against the store."""
     plan = make_plan(config, store)
-    return Job(overrides, config, plan, {step.node.name: step.record for step in plan.steps if step.record})
+    return ReportJob(overrides, config, plan, {step.node.name: step.record for step in plan.steps if step.record})

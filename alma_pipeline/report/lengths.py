@@ -6,13 +6,13 @@ from itertools import pairwise
 
 from alma_pipeline.report.systems import System
 
-QUARTERS = 4
-FEWEST = 8
+LENGTH_BINS = 4
+MIN_SEGMENTS = 8
 """Segments of a direction below which quarters of it say nothing (our choice)."""
 
 
 @dataclass(frozen=True)
-class Lengths:
+class LengthTable:
     """One metric on one test set: a system's mean segment score in each quarter, the shortest sources first."""
 
     test: str
@@ -22,7 +22,7 @@ class Lengths:
     rows: list[tuple[str, list[float]]]
 
 
-def lengths(systems: list[System]) -> list[Lengths]:
+def scores_by_length(systems: list[System]) -> list[LengthTable]:
     """Of every metric that has segment scores. A direction's sentences are cut into quarters of equal size by the length of
     their source in characters, and the quarters' means are averaged over directions, so that scripts do not mix."""
     found: dict[tuple[str, str, str], list[tuple[str, list[float]]]] = {}
@@ -30,7 +30,7 @@ def lengths(systems: list[System]) -> list[Lengths]:
         for (metric, signature), values in _by_metric(system).items():
             row = [statistics.fmean(quarter) for quarter in zip(*values, strict=True)]
             found.setdefault((system.test, metric, signature), []).append((system.label, row))
-    return [Lengths(*place, rows) for place, rows in found.items()]
+    return [LengthTable(*place, rows) for place, rows in found.items()]
 
 
 def _by_metric(system: System) -> dict[tuple[str, str], list[list[float]]]:
@@ -39,10 +39,10 @@ def _by_metric(system: System) -> dict[tuple[str, str], list[list[float]]]:
     for direction in system.directions:
         evaluation = system.first(direction)
         rows = evaluation.segments.get(direction, []) if evaluation else []
-        if evaluation is None or len(rows) < FEWEST:
+        if evaluation is None or len(rows) < MIN_SEGMENTS:
             continue
         ordered = sorted(rows, key=lambda row: len(row["source"]))
-        edges = [len(ordered) * part // QUARTERS for part in range(QUARTERS + 1)]
+        edges = [len(ordered) * part // LENGTH_BINS for part in range(LENGTH_BINS + 1)]
         for metric in ordered[0].get("scores", {}):
             means = [statistics.fmean(row["scores"][metric] for row in ordered[start:end]) for start, end in pairwise(edges)]
             found.setdefault((metric, evaluation.signature(direction, metric)), []).append(means)

@@ -5,7 +5,7 @@ from typing import Any
 
 from alma_pipeline.store.record import Record
 
-MARKS = {"better": "▲", "worse": "▼", "tie": "≈"}
+VERDICT_MARKS = {"better": "▲", "worse": "▼", "tie": "≈"}
 
 
 def arrow(direction: str) -> str:
@@ -19,19 +19,19 @@ def signed(value: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
-def chance(p: float | None) -> str:
+def p_value_text(p: float | None) -> str:
     """`p < 0.001`, `p = 0.037`; empty where nothing was tested."""
     if p is None:
         return ""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-READERS = {"cldr": "CLDR", "files": "given files"}
-SHOWN = 7
+READER_NAMES = {"cldr": "CLDR", "files": "given files"}
+SHORT_DIGEST = 7
 """Characters of a digest or a commit."""
 
 
-def described(test: Record) -> str:
+def describe_test_set(test: Record) -> str:
     """`haoranxu/WMT22-Test@8b2f0c1, 100 sentences a direction`: so that no part is mistaken for all of it, nor files for others.
 
     Test sets of different descriptions share no table.
@@ -44,8 +44,8 @@ def described(test: Record) -> str:
 def _source(pairs: dict[str, Any], otherwise: str) -> str:
     if repo := pairs.get("repo"):
         revision, split = pairs.get("revision") or "", pairs.get("split") or "test"
-        return f"{repo}{f'@{revision[:SHOWN]}' if revision else ''}{f', {split}' if split != 'test' else ''}"
-    name = READERS.get(pairs.get("reader", ""), otherwise)
+        return f"{repo}{f'@{revision[:SHORT_DIGEST]}' if revision else ''}{f', {split}' if split != 'test' else ''}"
+    name = READER_NAMES.get(pairs.get("reader", ""), otherwise)
     if files := pairs.get("files"):
-        return f"{name} ({hashlib.sha256(' '.join(sorted(files.values())).encode()).hexdigest()[:SHOWN]})"
+        return f"{name} ({hashlib.sha256(' '.join(sorted(files.values())).encode()).hexdigest()[:SHORT_DIGEST]})"
     return name

@@ -3,21 +3,21 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from alma_pipeline.report.caveats import notes
-from alma_pipeline.report.content import Content
-from alma_pipeline.report.names import MARKS
-from alma_pipeline.report.scoreboard import PARTS, Board, Cell, Row, part_of, tests_of
-from alma_pipeline.report.significance import LEVEL, method
+from alma_pipeline.report.caveats import footnotes
+from alma_pipeline.report.content import Report
+from alma_pipeline.report.names import VERDICT_MARKS
+from alma_pipeline.report.scoreboard import ENGLISH_SIDES, Board, Cell, ScoreRow, english_side, kinds_of_tests
+from alma_pipeline.report.significance import LEVEL, describe_tests
 from alma_pipeline.schema.metrics import metric_label
 
-MARKDOWN = {verdict: f" {mark}" for verdict, mark in MARKS.items()}
-LATEX = {"better": r"$^{\blacktriangle}$", "worse": r"$^{\blacktriangledown}$", "tie": r"$^{\approx}$"}
+MARKDOWN_MARKS = {verdict: f" {mark}" for verdict, mark in VERDICT_MARKS.items()}
+LATEX_MARKS = {"better": r"$^{\blacktriangle}$", "worse": r"$^{\blacktriangledown}$", "tie": r"$^{\approx}$"}
 """In math mode; the triangles are of the package amssymb."""
 MEANINGS = {"better": "better", "worse": "worse", "tie": f"may be chance (p ≥ {LEVEL})"}
-SYMBOLS = {"→": r"$\to$", "≥": r"$\ge$", "|": r"\textbar{}", "±": r"$\pm$"} | {
-    mark: LATEX[verdict].replace("^", "") for verdict, mark in MARKS.items()
+LATEX_SYMBOLS = {"→": r"$\to$", "≥": r"$\ge$", "|": r"\textbar{}", "±": r"$\pm$"} | {
+    mark: LATEX_MARKS[verdict].replace("^", "") for verdict, mark in VERDICT_MARKS.items()
 }
-ESCAPED = str.maketrans(
+LATEX_ESCAPES = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
     | {"†": r"\textdagger{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 )
@@ -34,16 +34,16 @@ class PaperTable:
     """Of each column."""
 
 
-def tables(content: Content) -> Iterator[PaperTable]:
+def paper_tables(content: Report) -> Iterator[PaperTable]:
     """Every metric, signature and side of English of a report."""
     for board in content.boards:
-        for part in PARTS:
-            rows = [row for row in board.rows if (row.name == part if row.mean else part_of(row.name) == part)]
+        for part in ENGLISH_SIDES:
+            rows = [row for row in board.rows if (row.name == part if row.mean else english_side(row.name) == part)]
             if rows:
                 yield _table(board, part, [*rows[1:], rows[0]], content)
 
 
-def _table(board: Board, part: str, rows: list[Row], content: Content) -> PaperTable:
+def _table(board: Board, part: str, rows: list[ScoreRow], content: Report) -> PaperTable:
     """The mean comes last."""
     columns = [row.name.replace("-", "→") for row in rows[:-1]] + ["mean"]
     shown = [(system, cells) for place, system in enumerate(board.systems) if any(cells := [row.cells[place] for row in rows])]
@@ -52,16 +52,16 @@ def _table(board: Board, part: str, rows: list[Row], content: Content) -> PaperT
     sentences = [
         f"{metric_label(board.metric)}{lower}, {part}, {board.test} (signature {board.signature})",
         *_explained([cell for _, cells in shown for cell in cells if cell], content.significance),
-        *notes([system for system, _ in shown]),
+        *footnotes([system for system, _ in shown]),
     ]
     return PaperTable(". ".join(sentences) + ".", columns, [(system.label, cells) for system, cells in shown], best)
 
 
 def _explained(cells: list[Cell], test: str) -> Iterator[str]:
     """What the marks, deviations and partial means in these cells are; nothing of those that are not there."""
-    if verdicts := [verdict for verdict in MARKS if any(cell.verdict == verdict for cell in cells)]:
-        marks = ", ".join(f"{MARKS[verdict]} {MEANINGS[verdict]}" for verdict in verdicts)
-        how = method(test, tests_of([[*cells]]))
+    if verdicts := [verdict for verdict in VERDICT_MARKS if any(cell.verdict == verdict for cell in cells)]:
+        marks = ", ".join(f"{VERDICT_MARKS[verdict]} {MEANINGS[verdict]}" for verdict in verdicts)
+        how = describe_tests(test, kinds_of_tests([[*cells]]))
         yield f"Against the system each was trained from or is compared with: {marks}; {how}"
     if any(cell.spread is not None for cell in cells):
         yield "± standard deviation over seeds"
@@ -69,9 +69,9 @@ def _explained(cells: list[Cell], test: str) -> Iterator[str]:
         yield "In brackets: how many of the directions a mean covers"
 
 
-def markdown(content: Content) -> str:
+def markdown(content: Report) -> str:
     """GitHub's tables, the captions as paragraphs."""
-    return "\n\n".join(_markdown(table) for table in tables(content)) + "\n"
+    return "\n\n".join(_markdown(table) for table in paper_tables(content)) + "\n"
 
 
 def _markdown(table: PaperTable) -> str:
@@ -80,15 +80,15 @@ def _markdown(table: PaperTable) -> str:
         lines.append(
             [
                 name.replace("_", r"\_"),
-                *(_cell(cell, best, "**{}**", MARKDOWN, "±") for cell, best in zip(cells, table.best, strict=True)),
+                *(_cell(cell, best, "**{}**", MARKDOWN_MARKS, "±") for cell, best in zip(cells, table.best, strict=True)),
             ]
         )
     return f"{table.caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def latex(content: Content) -> str:
+def latex(content: Report) -> str:
     """Floats for the packages booktabs and amssymb."""
-    return "\n\n".join(_latex(table) for table in tables(content)) + "\n"
+    return "\n\n".join(_latex(table) for table in paper_tables(content)) + "\n"
 
 
 def _latex(table: PaperTable) -> str:
@@ -96,13 +96,16 @@ def _latex(table: PaperTable) -> str:
     rows = [
         " & ".join(
             [
-                name.translate(ESCAPED),
-                *(_cell(cell, best, r"\textbf{{{}}}", LATEX, r"$\pm$") for cell, best in zip(cells, table.best, strict=True)),
+                name.translate(LATEX_ESCAPES),
+                *(
+                    _cell(cell, best, r"\textbf{{{}}}", LATEX_MARKS, r"$\pm$")
+                    for cell, best in zip(cells, table.best, strict=True)
+                ),
             ]
         )
         for name, cells in table.rows
     ]
-    caption = table.caption.translate(ESCAPED | str.maketrans(SYMBOLS))
+    caption = table.caption.translate(LATEX_ESCAPES | str.maketrans(LATEX_SYMBOLS))
     return "\n".join(
         [
             r"\begin{table}",

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 from alma_pipeline.plan.node import is_training
 from alma_pipeline.plan.plan import Step
-from alma_pipeline.report.jobs import Job
+from alma_pipeline.report.jobs import ReportJob
 from alma_pipeline.units import count
 
-WIDTH, HEIGHT = 166, 50
+BOX_WIDTH, BOX_HEIGHT = 166, 50
 """Of a box, in the picture's own units."""
-ACROSS, DOWN = 188, 74
+COLUMN_STEP, ROW_STEP = 188, 74
 """From one box to the next."""
 STATUS = {"reuse": "done", "adopt": "published", "resume": "unfinished", "run": "not there", "skip": "not needed"}
-MARKS = {"done": "✓", "published": "⇩", "unfinished": "◐", "not there": "○", "not needed": "–"}
+STATUS_MARKS = {"done": "✓", "published": "⇩", "unfinished": "◐", "not there": "○", "not needed": "–"}
 MEASURES = (("bits_per_byte", "bits/byte"), ("rewards/accuracies", "pair accuracy"), ("loss", "dev loss"))
 
 
@@ -37,11 +37,11 @@ class Box:
     @property
     def mark(self) -> str:
         """The sign of its status."""
-        return MARKS[self.status]
+        return STATUS_MARKS[self.status]
 
 
 @dataclass(frozen=True)
-class Line:
+class Edge:
     """From the right side of one box to the left side of another."""
 
     path: str
@@ -50,11 +50,11 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Picture:
+class RecipeGraph:
     """The recipe's nodes and the lines between them, in pixels."""
 
     boxes: list[Box]
-    lines: list[Line]
+    lines: list[Edge]
     width: int
     height: int
 
@@ -65,7 +65,7 @@ class Picture:
         return [box for box in self.boxes if id(box) not in below]
 
 
-def picture(job: Job, scores: dict[str, str]) -> Picture:
+def draw_graph(job: ReportJob, scores: dict[str, str]) -> RecipeGraph:
     """Models and preference data; corpora and evaluations stand in the tables. `scores`: text by checkpoint."""
     steps = {step.node.name: step for step in job.plan.steps if _shown(step)}
     boxes = {name: _box(job, step, scores) for name, step in steps.items()}
@@ -78,18 +78,18 @@ def picture(job: Job, scores: dict[str, str]) -> Picture:
         boxes[parent].after.append(boxes[name])
     lanes = _lanes(list(steps), first, {name: step.node.group is not None for name, step in steps.items()})
     for name, box in boxes.items():
-        box.x, box.y = depth[name] * ACROSS, lanes[name] * DOWN
+        box.x, box.y = depth[name] * COLUMN_STEP, lanes[name] * ROW_STEP
     taken = {(depth[name], lanes[name]) for name in boxes}
     lines = [
         _line(boxes[source], boxes[name], any((place, lanes[name]) in taken for place in range(depth[source] + 1, depth[name])))
         for name, before in sources.items()
         for source in before
     ]
-    return Picture(
+    return RecipeGraph(
         list(boxes.values()),
         lines,
-        max(depth.values(), default=0) * ACROSS + WIDTH,
-        max(lanes.values(), default=0) * DOWN + HEIGHT,
+        max(depth.values(), default=0) * COLUMN_STEP + BOX_WIDTH,
+        max(lanes.values(), default=0) * ROW_STEP + BOX_HEIGHT,
     )
 
 
@@ -118,22 +118,22 @@ def _lanes(names: list[str], first: dict[str, str], grouped: dict[str, bool]) ->
     return {name: order.index(lane) for name, lane in lanes.items()}
 
 
-def _line(source: Box, target: Box, passes: bool) -> Line:
-    x, y = source.x + WIDTH, source.y + HEIGHT / 2
-    u, v = target.x, target.y + HEIGHT / 2
+def _line(source: Box, target: Box, passes: bool) -> Edge:
+    x, y = source.x + BOX_WIDTH, source.y + BOX_HEIGHT / 2
+    u, v = target.x, target.y + BOX_HEIGHT / 2
     if passes and source.y == target.y:
         over = source.y - 10
-        return Line(f"M{x - 24},{source.y} C{x},{over} {u},{over} {u + 24},{target.y}", True)
-    bend = x + (ACROSS - WIDTH) / 2
-    return Line(f"M{x},{y} C{bend},{y} {bend},{v} {bend + 14},{v} L{u},{v}" if y != v else f"M{x},{y} L{u},{v}", passes)
+        return Edge(f"M{x - 24},{source.y} C{x},{over} {u},{over} {u + 24},{target.y}", True)
+    bend = x + (COLUMN_STEP - BOX_WIDTH) / 2
+    return Edge(f"M{x},{y} C{bend},{y} {bend},{v} {bend + 14},{v} L{u},{v}" if y != v else f"M{x},{y} L{u},{v}", passes)
 
 
-def _box(job: Job, step: Step, scores: dict[str, str]) -> Box:
+def _box(job: ReportJob, step: Step, scores: dict[str, str]) -> Box:
     node = step.node
     return Box(node.name, node.kind, STATUS[step.verdict], " · ".join(_says(job, step, scores)), target=node.target)
 
 
-def _says(job: Job, step: Step, scores: dict[str, str]) -> Iterator[str]:
+def _says(job: ReportJob, step: Step, scores: dict[str, str]) -> Iterator[str]:
     """What a box has to say: its score, else what training did to the dev set, else how much there is of it."""
     record = job.records.get(step.node.name)
     if record is None:

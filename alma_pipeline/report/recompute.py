@@ -4,11 +4,11 @@ import shlex
 
 from alma_pipeline.schema.metrics import METRICS, signature_parts, tokenizer
 
-FILES = {"-s": "source", "-t": "hypothesis", "-r": "reference"}
+COMET_FILES = {"-s": "source", "-t": "hypothesis", "-r": "reference"}
 """Of the folder `$out`, where the page's script puts them."""
 
 
-def command(metric: str, signature: str) -> str:
+def rescore_command(metric: str, signature: str) -> str:
     """The shell command that computes a score again from the files; empty where neither tool computes the metric."""
     if metric in METRICS:
         return f'sacrebleu "$out/reference" -i "$out/hypothesis" {METRICS[metric].command(tokenizer(signature))}'
@@ -27,7 +27,7 @@ def _comet_score(signature: str) -> str:
     name, _, revision = model.rpartition("@")
     fetched = shlex.join(["hf", "download", name, "--revision", revision, "--quiet"])
     words = ["comet-score --model", f'"$({fetched})/checkpoints/model.ckpt"' if name else "MODEL.ckpt"]
-    words += [f'{flag} "$out/{part}"' for flag, part in FILES.items() if part != "reference" or told["reference"] == "yes"]
+    words += [f'{flag} "$out/{part}"' for flag, part in COMET_FILES.items() if part != "reference" or told["reference"] == "yes"]
     said = [] if name else [f"MODEL.ckpt: the file with {model}"]
     said += [f"in fp16; the score is of {told['precision']}"] if told["precision"] != "fp16" else []
     return " ".join(words + ([f"# {'; '.join(said)}"] if said else []))

@@ -4,14 +4,14 @@ import shlex
 from dataclasses import dataclass
 
 from alma_pipeline.plan.node import is_training
-from alma_pipeline.report.jobs import Job
+from alma_pipeline.report.jobs import ReportJob
 from alma_pipeline.report.systems import System
 from alma_pipeline.store.identity import flatten
 from alma_pipeline.store.record import Record
 
 
 @dataclass(frozen=True)
-class Origin:
+class ArtifactOrigin:
     """Of one artifact."""
 
     node: str
@@ -30,7 +30,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Source:
+class ScoreSource:
     """Which folders a system's scores come from."""
 
     system: str
@@ -39,19 +39,19 @@ class Source:
     scores: str
 
 
-def sources(systems: list[System]) -> list[Source]:
+def score_sources(systems: list[System]) -> list[ScoreSource]:
     """Of every system and seed; of a group's adapter for the directions it answers."""
-    found: dict[tuple[str, str], Source] = {}
+    found: dict[tuple[str, str], ScoreSource] = {}
     for system in systems:
         for seed in system.seeds:
             for direction, evaluation in seed.items():
                 hypotheses = evaluation.translations.path.name if evaluation.translations else "gone"
-                new = Source(system.label, [], hypotheses, evaluation.scores.path.name)
+                new = ScoreSource(system.label, [], hypotheses, evaluation.scores.path.name)
                 found.setdefault((system.label, new.scores), new).directions.append(direction)
     return list(found.values())
 
 
-def origins(job: Job) -> list[Origin]:
+def artifact_origins(job: ReportJob) -> list[ArtifactOrigin]:
     """Of every artifact of a job, in the order it was made."""
     folders = {record.key: record.path.name for record in job.records.values()}
     return [
@@ -61,9 +61,9 @@ def origins(job: Job) -> list[Origin]:
     ]
 
 
-def _origin(node: str, record: Record, folders: dict[str, str], trained: bool) -> Origin:
+def _origin(node: str, record: Record, folders: dict[str, str], trained: bool) -> ArtifactOrigin:
     told = record.provenance
-    return Origin(
+    return ArtifactOrigin(
         node,
         record.kind,
         record.path.name,
@@ -71,7 +71,7 @@ def _origin(node: str, record: Record, folders: dict[str, str], trained: bool) -
         record.created,
         record.seconds,
         _code(told.get("git", {})),
-        command(told.get("argv", [])),
+        typed_command(told.get("argv", [])),
         {role: folders.get(key, key[:12]) for role, key in record.payload["inputs"].items()},
         {name: str(value) for name, value in flatten(record.payload["config"]).items() if _says(name, value)} if trained else {},
     )
@@ -87,12 +87,12 @@ def _code(git: dict[str, object]) -> str:
     return f"{str(git['commit'])[:12]}{' with changes' if git.get('dirty') else ''}"
 
 
-def command(argv: list[str]) -> str:
+def typed_command(argv: list[str]) -> str:
     """As it was typed, without the place of the program."""
     return shlex.join(["alma-pipeline", *argv[1:]])
 
 
-def packages(job: Job) -> dict[str, str]:
+def package_versions(job: ReportJob) -> dict[str, str]:
     """Versions that made the targets; what differs between artifacts is said as `a, b`."""
     found: dict[str, dict[str, None]] = {}
     for record in job.records.values():

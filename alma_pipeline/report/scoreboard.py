@@ -7,12 +7,12 @@ import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from alma_pipeline.report.significance import LEVEL, SACREBLEU, Chance, PairedTests, across_seeds, segmental
-from alma_pipeline.report.systems import Evaluation, System, one_line, settings_of
+from alma_pipeline.report.significance import LEVEL, SACREBLEU, PairedTests, SignificanceResult, seed_test, segment_test
+from alma_pipeline.report.systems import ScoredCheckpoint, System, one_line, variant_settings
 from alma_pipeline.schema.metrics import METRICS, metric_label
 
 VERDICTS = ("better", "worse", "tie")
-PARTS = {"en→xx": "mean out of English", "xx→en": "mean into English", "xx→xx": "mean between others"}
+ENGLISH_SIDES = {"en→xx": "mean out of English", "xx→en": "mean into English", "xx→xx": "mean between others"}
 """Never one mean over both sides: the two are not the same task."""
 
 
@@ -39,7 +39,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """A direction's scores, or a mean's, one for each system."""
 
     name: str
@@ -55,7 +55,7 @@ class Board:
     metric: str
     signature: str
     systems: list[System]
-    rows: list[Row]
+    rows: list[ScoreRow]
     higher_is_better: bool = True
 
     def best(self, cells: list[Cell | None]) -> float | None:
@@ -64,7 +64,7 @@ class Board:
         return (max if self.higher_is_better else min)(values) if values else None
 
 
-def tests_of(rows: Iterable[list[Cell | None]]) -> set[str]:
+def kinds_of_tests(rows: Iterable[list[Cell | None]]) -> set[str]:
     """The kinds of tests behind these scores."""
     return {cell.test for cells in rows for cell in cells if cell and cell.test}
 
@@ -81,7 +81,7 @@ def tab_names(boards: list[Board]) -> list[str]:
     return names
 
 
-def boards(systems: list[System], tests: PairedTests) -> list[Board]:
+def build_boards(systems: list[System], tests: PairedTests) -> list[Board]:
     """One for each test set, metric and signature, in the order in which the scores name them."""
     places = dict.fromkeys(
         (system.test, metric, evaluation.signature(direction, metric))
@@ -101,7 +101,9 @@ def _board(test: str, metric: str, signature: str, systems: list[System], tests:
     directions = list(dict.fromkeys(direction for system in columns for direction in system.directions))
     parents = [_parent(system, columns) for system in columns]
     rows = [
-        Row(direction, [_cell(system, parent, direction, metric, tests) for system, parent in zip(columns, parents, strict=True)])
+        ScoreRow(
+            direction, [_cell(system, parent, direction, metric, tests) for system, parent in zip(columns, parents, strict=True)]
+        )
         for direction in directions
     ]
     lower = any(evaluation.lower_is_better(metric) for evaluation in columns[0].seeds[0].values())
@@ -117,15 +119,15 @@ def _restricted(system: System, metric: str, signature: str) -> System:
     return replace(system, seeds=[seed for seed in seeds if seed])
 
 
-def _has(evaluation: Evaluation, direction: str, metric: str, signature: str) -> bool:
+def _has(evaluation: ScoredCheckpoint, direction: str, metric: str, signature: str) -> bool:
     return evaluation.score(direction, metric) is not None and evaluation.signature(direction, metric) == signature
 
 
 def _parent(system: System, columns: list[System]) -> System | None:
     """The column of the system it was trained from: of the same variant, else one that it shares with other variants."""
     named = [column for column in columns if column.name == system.parent]
-    own = [column for column in named if settings_of(column.variant) <= settings_of(system.variant)]
-    return max(own, key=lambda column: len(settings_of(column.variant)), default=named[0] if len(named) == 1 else None)
+    own = [column for column in named if variant_settings(column.variant) <= variant_settings(system.variant)]
+    return max(own, key=lambda column: len(variant_settings(column.variant)), default=named[0] if len(named) == 1 else None)
 
 
 def _cell(system: System, parent: System | None, direction: str, metric: str, tests: PairedTests) -> Cell | None:
@@ -137,7 +139,7 @@ def _cell(system: System, parent: System | None, direction: str, metric: str, te
     if not theirs or parent is None:
         return cell
     several = len(values) > 1 or len(theirs) > 1
-    chance = across_seeds(values, theirs) if several else _paired(system, parent, direction, metric, tests)
+    chance = seed_test(values, theirs) if several else _paired(system, parent, direction, metric, tests)
     delta = cell.value - statistics.fmean(theirs)
     ours = system.first(direction)
     better = delta < 0 if ours and ours.lower_is_better(metric) else delta > 0
@@ -148,12 +150,14 @@ def _cell(system: System, parent: System | None, direction: str, metric: str, te
     return replace(cell, delta=delta, p=chance.p, test=chance.kind, wins=chance.wins, verdict=verdict)
 
 
-def _paired(system: System, parent: System, direction: str, metric: str, tests: PairedTests) -> Chance | None:
+def _paired(system: System, parent: System, direction: str, metric: str, tests: PairedTests) -> SignificanceResult | None:
     ours, theirs = system.first(direction), parent.first(direction)
-    return paired(theirs, ours, direction, metric, tests) if ours and theirs else None
+    return compare_direction(theirs, ours, direction, metric, tests) if ours and theirs else None
 
 
-def paired(one: Evaluation, other: Evaluation, direction: str, metric: str, tests: PairedTests) -> Chance | None:
+def compare_direction(
+    one: ScoredCheckpoint, other: ScoredCheckpoint, direction: str, metric: str, tests: PairedTests
+) -> SignificanceResult | None:
     """Of `other` against `one`; None where they did not translate the same segments."""
     theirs, ours = one.segments.get(direction, []), other.segments.get(direction, [])
     references = [row["reference"] for row in ours]
@@ -161,25 +165,27 @@ def paired(one: Evaluation, other: Evaluation, direction: str, metric: str, test
         return None
     if metric not in METRICS:
         scores = [[row["scores"][metric] for row in rows if metric in row.get("scores", {})] for rows in (theirs, ours)]
-        return segmental(*scores) if len(scores[0]) == len(scores[1]) == len(ours) else None
+        return segment_test(*scores) if len(scores[0]) == len(scores[1]) == len(ours) else None
     baseline, hypotheses = ([one_line(row["hypothesis"]) for row in rows] for rows in (theirs, ours))
-    return Chance(tests.p_value(metric, other.signature(direction, metric), baseline, hypotheses, references), SACREBLEU)
+    return SignificanceResult(
+        tests.p_value(metric, other.signature(direction, metric), baseline, hypotheses, references), SACREBLEU
+    )
 
 
-def _means(rows: list[Row], columns: list[System], metric: str) -> Iterator[Row]:
-    for part in PARTS:
-        chosen = [row for row in rows if part_of(row.name) == part]
+def _means(rows: list[ScoreRow], columns: list[System], metric: str) -> Iterator[ScoreRow]:
+    for part in ENGLISH_SIDES:
+        chosen = [row for row in rows if english_side(row.name) == part]
         if chosen:
-            yield Row(part, [_mean(chosen, place, system, metric) for place, system in enumerate(columns)], mean=True)
+            yield ScoreRow(part, [_mean(chosen, place, system, metric) for place, system in enumerate(columns)], mean=True)
 
 
-def part_of(direction: str) -> str:
+def english_side(direction: str) -> str:
     """`en→xx`, `xx→en` or `xx→xx`."""
     source, _, target = direction.partition("-")
     return f"{'en' if source == 'en' else 'xx'}→{'en' if target == 'en' else 'xx'}"
 
 
-def _mean(rows: list[Row], place: int, system: System, metric: str) -> Cell | None:
+def _mean(rows: list[ScoreRow], place: int, system: System, metric: str) -> Cell | None:
     """Over a system's directions; its difference is the mean of theirs."""
     cells = [cell for row in rows if (cell := row.cells[place])]
     if not cells:
@@ -197,7 +203,7 @@ def _mean(rows: list[Row], place: int, system: System, metric: str) -> Cell | No
     )
 
 
-def _known(seed: dict[str, Evaluation], directions: list[str], metric: str) -> list[float]:
+def _known(seed: dict[str, ScoredCheckpoint], directions: list[str], metric: str) -> list[float]:
     found = (seed[direction].score(direction, metric) for direction in directions)
     return [value for value in found if value is not None]
 

@@ -14,15 +14,15 @@ from typing import Any
 
 from alma_pipeline.config.overrides import for_single_run
 from alma_pipeline.errors import UserError
-from alma_pipeline.report.jobs import gather
-from alma_pipeline.report.names import described
-from alma_pipeline.report.systems import OUTPUTS, Evaluation, System, base_name, systems
+from alma_pipeline.report.jobs import plan_jobs
+from alma_pipeline.report.names import describe_test_set
+from alma_pipeline.report.systems import OUTPUTS_KIND, ScoredCheckpoint, System, base_name, systems
 from alma_pipeline.store.identity import flatten
 from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 
-EVALUATING = ("translate", "outputs", "score")
+EVALUATION_KINDS = ("translate", "outputs", "score")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def find_side(root: Path, text: str) -> Side:
     if "=" in text:
         return _request(store, text)
     try:
-        record = find_artifact(store, f"{text}.{OUTPUTS}" if store.named(f"{text}.{OUTPUTS}") else text)
+        record = find_artifact(store, f"{text}.{OUTPUTS_KIND}" if store.named(f"{text}.{OUTPUTS_KIND}") else text)
     except UserError as error:
         plans = _tracked(root, text)
         if not plans:
@@ -53,8 +53,8 @@ def find_side(root: Path, text: str) -> Side:
 
 
 def _request(store: Store, text: str) -> Side:
-    jobs = gather([for_single_run(word) for word in shlex.split(text)], store)
-    payloads = {step.node.name: step.payload for step in jobs[0].plan.steps if step.node.kind not in EVALUATING}
+    jobs = plan_jobs([for_single_run(word) for word in shlex.split(text)], store)
+    payloads = {step.node.name: step.payload for step in jobs[0].plan.steps if step.node.kind not in EVALUATION_KINDS}
     return Side(text, payloads, systems(jobs), jobs[0].config.evaluation.significance)
 
 
@@ -67,14 +67,14 @@ def _stored(store: Store, record: Record) -> Side:
     return Side(record.path.name, payloads, _as_systems([("", evaluated)], record.name))
 
 
-def _newest(found: Iterator[Evaluation]) -> list[Evaluation]:
+def _newest(found: Iterator[ScoredCheckpoint]) -> list[ScoredCheckpoint]:
     """For each test set the newest translations, by the scores of them that hold most metrics, newer before older."""
 
-    def rank(evaluation: Evaluation) -> tuple[str, int, str]:
+    def rank(evaluation: ScoredCheckpoint) -> tuple[str, int, str]:
         made = evaluation.translations.created if evaluation.translations else ""
         return made, len(evaluation.result.get("signatures", {})), evaluation.scores.created
 
-    by_test: dict[str, Evaluation] = {}
+    by_test: dict[str, ScoredCheckpoint] = {}
     for evaluation in sorted(found, key=rank):
         by_test[evaluation.test_set] = evaluation
     return list(by_test.values())
@@ -101,12 +101,14 @@ def _runs(store: Store, text: str, plans: list[list[dict[str, Any]]]) -> Side:
     payloads = {
         step["node"]: {"kind": step["kind"], "config": step["settings"], "inputs": step["inputs"]}
         for step in plans[0]
-        if step["kind"] not in EVALUATING
+        if step["kind"] not in EVALUATION_KINDS
     }
     found = []
     for plan, variant in zip(plans, _variants(plans), strict=True):
         records = [record for step in plan if (record := store.find(step["key"]))]
-        names = {step["key"]: step["node"] for step in plan if step["kind"] not in EVALUATING or step["kind"] == OUTPUTS}
+        names = {
+            step["key"]: step["node"] for step in plan if step["kind"] not in EVALUATION_KINDS or step["kind"] == OUTPUTS_KIND
+        }
         found.append((variant, list(_evaluations(records, names))))
     return Side(text, payloads, _as_systems(found, ""))
 
@@ -121,7 +123,7 @@ def _variants(plans: list[list[dict[str, Any]]]) -> list[str]:
     return [" ".join(f"{key}={one[key]}" for key in told if key in one) for one in flat]
 
 
-def _evaluations(records: list[Record], subjects: dict[str, str]) -> Iterator[Evaluation]:
+def _evaluations(records: list[Record], subjects: dict[str, str]) -> Iterator[ScoredCheckpoint]:
     """Scores among the records that are, or are of the hypotheses or the checkpoint of, one of the subjects (name by key)."""
     by_key = {record.key: record for record in records}
     for scores in records:
@@ -132,13 +134,13 @@ def _evaluations(records: list[Record], subjects: dict[str, str]) -> Iterator[Ev
         name = next((subjects[key] for key in of if key in subjects), "")
         test = by_key.get(translations.payload["inputs"].get("test", ""))
         if name:
-            given = translations.kind == OUTPUTS
-            label = name.removesuffix(f".{OUTPUTS}") if given else name
-            called = described(test) if test else "a test set"
-            yield Evaluation(label, None, test.name if test else "", called, scores, translations, given)
+            given = translations.kind == OUTPUTS_KIND
+            label = name.removesuffix(f".{OUTPUTS_KIND}") if given else name
+            called = describe_test_set(test) if test else "a test set"
+            yield ScoredCheckpoint(label, None, test.name if test else "", called, scores, translations, given)
 
 
-def _as_systems(runs: list[tuple[str, list[Evaluation]]], shown: str) -> list[System]:
+def _as_systems(runs: list[tuple[str, list[ScoredCheckpoint]]], shown: str) -> list[System]:
     """A system for each name, variant and test set, with the runs as its seeds."""
     found: dict[tuple[str, str, str], System] = {}
     for variant, run in runs:

@@ -21,7 +21,7 @@ ACROSS_SEEDS, SACREBLEU, SEGMENTS = "across seeds", "sacrebleu", "segments"
 
 
 @dataclass(frozen=True)
-class Chance:
+class SignificanceResult:
     """What was found of a difference between two systems."""
 
     p: float
@@ -31,7 +31,7 @@ class Chance:
     """Of a neural metric: the share of comet-compare's resamples (0 to 1) in which the system's mean is the higher one."""
 
 
-def method(test: str, used: Set[str]) -> str:
+def describe_tests(test: str, used: Set[str]) -> str:
     """How differences were tested, in words; `used`: which of `ACROSS_SEEDS`, `SACREBLEU` and `SEGMENTS` were. Empty for none."""
     sacrebleu = {
         BOOTSTRAP: f"paired bootstrap resampling with {SAMPLES[BOOTSTRAP]} samples, as sacrebleu does it",
@@ -66,7 +66,7 @@ class PairedTests:
         )
         key = hashlib.sha256(asked.encode()).hexdigest()
         if key not in self._known:
-            self._known[key] = resampled(self.test, metric, signature, one, other, references)
+            self._known[key] = sacrebleu_p_value(self.test, metric, signature, one, other, references)
             self._new = True
         return self._known[key]
 
@@ -80,33 +80,33 @@ class PairedTests:
                 return  # a store that is only read still has a report; the next one resamples again
 
 
-def resampled(
+def sacrebleu_p_value(
     test: str, metric: str, signature: str, one: Sequence[str], other: Sequence[str], references: Sequence[str]
 ) -> float:
     """sacrebleu's `--paired-bs` or `--paired-ar` p-value of `other` against the baseline `one`."""
-    from alma_pipeline.ml.scoring.paired_tests import paired
+    from alma_pipeline.ml.scoring.paired_tests import compare_corpora
 
     short = {BOOTSTRAP: "bs", RANDOMISATION: "ar"}[test]
-    found = paired(short, [metric], tokenizer(signature), references, one, other, SAMPLES[test])
+    found = compare_corpora(short, [metric], tokenizer(signature), references, one, other, SAMPLES[test])
     return found[metric].p_value
 
 
-def segmental(one: Sequence[float], other: Sequence[float]) -> Chance | None:
+def segment_test(one: Sequence[float], other: Sequence[float]) -> SignificanceResult | None:
     """comet-compare's paired t-test and bootstrap of `other`'s segment scores against `one`'s; None for fewer than two."""
     if len(one) < 2:
         return None
-    from alma_pipeline.ml.scoring.paired_tests import segmental as test
+    from alma_pipeline.ml.scoring.paired_tests import compare_segments as test
 
     found = test(one, other)
-    return Chance(found.p_value, SEGMENTS, found.wins)
+    return SignificanceResult(found.p_value, SEGMENTS, found.wins)
 
 
-def across_seeds(ours: Sequence[float], theirs: Sequence[float]) -> Chance | None:
+def seed_test(ours: Sequence[float], theirs: Sequence[float]) -> SignificanceResult | None:
     """Welch's t-test between the seeds of two systems, or a one-sample test where the other has one; None without two seeds."""
     from scipy import stats
 
     if len(ours) < 2 or not theirs or (len(set(ours)) == 1 and len(set(theirs)) == 1):
         return None
     if len(theirs) == 1:
-        return Chance(float(stats.ttest_1samp(ours, theirs[0]).pvalue), ACROSS_SEEDS)
-    return Chance(float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue), ACROSS_SEEDS)
+        return SignificanceResult(float(stats.ttest_1samp(ours, theirs[0]).pvalue), ACROSS_SEEDS)
+    return SignificanceResult(float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue), ACROSS_SEEDS)

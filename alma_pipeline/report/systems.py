@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.plan.node import Node
-from alma_pipeline.report.jobs import Job
-from alma_pipeline.report.names import described
+from alma_pipeline.report.jobs import ReportJob
+from alma_pipeline.report.names import describe_test_set
 from alma_pipeline.schema.metrics import METRICS
 from alma_pipeline.store.record import Record
 
-SEED = "seed="
-MARK = "†"
+SEED_OVERRIDE = "seed="
+CONTAMINATED = "†"
 """Behind the name of a system that was trained on the test set."""
-OUTPUTS = "outputs"
+OUTPUTS_KIND = "outputs"
 """The kind of node that reads another system's outputs."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ScoredCheckpoint:
     """One checkpoint on one test set: a `score` node, and the `translate` node it is about."""
 
     checkpoint: str
@@ -96,7 +96,7 @@ class System:
     target: bool = False
     given: bool = False
     """Whether its outputs came from files."""
-    seeds: list[dict[str, Evaluation]] = field(default_factory=list)
+    seeds: list[dict[str, ScoredCheckpoint]] = field(default_factory=list)
     """Evaluation by direction, for each seed."""
     seen: list[str] = field(default_factory=list)
     """Test sets that it was trained on and that stand in this one."""
@@ -104,7 +104,7 @@ class System:
     @property
     def label(self) -> str:
         """What stands at the head of its column."""
-        return f"{self.called} {MARK}" if self.seen else self.called
+        return f"{self.called} {CONTAMINATED}" if self.seen else self.called
 
     @property
     def called(self) -> str:
@@ -126,12 +126,12 @@ class System:
         found = (seed[direction].score(direction, metric) for seed in self.seeds if direction in seed)
         return [value for value in found if value is not None]
 
-    def first(self, direction: str) -> Evaluation | None:
+    def first(self, direction: str) -> ScoredCheckpoint | None:
         """A direction's evaluation in the first seed that has one."""
         return next((seed[direction] for seed in self.seeds if direction in seed), None)
 
 
-def evaluations(job: Job) -> Iterator[Evaluation]:
+def scored_checkpoints(job: ReportJob) -> Iterator[ScoredCheckpoint]:
     """Of every scored checkpoint, in the recipe's order."""
     for step in job.plan.steps:
         record = job.records.get(step.node.name)
@@ -139,18 +139,20 @@ def evaluations(job: Job) -> Iterator[Evaluation]:
             yield _evaluation(job, step.node, record)
 
 
-def _evaluation(job: Job, score: Node, scores: Record) -> Evaluation:
+def _evaluation(job: ReportJob, score: Node, scores: Record) -> ScoredCheckpoint:
     hypotheses = job.plan[score.inputs["hypotheses"]].node
     test, translations = hypotheses.inputs.get("test", ""), job.records.get(hypotheses.name)
     record = job.records.get(test)
-    called = described(record) if record else test
-    if hypotheses.kind == OUTPUTS:
-        return Evaluation(hypotheses.name.removesuffix(f".{OUTPUTS}"), None, test, called, scores, translations, given=True)
+    called = describe_test_set(record) if record else test
+    if hypotheses.kind == OUTPUTS_KIND:
+        return ScoredCheckpoint(
+            hypotheses.name.removesuffix(f".{OUTPUTS_KIND}"), None, test, called, scores, translations, given=True
+        )
     checkpoint = job.plan[hypotheses.inputs["checkpoint"]].node
-    return Evaluation(checkpoint.name, checkpoint.group, test, called, scores, translations)
+    return ScoredCheckpoint(checkpoint.name, checkpoint.group, test, called, scores, translations)
 
 
-def systems(jobs: list[Job]) -> list[System]:
+def systems(jobs: list[ReportJob]) -> list[System]:
     """Of all jobs: jobs that differ in the seed alone are one system with several seeds, what jobs share stands once."""
     found: dict[tuple[str, str, str], System] = {}
     for job, variant in zip(jobs, variants(jobs), strict=True):
@@ -165,10 +167,10 @@ def systems(jobs: list[Job]) -> list[System]:
     return _shared_once(list(found.values()))
 
 
-def variants(jobs: list[Job]) -> list[str]:
+def variants(jobs: list[ReportJob]) -> list[str]:
     """For each job the settings that tell it from the others, but for the seed; what all were given would only make it long."""
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if jobs else set()
-    return [" ".join(text for text in job.overrides if text not in shared and not text.startswith(SEED)) for job in jobs]
+    return [" ".join(text for text in job.overrides if text not in shared and not text.startswith(SEED_OVERRIDE)) for job in jobs]
 
 
 def _shared_once(found: list[System]) -> list[System]:
@@ -181,23 +183,23 @@ def _shared_once(found: list[System]) -> list[System]:
 
 
 def _common(names: list[str]) -> str:
-    shared = set.intersection(*map(settings_of, names))
+    shared = set.intersection(*map(variant_settings, names))
     return " ".join(word for word in names[0].split(" ") if word in shared)
 
 
-def settings_of(variant: str) -> set[str]:
+def variant_settings(variant: str) -> set[str]:
     """The overrides in a variant's name; what several variants share has some of each one's."""
     return set(variant.split())
 
 
-def _keys(routed: dict[str, Evaluation]) -> tuple[str, ...]:
+def _keys(routed: dict[str, ScoredCheckpoint]) -> tuple[str, ...]:
     return tuple(sorted({evaluation.scores.key for evaluation in routed.values()}))
 
 
-def _routed(job: Job) -> dict[tuple[str, str], dict[str, Evaluation]]:
+def _routed(job: ReportJob) -> dict[tuple[str, str], dict[str, ScoredCheckpoint]]:
     """(test set, system) → evaluation by direction; a group's adapter answers for its own languages."""
-    found: dict[tuple[str, str], dict[str, Evaluation]] = {}
-    for evaluation in evaluations(job):
+    found: dict[tuple[str, str], dict[str, ScoredCheckpoint]] = {}
+    for evaluation in scored_checkpoints(job):
         own = found.setdefault((evaluation.test_set, base_name(evaluation.checkpoint)), {})
         for direction in evaluation.result["directions"]:
             if evaluation.group is None or group_of(job, direction) == evaluation.group:
@@ -215,25 +217,25 @@ def base_name(node: str) -> str:
     return node.rpartition(".")[2]
 
 
-def group_of(job: Job, direction: str) -> int | None:
+def group_of(job: ReportJob, direction: str) -> int | None:
     """The language group of a direction: that of its first language that is not English."""
     codes = [code for code in direction.split("-") if code != "en"]
     language = job.config.languages.get(codes[0]) if codes else None
     return language.group if language else None
 
 
-def _is_target(job: Job, name: str) -> bool:
+def _is_target(job: ReportJob, name: str) -> bool:
     return any(step.node.target and base_name(step.node.name) == name for step in job.plan.steps)
 
 
-def _parent(job: Job, name: str) -> str:
+def _parent(job: ReportJob, name: str) -> str:
     """The nearest evaluated system before one, along `init`; of several groups' checkpoints the nearest of all."""
-    scored = {evaluation.checkpoint for evaluation in evaluations(job)}
+    scored = {evaluation.checkpoint for evaluation in scored_checkpoints(job)}
     found = (_before(job, checkpoint, scored) for checkpoint in scored if base_name(checkpoint) == name)
     return min((place for place in found if place), default=(0, ""))[1]
 
 
-def _before(job: Job, checkpoint: str, scored: set[str]) -> tuple[int, str] | None:
+def _before(job: ReportJob, checkpoint: str, scored: set[str]) -> tuple[int, str] | None:
     """Steps along `init` to the nearest scored checkpoint, and its name without the group."""
     node, steps = job.plan[checkpoint].node, 0
     while source := node.inputs.get("init", ""):
@@ -244,18 +246,18 @@ def _before(job: Job, checkpoint: str, scored: set[str]) -> tuple[int, str] | No
     return None
 
 
-def _rival(job: Job, name: str) -> str:
+def _rival(job: ReportJob, name: str) -> str:
     """What given outputs are compared with: the target where there is one, else the first given outputs."""
-    found = list(evaluations(job))
+    found = list(scored_checkpoints(job))
     targets = {base_name(step.node.name) for step in job.plan.steps if step.node.target}
     ours = [base_name(evaluation.checkpoint) for evaluation in found if not evaluation.given]
     first = [each for each in ours if each in targets] or [evaluation.checkpoint for evaluation in found if evaluation.given]
     return first[0] if first[0] != name else ""
 
 
-def other_groups(job: Job) -> Iterator[tuple[Evaluation, int]]:
+def on_all_groups(job: ReportJob) -> Iterator[tuple[ScoredCheckpoint, int]]:
     """Adapters on the directions of groups not their own, where the evaluation asked for it: (evaluation, group)."""
-    for evaluation in evaluations(job):
+    for evaluation in scored_checkpoints(job):
         if evaluation.group is not None:
             groups = {group_of(job, direction) for direction in evaluation.result["directions"]}
             yield from ((evaluation, group) for group in sorted(group for group in groups if group is not None))

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alma_pipeline.console import LiteralConsole
-from alma_pipeline.report.names import MARKS, arrow, signed
+from alma_pipeline.report.names import VERDICT_MARKS, arrow, signed
 from alma_pipeline.report.scoreboard import Board, Cell
 from alma_pipeline.schema.metrics import metric_label
 
@@ -15,7 +15,7 @@ STYLES = {"better": "green", "worse": "red", "tie": "dim", "": "dim"}
 GAP = 2
 
 
-def show(screen: LiteralConsole, board: Board, relation: str = "") -> None:
+def print_board(screen: LiteralConsole, board: Board, relation: str = "") -> None:
     """A heading and tables; `relation` says how a system stands to the one that its differences are from, where it does not."""
     lower = "" if board.higher_is_better else ", lower is better"
     screen.print_line(f"\n{metric_label(board.metric)} on {board.test}{lower}  {board.signature}", style="bold")
@@ -84,5 +84,5 @@ def cell_text(cell: Cell, best: bool) -> Text:
     if cell.covers:
         parts.append((f" ({cell.covers})", "dim"))
     if cell.delta is not None:
-        parts.append((f" {MARKS.get(cell.verdict, '')}{signed(cell.delta)}", STYLES[cell.verdict]))
+        parts.append((f" {VERDICT_MARKS.get(cell.verdict, '')}{signed(cell.delta)}", STYLES[cell.verdict]))
     return Text.assemble(*parts)

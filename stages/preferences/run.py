@@ -22,7 +22,7 @@ from alma_pipeline.ml.decoding.decode import PartialOutputs
 from alma_pipeline.ml.decoding.search import Sampling
 from alma_pipeline.ml.models.load import free_device_memory
 from alma_pipeline.ml.scoring import candidates
-from alma_pipeline.ml.scoring.candidates import Candidate, Draft, Sentence, Triples
+from alma_pipeline.ml.scoring.candidates import ScoredCandidate, SourceSentence, Triples, UnscoredCandidate
 from stages.preferences.config import Config
 
 ALSO = "also_"
@@ -46,12 +46,12 @@ def run(job: Job) -> dict[str, Any]:
         return {}  # rank 0 alone scores and returns the result
     free_device_memory()  # free the device for neural scorers
     names = config.mean_of if config.scorer == "mean" else [config.scorer]
-    found, signatures = candidates.scored(job, names, sources["train"] + sources["dev"], drafts)
+    found, signatures = candidates.score_candidates(job, names, sources["train"] + sources["dev"], drafts)
     seconds = time.perf_counter() - started
     split = len(sources["train"])
     made = {
-        "train": candidates.triples(sources["train"], found[:split], config.min_margin, config.rule),
-        "dev": candidates.triples(sources["dev"], found[split:], config.min_margin, config.rule),
+        "train": candidates.build_triples(sources["train"], found[:split], config.min_margin, config.rule),
+        "dev": candidates.build_triples(sources["dev"], found[split:], config.min_margin, config.rule),
     }
     _check(made, sources)
     for name, triples in made.items():
@@ -76,7 +76,7 @@ def _released(job: Job, config: Config) -> dict[str, Any]:
     return {"counts": counts | {"rejected": rejects.count}, **commits}
 
 
-def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[Sentence]], dict[str, Counter[str]]]:
+def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[SourceSentence]], dict[str, Counter[str]]]:
     """Sentences to sample for, by split; and the number of those left out, by direction and reason."""
     train, dropped = candidates.choose_sources(_read(corpus / "train.jsonl", config), config.sources, config.seed)
     taken = frozenset(item.source for item in train)
@@ -87,23 +87,23 @@ def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[Sentence]], d
     return {"train": train, "dev": dev}, dropped
 
 
-def _read(path: Path, config: Config) -> dict[str, list[Sentence]]:
+def _read(path: Path, config: Config) -> dict[str, list[SourceSentence]]:
     """The corpus's sentences by direction, for directions between this node's languages."""
-    found: dict[str, list[Sentence]] = {}
+    found: dict[str, list[SourceSentence]] = {}
     with open(path, encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             if set(row["direction"].split("-")) <= set(config.languages):
-                item = Sentence(row["id"], row["direction"], row["source"], row["target"])
+                item = SourceSentence(row["id"], row["direction"], row["source"], row["target"])
                 found.setdefault(item.direction, []).append(item)
     if not found:
         raise UserError(f"{path} has no sentence pair in a direction between {', '.join(config.languages)}")
     return found
 
 
-def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[list[Draft]], dict[str, Any]]:
+def _drafts(job: Job, config: Config, sources: list[SourceSentence]) -> tuple[list[list[UnscoredCandidate]], dict[str, Any]]:
     """For each source the samples of every checkpoint, other systems' outputs, and the reference; and counts of them all."""
-    drafts: list[list[Draft]] = [[] for _ in sources]
+    drafts: list[list[UnscoredCandidate]] = [[] for _ in sources]
     counts: Counter[str] = Counter(sentences=len(sources))
     given = {
         system: _given(job, system, config, sources) for system in sorted(config.given)
@@ -112,16 +112,16 @@ def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[lis
         samples = _sampled(job, role, config, sources)
         origin = candidates.SAMPLE if role == "init" else role.removeprefix(ALSO)
         for found, drawn in zip(drafts, samples, strict=True):
-            found += [Draft(one_line(text)[0], origin) for text, _ in drawn]
+            found += [UnscoredCandidate(one_line(text)[0], origin) for text, _ in drawn]
         counts["samples"] += sum(map(len, samples))
         counts["output_tokens"] += sum(tokens for drawn in samples for _, tokens in drawn)
         counts["newlines"] += sum(one_line(text)[1] for drawn in samples for text, _ in drawn)
     for system, outputs in given.items():
         for found, texts in zip(drafts, outputs, strict=True):
-            found += [Draft(one_line(text)[0], system) for text in texts]
+            found += [UnscoredCandidate(one_line(text)[0], system) for text in texts]
         counts["newlines"] += sum(one_line(text)[1] for texts in outputs for text in texts)
     for found, source in zip(drafts, sources, strict=True):
-        found.append(Draft(source.reference, candidates.REFERENCE))
+        found.append(UnscoredCandidate(source.reference, candidates.REFERENCE))
     told = {
         system: {"outputs": sum(map(len, outputs)), "sentences_without": sum(not texts for texts in outputs)}
         for system, outputs in given.items()
@@ -129,7 +129,7 @@ def _drafts(job: Job, config: Config, sources: list[Sentence]) -> tuple[list[lis
     return drafts, dict(counts) | ({"given": told} if told else {})
 
 
-def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> list[list[str]]:
+def _given(job: Job, system: str, config: Config, sources: list[SourceSentence]) -> list[list[str]]:
     """Another system's outputs for each source; an empty list if it did not translate the source."""
     outputs = SystemOutputs(system, config.given[system], config.languages, job)
     result: list[list[str]] = [[] for _ in sources]
@@ -147,7 +147,7 @@ def _given(job: Job, system: str, config: Config, sources: list[Sentence]) -> li
     return result
 
 
-def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> list[list[tuple[str, int]]]:
+def _sampled(job: Job, role: str, config: Config, sources: list[SourceSentence]) -> list[list[tuple[str, int]]]:
     """(text, number of tokens) of each sample of one checkpoint, by source; a resumed run reuses the samples it saved."""
     kept, checkpoint = PartialOutputs(job, f"samples-{role}"), job.inputs[role]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
@@ -164,7 +164,7 @@ def _sampled(job: Job, role: str, config: Config, sources: list[Sentence]) -> li
     return [[(decode.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
 
 
-def _dev_score(found: Sequence[Sequence[Candidate]]) -> float:
+def _dev_score(found: Sequence[Sequence[ScoredCandidate]]) -> float:
     """Mean score of the samples of `init` for the held-out sources."""
     scores = [item.score for each in found for item in each if item.origin == candidates.SAMPLE]
     return sum(scores) / len(scores)
@@ -178,7 +178,7 @@ def _compared(before: Input, now: float) -> dict[str, Any]:
     return {"rounds": {"before": earlier, "now": now, "stopped": now < earlier}}
 
 
-def _check(made: Mapping[str, Triples], sources: Mapping[str, list[Sentence]]) -> None:
+def _check(made: Mapping[str, Triples], sources: Mapping[str, list[SourceSentence]]) -> None:
     for split, triples in made.items():
         if not triples.rows:
             reasons = dict(sum(triples.dropped.values(), Counter[str]()))

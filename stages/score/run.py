@@ -8,9 +8,9 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.prompts import one_line
 from alma_pipeline.ml.scoring import comet, metrics
-from alma_pipeline.ml.scoring.comet import Segment
-from alma_pipeline.ml.scoring.metrics import Scores, Translation
-from alma_pipeline.ml.scoring.sacrebleu_metrics import Measured
+from alma_pipeline.ml.scoring.comet import CometSegment
+from alma_pipeline.ml.scoring.metrics import DirectionScores, ScorableTranslation
+from alma_pipeline.ml.scoring.sacrebleu_metrics import MetricResult
 from alma_pipeline.ml.scoring.segment_cache import SegmentCache
 from alma_pipeline.schema.metrics import METRICS
 from stages.score.config import Config
@@ -52,34 +52,36 @@ def _directions(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["direction"] for row in rows))
 
 
-def _score(rows: list[dict[str, Any]], direction: str, config: Config) -> Scores:
+def _score(rows: list[dict[str, Any]], direction: str, config: Config) -> DirectionScores:
     target = direction.split("-")[1]
     if target not in config.languages:
         raise UserError(
             f"the hypotheses contain {direction}, but this node's languages are {', '.join(config.languages)}: "
             f"the BLEU tokenizer of {target} is unknown; score with the languages of the translate node"
         )
-    found = [Translation(direction, row["source"], row["reference"], row["hypothesis"], row.get("truncated")) for row in rows]
+    found = [
+        ScorableTranslation(direction, row["source"], row["reference"], row["hypothesis"], row.get("truncated")) for row in rows
+    ]
     return metrics.score(found, config.languages[target].tokenizer, config.metrics)
 
 
-def _add_neural(job: Job, name: str, rows: list[dict[str, Any]], scores: dict[str, Scores]) -> dict[str, int]:
+def _add_neural(job: Job, name: str, rows: list[dict[str, Any]], scores: dict[str, DirectionScores]) -> dict[str, int]:
     """Score all directions with one model, loaded once, and add it to `scores`; returns the truncated segments per direction."""
-    found = [Segment(row["source"], one_line(row["hypothesis"])[0], row["reference"]) for row in rows]
+    found = [CometSegment(row["source"], one_line(row["hypothesis"])[0], row["reference"]) for row in rows]
     cache = SegmentCache(job.cache / "segment_scores.db")
-    scorer = comet.placed(job.config.scorers[name], job.files)
+    scorer = comet.with_local_model(job.config.scorers[name], job.files)
     made = comet.score(scorer, found, job.hardware, cache, lambda done, total: job.log(done, total, {}))
     cut: dict[str, int] = {}
     for direction, value in scores.items():
         places = [place for place, row in enumerate(rows) if row["direction"] == direction]
         segments = [made.scores[place] for place in places]
-        measured = Measured(sum(segments) / len(segments), made.signature, segments)
+        measured = MetricResult(sum(segments) / len(segments), made.signature, segments)
         scores[direction] = metrics.with_metric(value, name, measured)
         cut[direction] = sum(made.cut[place] for place in places)
     return cut
 
 
-def _write_segments(path: Path, rows: list[dict[str, Any]], scores: dict[str, Scores]) -> None:
+def _write_segments(path: Path, rows: list[dict[str, Any]], scores: dict[str, DirectionScores]) -> None:
     """One line per hypothesis, in their order; directions may alternate."""
     lines = {direction: iter(value.segments()) for direction, value in scores.items()}
     with open(path, "w", encoding="utf-8") as file:

@@ -8,8 +8,8 @@ import pytest
 from alma_pipeline.cli import compare
 from alma_pipeline.errors import UserError
 from alma_pipeline.report import sides, significance
-from alma_pipeline.report.jobs import Job, gather
-from alma_pipeline.report.scoreboard import boards
+from alma_pipeline.report.jobs import ReportJob, plan_jobs
+from alma_pipeline.report.scoreboard import build_boards
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.report.systems import systems
 from alma_pipeline.store.store import Store
@@ -54,7 +54,7 @@ def test_two_checkpoints(two: Store, capsys: pytest.CaptureFixture[str]) -> None
 def test_the_paired_test_is_chosen_by_a_flag_or_by_a_request(
     two: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(significance, "resampled", lambda test, *texts: 0.2)
+    monkeypatch.setattr(significance, "sacrebleu_p_value", lambda test, *texts: 0.2)
     request = [f"stage=cpo evaluation.significance=randomisation {WORDS}", BETA]
     for names, flag, told in (
         (["parallel", "cpo"], "", "bootstrap resampling with 1000 samples"),
@@ -84,7 +84,7 @@ def test_what_cannot_be_compared(two: Store) -> None:
 
 
 def test_variants_of_a_sweep_are_told_apart_by_what_differs(two: Store) -> None:
-    found = systems(gather(["stage=cpo", *WORDS.split(), "stages.cpo.beta=0.1,0.2", "seed=42"], two))
+    found = systems(plan_jobs(["stage=cpo", *WORDS.split(), "stages.cpo.beta=0.1,0.2", "seed=42"], two))
     own = ["cpo (stages.cpo.beta=0.1)", "cpo (stages.cpo.beta=0.2)"]
     assert [system.label for system in found] == ["base", "parallel_scratch", "parallel", *own]
 
@@ -97,10 +97,10 @@ def test_what_some_variants_share_is_named_by_what_they_share_and_compared(tmp_p
         for beta in betas:
             finish(store, "stage=cpo", rate, f"stages.cpo.beta={beta}")
     words = ["stage=cpo", *WORDS.split(), "stages.parallel.learning_rate=1e-3,2e-3", "stages.cpo.beta=0.3,0.2"]
-    found = systems(gather(words, Store(store.root)))
+    found = systems(plan_jobs(words, Store(store.root)))
     labels = [system.label for system in found if system.name == "parallel"]
     assert labels == [f"parallel ({first})", f"parallel ({second})"]
-    board = boards(found, significance.PairedTests(tmp_path / "s", "bootstrap"))[0]
+    board = build_boards(found, significance.PairedTests(tmp_path / "s", "bootstrap"))[0]
     cells = dict(zip([system.label for system in board.systems], board.rows[0].cells, strict=True))
     own = [cell for label, cell in cells.items() if label.startswith("cpo")]
     assert len(own) == 4 and all(cell and cell.delta is not None for cell in own)
@@ -143,8 +143,8 @@ def test_the_runs_of_a_tracked_sweep_are_seeds_only_where_nothing_else_differs(
 def test_a_request_is_read_as_on_the_command_line(two: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def counted(words: list[str], store: Store) -> list[Job]:
-        jobs = gather(words, store)
+    def counted(words: list[str], store: Store) -> list[ReportJob]:
+        jobs = plan_jobs(words, store)
         asked.append(len(jobs))
         return jobs
 

@@ -151,7 +151,7 @@ def test_the_adapter_alone_names_the_published_base(filled: Store, tmp_path: Pat
 
 
 def of_record(store: Store, name: str, as_adapter: bool = False) -> str:
-    return card.text(store, find_artifact(store, name), {"precision": "fp32"}, as_adapter, "me/tiny")
+    return card.render_card(store, find_artifact(store, name), {"precision": "fp32"}, as_adapter, "me/tiny")
 
 
 def test_the_header_is_what_the_hub_reads(filled: Store) -> None:

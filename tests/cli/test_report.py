@@ -9,9 +9,9 @@ import pytest
 from alma_pipeline.cli import main
 from alma_pipeline.cli.report import write
 from alma_pipeline.report import paper
-from alma_pipeline.report.content import Content, content
-from alma_pipeline.report.jobs import Job, planned
-from alma_pipeline.report.scoreboard import part_of
+from alma_pipeline.report.content import Report, build_report
+from alma_pipeline.report.jobs import ReportJob, plan_job
+from alma_pipeline.report.scoreboard import english_side
 from alma_pipeline.store.store import Store
 from helpers.finished_store import composed, finish
 
@@ -29,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def test_report_writes_a_page_and_prints_the_scores(
-    command: None, finished: Store, told: Content, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: None, finished: Store, told: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "report", *WORDS) == 0
     text = capsys.readouterr().out
@@ -89,10 +89,10 @@ def cells(line: str, separator: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("form", "separator", "bold"), [("markdown", "|", "**{}**"), ("latex", "&", r"\textbf{{{}}}")])
-def test_tables_for_a_paper_hold_the_boards_numbers(told: Content, form: str, separator: str, bold: str) -> None:
+def test_tables_for_a_paper_hold_the_boards_numbers(told: Report, form: str, separator: str, bold: str) -> None:
     text = getattr(paper, form)(told)
     lines = [cells(line, separator) for line in text.splitlines() if line.lstrip("| ").startswith("cpo")]
-    tables = list(paper.tables(told))
+    tables = list(paper.paper_tables(told))
     assert len(lines) == len(tables) == 7, "three metrics both ways, but BLEU into Chinese by itself"
     for line, table in zip(lines, tables, strict=True):
         row = dict(table.rows)["cpo"]
@@ -102,7 +102,7 @@ def test_tables_for_a_paper_hold_the_boards_numbers(told: Content, form: str, se
             assert written.startswith(bold.format(number) if cell.value == best else number), (written, cell)
 
 
-def test_latex_is_balanced_and_escaped(told: Content) -> None:
+def test_latex_is_balanced_and_escaped(told: Report) -> None:
     text = paper.latex(told)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 7
     assert r"parallel\_scratch" in text and "|" not in text and "→" not in text
@@ -113,19 +113,19 @@ def test_latex_is_balanced_and_escaped(told: Content) -> None:
 
 
 def test_parts() -> None:
-    assert [part_of(direction) for direction in ("en-de", "de-en", "de-zh")] == ["en→xx", "xx→en", "xx→xx"]
+    assert [english_side(direction) for direction in ("en-de", "de-en", "de-zh")] == ["en→xx", "xx→en", "xx→xx"]
 
 
 def test_an_unfinished_recipe_is_reported_as_far_as_it_went(store: Store) -> None:
     finish(store, but="cpo")
-    job = planned([], composed(), Store(store.root))
-    told = content([], [job], store)
+    job = plan_job([], composed(), Store(store.root))
+    told = build_report([], [job], store)
     boxes = {box.name: box.status for box in told.picture.boxes}
     assert boxes["cpo"] == "not there" and boxes["parallel"] == "done"
     assert "cpo" not in [system.name for system in told.systems] and "arpo" in [system.name for system in told.systems]
 
 
-def test_the_picture_joins_what_was_made_from_what(job: Job, told: Content) -> None:
+def test_the_picture_joins_what_was_made_from_what(job: ReportJob, told: Report) -> None:
     boxes = {box.name: box for box in told.picture.boxes}
     assert {box.name for box in boxes["mono"].after} == {"parallel", "g1.group_adapter", "g6.group_adapter"}
     assert boxes["cpo"].target and boxes["cpo"].says.startswith("chrF++ ")

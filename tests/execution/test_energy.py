@@ -13,8 +13,8 @@ from alma_pipeline.execution import energy
 from alma_pipeline.execution.energy import CpuPackageCounter, Meter
 from alma_pipeline.job import Job
 from alma_pipeline.report import page, significance
-from alma_pipeline.report.content import content
-from alma_pipeline.report.jobs import planned
+from alma_pipeline.report.content import build_report
+from alma_pipeline.report.jobs import plan_job
 from alma_pipeline.schema import Hardware, NodeConfig
 from alma_pipeline.store.store import Store
 from helpers.finished_store import composed, finish
@@ -105,15 +105,15 @@ def test_joules_in_words(joules: float, text: str) -> None:
 
 
 def test_the_report_has_a_column_of_energy_where_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(significance, "resampled", lambda *asked: 0.5)
+    monkeypatch.setattr(significance, "sacrebleu_p_value", lambda *asked: 0.5)
     store = Store(tmp_path / "store")
     finish(store, "stage=parallel")
-    job = planned([], composed("stage=parallel"), Store(store.root))
-    assert "energy" not in cost_section(page.render(content([], [job], store)))
+    job = plan_job([], composed("stage=parallel"), Store(store.root))
+    assert "energy" not in cost_section(page.render(build_report([], [job], store)))
     measured = {"energy_joules": 7_200.0, "energy_of": "CPU packages"}
     for name in ("mono", "parallel"):
         job.records[name] = dataclasses.replace(job.records[name], result=job.records[name].result | measured)
-    told = content([], [job], store)
+    told = build_report([], [job], store)
     assert {total.part: total.joules for total in told.sums if total.joules} == {"training": 14_400.0, "in all": 14_400.0}
     section = cost_section(page.render(told))
     assert section.count("2 Wh") == 2 and "4 Wh" in section

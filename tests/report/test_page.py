@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from alma_pipeline.report import page as pages
-from alma_pipeline.report.content import Content
+from alma_pipeline.report.content import Report
 from alma_pipeline.store.store import Store
 from helpers.browser import PHONE, started, visiting
 
 
 @pytest.fixture(scope="session")
-def html(told: Content) -> str:
+def html(told: Report) -> str:
     return pages.render(told)
 
 
@@ -61,7 +61,7 @@ def test_ids_are_unique_and_links_lead_somewhere(html: str) -> None:
     assert "node-g1.arpo" in links and not links - set(ids)
 
 
-def test_headings_pictures_and_tables_are_named(html: str, told: Content) -> None:
+def test_headings_pictures_and_tables_are_named(html: str, told: Report) -> None:
     found = Elements(html).found
     levels = [int(tag[1]) for tag, _ in found if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
@@ -99,14 +99,14 @@ def test_text_has_enough_contrast(place: int) -> None:
     assert not {pair: value for pair, value in low.items() if value < 4.5}
 
 
-def test_every_score_is_on_the_page(html: str, told: Content) -> None:
+def test_every_score_is_on_the_page(html: str, told: Report) -> None:
     for board in told.boards:
         for row in board.rows:
             for cell in row.cells:
                 assert cell is None or f'data-sort="{cell.value}"' in html
 
 
-def test_what_stands_in_hypotheses_is_text(told: Content, html: str) -> None:
+def test_what_stands_in_hypotheses_is_text(told: Report, html: str) -> None:
     """A model may write anything, a script too."""
     import dataclasses
 
@@ -115,7 +115,7 @@ def test_what_stands_in_hypotheses_is_text(told: Content, html: str) -> None:
     assert "<script>alert(1)" not in changed and "&lt;script&gt;alert(1)" in changed
 
 
-def test_the_page_tells_how_to_compute_a_score_again(html: str, told: Content, finished: Store) -> None:
+def test_the_page_tells_how_to_compute_a_score_again(html: str, told: Report, finished: Store) -> None:
     """The commands it shows, run as they stand, give the number it shows."""
     script = entities.unescape(re.findall(r"<pre><code>(out=.*?)</code></pre>", html, re.DOTALL)[0])
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -198,7 +198,7 @@ def test_metrics_are_tabs_and_p_values_are_asked_for(visit: Any) -> None:
     assert page.locator(".board:visible .p:visible").count() > 5
 
 
-def test_samples_are_filtered_by_direction(visit: Any, told: Content) -> None:
+def test_samples_are_filtered_by_direction(visit: Any, told: Report) -> None:
     page = visit()
     assert {item.get_attribute("data-direction") for item in page.locator(".sample:visible").all()} == {told.samples[0].direction}
     page.select_option("#direction", "en-zh")
@@ -217,7 +217,7 @@ def test_the_theme_can_be_chosen_and_a_node_opens(visit: Any) -> None:
     assert page.locator("details[open]").get_attribute("id") == "node-cpo"
 
 
-def test_without_a_script_everything_is_there(browser: Any, file: Path, told: Content) -> None:
+def test_without_a_script_everything_is_there(browser: Any, file: Path, told: Report) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(file.as_uri())

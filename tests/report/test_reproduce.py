@@ -13,8 +13,8 @@ import pytest
 
 from alma_pipeline.ml.scoring.sacrebleu_metrics import measure
 from alma_pipeline.report import page
-from alma_pipeline.report.content import Content
-from alma_pipeline.report.recompute import command
+from alma_pipeline.report.content import Report
+from alma_pipeline.report.recompute import rescore_command
 from alma_pipeline.schema.metrics import METRICS
 from alma_pipeline.store.store import Store
 
@@ -30,13 +30,13 @@ FAKES = {
 def test_the_command_for_each_kind_of_signature() -> None:
     told = 'comet-score --model "$(hf download Unbabel/wmt22-comet-da --revision 0123abc --quiet)/checkpoints/model.ckpt"'
     files = '-s "$out/source" -t "$out/hypothesis"'
-    assert command("comet-22", SIGNATURE) == f'{told} {files} -r "$out/reference"'
-    assert command("comet-22", SIGNATURE.replace("yes", "no")) == f"{told} {files}"
-    mine = command("mine", "sha256:77aa|reference:no|precision:fp32|comet:2.2.7")
+    assert rescore_command("comet-22", SIGNATURE) == f'{told} {files} -r "$out/reference"'
+    assert rescore_command("comet-22", SIGNATURE.replace("yes", "no")) == f"{told} {files}"
+    mine = rescore_command("mine", "sha256:77aa|reference:no|precision:fp32|comet:2.2.7")
     assert (
         mine == f"comet-score --model MODEL.ckpt {files} # MODEL.ckpt: the file with sha256:77aa; in fp16; the score is of fp32"
     )
-    assert command("quality", "quality:1") == ""
+    assert rescore_command("quality", "quality:1") == ""
 
 
 @pytest.mark.parametrize("metric", [name for name in METRICS if not METRICS[name].needs])
@@ -46,14 +46,14 @@ def test_the_sacrebleu_command_computes_the_score_of_its_signature(tmp_path: Pat
     for part, lines in (("reference", references), ("hypothesis", hypotheses)):
         (tmp_path / part).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     found = measure(metric, tokenizer, hypotheses, references)
-    words = command(metric, found.signature).replace("sacrebleu", f"{sys.executable} -m sacrebleu", 1)
+    words = rescore_command(metric, found.signature).replace("sacrebleu", f"{sys.executable} -m sacrebleu", 1)
     shell = ["bash", "-c", f"{words} -w 10"]
     done = subprocess.run(shell, env=os.environ | {"out": str(tmp_path)}, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     assert told["score"] == round(found.score, 10) and told["signature"] == found.signature
 
 
-def test_the_script_on_the_page_writes_what_comet_score_reads(told: Content, finished: Store, tmp_path: Path) -> None:
+def test_the_script_on_the_page_writes_what_comet_score_reads(told: Report, finished: Store, tmp_path: Path) -> None:
     """It runs as it stands, in the folder it names."""
     boards = [dataclasses.replace(board, metric="comet-22", signature=SIGNATURE) for board in told.boards[-1:]]
     shown = page.render(dataclasses.replace(told, boards=[*told.boards, *boards * 2], curves=[]))
@@ -75,5 +75,5 @@ def test_the_script_on_the_page_writes_what_comet_score_reads(told: Content, fin
         assert written == "".join(f"{row[part]}\n" for row in rows) and len(rows) == 12
 
 
-def test_a_page_without_neural_scores_has_no_command_for_one(told: Content) -> None:
+def test_a_page_without_neural_scores_has_no_command_for_one(told: Report) -> None:
     assert "hf download" not in page.render(dataclasses.replace(told, curves=[]))

@@ -11,22 +11,22 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from alma_pipeline.ml.scoring.paired_tests import segmental
+from alma_pipeline.ml.scoring.paired_tests import compare_segments
 from alma_pipeline.report import paper, significance
-from alma_pipeline.report.content import Content, content
-from alma_pipeline.report.guard_rates import rates
-from alma_pipeline.report.jobs import Job, planned
-from alma_pipeline.report.lengths import lengths
-from alma_pipeline.report.scoreboard import Board, Cell, boards, paired, tab_names
-from alma_pipeline.report.significance import PairedTests, across_seeds
-from alma_pipeline.report.systems import Evaluation, System, systems
+from alma_pipeline.report.content import Report, build_report
+from alma_pipeline.report.guard_rates import guard_rates
+from alma_pipeline.report.jobs import ReportJob, plan_job
+from alma_pipeline.report.lengths import scores_by_length
+from alma_pipeline.report.scoreboard import Board, Cell, build_boards, compare_direction, tab_names
+from alma_pipeline.report.significance import PairedTests, seed_test
+from alma_pipeline.report.systems import ScoredCheckpoint, System, systems
 from alma_pipeline.report.terminal import cell_text
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from helpers.finished_store import SEGMENTS, composed
 
 
-def test_systems_know_what_they_were_trained_from(job: Job) -> None:
+def test_systems_know_what_they_were_trained_from(job: ReportJob) -> None:
     assert {system.name: system.parent for system in systems([job])} == {
         "base": "",
         "parallel_scratch": "base",
@@ -37,7 +37,7 @@ def test_systems_know_what_they_were_trained_from(job: Job) -> None:
     }
 
 
-def test_each_direction_is_answered_by_its_groups_adapter(job: Job) -> None:
+def test_each_direction_is_answered_by_its_groups_adapter(job: ReportJob) -> None:
     arpo = next(system for system in systems([job]) if system.name == "arpo")
     assert {direction: evaluation.checkpoint for direction, evaluation in arpo.seeds[0].items()} == {
         "de-en": "g1.arpo",
@@ -47,7 +47,7 @@ def test_each_direction_is_answered_by_its_groups_adapter(job: Job) -> None:
     }
 
 
-def test_scores_of_different_signatures_share_no_column(told: Content) -> None:
+def test_scores_of_different_signatures_share_no_column(told: Report) -> None:
     """B49: BLEU into Chinese is another number than BLEU into German."""
     directions = {
         board.signature: {row.name for row in board.rows if not row.mean} for board in told.boards if board.metric == "bleu"
@@ -55,7 +55,7 @@ def test_scores_of_different_signatures_share_no_column(told: Content) -> None:
     assert sorted(map(sorted, directions.values())) == [["de-en", "en-de", "zh-en"], ["en-zh"]]
 
 
-def test_a_cell_is_the_recorded_score_and_its_difference(told: Content) -> None:
+def test_a_cell_is_the_recorded_score_and_its_difference(told: Report) -> None:
     board = told.boards[0]
     names = [system.name for system in board.systems]
     row = next(row for row in board.rows if row.name == "en-de")
@@ -67,7 +67,7 @@ def test_a_cell_is_the_recorded_score_and_its_difference(told: Content) -> None:
     assert row.cells[names.index("base")].delta is None  # type: ignore[union-attr]
 
 
-def test_a_mean_is_that_of_its_rows_and_counts_their_verdicts(told: Content) -> None:
+def test_a_mean_is_that_of_its_rows_and_counts_their_verdicts(told: Report) -> None:
     board = told.boards[0]
     for row in [row for row in board.rows if row.mean]:
         own = [other for other in board.rows if not other.mean and (other.name.startswith("en-") == (row.name == "en→xx"))]
@@ -77,7 +77,9 @@ def test_a_mean_is_that_of_its_rows_and_counts_their_verdicts(told: Content) -> 
             assert sum(cell.tally.values()) == (0 if board.systems[place].name == "base" else len(own))
 
 
-def command_p_value(folder: Path, one: Evaluation, other: Evaluation, direction: str, test: str, *words: str) -> float:
+def command_p_value(
+    folder: Path, one: ScoredCheckpoint, other: ScoredCheckpoint, direction: str, test: str, *words: str
+) -> float:
     """`test`: --paired-bs or --paired-ar. Of sacrebleu's own command on the same segments."""
     texts = {"ref": [row["reference"] for row in one.segments[direction]]}
     texts |= {name: [row["hypothesis"] for row in side.segments[direction]] for name, side in (("a", one), ("b", other))}
@@ -97,7 +99,7 @@ def command_p_value(folder: Path, one: Evaluation, other: Evaluation, direction:
     ],
 )
 def test_p_values_are_those_of_the_sacrebleu_command(
-    told: Content, tmp_path: Path, metric: str, direction: str, words: list[str]
+    told: Report, tmp_path: Path, metric: str, direction: str, words: list[str]
 ) -> None:
     board = next(board for board in told.boards if board.metric == metric and direction in [row.name for row in board.rows])
     names = [system.name for system in board.systems]
@@ -106,37 +108,37 @@ def test_p_values_are_those_of_the_sacrebleu_command(
     assert cell and cell.p == pytest.approx(command_p_value(tmp_path, one, other, direction, "--paired-bs", *words), abs=1e-4)
 
 
-def test_p_values_by_approximate_randomisation(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p_values_by_approximate_randomisation(job: ReportJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(significance.SAMPLES, "randomisation", 200)
     found = {system.name: system.seeds[0]["en-de"] for system in systems([job])}
     one, other = found["group_parallel"], found["arpo"]
-    chance = paired(one, other, "en-de", "chrf++", PairedTests(tmp_path / "memory", "randomisation"))
+    chance = compare_direction(one, other, "en-de", "chrf++", PairedTests(tmp_path / "memory", "randomisation"))
     words = ["--paired-ar-n", "200", "-m", "chrf", "--chrf-word-order", "2"]
     assert chance and chance.p == pytest.approx(command_p_value(tmp_path, one, other, "en-de", "--paired-ar", *words), abs=1e-4)
 
 
-def test_the_paired_test_is_a_setting_and_named(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_paired_test_is_a_setting_and_named(job: ReportJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[str] = set()
 
     def answer(test: str, *texts: object) -> float:
         asked.add(test)
         return 0.2
 
-    monkeypatch.setattr(significance, "resampled", answer)
+    monkeypatch.setattr(significance, "sacrebleu_p_value", answer)
     chosen = replace(job, config=composed("evaluation.significance=randomisation"))
-    found = content(["stage=all"], [chosen], Store(tmp_path / "empty"))
+    found = build_report(["stage=all"], [chosen], Store(tmp_path / "empty"))
     assert asked == {"randomisation"}
     assert "approximate randomisation with 10000 trials" in found.method and "bootstrap" not in found.method
     assert "approximate randomisation with 10000 trials" in paper.markdown(found)
-    assert "bootstrap resampling with 1000 samples" in significance.method("bootstrap", {significance.SACREBLEU})
+    assert "bootstrap resampling with 1000 samples" in significance.describe_tests("bootstrap", {significance.SACREBLEU})
 
 
-def test_the_paired_test_is_in_no_key(job: Job, finished: Store) -> None:
-    plan = planned([], composed("evaluation.significance=randomisation"), finished).plan
+def test_the_paired_test_is_in_no_key(job: ReportJob, finished: Store) -> None:
+    plan = plan_job([], composed("evaluation.significance=randomisation"), finished).plan
     assert [step.key for step in plan.steps] == [step.key for step in job.plan.steps]
 
 
-def test_a_metric_with_segment_scores_has_a_paired_t_test_and_a_bootstrap(told: Content) -> None:
+def test_a_metric_with_segment_scores_has_a_paired_t_test_and_a_bootstrap(told: Report) -> None:
     board = next(board for board in told.boards if board.metric == "quality")
     names = [system.name for system in board.systems]
     one, other = (board.systems[names.index(name)].seeds[0]["en-de"].segments["en-de"] for name in ("parallel", "cpo"))
@@ -145,7 +147,7 @@ def test_a_metric_with_segment_scores_has_a_paired_t_test_and_a_bootstrap(told: 
     cell = next(row for row in board.rows if row.name == "en-de").cells[names.index("cpo")]
     assert cell and cell.p == pytest.approx(expected)
     assert cell.p is not None and cell.p < 1
-    assert cell.wins == segmental(*reversed(scores)).wins
+    assert cell.wins == compare_segments(*reversed(scores)).wins
     assert cell.wins is not None and 0.5 < cell.wins <= 1
     assert [row.cells[0].wins for row in board.rows if row.cells[0]] == [None] * len(board.rows), "the base beats nobody"
 
@@ -158,13 +160,13 @@ def test_a_mean_over_some_directions_does_not_win() -> None:
     assert cell_text(cells[0], False).plain == "90.0 (1 of 4)"  # type: ignore[arg-type]
 
 
-def test_tabs_tell_boards_of_one_metric_apart(told: Content) -> None:
+def test_tabs_tell_boards_of_one_metric_apart(told: Report) -> None:
     assert tab_names(told.boards) == ["chrF++", "BLEU into en, de", "BLEU into zh", "quality"]
     two = [*told.boards, replace(told.boards[0], test="another")]
     assert tab_names(two)[0] == f"chrF++ · {told.boards[0].test}" and tab_names(two)[-1] == "chrF++ · another"
 
 
-def test_a_group_that_was_not_scored_hides_no_parent(job: Job) -> None:
+def test_a_group_that_was_not_scored_hides_no_parent(job: ReportJob) -> None:
     gone = tuple(f"g1.{name}" for name in ("group_parallel", "arpo"))
     records = {name: record for name, record in job.records.items() if not name.startswith(gone)}
     found = {system.name: system.parent for system in systems([replace(job, records=records)])}
@@ -177,26 +179,26 @@ def test_lengths_average_one_signature_only() -> None:
         "signatures": {"ter": {"en-de": "asian:no", "en-zh": "asian:yes"}},
     }
     record = Record(Path("x"), "x.score", "k", "score", {}, result, {}, {}, "", 0.0)
-    found = Evaluation("x", None, "test", "test", record, None)
+    found = ScoredCheckpoint("x", None, "test", "test", record, None)
     rows = {
         name: [{"source": "s" * n, "scores": {"ter": value}} for n in range(8)]
         for name, value in (("en-de", 10.0), ("en-zh", 90.0))
     }
     found.__dict__["segments"] = rows
-    told = lengths([System("x", "test", seeds=[dict.fromkeys(rows, found)])])
+    told = scores_by_length([System("x", "test", seeds=[dict.fromkeys(rows, found)])])
     assert [(one.signature, one.rows[0][1]) for one in told] == [("asian:no", [10.0] * 4), ("asian:yes", [90.0] * 4)]
 
 
-def test_languages_that_came_out(told: Content) -> None:
+def test_languages_that_came_out(told: Report) -> None:
     matrix = next(matrix for matrix in told.confusions if matrix.system == "arpo")
     assert matrix.found == ["de", "en", "zh", "fr"]
     assert dict(matrix.rows)["zh"] == [0.0, 0.0, 90.0, 10.0], "of those that can be told"
 
 
-def evaluation(score: float, seed: int, **rates: float) -> Evaluation:
+def evaluation(score: float, seed: int, **rates: float) -> ScoredCheckpoint:
     result = {"directions": {"en-de": {"chrf++": score, **rates}}, "signatures": {"chrf++": "s"}}
     record = Record(Path(f"x-{seed}"), "x.score", f"{seed}-{score}", "score", {}, result, {}, {}, "", 0.0)
-    return Evaluation("x", None, "test", "test", record, None)
+    return ScoredCheckpoint("x", None, "test", "test", record, None)
 
 
 def seeded(name: str, parent: str, scores: list[float]) -> System:
@@ -205,7 +207,7 @@ def seeded(name: str, parent: str, scores: list[float]) -> System:
 
 def test_seeds_give_mean_deviation_and_a_test_across_them(tmp_path: Path) -> None:
     one, other = [50.0, 51.0, 52.5], [55.0, 54.0, 56.5]
-    board = boards([seeded("a", "", one), seeded("b", "a", other)], PairedTests(tmp_path / "memory"))[0]
+    board = build_boards([seeded("a", "", one), seeded("b", "a", other)], PairedTests(tmp_path / "memory"))[0]
     mean, row = (board.rows[place].cells[1] for place in (0, 1))
     assert row and mean and row.value == mean.value == pytest.approx(statistics.fmean(other))
     assert row.spread == mean.spread == pytest.approx(statistics.stdev(other)) and row.seeds == 3
@@ -213,23 +215,23 @@ def test_seeds_give_mean_deviation_and_a_test_across_them(tmp_path: Path) -> Non
 
 
 def test_seeds_against_one_checkpoint_that_they_share() -> None:
-    found = across_seeds([55.0, 54.0, 56.5], [50.0])
+    found = seed_test([55.0, 54.0, 56.5], [50.0])
     assert found and found.p == pytest.approx(stats.ttest_1samp([55.0, 54.0, 56.5], 50.0).pvalue) and found.wins is None
-    assert across_seeds([55.0], [50.0, 51.0]) is None, "one seed says nothing of seeds"
-    assert across_seeds([55.0, 55.0], [55.0, 55.0]) is None, "no deviation, no test"
+    assert seed_test([55.0], [50.0, 51.0]) is None, "one seed says nothing of seeds"
+    assert seed_test([55.0, 55.0], [55.0, 55.0]) is None, "no deviation, no test"
 
 
-def test_equal_outputs_are_a_tie(told: Content, tmp_path: Path) -> None:
+def test_equal_outputs_are_a_tie(told: Report, tmp_path: Path) -> None:
     """Though sacrebleu's p-value for them is the smallest there is."""
     cpo = next(system for system in told.systems if system.name == "cpo")
     twin = System("twin", cpo.test, parent="cpo", seeds=cpo.seeds)
-    board = boards([cpo, twin], PairedTests(tmp_path / "memory"))[0]
+    board = build_boards([cpo, twin], PairedTests(tmp_path / "memory"))[0]
     cell = board.rows[-1].cells[1]
     assert cell and cell.delta == 0.0 and cell.p is not None and cell.p < 0.05 and cell.verdict == "tie"
 
 
-def test_nothing_is_tested_where_the_segments_are_not_the_same(told: Content, tmp_path: Path) -> None:
-    board = boards([seeded("a", "", [50.0]), seeded("b", "a", [55.0])], PairedTests(tmp_path / "memory"))[0]
+def test_nothing_is_tested_where_the_segments_are_not_the_same(told: Report, tmp_path: Path) -> None:
+    board = build_boards([seeded("a", "", [50.0]), seeded("b", "a", [55.0])], PairedTests(tmp_path / "memory"))[0]
     cell = board.rows[-1].cells[1]
     assert cell and cell.delta == 5.0 and cell.p is None and cell.verdict == ""
 
@@ -239,7 +241,7 @@ def test_what_was_computed_is_remembered(tmp_path: Path, monkeypatch: pytest.Mon
     tests = PairedTests(tmp_path / "deep" / "memory.json")
     first = tests.p_value(*asked)
     tests.keep()
-    monkeypatch.setattr(significance, "resampled", None)
+    monkeypatch.setattr(significance, "sacrebleu_p_value", None)
     assert PairedTests(tmp_path / "deep" / "memory.json").p_value(*asked) == first
     with pytest.raises(TypeError):
         PairedTests(tmp_path / "deep" / "memory.json", "randomisation").p_value(*asked)
@@ -247,8 +249,8 @@ def test_what_was_computed_is_remembered(tmp_path: Path, monkeypatch: pytest.Mon
         PairedTests(tmp_path / "deep" / "memory.json").p_value("bleu", *asked[1:])
 
 
-def test_guards_name_the_worst_direction_beyond_a_bound(told: Content) -> None:
-    names, found = rates(told.systems)
+def test_guards_name_the_worst_direction_beyond_a_bound(told: Report) -> None:
+    names, found = guard_rates(told.systems)
     assert names == ["exact", "empty", "copy", "length_ratio"]
     for _, values in found:
         copied = values[names.index("copy")]
@@ -256,5 +258,5 @@ def test_guards_name_the_worst_direction_beyond_a_bound(told: Content) -> None:
         assert [value.worst for value in values if value and value is not copied] == ["", "", ""]
 
 
-def test_there_are_as_many_segments_as_were_written(told: Content) -> None:
+def test_there_are_as_many_segments_as_were_written(told: Report) -> None:
     assert {len(rows) for rows in told.systems[0].seeds[0]["en-de"].segments.values()} == {SEGMENTS}

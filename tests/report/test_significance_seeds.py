@@ -6,8 +6,8 @@ import pytest
 
 from alma_pipeline.cli import compare
 from alma_pipeline.report import page, paper
-from alma_pipeline.report.content import content
-from alma_pipeline.report.jobs import gather
+from alma_pipeline.report.content import build_report
+from alma_pipeline.report.jobs import plan_jobs
 from alma_pipeline.store.store import Store
 from helpers.finished_store import finish
 
@@ -25,7 +25,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_page_and_papers_name_the_test_across_seeds(seeded: Store) -> None:
     words = [*WORDS, "seed=1,2"]
-    told = content(words, gather(words, seeded), seeded)
+    told = build_report(words, plan_jobs(words, seeded), seeded)
     assert told.seeds == 2
     assert told.method.startswith(WELCH)
     assert WELCH in paper.markdown(told)
@@ -36,7 +36,7 @@ def test_page_and_papers_name_the_test_across_seeds(seeded: Store) -> None:
 
 def test_a_seed_that_was_never_run_is_told_and_the_page_is_of_one_that_was(seeded: Store) -> None:
     words = [*WORDS, "seed=9,1"]
-    told = content(words, gather(words, seeded), seeded)
+    told = build_report(words, plan_jobs(words, seeded), seeded)
     assert any("seed=9: no scores of parallel, so that" in note for note in told.notes)
     assert not any("seed=1:" in note for note in told.notes)
     assert told.command.startswith("-m ") and 0 < told.done < told.nodes
@@ -45,7 +45,7 @@ def test_a_seed_that_was_never_run_is_told_and_the_page_is_of_one_that_was(seede
 
 def test_one_seed_is_resampled(seeded: Store) -> None:
     words = [*WORDS, "seed=1"]
-    told = content(words, gather(words, seeded), seeded)
+    told = build_report(words, plan_jobs(words, seeded), seeded)
     assert told.method.startswith("paired bootstrap resampling")
     assert "Welch" not in paper.markdown(told) + page.render(told)
 

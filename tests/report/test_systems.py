@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from alma_pipeline.report import page, paper
-from alma_pipeline.report.caveats import marked, notes, stops
-from alma_pipeline.report.caveats import told as told_of
-from alma_pipeline.report.content import Content, content
-from alma_pipeline.report.jobs import Job, planned
-from alma_pipeline.report.names import described
+from alma_pipeline.report.caveats import contamination_notes as told_of
+from alma_pipeline.report.caveats import early_stops, footnotes, mark_contaminated
+from alma_pipeline.report.content import Report, build_report
+from alma_pipeline.report.jobs import ReportJob, plan_job
+from alma_pipeline.report.names import describe_test_set
 from alma_pipeline.report.systems import systems
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
@@ -32,7 +32,7 @@ from helpers.finished_store import SEGMENTS, composed, finish
 )
 def test_a_test_set_is_called_by_its_source_and_size(pairs: dict[str, Any], held_out: int | None, told: str) -> None:
     payload = {"config": {"pairs": pairs, "held_out": held_out}}
-    assert described(Record(Path(), "test_corpus", "k", "corpus", payload, {}, {}, {}, "", 0.0)) == told
+    assert describe_test_set(Record(Path(), "test_corpus", "k", "corpus", payload, {}, {}, {}, "", 0.0)) == told
 
 
 def test_given_outputs_are_scored_on_the_whole_set_and_a_recipe_on_its_budget() -> None:
@@ -54,7 +54,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, tuple[str, .
 
 def test_systems_without_a_recipe_are_compared_with_the_first(given: tuple[Store, tuple[str, ...]]) -> None:
     store, words = given
-    told = content([*words], [planned([*words], composed(*words), store)], store)
+    told = build_report([*words], [plan_job([*words], composed(*words), store)], store)
     assert {system.name: (system.parent, system.given) for system in told.systems} == {"good": ("", True), "bad": ("good", True)}
     row = next(row for row in told.boards[0].rows if row.name == "de-en")
     good, bad = row.cells
@@ -66,17 +66,17 @@ def test_systems_without_a_recipe_are_compared_with_the_first(given: tuple[Store
     assert "CLDR, all of it" in html and "CLDR, all of it" in paper.latex(told)
 
 
-def test_beside_a_recipe_they_are_compared_with_its_target(job: Job, tmp_path: Path) -> None:
+def test_beside_a_recipe_they_are_compared_with_its_target(job: ReportJob, tmp_path: Path) -> None:
     (tmp_path / "x.de-en").write_text("x\n")
     words = ("stage=cpo", f"evaluation.outputs.good='{tmp_path}/x.{{direction}}'")
     store = Store(tmp_path / "store")
     finish(store, *words)
-    found = systems([planned([*words], composed(*words), Store(store.root))])
+    found = systems([plan_job([*words], composed(*words), Store(store.root))])
     assert {system.name: system.parent for system in found if system.given} == {"good": "cpo"}
     assert next(system for system in found if system.given).stands == "against cpo"
 
 
-def test_scores_by_length_are_means_of_quarters(told: Content) -> None:
+def test_scores_by_length_are_means_of_quarters(told: Report) -> None:
     table = next(table for table in told.lengths if table.metric == "quality")
     labels = [label for label, _ in table.rows]
     assert labels == [system.label for system in told.systems] and all(len(means) == 4 for _, means in table.rows)
@@ -88,27 +88,27 @@ def test_scores_by_length_are_means_of_quarters(told: Content) -> None:
     assert dict(table.rows)["cpo"][0] == pytest.approx(sum(values) / len(values))
 
 
-def test_language_confusion_by_group(told: Content) -> None:
+def test_language_confusion_by_group(told: Report) -> None:
     matrix = next(matrix for matrix in told.confusions if matrix.system == "cpo, group 1")
     assert dict(matrix.rows) == {"de": [90.0, 0.0, 10.0], "en": [0.0, 90.0, 10.0]} and matrix.found == ["de", "en", "fr"]
 
 
-def test_scores_on_data_that_was_trained_on_are_marked(job: Job, told: Content) -> None:
+def test_scores_on_data_that_was_trained_on_are_marked(job: ReportJob, told: Report) -> None:
     """The parallel text says that it holds the test's repository; what never read it bears no mark."""
     config = job.config
     test = replace(config.data.test, trained_on=["someone/test"])
     plan = replace(job.plan, steps=[_telling(step, "someone/test") for step in job.plan.steps])
     changed = replace(job, config=replace(config, data=replace(config.data, test=test)), plan=plan)
-    found = marked(systems([changed]), [changed])
+    found = mark_contaminated(systems([changed]), [changed])
     assert {system.name for system in found if system.seen} == {"parallel", "parallel_scratch", "cpo"}
     cpo = next(system for system in found if system.name == "cpo")
     assert len(told_of(changed)) == 3 and not told_of(job)
-    assert cpo.label == "cpo †" and notes([cpo])[0].startswith("† cpo was trained on someone/test")
+    assert cpo.label == "cpo †" and footnotes([cpo])[0].startswith("† cpo was trained on someone/test")
     assert not any(system.seen for system in told.systems)
     plain, changed = (replace(each, overrides=[words]) for each, words in ((job, "a=1"), (changed, "a=2")))
-    variants = marked([replace(cpo, variant=name) for name in ("a=1", "a=2", "")], [plain, changed])
+    variants = mark_contaminated([replace(cpo, variant=name) for name in ("a=1", "a=2", "")], [plain, changed])
     assert [bool(system.seen) for system in variants] == [False, True, True], "only those that were trained on it"
-    latex = paper.latex(replace(told, boards=[replace(told.boards[0], systems=found)], notes=notes(found)))
+    latex = paper.latex(replace(told, boards=[replace(told.boards[0], systems=found)], notes=footnotes(found)))
     assert r"cpo \textdagger{}" in latex and "was trained on someone/test" in latex
 
 
@@ -133,6 +133,6 @@ def test_where_training_diverged_and_was_stopped(tmp_path: Path) -> None:
     for rank in (0, 1):
         (work / f"failed-{rank}.txt").write_text(trace)
     store = Store(store.root)
-    job = planned([], composed(), store)
-    assert stops([job], store) == ["cpo diverged and was stopped: the dev loss is 9 after step 4 of 20, above 4.5"]
-    assert "diverged and was stopped" in re.sub(r"\s+", " ", page.render(content([], [job], store)))
+    job = plan_job([], composed(), store)
+    assert early_stops([job], store) == ["cpo diverged and was stopped: the dev loss is 9 after step 4 of 20, above 4.5"]
+    assert "diverged and was stopped" in re.sub(r"\s+", " ", page.render(build_report([], [job], store)))

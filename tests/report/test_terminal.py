@@ -5,14 +5,16 @@ import io
 import pytest
 from rich.console import Console
 
-from alma_pipeline.report.scoreboard import Board, Cell, Row
+from alma_pipeline.report.scoreboard import Board, Cell, ScoreRow
 from alma_pipeline.report.systems import System
 from alma_pipeline.report.terminal import score_tables
 
 NAMES = {"base": "", "parallel_scratch": "base", "parallel": "base", "group_parallel": "base", "arpo": "group_parallel"}
 SYSTEMS = [System(name, "test", parent=parent) for name, parent in NAMES.items()]
 WORSE = Cell(64.3, 0.4, 3, delta=-58.9, p=0.01, verdict="worse")
-BOARD = Board("test", "chrf++", "", SYSTEMS, [Row("en→xx", [Cell(4.7), *[WORSE] * 4], True), Row("en-de", [None, *[WORSE] * 4])])
+BOARD = Board(
+    "test", "chrf++", "", SYSTEMS, [ScoreRow("en→xx", [Cell(4.7), *[WORSE] * 4], True), ScoreRow("en-de", [None, *[WORSE] * 4])]
+)
 
 
 @pytest.mark.parametrize(("width", "tables"), [(20, 5), (60, 2), (80, 2), (120, 1)])
@@ -29,6 +31,6 @@ def test_no_line_is_cut_or_folded(width: int, tables: int) -> None:
 
 
 def test_names_break_where_their_parts_do() -> None:
-    board = Board("test", "chrf++", "", SYSTEMS[1:2], [Row("en-de", [Cell(1.0)])])
+    board = Board("test", "chrf++", "", SYSTEMS[1:2], [ScoreRow("en-de", [Cell(1.0)])])
     (table,) = score_tables(board, 80, "from")
     assert table.columns[1].header == "parallel_\nscratch\nfrom\nbase"

@@ -13,8 +13,8 @@ from alma_pipeline.console import LiteralConsole
 from alma_pipeline.ml.scoring import sacrebleu_metrics
 from alma_pipeline.model_card import card
 from alma_pipeline.report import page, paper, terminal
-from alma_pipeline.report.content import Content, content
-from alma_pipeline.report.jobs import gather
+from alma_pipeline.report.content import Report, build_report
+from alma_pipeline.report.jobs import plan_jobs
 from alma_pipeline.report.scoreboard import tab_names
 from alma_pipeline.schema.metrics import METRICS, Metric
 from alma_pipeline.store.lookup import find_artifact
@@ -54,8 +54,8 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def told(store: Store) -> Content:
-    return content(WORDS, gather(WORDS, store), store)
+def told(store: Store) -> Report:
+    return build_report(WORDS, plan_jobs(WORDS, store), store)
 
 
 def test_it_is_computed_by_sacrebleu_with_its_options(store: Store) -> None:
@@ -66,14 +66,14 @@ def test_it_is_computed_by_sacrebleu_with_its_options(store: Store) -> None:
         assert found.signature == str(expected.get_signature())
 
 
-def test_it_is_in_the_report_and_on_the_page(told: Content) -> None:
+def test_it_is_in_the_report_and_on_the_page(told: Report) -> None:
     assert {"chrF", "Edits"} <= set(tab_names(told.boards))
     shown = page.render(told)
     assert "-m chrf --chrf-word-order 0" in shown and "-m ter --ter-no-punct" in shown
     assert "Edits <small>lower is better" in shown and "chrF <small>higher is better" in shown
 
 
-def test_lower_is_better_in_marks_and_in_the_best_of_a_row(told: Content) -> None:
+def test_lower_is_better_in_marks_and_in_the_best_of_a_row(told: Report) -> None:
     """The simulated cpo makes fewest errors: lowest by Edits, highest by chrF."""
     marks = {}
     for metric in ("chrf", "edits"):
@@ -86,9 +86,9 @@ def test_lower_is_better_in_marks_and_in_the_best_of_a_row(told: Content) -> Non
     assert "better" in marks["edits"] and "worse" not in marks["edits"] + marks["chrf"]
 
 
-def test_it_is_in_the_terminal_and_in_a_comparison(store: Store, told: Content, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_in_the_terminal_and_in_a_comparison(store: Store, told: Report, capsys: pytest.CaptureFixture[str]) -> None:
     for board in told.boards:
-        terminal.show(LiteralConsole(), board)
+        terminal.print_board(LiteralConsole(), board)
     assert compare.compare(store.root, ["cpo", "parallel"]) == 0
     reported, compared = capsys.readouterr().out.split("A: cpo", 1)
     for out in (reported, compared):
@@ -96,17 +96,17 @@ def test_it_is_in_the_terminal_and_in_a_comparison(store: Store, told: Content, 
     assert "▼+" in compared.partition("Edits on")[2], "parallel makes more errors than cpo, and is worse"
 
 
-def test_it_is_in_papers_and_on_the_card(store: Store, told: Content) -> None:
+def test_it_is_in_papers_and_on_the_card(store: Store, told: Report) -> None:
     assert "\nEdits, lower is better, en→xx" in paper.markdown(told) and r"\caption{chrF, en$\to$xx" in paper.latex(told)
     record = find_artifact(store, "cpo")
     record = replace(record, checkpoint={"form": "full", "base_key": record.key, "adapter_keys": []})
-    text = card.text(store, record, {"precision": "fp32"}, False, "me/tiny")
+    text = card.render_card(store, record, {"precision": "fp32"}, False, "me/tiny")
     assert "| chrF | Edits ↓ |" in text and "-m ter --ter-no-punct" in text
     assert {"chrF", "Edits"} <= {result.metric_name for result in header(text).eval_results}
 
 
-def test_a_caption_says_what_its_table_holds(told: Content) -> None:
-    for table in paper.tables(told):
+def test_a_caption_says_what_its_table_holds(told: Report) -> None:
+    for table in paper.paper_tables(told):
         assert "across seeds" not in table.caption and "±" not in table.caption and "In brackets" not in table.caption
         assert ("over segments" in table.caption) == table.caption.startswith("quality")
         verdicts = {cell.verdict for _, cells in table.rows for cell in cells if cell}

@@ -9,8 +9,8 @@ import pytest
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.scoring import metrics
-from alma_pipeline.ml.scoring.comet import Segment
-from alma_pipeline.ml.scoring.metrics import Translation
+from alma_pipeline.ml.scoring.comet import CometSegment
+from alma_pipeline.ml.scoring.metrics import ScorableTranslation
 from helpers.comet import hardware, neural, scored
 from helpers.tiny_checkpoint import LANGUAGES, files, make_job, read, write
 from stages.score.config import Config
@@ -45,7 +45,7 @@ def test_every_direction_is_scored_with_its_language_s_tokenizer(result: dict[st
     """B49."""
     assert list(result["directions"]) == ["en-de", "de-en", "en-zh"]
     for direction, tokenizer in (("en-de", "13a"), ("de-en", "13a"), ("en-zh", "zh")):
-        rows = [Translation(*row) for row in ROWS if row[0] == direction]
+        rows = [ScorableTranslation(*row) for row in ROWS if row[0] == direction]
         assert result["directions"][direction] == metrics.score(rows, tokenizer, ["chrf++", "bleu", "ter"]).plain()
         assert f"tok:{tokenizer}|" in result["signatures"]["bleu"][direction]
     guards = {"exact", "empty", "copy", "repetition", "truncated", "off_target", "length_ratio", "sentences"}
@@ -126,5 +126,5 @@ def test_a_neural_metric_scores_all_directions_and_stands_beside_the_others(tmp_
     assert result["cut"] == {"mine": {"en-de": 0, "de-en": 0, "en-zh": 1}}
     means = [result["directions"][direction]["mine"] for direction in ("en-de", "en-zh")]
     assert result["averages"]["en-xx"]["mine"] == pytest.approx(sum(means) / 2)
-    found = [Segment(source, hypothesis.replace("\n", " "), reference) for _, source, reference, hypothesis in rows]
+    found = [CometSegment(source, hypothesis.replace("\n", " "), reference) for _, source, reference, hypothesis in rows]
     assert [row["scores"]["mine"] for row in segments] == scored(scorers["mine"], found, job.cache / "segment_scores.db").scores

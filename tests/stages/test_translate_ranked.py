@@ -9,7 +9,7 @@ from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.scoring import comet as neural_scoring
-from alma_pipeline.ml.scoring.comet import Segment
+from alma_pipeline.ml.scoring.comet import CometSegment
 from alma_pipeline.store.identity import key_settings
 from helpers.comet import hardware, neural, scored
 from helpers.tiny_checkpoint import kept_outputs, make_checkpoint, make_corpus, make_job, pairs, read
@@ -55,7 +55,9 @@ def test_quality_takes_the_sample_that_the_scorer_finds_best_and_goes_on_after_i
     free = neural(comet_models, "unified", precision="fp32", reference=False)
     places = []
     for row, each in zip(rows, texts, strict=True):
-        values = scored(free, [Segment(row["source"], " ".join(text.split()), None) for text in each], tmp_path / "c.db").scores
+        values = scored(
+            free, [CometSegment(row["source"], " ".join(text.split()), None) for text in each], tmp_path / "c.db"
+        ).scores
         places.append(values.index(max(values)))
         assert row["hypothesis"] == each[places[-1]]
     assert set(places) > {0}, "the case must hold sentences whose first sample is not the best"

@@ -14,7 +14,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.prompts import one_line
 from alma_pipeline.ml.scoring import comet
-from alma_pipeline.ml.scoring.comet import Segment
+from alma_pipeline.ml.scoring.comet import CometSegment
 from alma_pipeline.ml.scoring.segment_cache import SegmentCache
 from alma_pipeline.schema import Neural
 
@@ -40,7 +40,7 @@ class Reranker:
         """
         for name in self.job.config.scorer_names():
             scorer = self._scorer(name)
-            worker = comet.Worker(scorer, self.job.hardware)
+            worker = comet.CometWorker(scorer, self.job.hardware)
             worker.close()
             setting = f"decoding={self.job.config.decoding} with rank_by={name}: {scorer.model}"
             if self.job.config.decoding == "quality" and worker.reference:
@@ -57,7 +57,7 @@ class Reranker:
 
         def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
             parts = zip(repeated, hypotheses, references, strict=True)
-            return self._mean([Segment(source, *map(_line, texts)) for source, *texts in parts])
+            return self._mean([CometSegment(source, *map(_line, texts)) for source, *texts in parts])
 
         return minimum_bayes_risk(candidates, score)
 
@@ -65,16 +65,16 @@ class Reranker:
         """Positions of the best translations by reference-free scorers."""
 
         def score(hypotheses: Sequence[str], own: Sequence[str]) -> list[float]:
-            return self._mean([Segment(source, _line(text), None) for text, source in zip(hypotheses, own, strict=True)])
+            return self._mean([CometSegment(source, _line(text), None) for text, source in zip(hypotheses, own, strict=True)])
 
         return best_quality(candidates, sources, score)
 
-    def _mean(self, segments: list[Segment]) -> list[float]:
+    def _mean(self, segments: list[CometSegment]) -> list[float]:
         """The mean over the scorers, for each segment."""
         columns = [self._column(name, segments) for name in self.job.config.rank_by]
         return [sum(values) / len(values) for values in zip(*columns, strict=True)]
 
-    def _column(self, name: str, segments: list[Segment]) -> list[float]:
+    def _column(self, name: str, segments: list[CometSegment]) -> list[float]:
         """One scorer's scores; neural ones are cached by text."""
         if name == CHRF_NAME:
             self.signatures[name] = "sentence chrF2, sacrebleu"
@@ -86,7 +86,7 @@ class Reranker:
         return made.scores
 
     def _scorer(self, name: str) -> Neural:
-        scorer = comet.placed(self.job.config.scorers[name], self.job.files)
+        scorer = comet.with_local_model(self.job.config.scorers[name], self.job.files)
         if self.job.config.decoding == "quality":  # a scorer that can use a reference must do without
             return dataclasses.replace(scorer, reference=False)
         return scorer

@@ -12,16 +12,15 @@ from typing import Any
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.scoring import comet
-from alma_pipeline.ml.scoring.comet import Segment
+from alma_pipeline.ml.scoring.comet import CometSegment
 from alma_pipeline.ml.scoring.metrics import sentence_chrf
 from alma_pipeline.ml.scoring.segment_cache import SegmentCache
 
 REFERENCE, SAMPLE = "reference", "sample"
-RULES = ("best_worst", "margin", "reference")
 
 
 @dataclass(frozen=True)
-class Sentence:
+class SourceSentence:
     """A sentence to be translated, and its reference."""
 
     id: str
@@ -31,7 +30,7 @@ class Sentence:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ScoredCandidate:
     """A translation, its score, and where it came from."""
 
     text: str
@@ -42,11 +41,11 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairChoice:
     """The best and the worst candidate, or the reason why there is no pair."""
 
-    chosen: Candidate | None = None
-    rejected: Candidate | None = None
+    chosen: ScoredCandidate | None = None
+    rejected: ScoredCandidate | None = None
     dropped: str = ""
 
 
@@ -66,7 +65,7 @@ class Triples:
     rejected_from: Counter[str] = field(default_factory=Counter)
 
 
-def pair(candidates: Sequence[Candidate], min_margin: float, rule: str = "best_worst") -> Pair:
+def choose_pair(candidates: Sequence[ScoredCandidate], min_margin: float, rule: str = "best_worst") -> PairChoice:
     """Two of the candidates by a rule, or the reason why there is no pair.
 
     best_worst (arXiv 2401.08417, sec. 3.1): the highest score against the lowest. margin: the highest score against the
@@ -78,11 +77,11 @@ def pair(candidates: Sequence[Candidate], min_margin: float, rule: str = "best_w
     space or Unicode form), and, unless the rule is `reference`: tie, small_margin (scores less than `min_margin` apart).
     Raises ValueError for `reference` without one.
     """
-    distinct: dict[str, Candidate] = {}
+    distinct: dict[str, ScoredCandidate] = {}
     for candidate in sorted(candidates, key=lambda item: item.origin != REFERENCE):
         distinct.setdefault(candidate.text, candidate)
     if len(distinct) < 2:
-        return Pair(dropped="one_candidate")
+        return PairChoice(dropped="one_candidate")
     chosen = _chosen(list(distinct.values()), rule)
     rejected = _rejected([item for item in distinct.values() if item is not chosen], chosen, min_margin, rule)
     reasons = {
@@ -92,10 +91,10 @@ def pair(candidates: Sequence[Candidate], min_margin: float, rule: str = "best_w
     }
     if rule != "reference":
         reasons |= {"tie": chosen.score == rejected.score, "small_margin": chosen.score - rejected.score < min_margin}
-    return Pair(chosen, rejected, next((reason for reason, holds in reasons.items() if holds), ""))
+    return PairChoice(chosen, rejected, next((reason for reason, holds in reasons.items() if holds), ""))
 
 
-def _chosen(candidates: Sequence[Candidate], rule: str) -> Candidate:
+def _chosen(candidates: Sequence[ScoredCandidate], rule: str) -> ScoredCandidate:
     if rule != "reference":
         return max(candidates, key=lambda item: item.score)
     found = [item for item in candidates if item.origin == REFERENCE]
@@ -104,7 +103,7 @@ def _chosen(candidates: Sequence[Candidate], rule: str) -> Candidate:
     return found[0]
 
 
-def _rejected(others: Sequence[Candidate], chosen: Candidate, min_margin: float, rule: str) -> Candidate:
+def _rejected(others: Sequence[ScoredCandidate], chosen: ScoredCandidate, min_margin: float, rule: str) -> ScoredCandidate:
     clear = [item for item in others if chosen.score - item.score >= min_margin and item.score < chosen.score]
     if rule == "margin" and clear:
         return max(clear, key=lambda item: item.score)
@@ -115,13 +114,16 @@ def _bare(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def triples(
-    sources: Sequence[Sentence], candidates: Sequence[Sequence[Candidate]], min_margin: float, rule: str = "best_worst"
+def build_triples(
+    sources: Sequence[SourceSentence],
+    candidates: Sequence[Sequence[ScoredCandidate]],
+    min_margin: float,
+    rule: str = "best_worst",
 ) -> Triples:
     """A row for each source whose candidates make a pair, and one for each other; all candidates are kept in both."""
     result = Triples()
     for source, found in zip(sources, candidates, strict=True):
-        made = pair(found, min_margin, rule)
+        made = choose_pair(found, min_margin, rule)
         if made.dropped or made.chosen is None or made.rejected is None:
             result.dropped.setdefault(source.direction, Counter())[made.dropped] += 1
             kept = {"id": source.id, "source": source.source, "direction": source.direction, "dropped": made.dropped}
@@ -134,7 +136,9 @@ def triples(
     return result
 
 
-def _row(source: Sentence, chosen: Candidate, rejected: Candidate, candidates: Iterable[Candidate]) -> dict[str, Any]:
+def _row(
+    source: SourceSentence, chosen: ScoredCandidate, rejected: ScoredCandidate, candidates: Iterable[ScoredCandidate]
+) -> dict[str, Any]:
     return {
         "id": source.id,
         "source": source.source,
@@ -147,20 +151,20 @@ def _row(source: Sentence, chosen: Candidate, rejected: Candidate, candidates: I
     }
 
 
-def _kept(candidate: Candidate) -> dict[str, Any]:
+def _kept(candidate: ScoredCandidate) -> dict[str, Any]:
     """What a row says of a candidate; the scores behind its score where there are several."""
     values = asdict(candidate)
     return values if candidate.scores else {name: value for name, value in values.items() if name != "scores"}
 
 
 def choose_sources(
-    rows: Mapping[str, Sequence[Sentence]], count: int, seed: int, taken: frozenset[str] = frozenset()
-) -> tuple[list[Sentence], dict[str, Counter[str]]]:
+    rows: Mapping[str, Sequence[SourceSentence]], count: int, seed: int, taken: frozenset[str] = frozenset()
+) -> tuple[list[SourceSentence], dict[str, Counter[str]]]:
     """`count` sources of each direction, drawn by the seed and left in the corpus's order; and the rows left out.
 
     Left out are repeated sources, and those in `taken`: what training uses must not be held out as well.
     """
-    chosen: list[Sentence] = []
+    chosen: list[SourceSentence] = []
     dropped: dict[str, Counter[str]] = {}
     for direction, found in rows.items():
         fresh = {row.source: row for row in reversed(found)}  # the first of equal ones stays
@@ -176,16 +180,16 @@ CHRF = "chrf"
 
 
 @dataclass(frozen=True)
-class Draft:
+class UnscoredCandidate:
     """A candidate before it has a score."""
 
     text: str
     origin: str
 
 
-def scored(
-    job: Job, names: Sequence[str], sources: Sequence[Sentence], drafts: Sequence[Sequence[Draft]]
-) -> tuple[list[list[Candidate]], dict[str, str]]:
+def score_candidates(
+    job: Job, names: Sequence[str], sources: Sequence[SourceSentence], drafts: Sequence[Sequence[UnscoredCandidate]]
+) -> tuple[list[list[ScoredCandidate]], dict[str, str]]:
     """Each source's drafts with the mean of their scores by `names`, and each scorer's signature.
 
     A name is chrf or one of the settings' `scorers`. Every draft is scored, the reference by the reference too: a metric
@@ -200,18 +204,18 @@ def scored(
     return [list(_candidates(found, rows)) for found in drafts], signatures
 
 
-def _column(job: Job, name: str, pairs: list[tuple[Sentence, Draft]]) -> tuple[list[float], str]:
+def _column(job: Job, name: str, pairs: list[tuple[SourceSentence, UnscoredCandidate]]) -> tuple[list[float], str]:
     if name == CHRF:
         return [sentence_chrf(draft.text, source.reference) for source, draft in pairs], "sentence chrF2, sacrebleu"
-    segments = [Segment(source.source, draft.text, source.reference) for source, draft in pairs]
+    segments = [CometSegment(source.source, draft.text, source.reference) for source, draft in pairs]
     cache = SegmentCache(job.cache / "segment_scores.db")
-    scorer = comet.placed(job.config.scorers[name], job.files)
+    scorer = comet.with_local_model(job.config.scorers[name], job.files)
     made = comet.score(scorer, segments, job.hardware, cache, lambda done, total: job.log(done, total, {}))
     return made.scores, made.signature
 
 
-def _candidates(drafts: Sequence[Draft], rows: Iterator[dict[str, float]]) -> Iterator[Candidate]:
+def _candidates(drafts: Sequence[UnscoredCandidate], rows: Iterator[dict[str, float]]) -> Iterator[ScoredCandidate]:
     for draft in drafts:
         scores = next(rows)
         mean = sum(scores.values()) / len(scores)
-        yield Candidate(draft.text, mean, draft.origin, scores if len(scores) > 1 else {})
+        yield ScoredCandidate(draft.text, mean, draft.origin, scores if len(scores) > 1 else {})

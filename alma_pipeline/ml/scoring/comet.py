@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from alma_pipeline.errors import PipelineError, UserError
-from alma_pipeline.ml.scoring.segment_cache import Found, SegmentCache, key
+from alma_pipeline.ml.scoring.segment_cache import CachedScore, SegmentCache, segment_key
 from alma_pipeline.paths import comet_interpreter
 from alma_pipeline.schema import Hardware, Neural
 
@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Segment:
+class CometSegment:
     """What is scored."""
 
     source: str
@@ -35,7 +35,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Scored:
+class CometScores:
     """Of segments, in their order, times 100."""
 
     scores: list[float]
@@ -44,7 +44,7 @@ class Scored:
     signature: str
 
 
-class Worker:
+class CometWorker:
     """A running `comet_worker`, from its greeting to its last score."""
 
     def __init__(self, metric: Neural, hardware: Hardware) -> None:
@@ -93,7 +93,7 @@ class Worker:
             raise PipelineError(f"COMET's worker ended with {ended} while scoring by {self.metric.model}; its log is above")
         line: dict[str, Any] = json.loads(text)
         if "error" in line:
-            raise explained(line["kind"], line["error"], self.metric.model, str(self.python))
+            raise worker_error(line["kind"], line["error"], self.metric.model, str(self.python))
         return line
 
     def close(self) -> None:
@@ -106,7 +106,9 @@ class Worker:
                     stream.close()
 
 
-def score(metric: Neural, segments: Sequence[Segment], hardware: Hardware, cache: SegmentCache, progress: Progress) -> Scored:
+def score(
+    metric: Neural, segments: Sequence[CometSegment], hardware: Hardware, cache: SegmentCache, progress: Progress
+) -> CometScores:
     """Score segments of all directions with one model, which is loaded once and only if something is new.
 
     A batch is made of the same segments whatever the cache knows of them, and goes out when one of them is missing: so
@@ -114,13 +116,13 @@ def score(metric: Neural, segments: Sequence[Segment], hardware: Hardware, cache
     distinct segments. Raises UserError for a model or an environment that is not there, PipelineError for a crash;
     every score that arrived before either is kept.
     """
-    worker = Worker(metric, hardware)
+    worker = CometWorker(metric, hardware)
     try:
         if worker.reference and any(segment.reference is None for segment in segments):
             raise UserError(
                 f"{metric.model} needs a reference, and there is none here; take a model without, as wmt22-cometkiwi-da"
             )
-        keys = [key(worker.signature, *_parts(segment, worker.reference)) for segment in segments]
+        keys = [segment_key(worker.signature, *_parts(segment, worker.reference)) for segment in segments]
         distinct = dict(zip(keys, segments, strict=True))
         known = cache.find(distinct)
         batches = [batch for batch in _batches(distinct, hardware.comet_batch, worker.joint) if not set(batch) <= set(known)]
@@ -128,7 +130,7 @@ def score(metric: Neural, segments: Sequence[Segment], hardware: Hardware, cache
         missing = {row["id"] for row in rows} - set(known)
         done = len(distinct) - len(missing)
         for lines in _grouped(worker.scores(rows), hardware.comet_batch):
-            found = {line["id"]: Found(line["score"], line["cut"]) for line in lines if line["id"] not in known}
+            found = {line["id"]: CachedScore(line["score"], line["cut"]) for line in lines if line["id"] not in known}
             finite = {name: one for name, one in found.items() if math.isfinite(one.score)}
             cache.keep(finite)
             if len(finite) < len(found):
@@ -142,14 +144,14 @@ def score(metric: Neural, segments: Sequence[Segment], hardware: Hardware, cache
         worker.close()
     if absent := set(distinct) - set(known):
         raise PipelineError(f"COMET's worker left out {len(absent)} of {len(distinct)} segments")
-    return Scored([SCALE * known[name].score for name in keys], [known[name].cut for name in keys], worker.signature)
+    return CometScores([SCALE * known[name].score for name in keys], [known[name].cut for name in keys], worker.signature)
 
 
-def _parts(segment: Segment, reference: bool) -> tuple[str, str, str | None]:
+def _parts(segment: CometSegment, reference: bool) -> tuple[str, str, str | None]:
     return segment.source, segment.hypothesis, segment.reference if reference else None
 
 
-def _batches(distinct: dict[str, Segment], size: int, joint: bool) -> list[list[str]]:
+def _batches(distinct: dict[str, CometSegment], size: int, joint: bool) -> list[list[str]]:
     """Keys in batches of like lengths, the longest first: what does not fit into memory fails at once.
 
     A model that reads all parts as one sequence pads to the longest sum (`joint`), any other to the longest part.
@@ -164,7 +166,7 @@ def _batches(distinct: dict[str, Segment], size: int, joint: bool) -> list[list[
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def _row(name: str, segment: Segment, reference: bool) -> dict[str, Any]:
+def _row(name: str, segment: CometSegment, reference: bool) -> dict[str, Any]:
     row = {"id": name, "src": segment.source, "mt": segment.hypothesis}
     return row | {"ref": segment.reference or ""} if reference else row
 
@@ -186,12 +188,12 @@ def _grouped(lines: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[s
         yield group
 
 
-def placed(metric: Neural, places: Mapping[str, str]) -> Neural:
+def with_local_model(metric: Neural, places: Mapping[str, str]) -> Neural:
     """A metric that is a file with the file's path, where `places` (digest to path) knows it."""
     return replace(metric, model=places.get(metric.revision, metric.model))
 
 
-def explained(kind: str, text: str, model: str, python: str) -> PipelineError:
+def worker_error(kind: str, text: str, model: str, python: str) -> PipelineError:
     """The worker's error as one that says what to do (B47)."""
     page = f"https://huggingface.co/{model}"
     lacking = f"{python} lacks a package; run `make comet`, or give another as evaluation.comet.python"

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("src", "mt", "ref")
-WHOLE = "unified_metric", "xcomet_metric"
+JOINT_CLASSES = "unified_metric", "xcomet_metric"
 """Model classes that read all parts as one sequence, and can do without the reference."""
-REFERENCED = "regression_metric", "ranking_metric"
+REFERENCE_CLASSES = "regression_metric", "ranking_metric"
 
 
 def main(words: list[str]) -> int:
@@ -44,20 +44,20 @@ def main(words: list[str]) -> int:
 
 def serve(options: argparse.Namespace, say: Callable[[dict[str, Any]], None]) -> None:
     """Say what the model is, score the segments of stdin, say each score with its id, then how many."""
-    checkpoint, revision = located(options.model, options.revision)
+    checkpoint, revision = find_checkpoint(options.model, options.revision)
     kind = _kind(checkpoint)
-    reference = kind in REFERENCED or (kind in WHOLE and not options.without_reference)
-    joint = kind in WHOLE
+    reference = kind in REFERENCE_CLASSES or (kind in JOINT_CLASSES and not options.without_reference)
+    joint = kind in JOINT_CLASSES
     say({"model": options.model, "revision": revision, "reference": reference, "joint": joint, "comet": _version()})
-    segments = received()
+    segments = read_segments()
     if segments:
-        model = loaded(checkpoint, options.precision, options.device)
-        for line in scores(model, segments, options.batch, joint):
+        model = load_model(checkpoint, options.precision, options.device)
+        for line in score_segments(model, segments, options.batch, joint):
             say(line)
     say({"done": len(segments)})
 
 
-def located(model: str, revision: str) -> tuple[Path, str]:
+def find_checkpoint(model: str, revision: str) -> tuple[Path, str]:
     """The checkpoint's file and what names its content: the hub's commit, or the SHA-256 of a local file."""
     if model.endswith(".ckpt"):
         path = Path(model).resolve()
@@ -72,7 +72,7 @@ def located(model: str, revision: str) -> tuple[Path, str]:
     return folder / "checkpoints" / "model.ckpt", folder.name
 
 
-def loaded(checkpoint: Path, precision: str, device: str) -> Any:
+def load_model(checkpoint: Path, precision: str, device: str) -> Any:
     """The model in evaluation mode. `comet-score` always computes in half precision."""
     import torch
     from comet import load_from_checkpoint
@@ -82,7 +82,7 @@ def loaded(checkpoint: Path, precision: str, device: str) -> Any:
     return model.eval().to(types[precision]).to(device)
 
 
-def received() -> list[dict[str, Any]]:
+def read_segments() -> list[dict[str, Any]]:
     """The segments, once the end line has said that these are all. Raises EOFError without it."""
     found: list[dict[str, Any]] = []
     for line in sys.stdin.buffer:
@@ -95,7 +95,7 @@ def received() -> list[dict[str, Any]]:
     raise EOFError(f"the input ended after {len(found)} segments, without an end line")
 
 
-def scores(model: Any, segments: list[dict[str, Any]], batch: int, joint: bool) -> Iterator[dict[str, Any]]:
+def score_segments(model: Any, segments: list[dict[str, Any]], batch: int, joint: bool) -> Iterator[dict[str, Any]]:
     """Scores of segments, batched as they come: whoever sends them puts like lengths together."""
     import torch
 
@@ -124,10 +124,10 @@ def _prepared(model: Any, rows: list[dict[str, Any]], joint: bool) -> tuple[Any,
     """The model's inputs, and of each segment whether they are less than all of it."""
     inputs = model.prepare_for_inference([{part: row[part] for part in PARTS if part in row} for row in rows])
     full = _widest(inputs) >= model.encoder.max_positions - 2  # otherwise nothing was cut, and nothing is counted twice
-    return inputs, [full and cut(model.encoder, row, joint) for row in rows]
+    return inputs, [full and is_cut(model.encoder, row, joint) for row in rows]
 
 
-def cut(encoder: Any, row: dict[str, Any], joint: bool) -> bool:
+def is_cut(encoder: Any, row: dict[str, Any], joint: bool) -> bool:
     """Whether the encoder saw less than all of a segment: it cuts at its limit, usually 512 pieces, without notice."""
     limit = encoder.max_positions - 2
     parts = [row[part] for part in PARTS if part in row]

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from alma_pipeline.ml.data.language_id import detect_language, is_supported
 
-LOOP = re.compile(r"(.{1,120}?)\1{3,}", re.DOTALL)
+LOOP_PATTERN = re.compile(r"(.{1,120}?)\1{3,}", re.DOTALL)
 """A stretch of text that stands four times in a row or more."""
-LOOP_CHARACTERS = 12
+MIN_LOOP_CHARACTERS = 12
 """So many of them in all make a loop (our choice): an ellipsis, `haha` and 1000000 are none."""
 
 
 @dataclass(frozen=True)
-class Flags:
+class GuardFlags:
     """Of one hypothesis. None: cannot be told."""
 
     exact: bool
@@ -34,26 +34,26 @@ class Flags:
     """Written in another language than asked for; None where the language cannot be told."""
 
 
-def flags(source: str, reference: str, hypothesis: str, target: str, truncated: bool | None = None) -> Flags:
+def guard_flags(source: str, reference: str, hypothesis: str, target: str, truncated: bool | None = None) -> GuardFlags:
     """All of them for one hypothesis, line breaks already removed. `target`: the language asked for."""
     found = detect_language(hypothesis)
-    return Flags(
+    return GuardFlags(
         exact=hypothesis == reference,
         empty=not hypothesis.strip(),
         copy=None if source == reference else hypothesis == source,
-        repetition=loops(hypothesis) and not loops(reference),
+        repetition=has_loop(hypothesis) and not has_loop(reference),
         truncated=truncated,
         language=found,
         off_target=None if found is None or not is_supported(target) else found != target,
     )
 
 
-def loops(text: str) -> bool:
+def has_loop(text: str) -> bool:
     """Whether something is said over and over without end."""
-    return any(len(match[0]) >= LOOP_CHARACTERS for match in LOOP.finditer(text))
+    return any(len(match[0]) >= MIN_LOOP_CHARACTERS for match in LOOP_PATTERN.finditer(text))
 
 
-def rate(values: Iterable[bool | None]) -> float | None:
+def percentage(values: Iterable[bool | None]) -> float | None:
     """% of those that can be told; None where none can."""
     told = [value for value in values if value is not None]
     return 100 * sum(told) / len(told) if told else None

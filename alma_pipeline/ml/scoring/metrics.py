@@ -12,14 +12,14 @@ from sacrebleu.metrics import CHRF
 
 from alma_pipeline.ml.data.prompts import one_line
 from alma_pipeline.ml.scoring import guards, sacrebleu_metrics
-from alma_pipeline.ml.scoring.guards import Flags
-from alma_pipeline.ml.scoring.sacrebleu_metrics import Measured
+from alma_pipeline.ml.scoring.guards import GuardFlags
+from alma_pipeline.ml.scoring.sacrebleu_metrics import MetricResult
 
 GUARDS = ("exact", "empty", "copy", "repetition", "truncated", "off_target")
 
 
 @dataclass(frozen=True)
-class Translation:
+class ScorableTranslation:
     """One sentence, its reference and what a model made of it."""
 
     direction: str
@@ -31,11 +31,11 @@ class Translation:
 
 
 @dataclass(frozen=True)
-class Scores:
+class DirectionScores:
     """Of one direction's translations; rates are percentages, None where nothing can tell."""
 
-    metrics: dict[str, Measured]
-    flags: list[Flags]
+    metrics: dict[str, MetricResult]
+    flags: list[GuardFlags]
     """By hypothesis."""
     length_ratio: float | None
     """Characters of all hypotheses over those of all references; None: the references are empty."""
@@ -55,7 +55,7 @@ class Scores:
     def plain(self) -> dict[str, float | int | None]:
         """The numbers, under the names they are reported by: metrics, then guards."""
         scores: dict[str, float | int | None] = {name: measured.score for name, measured in self.metrics.items()}
-        rates = {name: guards.rate(getattr(item, name) for item in self.flags) for name in GUARDS}
+        rates = {name: guards.percentage(getattr(item, name) for item in self.flags) for name in GUARDS}
         return scores | rates | {"length_ratio": self.length_ratio, "sentences": self.sentences}
 
     def languages(self) -> dict[str, int]:
@@ -71,7 +71,9 @@ class Scores:
         ]
 
 
-def score(translations: Sequence[Translation], tokenizer: str, names: Sequence[str] = ("chrf++", "bleu")) -> Scores:
+def score(
+    translations: Sequence[ScorableTranslation], tokenizer: str, names: Sequence[str] = ("chrf++", "bleu")
+) -> DirectionScores:
     """Scores of one direction. `tokenizer`: sacrebleu's tokenizer for the target language, used by BLEU (B49).
 
     `names`: sacrebleu's metrics, of `schema.metrics.METRICS`. Raises ValueError where there is nothing to score, and
@@ -80,10 +82,10 @@ def score(translations: Sequence[Translation], tokenizer: str, names: Sequence[s
     lines = [one_line(item.hypothesis) for item in translations]
     hypotheses = [line for line, _ in lines]
     references = [item.reference for item in translations]
-    return Scores(
+    return DirectionScores(
         metrics={name: sacrebleu_metrics.measure(name, tokenizer, hypotheses, references) for name in names},
         flags=[
-            guards.flags(item.source, item.reference, hypothesis, item.direction.split("-")[1], item.truncated)
+            guards.guard_flags(item.source, item.reference, hypothesis, item.direction.split("-")[1], item.truncated)
             for hypothesis, item in zip(hypotheses, translations, strict=True)
         ],
         length_ratio=guards.length_ratio(hypotheses, references),
@@ -91,12 +93,12 @@ def score(translations: Sequence[Translation], tokenizer: str, names: Sequence[s
     )
 
 
-def with_metric(scores: Scores, name: str, measured: Measured) -> Scores:
+def with_metric(scores: DirectionScores, name: str, measured: MetricResult) -> DirectionScores:
     """The same with one metric more."""
     return replace(scores, metrics=scores.metrics | {name: measured})
 
 
-def averages(scores: Mapping[str, Scores]) -> dict[str, dict[str, float | int | None]]:
+def averages(scores: Mapping[str, DirectionScores]) -> dict[str, dict[str, float | int | None]]:
     """Means over the directions out of English, into it, and all; `sentences` is a sum.
 
     Scores of different signatures are not on one scale: their mean is None (B49). A part without directions is left out.
@@ -109,7 +111,7 @@ def averages(scores: Mapping[str, Scores]) -> dict[str, dict[str, float | int | 
     return {name: _average(values) for name, values in parts.items() if values}
 
 
-def signatures(scores: Mapping[str, Scores]) -> dict[str, dict[str, str]]:
+def signatures(scores: Mapping[str, DirectionScores]) -> dict[str, dict[str, str]]:
     """Metric to direction to signature."""
     found: dict[str, dict[str, str]] = {}
     for direction, value in scores.items():
@@ -123,7 +125,7 @@ def sentence_chrf(hypothesis: str, reference: str) -> float:
     return float(CHRF().sentence_score(hypothesis, [reference]).score)
 
 
-def _average(scores: Sequence[Scores]) -> dict[str, float | int | None]:
+def _average(scores: Sequence[DirectionScores]) -> dict[str, float | int | None]:
     rows = [item.plain() for item in scores]
     several = {name for name, count in Counter(name for name, _ in _pairs(scores)).items() if count > 1}
     result: dict[str, float | int | None] = {}
@@ -134,6 +136,6 @@ def _average(scores: Sequence[Scores]) -> dict[str, float | int | None]:
     return result
 
 
-def _pairs(scores: Sequence[Scores]) -> set[tuple[str, str]]:
+def _pairs(scores: Sequence[DirectionScores]) -> set[tuple[str, str]]:
     """Every metric with every signature it has here."""
     return {pair for item in scores for pair in item.signatures.items()}

@@ -26,7 +26,7 @@ SPLITS, SHARE, EPSILON = 300, 0.4, 0.001
 
 
 @dataclass(frozen=True)
-class Paired:
+class CorpusComparison:
     """A system against a baseline, by one metric."""
 
     baseline: float
@@ -43,7 +43,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class PairedSegments:
+class SegmentComparison:
     """A system against a baseline, by a metric that scores segments."""
 
     baseline: float
@@ -61,7 +61,7 @@ class PairedSegments:
         return not self.p_value < LEVEL
 
 
-def paired(
+def compare_corpora(
     test: str,
     names: Sequence[str],
     tokenizer: str,
@@ -70,7 +70,7 @@ def paired(
     system: Sequence[str],
     samples: int = 0,
     seed: int = SEED,
-) -> dict[str, Paired]:
+) -> dict[str, CorpusComparison]:
     """`system` against `baseline` by each of sacrebleu's metrics in `names`, both translating the same sentences.
 
     `test`: bs (paired bootstrap) or ar (approximate randomisation). `samples`: 0 takes sacrebleu's 1,000 or 10,000.
@@ -88,14 +88,14 @@ def paired(
 
 def _paired(
     test: str, metric: Metric, references: Sequence[str], baseline: Sequence[str], system: Sequence[str], samples: int, seed: int
-) -> Paired:
+) -> CorpusComparison:
     """One metric at a time: sacrebleu keeps results by its own names, which BLEU and spBLEU share. Every metric meets the
     same random numbers all the same."""
     with _seeded(seed):
         signatures, results = PairedTest([("", baseline), ("", system)], {"": metric}, [references], test, samples)()
     ((name, signature),) = signatures.items()
     theirs, ours = results[name]
-    return Paired(theirs.score, ours.score, ours.p_value, str(signature))
+    return CorpusComparison(theirs.score, ours.score, ours.p_value, str(signature))
 
 
 @contextlib.contextmanager
@@ -112,7 +112,9 @@ def _seeded(seed: int) -> Iterator[None]:
             os.environ["SACREBLEU_SEED"] = before
 
 
-def segmental(baseline: Sequence[float], system: Sequence[float], scale: float = 100, seed: int = SEED) -> PairedSegments:
+def compare_segments(
+    baseline: Sequence[float], system: Sequence[float], scale: float = 100, seed: int = SEED
+) -> SegmentComparison:
     """comet-compare's tests on segment scores of the same sentences, where a perfect segment has `scale` points.
 
     Raises ValueError for unequal numbers of segments or fewer than two.
@@ -122,7 +124,7 @@ def segmental(baseline: Sequence[float], system: Sequence[float], scale: float =
     ours, theirs = np.asarray(system, dtype=float), np.asarray(baseline, dtype=float)
     differences = _resampled_means(ours - theirs, seed)
     margin = EPSILON * scale
-    return PairedSegments(
+    return SegmentComparison(
         baseline=float(theirs.mean()),
         score=float(ours.mean()),
         p_value=1.0 if np.array_equal(ours, theirs) else float(stats.ttest_rel(ours, theirs).pvalue),

@@ -14,12 +14,12 @@ from sacrebleu.utils import SACREBLEU_DIR
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema.metrics import METRICS
 
-AT_ONCE = 200
+SEGMENT_BATCH = 200
 """Segments whose n-grams are in memory together; those of a whole test set take a gigabyte, and time to be walked over."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricResult:
     """One metric of one direction."""
 
     score: float
@@ -49,18 +49,18 @@ def metric(name: str, tokenizer: str) -> Metric:
         ) from error
 
 
-def measure(name: str, tokenizer: str, hypotheses: Sequence[str], references: Sequence[str]) -> Measured:
+def measure(name: str, tokenizer: str, hypotheses: Sequence[str], references: Sequence[str]) -> MetricResult:
     """A metric of hypotheses against one reference each. Raises ValueError where there is nothing to score."""
     if not hypotheses:
         raise ValueError("found no translations to score; expected at least one")
     found = metric(name, tokenizer)
     statistics = [row for part in _portions(len(hypotheses)) for row in _statistics(found, hypotheses[part], references[part])]
     segments = [float(found._compute_score_from_stats(row).score) for row in statistics] if METRICS[name].segments else None
-    return Measured(float(found._aggregate_and_compute(statistics).score), str(found.get_signature()), segments)
+    return MetricResult(float(found._aggregate_and_compute(statistics).score), str(found.get_signature()), segments)
 
 
 def _portions(count: int) -> list[slice]:
-    return [slice(start, start + AT_ONCE) for start in range(0, count, AT_ONCE)]
+    return [slice(start, start + SEGMENT_BATCH) for start in range(0, count, SEGMENT_BATCH)]
 
 
 def _statistics(found: Metric, hypotheses: Sequence[str], references: Sequence[str]) -> list[list[float]]:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from alma_pipeline.job import Job
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.models.causal import causal_model
-from alma_pipeline.ml.scoring.guards import loops
+from alma_pipeline.ml.scoring.guards import has_loop
 from alma_pipeline.ml.scoring.sacrebleu_metrics import metric
 from alma_pipeline.schema import Training
 from alma_pipeline.schema.metrics import MAIN
@@ -62,7 +62,7 @@ def dev_score(sample: DevSample, tokenizer: PreTrainedTokenizerBase, decode_toke
     def score(model: nn.Module) -> dict[str, float]:
         outputs = decode.greedy(causal_model(model), sample.prompts, limits)
         hypotheses = [decode.text(tokenizer, output) for output in outputs]
-        looping = sum(loops(ours) and not loops(theirs) for ours, theirs in zip(hypotheses, references, strict=True))
+        looping = sum(has_loop(ours) and not has_loop(theirs) for ours, theirs in zip(hypotheses, references, strict=True))
         return {
             "score": float(metric(MAIN, "13a").corpus_score(hypotheses, [references]).score),
             "loops": looping / len(references),

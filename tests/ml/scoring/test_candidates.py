@@ -4,33 +4,41 @@ from collections import Counter
 
 import pytest
 
-from alma_pipeline.ml.scoring.candidates import REFERENCE, SAMPLE, Candidate, Sentence, choose_sources, pair, triples
+from alma_pipeline.ml.scoring.candidates import (
+    REFERENCE,
+    SAMPLE,
+    ScoredCandidate,
+    SourceSentence,
+    build_triples,
+    choose_pair,
+    choose_sources,
+)
 
-BEST = Candidate("das ist gut", 100.0, REFERENCE)
+BEST = ScoredCandidate("das ist gut", 100.0, REFERENCE)
 
 
-def samples(*found: tuple[str, float]) -> list[Candidate]:
-    return [Candidate(text, score, SAMPLE) for text, score in found]
+def samples(*found: tuple[str, float]) -> list[ScoredCandidate]:
+    return [ScoredCandidate(text, score, SAMPLE) for text, score in found]
 
 
 def test_the_best_is_chosen_and_the_worst_rejected() -> None:
-    made = pair([*samples(("das ist", 60), ("gut", 20), ("ist", 25)), BEST], 5)
+    made = choose_pair([*samples(("das ist", 60), ("gut", 20), ("ist", 25)), BEST], 5)
     assert made.chosen == BEST and made.rejected is not None and made.rejected.text == "gut" and not made.dropped
 
 
 def test_a_sample_can_be_chosen_over_the_reference() -> None:
-    reference = Candidate("schwach", 40.0, REFERENCE)
-    made = pair([*samples(("stark", 80), ("mittel", 60)), reference], 5)
+    reference = ScoredCandidate("schwach", 40.0, REFERENCE)
+    made = choose_pair([*samples(("stark", 80), ("mittel", 60)), reference], 5)
     assert made.chosen is not None and made.chosen.text == "stark" and made.rejected == reference
 
 
 def test_of_equal_scores_the_reference_wins_then_the_earlier() -> None:
-    made = pair([*samples(("a", 100), ("b", 10), ("c", 10)), BEST], 5)
+    made = choose_pair([*samples(("a", 100), ("b", 10), ("c", 10)), BEST], 5)
     assert made.chosen == BEST and made.rejected is not None and made.rejected.text == "b"
 
 
 def test_a_sample_that_repeats_the_reference_is_not_its_opponent() -> None:
-    made = pair([*samples(("das ist gut", 100), ("gut", 30)), BEST], 5)
+    made = choose_pair([*samples(("das ist gut", 100), ("gut", 30)), BEST], 5)
     assert made.chosen == BEST and made.rejected is not None and made.rejected.text == "gut"
 
 
@@ -39,31 +47,31 @@ def test_a_sample_that_repeats_the_reference_is_not_its_opponent() -> None:
     [
         ("one_candidate", [BEST]),
         ("one_candidate", [*samples(("das ist gut", 100), ("das ist gut", 100)), BEST]),
-        ("empty_chosen", [*samples(("gut", 10)), Candidate(" ", 50, REFERENCE)]),
+        ("empty_chosen", [*samples(("gut", 10)), ScoredCandidate(" ", 50, REFERENCE)]),
         ("empty_rejected", [*samples(("", 0), ("gut", 30)), BEST]),
         ("equal_texts", [*samples(("das  ist gut", 70)), BEST]),
-        ("equal_texts", [*samples(("u\u0308ber", 40)), Candidate("\u00fcber", 100, REFERENCE)]),
+        ("equal_texts", [*samples(("u\u0308ber", 40)), ScoredCandidate("\u00fcber", 100, REFERENCE)]),
         ("tie", [*samples(("gut ist das", 100)), BEST]),
         ("small_margin", [*samples(("das ist gute", 95.1)), BEST]),
     ],
 )
-def test_each_reason_to_drop(reason: str, candidates: list[Candidate]) -> None:
-    assert pair(candidates, 5).dropped == reason
+def test_each_reason_to_drop(reason: str, candidates: list[ScoredCandidate]) -> None:
+    assert choose_pair(candidates, 5).dropped == reason
 
 
 def test_the_margin_itself_is_enough() -> None:
-    assert not pair([*samples(("das ist", 95.0)), BEST], 5).dropped
+    assert not choose_pair([*samples(("das ist", 95.0)), BEST], 5).dropped
 
 
 def test_a_tie_is_dropped_at_any_margin() -> None:
-    assert pair([*samples(("gut ist das", 100)), BEST], 0).dropped == "tie"
-    assert not pair([*samples(("gut ist das", 99.9)), BEST], 0).dropped
+    assert choose_pair([*samples(("gut ist das", 100)), BEST], 0).dropped == "tie"
+    assert not choose_pair([*samples(("gut ist das", 99.9)), BEST], 0).dropped
 
 
 def test_rows_are_flat_and_keep_every_candidate_and_the_rest_is_counted() -> None:
-    sources = [Sentence(f"{i}", direction, "good", BEST.text) for i, direction in enumerate(["en-de", "en-de", "en-cs"])]
+    sources = [SourceSentence(f"{i}", direction, "good", BEST.text) for i, direction in enumerate(["en-de", "en-de", "en-cs"])]
     found = [[*samples(("gut", 30), ("ist", 20)), BEST], [BEST], [*samples(("", 0)), BEST]]
-    made = triples(sources, found, 5)
+    made = build_triples(sources, found, 5)
     assert [(row["id"], row["dropped"], len(row["candidates"])) for row in made.left] == [
         ("1", "one_candidate", 1),
         ("2", "empty_rejected", 2),
@@ -88,8 +96,8 @@ def test_rows_are_flat_and_keep_every_candidate_and_the_rest_is_counted() -> Non
     assert made.chosen_is_reference == Counter({"en-de": 1})
 
 
-def corpus(direction: str, *sources: str) -> dict[str, list[Sentence]]:
-    return {direction: [Sentence(f"{i}", direction, source, "r") for i, source in enumerate(sources)]}
+def corpus(direction: str, *sources: str) -> dict[str, list[SourceSentence]]:
+    return {direction: [SourceSentence(f"{i}", direction, source, "r") for i, source in enumerate(sources)]}
 
 
 def test_sources_are_drawn_by_seed_and_direction_and_stay_in_order() -> None:
@@ -115,25 +123,25 @@ def test_repeated_sources_and_those_in_training_are_left_out_and_counted() -> No
 
 def test_the_margin_rule_rejects_the_hardest_that_is_clearly_worse() -> None:
     found = [*samples(("nah", 97), ("klar schlechter", 95), ("schlecht", 40)), BEST]
-    made = pair(found, 5, "margin")
+    made = choose_pair(found, 5, "margin")
     assert made.chosen == BEST and made.rejected is not None and made.rejected.text == "klar schlechter" and not made.dropped
-    assert pair([*samples(("nah", 97)), BEST], 5, "margin").dropped == "small_margin"
-    assert pair([*samples(("gleich", 100)), BEST], 0, "margin").dropped == "tie"
+    assert choose_pair([*samples(("nah", 97)), BEST], 5, "margin").dropped == "small_margin"
+    assert choose_pair([*samples(("gleich", 100)), BEST], 0, "margin").dropped == "tie"
 
 
 def test_the_reference_rule_asks_no_metric_whether_the_reference_is_good() -> None:
     """X-ALMA's: the score only says which sample is the worst."""
-    reference = Candidate("schwach", 40.0, REFERENCE)
-    made = pair([*samples(("stark", 80), ("mittel", 60)), reference], 5, "reference")
+    reference = ScoredCandidate("schwach", 40.0, REFERENCE)
+    made = choose_pair([*samples(("stark", 80), ("mittel", 60)), reference], 5, "reference")
     assert made.chosen == reference and made.rejected is not None and made.rejected.text == "mittel" and not made.dropped
-    assert pair([*samples(("  ", 80)), reference], 5, "reference").dropped == "empty_rejected"
-    assert pair([*samples(("schwach ", 80)), reference], 5, "reference").dropped == "equal_texts"
+    assert choose_pair([*samples(("  ", 80)), reference], 5, "reference").dropped == "empty_rejected"
+    assert choose_pair([*samples(("schwach ", 80)), reference], 5, "reference").dropped == "equal_texts"
     with pytest.raises(ValueError, match="no reference among the candidates"):
-        pair(samples(("a", 1), ("b", 2)), 5, "reference")
+        choose_pair(samples(("a", 1), ("b", 2)), 5, "reference")
 
 
 def test_where_the_chosen_and_the_rejected_came_from_is_counted() -> None:
-    source = Sentence("1", "en-de", "good", BEST.text)
-    other = Candidate("sehr gut", 70.0, "gpt4")
-    made = triples([source, source], [[*samples(("schlecht", 10)), other, BEST], [other, BEST]], 5)
+    source = SourceSentence("1", "en-de", "good", BEST.text)
+    other = ScoredCandidate("sehr gut", 70.0, "gpt4")
+    made = build_triples([source, source], [[*samples(("schlecht", 10)), other, BEST], [other, BEST]], 5)
     assert made.chosen_from == {REFERENCE: 2} and made.rejected_from == {SAMPLE: 1, "gpt4": 1}

@@ -9,14 +9,14 @@ import pytest
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.ml.scoring import comet as library
-from alma_pipeline.ml.scoring.comet import Scored, Segment, explained, score
-from alma_pipeline.ml.scoring.segment_cache import Found, SegmentCache, key
+from alma_pipeline.ml.scoring.comet import CometScores, CometSegment, score, worker_error
+from alma_pipeline.ml.scoring.segment_cache import CachedScore, SegmentCache, segment_key
 from alma_pipeline.schema import Hardware, Neural
 from helpers.comet import comet_score, hardware, neural, scored, segments
 
 
 @pytest.fixture(scope="module")
-def thousand(tmp_path_factory: pytest.TempPathFactory, comet_models: Path) -> tuple[Scored, Path]:
+def thousand(tmp_path_factory: pytest.TempPathFactory, comet_models: Path) -> tuple[CometScores, Path]:
     """A thousand segments by the model that reads references, and the cache that this left."""
     cache = tmp_path_factory.mktemp("thousand") / "cache.db"
     return scored(neural(comet_models, "regression"), segments(1000), cache), cache
@@ -34,7 +34,7 @@ def assert_equal(ours: list[float], rows: list[dict[str, Any]]) -> None:
 
 
 def test_scores_and_order_of_a_thousand_segments_equal_comet_score_s(
-    tmp_path: Path, comet_models: Path, thousand: tuple[Scored, Path]
+    tmp_path: Path, comet_models: Path, thousand: tuple[CometScores, Path]
 ) -> None:
     """B44."""
     ours = thousand[0]
@@ -54,7 +54,7 @@ def test_a_model_that_can_do_without_the_reference_is_told_which(tmp_path: Path,
 
     B48: joined in one sequence of 64 positions, texts are too long together that would fit each on its own.
     """
-    found = [Segment("der Hund", "the dog", "the dog!"), Segment("a" * 30, "b" * 30, "c" * 30)]
+    found = [CometSegment("der Hund", "the dog", "the dog!"), CometSegment("a" * 30, "b" * 30, "c" * 30)]
     seen = scored(neural(comet_models, "unified", precision="fp32"), found, tmp_path / "cache.db")
     blind = scored(neural(comet_models, "unified", precision="fp32", reference=False), found, tmp_path / "cache.db")
     assert "reference:yes" in seen.signature and "reference:no" in blind.signature
@@ -62,7 +62,7 @@ def test_a_model_that_can_do_without_the_reference_is_told_which(tmp_path: Path,
     assert seen.cut == [False, True] == blind.cut
 
 
-def test_what_was_scored_once_is_not_scored_again(comet_models: Path, thousand: tuple[Scored, Path]) -> None:
+def test_what_was_scored_once_is_not_scored_again(comet_models: Path, thousand: tuple[CometScores, Path]) -> None:
     """A repeated segment too; the worker is asked for the model's revision and for nothing else."""
     found, seen = segments(1000), list[tuple[int, int]]()
     again = scored(neural(comet_models, "regression"), [*found, found[3]], thousand[1], lambda *at: seen.append(at))
@@ -70,14 +70,14 @@ def test_what_was_scored_once_is_not_scored_again(comet_models: Path, thousand: 
 
 
 def test_line_breaks_and_texts_beyond_the_limit_stay_in_their_segment(
-    tmp_path: Path, comet_models: Path, thousand: tuple[Scored, Path]
+    tmp_path: Path, comet_models: Path, thousand: tuple[CometScores, Path]
 ) -> None:
     """B45: lines are JSON, so that a break within a text ends nothing. B48: what is longer than the model reads is counted."""
     odd = [
-        Segment("a\nb", 'c\r\n"d"\u2028e', "f\\g"),
-        Segment("", "", ""),
-        Segment("🎈", "\u0000", "x"),
-        Segment("x" * 80, "y", "z"),
+        CometSegment("a\nb", 'c\r\n"d"\u2028e', "f\\g"),
+        CometSegment("", "", ""),
+        CometSegment("🎈", "\u0000", "x"),
+        CometSegment("x" * 80, "y", "z"),
     ]
     plain = segments(1000)[:5]
     seen = list[tuple[int, int]]()
@@ -90,29 +90,29 @@ def test_line_breaks_and_texts_beyond_the_limit_stay_in_their_segment(
 
 
 def test_a_crash_is_clear_and_loses_nothing_that_was_scored(
-    tmp_path: Path, comet_models: Path, thousand: tuple[Scored, Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, comet_models: Path, thousand: tuple[CometScores, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker is killed after its first batch; run again, the scores are an uninterrupted run's to the last bit."""
     metric, found, cache = neural(comet_models, "regression"), segments(1000), SegmentCache(tmp_path / "cache.db")
-    started = list[library.Worker]()
-    monkeypatch.setattr(library, "Worker", _remembered(started))
+    started = list[library.CometWorker]()
+    monkeypatch.setattr(library, "CometWorker", _remembered(started))
 
     def kill(done: int, total: int) -> None:
         started[0].process.kill()
 
     with pytest.raises(PipelineError, match=r"worker ended with signal 9 while scoring by .*model.ckpt"):
         score(metric, found, hardware(), cache, kill)
-    kept = len(cache.find(key(started[0].signature, *library._parts(item, True)) for item in found))
+    kept = len(cache.find(segment_key(started[0].signature, *library._parts(item, True)) for item in found))
     assert 0 < kept < 1000
     done = list[int]()
     assert scored(metric, found, tmp_path / "cache.db", lambda at, _: done.append(at)).scores == thousand[0].scores
     assert kept < done[0] <= kept + 16
 
 
-def _remembered(started: list[library.Worker]) -> Callable[..., library.Worker]:
-    make = library.Worker
+def _remembered(started: list[library.CometWorker]) -> Callable[..., library.CometWorker]:
+    make = library.CometWorker
 
-    def worker(metric: Neural, machine: Hardware) -> library.Worker:
+    def worker(metric: Neural, machine: Hardware) -> library.CometWorker:
         started.append(make(metric, machine))
         return started[-1]
 
@@ -132,11 +132,11 @@ def test_a_score_that_is_no_number_is_an_error_and_the_others_are_kept(tmp_path:
     python, cache = tmp_path / "python", SegmentCache(tmp_path / "cache.db")
     python.write_text(NOT_A_NUMBER.format(python=sys.executable))
     python.chmod(0o755)
-    found = [Segment("s", f"h{number}", None) for number in range(5)]
+    found = [CometSegment("s", f"h{number}", None) for number in range(5)]
     with pytest.raises(PipelineError, match=r"a/b gives scores that are no numbers in fp16; take scorers.*precision=fp32"):
         score(Neural(model="a/b"), found, hardware(str(python)), cache, print)
-    signature = library.Worker(Neural(model="a/b"), hardware(str(python))).signature
-    assert len(cache.find(key(signature, *library._parts(item, False)) for item in found)) == 4
+    signature = library.CometWorker(Neural(model="a/b"), hardware(str(python))).signature
+    assert len(cache.find(segment_key(signature, *library._parts(item, False)) for item in found)) == 4
 
 
 def test_a_python_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
@@ -172,18 +172,23 @@ def test_a_python_without_comet_and_a_missing_checkpoint_too(tmp_path: Path) -> 
 )
 def test_what_the_hub_and_the_device_refuse_is_told(kind: str, said: str) -> None:
     """B47."""
-    error = explained(kind, "401", "Unbabel/XCOMET-XXL", "python")
+    error = worker_error(kind, "401", "Unbabel/XCOMET-XXL", "python")
     assert isinstance(error, UserError) and said in str(error) and "401" in str(error)
-    assert not isinstance(explained("ValueError", "x", "m", "python"), UserError)
+    assert not isinstance(worker_error("ValueError", "x", "m", "python"), UserError)
 
 
 def test_the_cache_tells_metrics_and_texts_apart(tmp_path: Path) -> None:
     cache = SegmentCache(tmp_path / "a" / "cache.db")
-    one, other = key("m@1", "s", "h", "r"), key("m@2", "s", "h", "r")
-    assert len({one, other, key("m@1", "s", "h", None), key("m@1", "sh", "", "r"), key("m@1", "s", "hr", "")}) == 5
-    cache.keep({one: Found(0.1 + 0.2, True)})
-    cache.keep({one: Found(0.9, False)})
-    assert SegmentCache(tmp_path / "a" / "cache.db").find([one, other]) == {one: Found(0.1 + 0.2, True)}
-    many = {key("m", str(number), "", None): Found(float(number), False) for number in range(1200)}
+    one, other = segment_key("m@1", "s", "h", "r"), segment_key("m@2", "s", "h", "r")
+    assert (
+        len(
+            {one, other, segment_key("m@1", "s", "h", None), segment_key("m@1", "sh", "", "r"), segment_key("m@1", "s", "hr", "")}
+        )
+        == 5
+    )
+    cache.keep({one: CachedScore(0.1 + 0.2, True)})
+    cache.keep({one: CachedScore(0.9, False)})
+    assert SegmentCache(tmp_path / "a" / "cache.db").find([one, other]) == {one: CachedScore(0.1 + 0.2, True)}
+    many = {segment_key("m", str(number), "", None): CachedScore(float(number), False) for number in range(1200)}
     cache.keep(many)
     assert cache.find(many) == many

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline.ml.scoring.comet import Segment
-from alma_pipeline.ml.scoring.paired_tests import segmental
+from alma_pipeline.ml.scoring.comet import CometSegment
+from alma_pipeline.ml.scoring.paired_tests import compare_segments
 from helpers.comet import comet_compare, comet_score, encoding, neural, scored, segments
 
 ALIKE = ("--batch_size", "1", "--disable_length_batching")
@@ -35,7 +35,7 @@ def test_one_thread_alone_encodes_text(comet_models: Path, name: str) -> None:
     assert encoding(comet_models, name, found) == {"cut": sum(pieces(one, True) > LIMIT for one in found), "threads": 1}
 
 
-def pieces(segment: Segment, reference: bool) -> int:
+def pieces(segment: CometSegment, reference: bool) -> int:
     """Of a segment whose parts are read as one sequence, with what stands before, between and after them."""
     parts = [segment.source, segment.hypothesis, *([segment.reference] if reference and segment.reference else [])]
     return sum(len(part.replace(" ", "")) for part in parts) + len(parts) + 1
@@ -48,7 +48,7 @@ def test_the_paired_tests_are_comet_compare_s(tmp_path: Path, comet_models: Path
     ours, theirs = (scored(metric, system, tmp_path / "cache.db", batch=1).scores for system in (found, other))
     printed = comet_compare(tmp_path, metric, found, other, *ALIKE)
     told = {name: float(value) for name, value in re.findall(r"^(.+):\t(-?[\d.]+)$", printed, re.MULTILINE)}
-    test = segmental(theirs, ours)
+    test = compare_segments(theirs, ours)
     assert test.p_value == pytest.approx(told["p_value"], abs=1e-4) and 0.001 < test.p_value < 0.999
     bootstrap = [told[name] for name in ("x_wins (%)", "y_wins (%)", "ties (%)")]
     assert [test.wins, test.losses, test.ties] == pytest.approx(bootstrap, abs=0.1)

@@ -21,7 +21,7 @@ from alma_pipeline.paths import CONF
     ],
 )
 def test_a_loop_is_one(text: str) -> None:
-    assert guards.loops(text)
+    assert guards.has_loop(text)
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,13 @@ def test_a_loop_is_one(text: str) -> None:
     ],
 )
 def test_what_only_looks_like_one_is_not(text: str) -> None:
-    assert not guards.loops(text)
+    assert not guards.has_loop(text)
 
 
 def test_a_loop_that_the_reference_has_too_is_no_fault() -> None:
     line = "0,000000000000001"
-    assert not guards.flags("a", line, line, "de").repetition
-    assert guards.flags("a", "null", line, "de").repetition
+    assert not guards.guard_flags("a", line, line, "de").repetition
+    assert guards.guard_flags("a", "null", line, "de").repetition
 
 
 def test_planted_faults_are_found_at_their_rate() -> None:
@@ -52,21 +52,22 @@ def test_planted_faults_are_found_at_their_rate() -> None:
     planted = [("copy", 7), ("empty", 5), ("loop", 3), ("cut", 2), ("sound", 83)]
     texts = {"copy": "source {}", "empty": " ", "loop": "Wort " * 9, "cut": "Satz {} und", "sound": "Satz {}"}
     found = [
-        guards.flags(f"source {number}", f"Satz Nummer {number}", texts[fault].format(number), "de", fault == "cut")
+        guards.guard_flags(f"source {number}", f"Satz Nummer {number}", texts[fault].format(number), "de", fault == "cut")
         for fault, count in planted
         for number in range(count)
     ]
     rates = {
-        name: guards.rate(getattr(item, name) for item in found) for name in ("copy", "empty", "repetition", "truncated", "exact")
+        name: guards.percentage(getattr(item, name) for item in found)
+        for name in ("copy", "empty", "repetition", "truncated", "exact")
     }
     assert rates == {"copy": 7, "empty": 5, "repetition": 3, "truncated": 2, "exact": 0}
 
 
 def test_what_cannot_be_told_does_not_count() -> None:
-    assert guards.flags("12", "12", "12", "de").copy is None and guards.flags("a", "b", "c", "de").truncated is None
-    assert guards.flags("a", "b", "12:30", "de").off_target is None, "a time is the same in many languages"
-    assert guards.rate([True, None, False, None]) == 50
-    assert guards.rate([None]) is None and guards.rate([]) is None
+    assert guards.guard_flags("12", "12", "12", "de").copy is None and guards.guard_flags("a", "b", "c", "de").truncated is None
+    assert guards.guard_flags("a", "b", "12:30", "de").off_target is None, "a time is the same in many languages"
+    assert guards.percentage([True, None, False, None]) == 50
+    assert guards.percentage([None]) is None and guards.percentage([]) is None
     assert guards.length_ratio(["abc"], [""]) is None and guards.length_ratio(["abc", ""], ["ab", "cd"]) == 0.75
 
 
@@ -88,8 +89,8 @@ SENTENCES = {
 def test_wrong_language_lines_are_found_at_the_planted_rate(target: str) -> None:
     """Nine sentences in other languages among 21 in the right one."""
     lines = list(SENTENCES.values()) + [SENTENCES[target]] * 20
-    found = [guards.flags("source", "reference", line, target) for line in lines]
-    assert guards.rate(item.off_target for item in found) == pytest.approx(100 * 9 / 30)
+    found = [guards.guard_flags("source", "reference", line, target) for line in lines]
+    assert guards.percentage(item.off_target for item in found) == pytest.approx(100 * 9 / 30)
     assert [item.language for item in found[:10]] == list(SENTENCES)
 
 

@@ -6,8 +6,8 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from alma_pipeline.ml.scoring import metrics
-from alma_pipeline.ml.scoring.metrics import Scores, Translation
-from alma_pipeline.ml.scoring.sacrebleu_metrics import Measured
+from alma_pipeline.ml.scoring.metrics import DirectionScores, ScorableTranslation
+from alma_pipeline.ml.scoring.sacrebleu_metrics import MetricResult
 
 TEXTS = {
     "13a": ("The cat sat on the mat today.", "The cat sits on a mat today!"),
@@ -17,8 +17,8 @@ TEXTS = {
 }
 
 
-def rows(reference: str, hypothesis: str, count: int = 3) -> list[Translation]:
-    return [Translation("en-xx", f"source {i}", f"{reference} {i}", f"{hypothesis} {i}") for i in range(count)]
+def rows(reference: str, hypothesis: str, count: int = 3) -> list[ScorableTranslation]:
+    return [ScorableTranslation("en-xx", f"source {i}", f"{reference} {i}", f"{hypothesis} {i}") for i in range(count)]
 
 
 @pytest.mark.parametrize("tokenizer", TEXTS)
@@ -39,7 +39,7 @@ def test_equals_sacrebleu_with_the_tokenizer_of_the_target_language(tokenizer: s
 @pytest.mark.parametrize("tokenizer", ["zh", "ja-mecab"])
 def test_the_wrong_tokenizer_would_show(tokenizer: str) -> None:
     """B49: text without spaces is one word to 13a, and one changed character loses it whole."""
-    found = [Translation("en-xx", "", *TEXTS[tokenizer])]
+    found = [ScorableTranslation("en-xx", "", *TEXTS[tokenizer])]
     right, wrong = (metrics.score(found, name).metrics["bleu"].score for name in (tokenizer, "13a"))
     assert right > 2 * wrong
 
@@ -47,11 +47,11 @@ def test_the_wrong_tokenizer_would_show(tokenizer: str) -> None:
 def test_planted_copies_empties_and_exact_ones_are_found_at_their_rate() -> None:
     """B46: of 10 sentences 2 are empty, 3 exact, 2 copied; 2 more have a source that is its own translation."""
     planted = [
-        *[Translation("en-de", f"one {i}", f"eins {i}", "") for i in range(2)],
-        *[Translation("en-de", f"two {i}", f"zwei {i}", f"zwei {i}") for i in range(3)],
-        *[Translation("en-de", f"three {i}", f"drei {i}", f"three {i}") for i in range(2)],
-        *[Translation("en-de", f"{i}", f"{i}", f"{i}!") for i in range(2)],
-        Translation("en-de", "four", "vier", "fünf"),
+        *[ScorableTranslation("en-de", f"one {i}", f"eins {i}", "") for i in range(2)],
+        *[ScorableTranslation("en-de", f"two {i}", f"zwei {i}", f"zwei {i}") for i in range(3)],
+        *[ScorableTranslation("en-de", f"three {i}", f"drei {i}", f"three {i}") for i in range(2)],
+        *[ScorableTranslation("en-de", f"{i}", f"{i}", f"{i}!") for i in range(2)],
+        ScorableTranslation("en-de", "four", "vier", "fünf"),
     ]
     scores = metrics.score(planted, "13a")
     found = scores.plain()
@@ -62,7 +62,7 @@ def test_planted_copies_empties_and_exact_ones_are_found_at_their_rate() -> None
 
 
 def test_copies_cannot_be_told_where_every_source_is_its_own_reference() -> None:
-    scores = metrics.score([Translation("en-de", "12", "12", "12")], "13a")
+    scores = metrics.score([ScorableTranslation("en-de", "12", "12", "12")], "13a")
     assert scores.plain()["copy"] is None and scores.plain()["exact"] == 100
     assert metrics.averages({"en-de": scores})["all"]["copy"] is None
 
@@ -70,23 +70,23 @@ def test_copies_cannot_be_told_where_every_source_is_its_own_reference() -> None
 def test_nothing_to_score_is_an_error_and_empty_hypotheses_are_not() -> None:
     with pytest.raises(ValueError, match="no translations"):
         metrics.score([], "13a")
-    scores = metrics.score([Translation("en-de", "one", "eins", "")] * 2, "13a")
+    scores = metrics.score([ScorableTranslation("en-de", "one", "eins", "")] * 2, "13a")
     assert [scores.plain()[name] for name in ("chrf++", "bleu", "empty", "length_ratio")] == [0, 0, 100, 0]
-    assert metrics.score([Translation("en-de", "one", "", "")], "13a").length_ratio is None
+    assert metrics.score([ScorableTranslation("en-de", "one", "", "")], "13a").length_ratio is None
 
 
 def test_line_breaks_in_a_hypothesis_become_spaces_and_are_counted() -> None:
     """B45."""
-    found = [Translation("en-de", "a", "eins zwei", "eins\nzwei"), Translation("en-de", "b", "drei", "drei\r\n")]
+    found = [ScorableTranslation("en-de", "a", "eins zwei", "eins\nzwei"), ScorableTranslation("en-de", "b", "drei", "drei\r\n")]
     scores = metrics.score(found, "13a")
     assert scores.plain()["exact"] == 100 and scores.newlines == 1
 
 
-def make(bleu: float, tokenizer: str = "13a", source: str = "a") -> Scores:
+def make(bleu: float, tokenizer: str = "13a", source: str = "a") -> DirectionScores:
     """Seven sentences; a source that is the reference tells nothing about copies."""
-    base = metrics.score([Translation("en-xx", source, "b", "b")] * 7, "13a")
-    chrf = Measured(bleu / 2, "nw:2")
-    return replace(base, metrics={"chrf++": chrf, "bleu": Measured(bleu, f"tok:{tokenizer}")})
+    base = metrics.score([ScorableTranslation("en-xx", source, "b", "b")] * 7, "13a")
+    chrf = MetricResult(bleu / 2, "nw:2")
+    return replace(base, metrics={"chrf++": chrf, "bleu": MetricResult(bleu, f"tok:{tokenizer}")})
 
 
 def test_averages_are_means_over_directions_by_side_of_english() -> None:
@@ -111,14 +111,14 @@ def test_an_average_leaves_out_what_a_direction_cannot_tell() -> None:
 
 def test_a_metric_added_later_has_its_average_and_its_segments() -> None:
     scores = {direction: make(10) for direction in ("en-de", "en-cs")}
-    neural = Measured(80.0, "wmt22-comet-da", [70.0] * 6 + [140.0])
+    neural = MetricResult(80.0, "wmt22-comet-da", [70.0] * 6 + [140.0])
     more = {direction: metrics.with_metric(value, "comet", neural) for direction, value in scores.items()}
     assert metrics.averages(more)["all"]["comet"] == 80 and "comet" not in metrics.averages(scores)["all"]
     assert more["en-de"].segments()[6]["scores"] == {"comet": 140.0}
 
 
 def test_segments_say_what_is_wrong_with_each() -> None:
-    rows = [Translation("en-de", "one", "eins", "one", True), Translation("en-de", "two", "zwei", "zwei", False)]
+    rows = [ScorableTranslation("en-de", "one", "eins", "one", True), ScorableTranslation("en-de", "two", "zwei", "zwei", False)]
     segments = metrics.score(rows, "13a", ["chrf++", "bleu", "ter"]).segments()
     assert [item["flags"]["copy"] for item in segments] == [True, False]
     assert [item["flags"]["truncated"] for item in segments] == [True, False]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alma_pipeline.ml.scoring.paired_tests import paired, segmental
+from alma_pipeline.ml.scoring.paired_tests import compare_corpora, compare_segments
 
 WORDS = ["the", "of", "a", "in", "to", "and", "is", "was", "for", "on", "that", "by", "with", "as", "it", "from", "at", "his"]
 
@@ -52,7 +52,7 @@ def test_p_values_equal_the_command_s(tmp_path: Path, test: str, flag: str, toke
     scores = re.search(r"│ +system │ +([\d.]+) .*?│ +([\d.]+) .*?│ +([\d.]+) ", done.stdout)
     p_values = re.findall(r"\(p = ([\d.]+)\)", done.stdout)
     assert scores and len(p_values) == 3 and "0" < p_values[0] < "0.9"
-    ours = paired(test, ["bleu", "chrf++", "ter"], tokenizer, references, baseline, system, samples=200, seed=7)
+    ours = compare_corpora(test, ["bleu", "chrf++", "ter"], tokenizer, references, baseline, system, samples=200, seed=7)
     for found, score, p_value in zip(ours.values(), scores.groups(), p_values, strict=True):
         assert f"{found.score:.8f}" == score and f"{found.p_value:.4f}" == p_value, "200 samples: four digits tell all"
         assert found.signature in done.stdout and f"{test}:200|seed:7" in found.signature
@@ -61,8 +61,8 @@ def test_p_values_equal_the_command_s(tmp_path: Path, test: str, flag: str, toke
 
 def test_equal_systems_tie_and_a_far_better_one_does_not() -> None:
     references, baseline, _ = systems()
-    same = paired("ar", ["chrf++"], "13a", references, baseline, baseline, samples=100)["chrf++"]
-    better = paired("ar", ["chrf++"], "13a", references, baseline, references, samples=100)["chrf++"]
+    same = compare_corpora("ar", ["chrf++"], "13a", references, baseline, baseline, samples=100)["chrf++"]
+    better = compare_corpora("ar", ["chrf++"], "13a", references, baseline, references, samples=100)["chrf++"]
     assert same.p_value == 1 / 101, "sacrebleu counts the shuffles that differ by more, and there are none"
     assert same.tie
     assert not better.tie
@@ -72,22 +72,22 @@ def test_segments_are_tested_as_comet_compare_does() -> None:
     random.seed(1)
     baseline = [random.uniform(60, 90) for _ in range(200)]
     system = [value + random.gauss(0.5, 1) for value in baseline]
-    found = segmental(baseline, system)
+    found = compare_segments(baseline, system)
     assert found.p_value == pytest.approx(stats.ttest_rel(system, baseline).pvalue) and not found.tie
     assert found.score - found.baseline == pytest.approx(np.mean(system) - np.mean(baseline))
     assert found.wins > 0.95 and found.wins + found.losses + found.ties == pytest.approx(1)
-    assert segmental(baseline, system) == found and segmental(system, baseline).losses > 0.95
+    assert compare_segments(baseline, system) == found and compare_segments(system, baseline).losses > 0.95
 
 
 def test_segments_that_are_equal_tie() -> None:
-    found = segmental([80.0, 90.0], [80.0, 90.0])
+    found = compare_segments([80.0, 90.0], [80.0, 90.0])
     assert (found.p_value, found.ties, found.tie) == (1.0, 1.0, True)
 
 
 def test_unequal_numbers_are_an_error() -> None:
     with pytest.raises(ValueError, match="2 references, 2 and 1 hypotheses"):
-        paired("bs", ["bleu"], "13a", ["a", "b"], ["a", "b"], ["a"])
+        compare_corpora("bs", ["bleu"], "13a", ["a", "b"], ["a", "b"], ["a"])
     with pytest.raises(ValueError, match="expected bs or ar"):
-        paired("bootstrap", ["bleu"], "13a", ["a"], ["a"], ["a"])
+        compare_corpora("bootstrap", ["bleu"], "13a", ["a"], ["a"], ["a"])
     with pytest.raises(ValueError, match="equally many"):
-        segmental([1.0], [1.0, 2.0])
+        compare_segments([1.0], [1.0, 2.0])

@@ -42,7 +42,7 @@ def command(folder: Path, tokenizer: str, references: list[str], hypotheses: lis
 def test_counted_in_portions_it_is_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     references, hypotheses = texts("13a")
     whole = sacrebleu_metrics.measure(name, "13a", hypotheses, references)
-    monkeypatch.setattr(sacrebleu_metrics, "AT_ONCE", 3)  # of four: one whole portion and a rest
+    monkeypatch.setattr(sacrebleu_metrics, "SEGMENT_BATCH", 3)  # of four: one whole portion and a rest
     assert sacrebleu_metrics.measure(name, "13a", hypotheses, references) == whole
 
 
