@@ -111,7 +111,7 @@ def job(finished: Store) -> "ReportJob":
 
 
 @pytest.fixture(scope="session")
-def told(finished: Store, job: "ReportJob") -> "Report":
+def report(finished: Store, job: "ReportJob") -> "Report":
     """All that the report has to show of `finished`."""
     from alma_pipeline.report.content import build_report
 

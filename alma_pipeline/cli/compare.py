@@ -56,7 +56,7 @@ def compare(root: Path, names: list[str], significance: str = "") -> int:
     shown = [board for pair in found for board in build_boards(list(pair), tests)]
     for board in shown:
         print_board(screen, board, AGAINST)
-    tests.keep()
+    tests.save()
     if how := describe_tests(tests.test, kinds_of_tests(row.cells for board in shown for row in board.rows)):
         screen.print_line(f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({how})", "dim")
     return 0
@@ -127,13 +127,13 @@ def comparable_systems(one: Side, other: Side) -> Iterator[tuple[System, System]
         for ours in other.systems:
             common = {*theirs.directions} & {*ours.directions}
             if theirs.test == ours.test and common and (alone or theirs.name == ours.name) and _keys(theirs) != _keys(ours):
-                baseline = f"{BASELINE} {theirs.called}"
-                yield _named(theirs, baseline, "", common), _named(ours, f"{OTHER} {ours.called}", baseline, common)
+                baseline = f"{BASELINE} {theirs.qualified_name}"
+                yield _named(theirs, baseline, "", common), _named(ours, f"{OTHER} {ours.qualified_name}", baseline, common)
 
 
 def _named(system: System, name: str, parent: str, directions: set[str]) -> System:
     seeds = [{direction: found for direction, found in seed.items() if direction in directions} for seed in system.seeds]
-    return replace(system, name=name, variant="", parent=parent, seeds=[seed for seed in seeds if seed])
+    return replace(system, name=name, variant="", baseline=parent, seeds=[seed for seed in seeds if seed])
 
 
 def _keys(system: System) -> frozenset[str]:

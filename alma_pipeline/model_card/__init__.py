@@ -1,1 +1,1 @@
-"""The model card of an exported checkpoint, as a hub page shows it. It exports nothing and computes no score."""
+"""The model card of an exported checkpoint, in the format of the Hugging Face hub. Exports nothing and computes no scores."""

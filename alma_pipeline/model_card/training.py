@@ -70,7 +70,7 @@ def _trained(record: Record) -> StageRow:
     config, result = record.payload["config"], record.result
     batch, rate = config.get("global_batch"), config.get("learning_rate")
     schedule = [f"{rate:g}" if rate else "", config.get("schedule", ""), _warmup(config)]
-    taken = duration(result["duration"]) if result.get("seconds") else ""
+    taken = duration(result["seconds"]) if result.get("seconds") else ""
     return StageRow(
         record.name,
         ", ".join([STAGE_SUMMARIES.get(record.kind, record.kind), *_preference(record)]),

@@ -1,1 +1,1 @@
-"""What a finished recipe has to show, from the store's records alone: as a page, as tables for a paper, in a terminal."""
+"""Reports on a finished recipe as an HTML page, tables for papers and terminal tables, built from the records in the store."""

@@ -1,4 +1,7 @@
-"""Which systems were trained on the test set they are scored on, by what sources and published checkpoints say of themselves."""
+"""What a reader of the scores must know: which systems were trained on their test set, and which nodes stopped early.
+
+Contamination is what data sources and published checkpoints declare in `trained_on`; no text is compared here.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,18 +11,26 @@ from typing import Any
 from alma_pipeline.plan.plan import Cause, Step
 from alma_pipeline.redact import redact
 from alma_pipeline.report.jobs import ReportJob
-from alma_pipeline.report.systems import CONTAMINATED, System, base_name, scored_checkpoints, systems, variant_settings, variants
+from alma_pipeline.report.systems import (
+    CONTAMINATED,
+    System,
+    base_name,
+    scored_checkpoints,
+    systems,
+    variant_settings,
+    variants,
+)
 from alma_pipeline.store.store import Store
 
 TRAINED_ON = "trained_on"
 
 
 def contaminated_tests(job: ReportJob) -> dict[tuple[str, str], list[str]]:
-    """(test set, system) to the test sets that a system was trained on, of those that this one is or overlaps."""
+    """(test set, system) to the sets in its training text that are, or overlap with, this test set."""
     found: dict[tuple[str, str], set[str]] = {}
     for evaluation in scored_checkpoints(job):
-        if evaluation.given:
-            continue  # what other systems were trained on is not known here
+        if evaluation.from_files:
+            continue  # the training data of other systems is unknown
         names = _test_names(job, evaluation.test)
         shared = names & _trained_on(job, evaluation.checkpoint)
         if shared:
@@ -28,16 +39,16 @@ def contaminated_tests(job: ReportJob) -> dict[tuple[str, str], list[str]]:
 
 
 def _test_names(job: ReportJob, test: str) -> set[str]:
-    """The names of the test's own source: its repository, also where a copy on disk is read, and what it says it overlaps."""
+    """Names of a test node's source: its repository, that of the setting it is a local copy of, and its declared overlaps."""
     source: Any = getattr(job.plan[test].node.config, "pairs", None)
     if source is None:
         return set()
-    asked = job.config.data.test
-    return {name for name in (source.repo, asked.repo, *source.trained_on) if name}
+    configured = job.config.data.test
+    return {name for name in (source.repo, configured.repo, *source.trained_on) if name}
 
 
 def _trained_on(job: ReportJob, node: str) -> set[str]:
-    """What a checkpoint and everything before it says it was trained on."""
+    """The test sets declared by a checkpoint and by every node it depends on."""
     names: set[str] = set()
     frontier, done = [node], set()
     while frontier:
@@ -52,55 +63,56 @@ def _trained_on(job: ReportJob, node: str) -> set[str]:
 
 
 def declared_test_sets(value: Any) -> Iterator[str]:
-    """Every `trained_on` in settings, however deep."""
+    """Every entry of `trained_on` in a tree of settings, at any depth."""
     if isinstance(value, dict):
         for key, child in value.items():
             yield from child if key == TRAINED_ON else declared_test_sets(child)
 
 
 def mark_contaminated(found: list[System], jobs: list[ReportJob]) -> list[System]:
-    """The systems, those that were trained on their test set knowing of which."""
-    told = [(variant_settings(variant), contaminated_tests(job)) for job, variant in zip(jobs, variants(jobs), strict=True)]
+    """The same systems, with `contaminated_by` filled in."""
+    by_variant = [(variant_settings(variant), contaminated_tests(job)) for job, variant in zip(jobs, variants(jobs), strict=True)]
 
     def names(system: System) -> set[str]:
-        own = [sets for settings, sets in told if variant_settings(system.variant) <= settings]
-        return {name for sets in own for name in sets.get((system.test, system.name), ())}
+        # A system shared by several variants has only the settings they have in common, so it collects from all of them.
+        own = [tests for settings, tests in by_variant if variant_settings(system.variant) <= settings]
+        return {name for tests in own for name in tests.get((system.test, system.name), ())}
 
-    return [replace(system, seen=sorted(names(system))) for system in found]
+    return [replace(system, contaminated_by=sorted(names(system))) for system in found]
 
 
 def footnotes(found: list[System]) -> list[str]:
-    """What the mark at a name stands for, a sentence for each system that has one."""
+    """One sentence for each marked system: what it was trained on."""
     return [
-        f"{CONTAMINATED} {system.label.removesuffix(CONTAMINATED).rstrip()} was trained on {', '.join(system.seen)}, which this test set is or "
-        "overlaps: its scores say nothing of new text"
+        f"{CONTAMINATED} {system.qualified_name} was trained on {', '.join(system.contaminated_by)}, which is or overlaps with "
+        "this test set, so its scores on it do not measure quality on unseen text"
         for system in found
-        if system.seen
+        if system.contaminated_by
     ]
 
 
 def contamination_notes(job: ReportJob) -> list[str]:
-    """The notes on a recipe's own checkpoints, for who sees the scores elsewhere than in a report."""
+    """The footnotes on a recipe's own checkpoints, for places that show scores outside a report."""
     return footnotes(mark_contaminated(systems([job]), [job]))
 
 
 DIVERGED = re.compile(r"^\S*Diverged: (.+)$", re.MULTILINE)
-"""The last line of the traceback that a worker leaves."""
+"""The last line of the traceback in a worker's failure file."""
 
 
 def early_stops(jobs: list[ReportJob], store: Store) -> list[str]:
-    """A sentence for each node of the recipe, of all jobs once."""
-    found = [text for job in jobs for step in job.plan.steps for text in _stop(step, store)]
+    """A sentence for each node that diverged and each round that was not needed; without repetitions across jobs."""
+    found = [text for job in jobs for step in job.plan.steps for text in _early_stop(step, store)]
     return list(dict.fromkeys(found))
 
 
-def _stop(step: Step, store: Store) -> Iterator[str]:
+def _early_stop(step: Step, store: Store) -> Iterator[str]:
     if step.cause is Cause.ROUND_STOPPED:
         yield f"{step.node.name}: {step.reason}"
     if step.record is not None:
         return
     for path in sorted(store.work_path(step.node.name, step.key).glob("failed-*.txt")):
-        fired = DIVERGED.findall(redact(path.read_text(encoding="utf-8", errors="replace")))
-        if fired:
-            yield f"{step.node.name} diverged and was stopped: {fired[-1]}"
-            return  # all ranks say the same
+        reasons = DIVERGED.findall(redact(path.read_text(encoding="utf-8", errors="replace")))
+        if reasons:
+            yield f"{step.node.name} diverged and was stopped: {reasons[-1]}"
+            return  # every rank writes the same reason

@@ -1,6 +1,7 @@
-"""Curves as SVG by matplotlib, in the page's own colours: what is drawn in a stand-in colour takes a CSS variable's.
+"""Draws training curves as SVG with matplotlib.
 
-One drawing then serves the light and the dark page, prints, and asks for no script.
+Placeholder colours are replaced with the page's CSS variables, so one drawing serves the light theme, the dark theme and print,
+and needs no script.
 """
 
 import io
@@ -9,9 +10,9 @@ from typing import Any
 
 from alma_pipeline.report.curves import Curve
 
-STAND_INS = {"#010203": "var(--train)", "#010204": "var(--dev)", "#010205": "var(--muted)", "#010206": "var(--line)"}
-"""Colour that matplotlib writes → colour of the page."""
-TRAIN, DEV, TEXT, GRID = STAND_INS
+PLACEHOLDERS = {"#010203": "var(--train)", "#010204": "var(--dev)", "#010205": "var(--muted)", "#010206": "var(--line)"}
+"""Colour that matplotlib writes → CSS variable of the page."""
+TRAIN, DEV, TEXT, GRID = PLACEHOLDERS
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "alma_pipeline",
@@ -33,44 +34,48 @@ STYLE: Any = {
     "path.simplify": True,
 }
 SIZE = (3.5, 1.9)
-"""Inches: on a telephone a chart is as wide as the screen, and its letters keep their size."""
+"""Width and height in inches; a chart fills the width of a phone without shrinking its text."""
 
 
 def draw(curve: Curve, number: int) -> str:
-    """The chart of one curve. `number` keeps its names apart from those of the page's other charts."""
+    """The chart of one curve as an SVG element. `number` makes its ids unique among the page's charts."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(STYLE):
+        # Figure without pyplot: no global state and no display.
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
+        # One line per seed; dev points last, so they stay visible above the training lines.
         for place, series in enumerate(curve.train):
-            axes.plot(series.steps, series.values, color=TRAIN, linewidth=1.4, alpha=_strength(place))
+            axes.plot(series.steps, series.values, color=TRAIN, linewidth=1.4, alpha=_opacity(place))
         for place, series in enumerate(curve.dev):
-            axes.plot(series.steps, series.values, color=DEV, linewidth=1.6, marker="o", markersize=4, alpha=_strength(place))
+            axes.plot(series.steps, series.values, color=DEV, linewidth=1.6, marker="o", markersize=4, alpha=_opacity(place))
+        # Few ticks: the charts are small.
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("step")
-        written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _embedded(written.getvalue(), f"c{number}-", curve.told)
+        # Without date and creator, equal data gives equal bytes.
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _embeddable(buffer.getvalue(), f"c{number}-", curve.caption)
 
 
-def _strength(place: int) -> float:
-    """The first seed stands out."""
+def _opacity(place: int) -> float:
+    """The first seed is solid, further seeds are faint."""
     return 1.0 if place == 0 else 0.35
 
 
-def _embedded(svg: str, prefix: str, told: str) -> str:
-    """The bare element, its ids unique on the page, its colours the page's."""
+def _embeddable(svg: str, prefix: str, caption: str) -> str:
+    """The bare <svg> element, with ids unique on the page and the page's colours and font."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", svg)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
-    for stand_in, colour in STAND_INS.items():
-        svg = svg.replace(stand_in, colour)
+    for placeholder, colour in PLACEHOLDERS.items():
+        svg = svg.replace(placeholder, colour)
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box
-    label = told.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    label = caption.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return re.sub(r"<svg[^>]*>", f'<svg role="img" aria-label="{label}" {box[0]}>', svg, count=1)

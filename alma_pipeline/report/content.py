@@ -1,4 +1,4 @@
-"""All that a report says, gathered once: what pages, papers and terminals are written from."""
+"""The report as data, built once from plans and records; page, paper and terminal are rendered from it."""
 
 import hashlib
 import re
@@ -24,13 +24,13 @@ from alma_pipeline.schema.metrics import MAIN, metric_label
 from alma_pipeline.store.store import Store
 
 GRAPH_AVERAGE = "all"
-"""The part of the directions whose mean by the main metric a node of the picture shows."""
+"""The average whose main metric a node of the recipe graph shows."""
 P_VALUES_FILE = "significance.json"
 
 
 @dataclass(frozen=True)
 class GroupScore:
-    """A group's adapter on the directions of a group, its own or another."""
+    """One adapter's mean score over the directions of one language group, its own or another."""
 
     adapter: str
     group: int
@@ -40,23 +40,25 @@ class GroupScore:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report tells, before it is a page or tables."""
+    """Everything a report shows."""
 
     name: str
-    """For a file: what was asked for, and a digest of exactly that."""
+    """File name without suffix: the title and a digest of the targets' keys."""
     title: str
     subtitle: str
     command: str
-    """The settings of the request, as one types them."""
+    """The settings as typed on the command line."""
     made: str
+    """Time of the report, `YYYY-MM-DD HH:MM`."""
     done: int
+    """Nodes with an artifact, of `nodes`."""
     nodes: int
     seeds: int
     significance: str
-    """Which of sacrebleu's paired tests was made: bootstrap or randomisation."""
+    """sacrebleu's paired test: bootstrap or randomisation."""
     method: str
-    """How the differences were tested, in words; empty where nothing was compared."""
-    picture: RecipeGraph
+    """Description of the significance tests; empty if nothing was compared."""
+    graph: RecipeGraph
     systems: list[System]
     boards: list[Board]
     groups: list[GroupScore]
@@ -65,33 +67,35 @@ class Report:
     confusions: list[LanguageConfusion]
     lengths: list[LengthTable]
     notes: list[str]
-    """What the marks at names of systems stand for."""
+    """Footnotes to marked systems, and jobs that have no scores."""
     stops: list[str]
     findings: list[str]
     curves: list[Curve]
     samples: list[SampleSegment]
     costs: list[NodeCost]
-    sums: list[CostTotal]
-    energy: str
-    """What the figures of energy are; empty where there are none."""
+    totals: list[CostTotal]
+    energy_note: str
+    """What the energy figures include; empty if there are none."""
     sources: list[ScoreSource]
     origins: list[ArtifactOrigin]
     packages: dict[str, str]
 
 
 def build_report(overrides: list[str], jobs: list[ReportJob], store: Store) -> Report:
-    """Everything there is to say. Raises UserError where the store has no score of what was asked."""
+    """Build the report of these jobs. Raises UserError if the store has no scores of them."""
     found = mark_contaminated(systems(jobs), jobs)
     if not found:
-        words = shlex.join(["alma-pipeline", *_typed(overrides, jobs)])
-        raise UserError(f"{store.root} holds no scores of this recipe, so there is nothing to report; make them first: {words}")
+        command = shlex.join(["alma-pipeline", *_typed(overrides, jobs)])
+        raise UserError(f"{store.root} has no scores for this recipe, so there is nothing to report; run it first: {command}")
+    # One job represents the settings that all jobs share: the most complete one, since others may not have run.
     job = max(jobs, key=lambda each: len(each.records))
+    # Boards come first: they run the significance tests, whose p-values the store caches.
     tests = PairedTests(store.root / "reports" / P_VALUES_FILE, job.config.evaluation.significance)
-    found_boards = build_boards(found, tests)
-    tests.keep()
+    boards = build_boards(found, tests)
+    tests.save()
     title = _title(job, found)
-    guards, found_rates = guard_rates(found)
-    found_costs = node_costs(jobs)
+    guards, rates = guard_rates(found)
+    costs = node_costs(jobs)
     return Report(
         name=re.sub(r"[^\w.]+", "-", f"{title} {_digest(jobs)}"),
         title=title,
@@ -102,23 +106,23 @@ def build_report(overrides: list[str], jobs: list[ReportJob], store: Store) -> R
         nodes=len({step.key for each in jobs for step in each.plan.steps}),
         seeds=max(len(system.seeds) for system in found),
         significance=tests.test,
-        method=describe_tests(tests.test, kinds_of_tests(row.cells for board in found_boards for row in board.rows)),
-        picture=draw_graph(job, _mean_scores(job)),
+        method=describe_tests(tests.test, kinds_of_tests(row.cells for board in boards for row in board.rows)),
+        graph=draw_graph(job, _mean_scores(job)),
         systems=found,
-        boards=found_boards,
+        boards=boards,
         groups=_groups(job),
         guards=guards,
-        rates=found_rates,
+        rates=rates,
         confusions=[*language_confusions(found), *group_confusions(found, job)],
         lengths=scores_by_length(found),
-        notes=[*footnotes(found), *_missing(jobs)],
+        notes=[*footnotes(found), *_unscored_jobs(jobs)],
         stops=early_stops(jobs, store),
         findings=findings.findings(job.plan, job.records),
         curves=curves(jobs),
         samples=[sample for test in dict.fromkeys(system.test for system in found) for sample in worst_samples(found, test)],
-        costs=found_costs,
-        sums=list(cost_totals(found_costs)),
-        energy=energy_note(found_costs),
+        costs=costs,
+        totals=list(cost_totals(costs)),
+        energy_note=energy_note(costs),
         sources=score_sources(found),
         origins=artifact_origins(job),
         packages=package_versions(job),
@@ -126,34 +130,35 @@ def build_report(overrides: list[str], jobs: list[ReportJob], store: Store) -> R
 
 
 def _typed(overrides: list[str], jobs: list[ReportJob]) -> list[str]:
-    """As one types them: several jobs are a sweep."""
+    """The overrides as typed: several jobs are a sweep, so `-m` precedes them."""
     return [*(["-m"] if len(jobs) > 1 else []), *overrides]
 
 
-def _missing(jobs: list[ReportJob]) -> list[str]:
-    """Of several jobs, those whose targets have no scores: the means are without them."""
+def _unscored_jobs(jobs: list[ReportJob]) -> list[str]:
+    """Of several jobs, those with unscored targets: no mean includes them."""
     found = []
     for job in jobs if len(jobs) > 1 else []:
         scored = {evaluation.checkpoint for evaluation in scored_checkpoints(job)}
         targets = [step.node.name for step in job.plan.steps if step.node.target]
         if lacking := [name for name in targets if name not in scored]:
-            found.append(f"{shlex.join(job.overrides)}: no scores of {', '.join(lacking)}, so that nothing here counts them")
+            found.append(f"{shlex.join(job.overrides)}: no scores of {', '.join(lacking)}; not included in this report")
     return found
 
 
 def _title(job: ReportJob, found: list[System]) -> str:
-    if all(system.given for system in found):
-        return "Outputs that were given"
+    if all(system.from_files for system in found):
+        return "Outputs of other systems"
     return f"{' and '.join(job.config.targets)}, model {job.config.model.name}"
 
 
 def _digest(jobs: list[ReportJob]) -> str:
-    """The same for the same targets, whatever the words they were asked for in."""
+    """Eight hex digits of the targets' keys; the same however the request was written."""
     keys = sorted(step.key for job in jobs for step in job.plan.steps if step.node.target)
     return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:8]
 
 
 def _mean_scores(job: ReportJob) -> dict[str, str]:
+    """Checkpoint to its mean main metric over all directions, as text: `chrF++ 41.2`."""
     found: dict[str, str] = {}
     for evaluation in scored_checkpoints(job):
         value = evaluation.result["averages"].get(GRAPH_AVERAGE, {}).get(MAIN)
@@ -163,7 +168,7 @@ def _mean_scores(job: ReportJob) -> dict[str, str]:
 
 
 def _groups(job: ReportJob) -> list[GroupScore]:
-    """Means over a group's directions; only where some adapter was asked about another group's."""
+    """Mean scores by adapter and group, for adapters that also translated another group's directions."""
     found = [
         GroupScore(evaluation.checkpoint, group, value, evaluation.group == group)
         for evaluation, group in on_all_groups(job)

@@ -1,4 +1,4 @@
-"""What the recipe cost: time, tokens, memory, disk and, where the machine counts it, energy; by node and in all."""
+"""The cost of a recipe by node, by phase and in total: time, tokens, memory, disk, and energy if it was measured."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,63 +8,67 @@ from alma_pipeline.report.jobs import ReportJob
 from alma_pipeline.store.record import Record
 
 PHASES = ("preparation", "training", "preferences", "evaluation")
+TOTAL = "total"
 
 
 @dataclass(frozen=True)
 class NodeCost:
-    """What a node took."""
+    """The cost of one artifact."""
 
     node: str
-    part: str
+    phase: str
+    """One of `PHASES`."""
     seconds: float
-    """From start to commit, on all of the node's devices at once."""
+    """Wall-clock time from start to commit."""
     device_seconds: float
+    """`seconds` times the number of devices."""
     tokens: int
     """Trained on, or generated."""
     tokens_per_second: float
     memory: int
-    """Bytes at the peak, of one device; 0: not measured."""
+    """Peak bytes on one device; 0: not measured."""
     disk: int
+    """Bytes."""
     hardware: str
     joules: float | None = None
-    """None: no counter could be read."""
-    rows: str = ""
-    """Of a training, how examples lay in micro-batches: `packed`, or `padded` where the architecture is wrong on packed rows."""
+    """None: no counter was readable."""
+    layout: str = ""
+    """Training nodes: how micro-batches are laid out, `packed`, or `padded` if the architecture is wrong on packed rows."""
     energy_of: str = ""
-    """What the counters belong to: `GPUs and CPU packages`."""
+    """What the energy counters cover: `GPUs and CPU packages`."""
 
 
 @dataclass(frozen=True)
 class CostTotal:
-    """What the nodes of a part took together."""
+    """The cost of all nodes of one phase, or of all phases."""
 
-    part: str
+    phase: str
     seconds: float
     device_seconds: float
     tokens: int
     disk: int
     joules: float | None = None
-    """Of the nodes where it is known; None where it is of none."""
+    """Sum over the nodes that measured it; None if no node did."""
 
 
 def node_costs(jobs: list[ReportJob]) -> list[NodeCost]:
-    """Of every artifact once, however many jobs share it."""
+    """One entry per artifact, even if several jobs share it."""
     found: dict[str, NodeCost] = {}
     for job in jobs:
         for step in job.plan.steps:
             record = job.records.get(step.node.name)
             if record and not record.alias_of:
-                found.setdefault(record.key, _cost(step.node.name, _part(step.node.kind, is_training(step.node)), record))
+                found.setdefault(record.key, _cost(step.node.name, _phase(step.node.kind, is_training(step.node)), record))
     return list(found.values())
 
 
 def cost_totals(found: list[NodeCost]) -> Iterator[CostTotal]:
-    """By part, and in all."""
-    for part in (*PHASES, "in all"):
-        rows = [row for row in found if part in (row.part, "in all")]
+    """Sums by phase, then the total. Phases without nodes are left out."""
+    for phase in (*PHASES, TOTAL):
+        rows = [row for row in found if phase in (row.phase, TOTAL)]
         if rows:
             yield CostTotal(
-                part,
+                phase,
                 sum(row.seconds for row in rows),
                 sum(row.device_seconds for row in rows),
                 sum(row.tokens for row in rows),
@@ -74,16 +78,16 @@ def cost_totals(found: list[NodeCost]) -> Iterator[CostTotal]:
 
 
 def energy_note(found: list[NodeCost]) -> str:
-    """What the energy's figures are, in a sentence; empty where there are none."""
+    """A sentence on what the energy figures include; empty if there are none."""
     known = [row for row in found if row.joules is not None]
     if not known:
         return ""
     what = "; ".join(dict.fromkeys(row.energy_of for row in known))
-    where = f"known of {len(known)} of {len(found)} nodes"
-    return f"Energy by the machine's own counters ({what}), whoever else used it meanwhile; {where}."
+    coverage = f"measured for {len(known)} of {len(found)} nodes"
+    return f"Energy is read from the machine's counters ({what}) and includes other work on the machine; {coverage}."
 
 
-def _part(kind: str, trains: bool) -> str:
+def _phase(kind: str, trains: bool) -> str:
     if trains:
         return "training"
     return {"preferences": "preferences", "translate": "evaluation", "outputs": "evaluation", "score": "evaluation"}.get(
@@ -91,14 +95,16 @@ def _part(kind: str, trains: bool) -> str:
     )
 
 
-def _cost(node: str, part: str, record: Record) -> NodeCost:
+def _cost(node: str, phase: str, record: Record) -> NodeCost:
     result, hardware = record.result, record.hardware
-    devices = hardware.get("devices", 1) * hardware.get("nodes", 1) if part == "training" else 1
+    # Only training is counted on all devices.
+    devices = hardware.get("devices", 1) * hardware.get("nodes", 1) if phase == "training" else 1
+    # Training records `tokens` and their rate, decoding `output_tokens` and `seconds`.
     tokens = int(result.get("tokens", 0) or result.get("output_tokens", 0))
     rate = result.get("tokens_per_second") or (tokens / result["seconds"] if tokens and result.get("seconds") else 0.0)
     return NodeCost(
         node,
-        part,
+        phase,
         record.seconds,
         record.seconds * devices,
         tokens,

@@ -1,4 +1,4 @@
-"""What training measured over its steps, from the artifacts' metrics.jsonl: series of numbers for charts."""
+"""Training curves: series of numbers for charts, read from the metrics.jsonl of artifacts. Draws nothing."""
 
 import json
 import math
@@ -10,13 +10,13 @@ from alma_pipeline.plan.node import is_training
 from alma_pipeline.report.jobs import ReportJob
 
 MAX_POINTS = 240
-"""Of a line on a page: more are not seen."""
+"""Points of a drawn line; more would not be visible."""
 MEASURES = {
     "loss": "loss",
     "rewards/margins": "margin of rewards, chosen − rejected",
-    "rewards/accuracies": "share of pairs ranked right",
+    "rewards/accuracies": "share of pairs ranked correctly",
 }
-"""What is drawn of a node, where it measures it."""
+"""Metrics that get a chart, with the chart's label."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Curve:
-    """One measure of one node: on the training batches and on the dev set, for each seed."""
+    """One metric of one node, on training batches and on the dev set, with a series per seed."""
 
     node: str
     measure: str
@@ -43,14 +43,14 @@ class Curve:
     dev: list[Series]
 
     @property
-    def told(self) -> str:
-        """In words, for who does not see the chart."""
+    def caption(self) -> str:
+        """The chart in words, for screen readers."""
         parts = [f"{name} {series[0].ends}" for name, series in (("training", self.train), ("dev set", self.dev)) if series]
         return f"{self.node}, {self.label}: {', '.join(parts)}"
 
 
 def curves(jobs: list[ReportJob]) -> list[Curve]:
-    """Of every trained node: its loss, and for preference optimisation the margins and accuracies."""
+    """Every trained node's loss, and for preference optimisation its margins and accuracies."""
     found: dict[tuple[str, str], Curve] = {}
     seen: set[str] = set()
     for job in jobs:
@@ -58,10 +58,12 @@ def curves(jobs: list[ReportJob]) -> list[Curve]:
             record = job.records.get(step.node.name)
             if not record or not is_training(step.node) or record.key in seen:
                 continue
+            # Jobs of a sweep share artifacts; each is drawn once, as one seed.
             seen.add(record.key)
             lines = list(_lines(record.path / "metrics.jsonl"))
             for measure, label in MEASURES.items():
                 train, dev = (_series(lines, f"{part}/{measure}") for part in ("train", "dev"))
+                # Training batches are noisy and smoothed; dev values are few and drawn as they are.
                 if train or dev:
                     curve = found.setdefault((step.node.name, measure), Curve(step.node.name, measure, label, [], []))
                     curve.train.extend([smooth(train)] if train else [])
@@ -70,7 +72,7 @@ def curves(jobs: list[ReportJob]) -> list[Curve]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """(step, metrics); an adopted checkpoint has no such file."""
+    """(step, metrics) of each line; nothing for an adopted checkpoint, which has no such file."""
     if path.is_file():
         with open(path, encoding="utf-8") as file:
             for text in file:
@@ -79,7 +81,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def _series(lines: list[tuple[int, dict[str, float]]], name: str) -> Series | None:
-    """A resumed node writes some steps twice: the later word holds."""
+    """One metric by step. A resumed node logs some steps twice; the later value wins."""
     points = {
         step: metrics[name]
         for step, metrics in lines
@@ -89,7 +91,7 @@ def _series(lines: list[tuple[int, dict[str, float]]], name: str) -> Series | No
 
 
 def smooth(series: Series) -> Series:
-    """Means over as many steps as it takes to leave `MAX_POINTS`, then a moving mean over a twentieth of those."""
+    """Average into at most `MAX_POINTS` bins of consecutive steps, then take a moving mean over a twentieth of the bins."""
     bins = _chunks(series, math.ceil(len(series.steps) / MAX_POINTS))
     reach = max(1, len(bins) // 40)
     values = [_mean([value for _, value in bins[max(0, i - reach) : i + reach + 1]]) for i in range(len(bins))]

@@ -1,4 +1,4 @@
-"""What a finished recipe shows, as sentences with numbers computed from its records. Interprets nothing."""
+"""Findings of a finished recipe: sentences with numbers computed from its records. Interprets nothing."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from alma_pipeline.store.record import Record
 
 
 def findings(plan: Plan, records: dict[str, Record]) -> list[str]:
-    """The comparisons that the recipe is made for, each if this plan has both sides of it."""
+    """The comparisons that the recipe is designed for; each only if this plan has both sides of it."""
     return [
         *_bits(plan, records),
         *_controls(plan, records),
@@ -18,14 +18,14 @@ def findings(plan: Plan, records: dict[str, Record]) -> list[str]:
 
 
 def terminal_lines(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
-    """The same for a terminal, below a heading."""
+    """The findings for a terminal, indented below a heading; nothing if there are none."""
     if found := findings(plan, records):
         yield "\nwhat the stages did"
         yield from (f"  {text}" for text in found)
 
 
 def _bits(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
-    """What monolingual training did to held-out text."""
+    """Change in held-out bits per byte by monolingual training."""
     for step in plan.steps:
         result = _result(records, step.node.name)
         before, after = (result.get(side, {}).get("bits_per_byte") for side in ("before", "after"))
@@ -35,7 +35,7 @@ def _bits(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
 
 
 def _controls(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
-    """Fine-tuning from the base model against fine-tuning from a trained one: nodes of one kind with equal steps."""
+    """Parallel fine-tuning from the base model compared with the same fine-tuning from a trained checkpoint."""
     parallel = [step.node for step in plan.steps if step.node.kind == "parallel" and step.node.group is None]
     for control in parallel:
         if control.inputs.get("init") != "base":
@@ -50,7 +50,7 @@ def _controls(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
 
 
 def _own_group(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
-    """Each group's adapter against those of the other groups, on its own directions."""
+    """Each group's adapter compared with the other groups' adapters, on its own directions."""
     nodes = [step.node for step in plan.steps if step.node.kind == "parallel" and step.node.group is not None]
     for node in nodes:
         own = _directions(plan, node.group or 0)
@@ -65,10 +65,11 @@ def _own_group(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
 
 
 def _preferences(plan: Plan, records: dict[str, Record]) -> Iterator[str]:
-    """What preference optimisation did to held-out preferences, and to translation if parent and node are scored."""
+    """Change in held-out preference accuracy and margin, and in chrF++ if both the node and its parent are scored."""
     for step in plan.steps:
         result = _result(records, step.node.name)
         before, after = result.get("before", {}), result.get("after", {})
+        # Only preference kinds measure these, before and after training.
         if "rewards/accuracies" not in before or "rewards/accuracies" not in after:
             continue
         parent = step.node.inputs["init"]
@@ -96,7 +97,7 @@ def _directions(plan: Plan, group: int) -> set[str]:
 
 
 def _mean(records: dict[str, Record], name: str, directions: set[str] | None = None) -> float | None:
-    """Mean chrF++ of a checkpoint over these directions, or all of them; None if it is not scored on any."""
+    """A checkpoint's mean chrF++ over these directions, by default all; None if it is scored on none of them."""
     scores = _result(records, f"{name}.score").get("directions", {})
     chosen = [value["chrf++"] for key, value in scores.items() if directions is None or key in directions]
     return sum(chosen) / len(chosen) if chosen else None

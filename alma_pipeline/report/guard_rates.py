@@ -1,38 +1,42 @@
-"""The rates that unmask a good score, by system, with those beyond a bound marked."""
+"""Guard rates by system: failures that a good score can hide. Rates beyond their bounds are marked.
+
+Aggregates what score nodes measured; `ml.scoring.guards` computes the flags themselves.
+"""
 
 import statistics
 from dataclasses import dataclass
 
 from alma_pipeline.report.jobs import ReportJob
+from alma_pipeline.report.names import arrow
 from alma_pipeline.report.systems import System, group_of
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A rate, in % unless it is the length ratio, and the bounds that leave it unmarked."""
+    """A guard's label and bounds. Rates are percentages, except for the length ratio."""
 
     label: str
     low: float = 0.0
     high: float = 100.0
-    """Beyond these the rate is marked (our choice)."""
+    """A rate below `low` or above `high` is marked (our choice)."""
     explained: str = ""
 
 
 GUARDS = {
-    "exact": Guard("equal to the reference %", explained="hypotheses that equal their reference; many hint at seen test data"),
-    "empty": Guard("empty %", high=1.0, explained="hypotheses without text"),
-    "copy": Guard("copied %", high=5.0, explained="hypotheses that equal their source, where the reference does not"),
-    "off_target": Guard("off target %", high=5.0, explained="hypotheses in another language than the target's"),
-    "repetition": Guard("looping %", high=1.0, explained="hypotheses that repeat a stretch of text over and over"),
-    "truncated": Guard("cut off %", high=1.0, explained="hypotheses ended by the limit of new tokens"),
+    "exact": Guard("equal to the reference %", explained="hypotheses equal to their reference; many suggest leaked test data"),
+    "empty": Guard("empty %", high=1.0, explained="hypotheses without any text"),
+    "copy": Guard("copied %", high=5.0, explained="hypotheses equal to their source, unless the reference is too"),
+    "off_target": Guard("off target %", high=5.0, explained="hypotheses in a language other than the target language"),
+    "repetition": Guard("looping %", high=1.0, explained="hypotheses with a repetition loop"),
+    "truncated": Guard("truncated %", high=1.0, explained="hypotheses that reached the limit of new tokens"),
     "length_ratio": Guard(
-        "length ratio", low=0.8, high=1.25, explained="characters of the hypotheses over those of the references"
+        "length ratio", low=0.8, high=1.25, explained="characters in the hypotheses divided by characters in the references"
     ),
 }
 
 
 UNIDENTIFIED = "?"
-"""What a language identifier that is not sure says."""
+"""Counted in place of a language if the identifier was not confident."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,11 @@ class GuardRate:
 
     value: float
     worst: str = ""
-    """The direction farthest beyond the bound, with its rate; empty where all are within."""
+    """The direction farthest beyond a bound, with its rate; empty if all directions are within bounds."""
 
 
 def guard_rates(systems: list[System]) -> tuple[list[str], list[tuple[System, list[GuardRate | None]]]]:
-    """The guards that the scores have, and each system's rate of each."""
+    """The names of the guards that were measured, and each system with one rate per name."""
     names = [
         name for name in GUARDS if any(system.values(direction, name) for system in systems for direction in system.directions)
     ]
@@ -59,39 +63,40 @@ def _rate(system: System, name: str) -> GuardRate | None:
     guard = GUARDS[name]
     beyond = {direction: max(value - guard.high, guard.low - value) for direction, value in values.items()}
     worst = max(beyond, key=lambda direction: beyond[direction])
-    told = f"{worst.replace('-', '→')} {values[worst]:.3g}" if beyond[worst] > 0 else ""
-    return GuardRate(statistics.fmean(values.values()), told)
+    return GuardRate(statistics.fmean(values.values()), f"{arrow(worst)} {values[worst]:.3g}" if beyond[worst] > 0 else "")
 
 
 @dataclass(frozen=True)
 class LanguageConfusion:
-    """Which languages a system writes when asked for which: shares in % of the hypotheses of which it can be told."""
+    """Target language against identified language, in % of the hypotheses whose language was identified."""
 
     system: str
-    found: list[str]
+    languages: list[str]
+    """Identified languages, the columns."""
     rows: list[tuple[str, list[float]]]
-    """Language asked for, and the share of each found one."""
+    """Target language, and the share of each identified language."""
 
 
 def language_confusions(systems: list[System]) -> list[LanguageConfusion]:
-    """Of every system whose scores counted languages."""
-    return [told for system in systems if (told := _confusion(system, system.label, set(system.directions)))]
+    """One matrix for each system whose scores include language counts."""
+    return [matrix for system in systems if (matrix := _confusion(system, system.label, set(system.directions)))]
 
 
 def group_confusions(systems: list[System], job: ReportJob) -> list[LanguageConfusion]:
-    """The same for each language group of a system that translates several."""
+    """One matrix per language group, for systems that translate several groups."""
     found = []
     for system in systems:
         groups = {direction: group_of(job, direction) for direction in system.directions}
         several = sorted({group for group in groups.values() if group is not None})
         for group in several if len(several) > 1 else []:
             own = {direction for direction, other in groups.items() if other == group}
-            told = _confusion(system, f"{system.label}, group {group}", own)
-            found += [told] if told else []
+            matrix = _confusion(system, f"{system.label}, group {group}", own)
+            found += [matrix] if matrix else []
     return found
 
 
 def _confusion(system: System, label: str, directions: set[str]) -> LanguageConfusion | None:
+    # Target language → identified language → hypotheses, summed over seeds.
     counts: dict[str, dict[str, int]] = {}
     for seed in system.seeds:
         for direction, evaluation in ((name, seed[name]) for name in seed if name in directions):
@@ -99,12 +104,13 @@ def _confusion(system: System, label: str, directions: set[str]) -> LanguageConf
             for language, count in evaluation.result.get("languages", {}).get(direction, {}).items():
                 if language != UNIDENTIFIED:
                     row[language] = row.get(language, 0) + count
-    asked = sorted(language for language, row in counts.items() if row)
-    found = [*asked, *sorted({language for row in counts.values() for language in row} - set(asked))]
-    if not found:
+    # Target languages come first among the columns, so that correct outputs are on the diagonal.
+    targets = sorted(language for language, row in counts.items() if row)
+    columns = [*targets, *sorted({language for row in counts.values() for language in row} - set(targets))]
+    if not columns:
         return None
     shares = [
-        (language, [100 * counts[language].get(other, 0) / sum(counts[language].values()) for other in found])
-        for language in asked
+        (language, [100 * counts[language].get(other, 0) / sum(counts[language].values()) for other in columns])
+        for language in targets
     ]
-    return LanguageConfusion(label, found, shares)
+    return LanguageConfusion(label, columns, shares)

@@ -1,4 +1,4 @@
-"""What is reported: each job that the overrides describe, and what the store holds of its nodes. Runs nothing."""
+"""The jobs that a report covers: each job that the overrides describe, planned against the store. Runs nothing."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,23 @@ from alma_pipeline.store.store import Store
 
 @dataclass(frozen=True)
 class ReportJob:
-    """One request with one value for every setting."""
+    """One resolved configuration with its plan and the finished artifacts."""
 
     overrides: list[str]
     config: Config
     plan: Plan
     records: dict[str, Record]
-    """By node name, of the nodes whose artifact is there."""
+    """By node name, for nodes whose artifact is in the store."""
 
 
 def plan_jobs(overrides: list[str], store: Store) -> list[ReportJob]:
-    """The jobs of overrides, of which `seed=1,2,3` or `stages.cpo.beta=0.1,0.2` makes several. Raises ConfigError."""
+    """The jobs of these overrides; `seed=1,2,3` or `stages.cpo.beta=0.1,0.2` gives several.
+
+    Raises ConfigError with the problems of all jobs, each listed once.
+    """
     from alma_pipeline.config import compose
 
+    # Hydra's own settings are not part of the grid; every job gets them.
     hydras = [text for text in overrides if text.startswith("hydra.")]
     own = [text for text in overrides if text not in hydras]
     jobs: list[ReportJob] = []
@@ -34,6 +38,7 @@ def plan_jobs(overrides: list[str], store: Store) -> list[ReportJob]:
             _, config = configuration.resolve([*hydras, *words])
             jobs.append(plan_job(words, config, store))
         except ConfigError as error:
+            # Jobs of a sweep usually fail alike.
             problems += [text for text in error.problems if text not in problems]
     if problems:
         raise ConfigError(problems)
@@ -41,6 +46,6 @@ def plan_jobs(overrides: list[str], store: Store) -> list[ReportJob]:
 
 
 def plan_job(overrides: list[str], config: Config, store: Store) -> ReportJob:
-    """One job against the store."""
+    """Plan one job against the store."""
     plan = make_plan(config, store)
     return ReportJob(overrides, config, plan, {step.node.name: step.record for step in plan.steps if step.record})

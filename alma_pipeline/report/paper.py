@@ -1,4 +1,4 @@
-"""Score tables for a paper, in Markdown and in LaTeX: systems as rows, languages as columns, a table for each side of English."""
+"""Score tables for papers, in Markdown and LaTeX: systems as rows, directions as columns, one table per side of English."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from alma_pipeline.schema.metrics import metric_label
 
 MARKDOWN_MARKS = {verdict: f" {mark}" for verdict, mark in VERDICT_MARKS.items()}
 LATEX_MARKS = {"better": r"$^{\blacktriangle}$", "worse": r"$^{\blacktriangledown}$", "tie": r"$^{\approx}$"}
-"""In math mode; the triangles are of the package amssymb."""
-MEANINGS = {"better": "better", "worse": "worse", "tie": f"may be chance (p ≥ {LEVEL})"}
+"""Math mode; the triangles need the package amssymb."""
+MEANINGS = {"better": "better", "worse": "worse", "tie": f"not significant (p ≥ {LEVEL})"}
 LATEX_SYMBOLS = {"→": r"$\to$", "≥": r"$\ge$", "|": r"\textbar{}", "±": r"$\pm$"} | {
     mark: LATEX_MARKS[verdict].replace("^", "") for verdict, mark in VERDICT_MARKS.items()
 }
@@ -25,53 +25,55 @@ LATEX_ESCAPES = str.maketrans(
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A board as a paper prints it."""
+    """One side of English of a board, transposed."""
 
     caption: str
     columns: list[str]
     rows: list[tuple[str, list[Cell | None]]]
     best: list[float | None]
-    """Of each column."""
+    """The best value of each column; None marks none."""
 
 
-def paper_tables(content: Report) -> Iterator[PaperTable]:
-    """Every metric, signature and side of English of a report."""
-    for board in content.boards:
+def paper_tables(report: Report) -> Iterator[PaperTable]:
+    """A table for every board and side of English that has directions."""
+    for board in report.boards:
         for part in ENGLISH_SIDES:
             rows = [row for row in board.rows if (row.name == part if row.mean else english_side(row.name) == part)]
             if rows:
-                yield _table(board, part, [*rows[1:], rows[0]], content)
+                yield _table(board, part, [*rows[1:], rows[0]], report)
 
 
-def _table(board: Board, part: str, rows: list[ScoreRow], content: Report) -> PaperTable:
-    """The mean comes last."""
+def _table(board: Board, part: str, rows: list[ScoreRow], report: Report) -> PaperTable:
+    """`rows` are directions, with their mean last."""
     columns = [row.name.replace("-", "→") for row in rows[:-1]] + ["mean"]
+    # Systems without any score on this side would be empty rows; a single row has no best.
     shown = [(system, cells) for place, system in enumerate(board.systems) if any(cells := [row.cells[place] for row in rows])]
     best = [board.best(row.cells) if len(shown) > 1 else None for row in rows]
+    # The caption alone must say what the table holds, once it is pasted into a paper.
     lower = "" if board.higher_is_better else ", lower is better"
     sentences = [
         f"{metric_label(board.metric)}{lower}, {part}, {board.test} (signature {board.signature})",
-        *_explained([cell for _, cells in shown for cell in cells if cell], content.significance),
+        *_legend([cell for _, cells in shown for cell in cells if cell], report.significance),
         *footnotes([system for system, _ in shown]),
     ]
     return PaperTable(". ".join(sentences) + ".", columns, [(system.label, cells) for system, cells in shown], best)
 
 
-def _explained(cells: list[Cell], test: str) -> Iterator[str]:
-    """What the marks, deviations and partial means in these cells are; nothing of those that are not there."""
+def _legend(cells: list[Cell], test: str) -> Iterator[str]:
+    """A legend to the marks, deviations and partial means that occur in these cells."""
     if verdicts := [verdict for verdict in VERDICT_MARKS if any(cell.verdict == verdict for cell in cells)]:
         marks = ", ".join(f"{VERDICT_MARKS[verdict]} {MEANINGS[verdict]}" for verdict in verdicts)
         how = describe_tests(test, kinds_of_tests([[*cells]]))
-        yield f"Against the system each was trained from or is compared with: {marks}; {how}"
+        yield f"Compared with the system each was trained from, or its baseline: {marks}; {how}"
     if any(cell.spread is not None for cell in cells):
         yield "± standard deviation over seeds"
     if any(cell.covers for cell in cells):
-        yield "In brackets: how many of the directions a mean covers"
+        yield "In parentheses: the number of directions that a mean covers"
 
 
-def markdown(content: Report) -> str:
-    """GitHub's tables, the captions as paragraphs."""
-    return "\n\n".join(_markdown(table) for table in paper_tables(content)) + "\n"
+def markdown(report: Report) -> str:
+    """GitHub-flavoured tables, each below its caption."""
+    return "\n\n".join(_markdown(table) for table in paper_tables(report)) + "\n"
 
 
 def _markdown(table: PaperTable) -> str:
@@ -86,12 +88,13 @@ def _markdown(table: PaperTable) -> str:
     return f"{table.caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def latex(content: Report) -> str:
-    """Floats for the packages booktabs and amssymb."""
-    return "\n\n".join(_latex(table) for table in paper_tables(content)) + "\n"
+def latex(report: Report) -> str:
+    """Table environments; they need the packages booktabs and amssymb."""
+    return "\n\n".join(_latex(table) for table in paper_tables(report)) + "\n"
 
 
 def _latex(table: PaperTable) -> str:
+    # The first column has no heading.
     head = " & ".join(["", *(column.replace("→", r"$\to$") for column in table.columns)])
     rows = [
         " & ".join(
@@ -105,6 +108,7 @@ def _latex(table: PaperTable) -> str:
         )
         for name, cells in table.rows
     ]
+    # LaTeX's own characters are escaped in the same pass in which symbols become commands, so neither touches the other.
     caption = table.caption.translate(LATEX_ESCAPES | str.maketrans(LATEX_SYMBOLS))
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""Translations side by side: each direction's worst segments, with what differs from the reference marked."""
+"""Translations side by side: each direction's worst segments, with their differences from the reference marked."""
 
 import difflib
 import re
@@ -9,17 +9,17 @@ from alma_pipeline.report.systems import System
 from alma_pipeline.schema.metrics import MAIN
 
 UNSPACED_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "km", "my"})
-"""Languages written without spaces between words: they are compared by character."""
+"""Languages written without spaces between words; their texts are compared by character."""
 WORD = re.compile(r"\w+|\s+|[^\w\s]")
 MAX_SAMPLES = 60
-"""Segments on a page, shared among the directions."""
+"""Segments on a page, divided among the directions."""
 MIN_PER_DIRECTION, MAX_PER_DIRECTION = 1, 5
-"""For one direction."""
+"""Segments of one direction."""
 
 
 @dataclass(frozen=True)
 class DiffPart:
-    """A stretch of a hypothesis: `same` as the reference, `extra` in it, or `missing` from it."""
+    """A stretch of text, marked `same`, `extra` (only in the hypothesis) or `missing` (only in the reference)."""
 
     text: str
     mark: str
@@ -27,17 +27,17 @@ class DiffPart:
 
 @dataclass(frozen=True)
 class SampleOutput:
-    """One system's translation, in parts that the reference has or lacks."""
+    """One system's translation, as a diff against the reference."""
 
     system: str
     score: float
-    """Of the sentence, by the main metric."""
+    """The sentence's score by the main metric."""
     parts: list[DiffPart]
 
 
 @dataclass(frozen=True)
 class SampleSegment:
-    """A sentence as all systems translated it."""
+    """A sentence and its translations by several systems."""
 
     direction: str
     source: str
@@ -46,34 +46,40 @@ class SampleSegment:
 
 
 def worst_samples(systems: list[System], test: str) -> list[SampleSegment]:
-    """Worst first by the mean over the targets; of every direction that a target translates. Without targets, by all."""
-    shown = _chosen([system for system in systems if system.test == test])
-    directions = list(dict.fromkeys(direction for system in _judged(shown) for direction in system.directions))
+    """The worst segments of every direction that a target translates, by mean score over the targets, worst first.
+
+    Without targets all systems count.
+    """
+    shown = _shown([system for system in systems if system.test == test])
+    directions = list(dict.fromkeys(direction for system in _ranked_by(shown) for direction in system.directions))
     each = max(MIN_PER_DIRECTION, min(MAX_PER_DIRECTION, MAX_SAMPLES // max(1, len(directions))))
     return [sample for direction in directions for sample in _worst(shown, direction, each)]
 
 
-def _chosen(systems: list[System]) -> list[System]:
-    """The targets, what each was trained from, and other systems whose outputs were given."""
-    parents = {system.parent for system in systems if system.target}
-    return [system for system in systems if system.target or system.given or system.name in parents]
+def _shown(systems: list[System]) -> list[System]:
+    """The targets, the system each was trained from, and systems whose outputs are files."""
+    parents = {system.baseline for system in systems if system.target}
+    return [system for system in systems if system.target or system.from_files or system.name in parents]
 
 
-def _judged(systems: list[System]) -> list[System]:
+def _ranked_by(systems: list[System]) -> list[System]:
+    """The systems whose scores decide which segments are worst."""
     return [system for system in systems if system.target] or systems
 
 
-def _worst(systems: list[System], direction: str, many: int) -> Iterator[SampleSegment]:
+def _worst(systems: list[System], direction: str, count: int) -> Iterator[SampleSegment]:
     having = [(system, rows) for system in systems if (rows := _rows(system, direction))]
-    judged = _judged([system for system, _ in having])
-    targets = [rows for system, rows in having if system in judged]
+    ranked_by = _ranked_by([system for system, _ in having])
+    targets = [rows for system, rows in having if system in ranked_by]
     if not targets:
         return
+    # Only targets with the same segments can be averaged by position.
     targets = [rows for rows in targets if len(rows) == len(targets[0])]
-    judges = [_scores(rows) for rows in targets]
-    order = sorted(range(len(targets[0])), key=lambda place: sum(scores[place] for scores in judges))
-    for place in order[:many]:
+    by_target = [[_score(row) for row in rows] for rows in targets]
+    order = sorted(range(len(targets[0])), key=lambda place: sum(scores[place] for scores in by_target))
+    for place in order[:count]:
         row = targets[0][place]
+        # Other systems may have translated another part of the test set: show them where the source matches.
         outputs = [
             SampleOutput(system.label, _score(rows[place]), diff_parts(rows[place]["hypothesis"], row["reference"], direction))
             for system, rows in having
@@ -83,12 +89,9 @@ def _worst(systems: list[System], direction: str, many: int) -> Iterator[SampleS
 
 
 def _rows(system: System, direction: str) -> list[dict[str, str]]:
+    """A direction's segments in the first seed that has it."""
     evaluation = system.first(direction)
     return evaluation.segments.get(direction, []) if evaluation else []
-
-
-def _scores(rows: list[dict[str, str]]) -> list[float]:
-    return [_score(row) for row in rows]
 
 
 def _score(row: dict[str, str]) -> float:
@@ -98,7 +101,7 @@ def _score(row: dict[str, str]) -> float:
 
 
 def diff_parts(hypothesis: str, reference: str, direction: str) -> list[DiffPart]:
-    """The hypothesis in stretches, and between them what the reference has in their place."""
+    """A word diff of hypothesis and reference; by character for languages without spaces."""
     ours, theirs = (_words(text, direction.rpartition("-")[2]) for text in (hypothesis, reference))
     parts = []
     for kind, i, j, k, m in difflib.SequenceMatcher(None, theirs, ours, autojunk=False).get_opcodes():

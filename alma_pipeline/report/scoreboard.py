@@ -1,6 +1,6 @@
-"""Scores side by side: systems as columns, directions as rows, each score with its difference and whether that is chance.
+"""Score tables as data: systems as columns, directions as rows, each score with its difference from the baseline and a verdict.
 
-Numbers only; pages, papers and terminals each write them in their own way.
+Page, paper and terminal each format these numbers in their own way.
 """
 
 import statistics
@@ -13,12 +13,12 @@ from alma_pipeline.schema.metrics import METRICS, metric_label
 
 VERDICTS = ("better", "worse", "tie")
 ENGLISH_SIDES = {"en→xx": "mean out of English", "xx→en": "mean into English", "xx→xx": "mean between others"}
-"""Never one mean over both sides: the two are not the same task."""
+"""Sides of English. Each has its own mean: translating into and out of English are different tasks."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A system's score, or its mean over directions, and how it stands to the system it was trained from."""
+    """A system's score or its mean over directions, compared with its baseline."""
 
     value: float
     spread: float | None = None
@@ -27,20 +27,20 @@ class Cell:
     delta: float | None = None
     p: float | None = None
     test: str = ""
-    """The kind of test that `p` is of, see `significance.Chance`."""
+    """The kind of test that gave `p`; see `significance.SignificanceResult`."""
     wins: float | None = None
-    """Of a neural metric: see `significance.Chance`."""
+    """Neural metrics only; see `significance.SignificanceResult`."""
     verdict: str = ""
-    """better | worse | tie; empty where nothing was compared."""
+    """better | worse | tie; empty if nothing was compared."""
     tally: dict[str, int] = field(default_factory=dict)
-    """Of a mean, which is not tested itself: directions by verdict."""
+    """Means only, which are not tested: number of directions by verdict."""
     covers: str = ""
-    """Of a mean: `4 of 8` directions, where a system has fewer than the table."""
+    """Means only: `4 of 8` if the system lacks some of the table's directions."""
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A direction's scores, or a mean's, one for each system."""
+    """One direction or mean, with a cell per system."""
 
     name: str
     cells: list[Cell | None]
@@ -49,7 +49,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class Board:
-    """One metric of one signature on one test set: what may share a column (B49)."""
+    """One metric with one signature on one test set: only such scores are comparable (B49)."""
 
     test: str
     metric: str
@@ -59,7 +59,7 @@ class Board:
     higher_is_better: bool = True
 
     def best(self, cells: list[Cell | None]) -> float | None:
-        """Of a row; a mean over some of the directions only does not compete with one over all."""
+        """The best value of a row; means over only some of the directions do not compete. None for an empty row."""
         values = [cell.value for cell in cells if cell and not cell.covers]
         return (max if self.higher_is_better else min)(values) if values else None
 
@@ -70,7 +70,7 @@ def kinds_of_tests(rows: Iterable[list[Cell | None]]) -> set[str]:
 
 
 def tab_names(boards: list[Board]) -> list[str]:
-    """`BLEU`, with the test set where there are several, and `BLEU into zh` where a metric has several signatures."""
+    """A name per board: `BLEU`; `BLEU into zh` if the metric has several signatures; with the test set if there are several."""
     several = len({board.test for board in boards}) > 1
     names = []
     for board in boards:
@@ -82,7 +82,7 @@ def tab_names(boards: list[Board]) -> list[str]:
 
 
 def build_boards(systems: list[System], tests: PairedTests) -> list[Board]:
-    """One for each test set, metric and signature, in the order in which the scores name them."""
+    """A board for each test set, metric and signature: test sets sorted, metrics in the order of the scores."""
     places = dict.fromkeys(
         (system.test, metric, evaluation.signature(direction, metric))
         for system in systems
@@ -99,19 +99,20 @@ def _board(test: str, metric: str, signature: str, systems: list[System], tests:
     columns = [_restricted(system, metric, signature) for system in systems if system.test == test]
     columns = [system for system in columns if system.seeds]
     directions = list(dict.fromkeys(direction for system in columns for direction in system.directions))
-    parents = [_parent(system, columns) for system in columns]
+    baselines = [_baseline(system, columns) for system in columns]
     rows = [
         ScoreRow(
-            direction, [_cell(system, parent, direction, metric, tests) for system, parent in zip(columns, parents, strict=True)]
+            direction, [_cell(system, base, direction, metric, tests) for system, base in zip(columns, baselines, strict=True)]
         )
         for direction in directions
     ]
+    # All evaluations in a column share the metric, so the first system answers for the board.
     lower = any(evaluation.lower_is_better(metric) for evaluation in columns[0].seeds[0].values())
     return Board(test, metric, signature, columns, [*_means(rows, columns, metric), *rows], not lower)
 
 
 def _restricted(system: System, metric: str, signature: str) -> System:
-    """The system's evaluations that have the metric by this signature."""
+    """The system with only those evaluations that have the metric with this signature."""
     seeds = [
         {direction: evaluation for direction, evaluation in seed.items() if _has(evaluation, direction, metric, signature)}
         for seed in system.seeds
@@ -123,46 +124,48 @@ def _has(evaluation: ScoredCheckpoint, direction: str, metric: str, signature: s
     return evaluation.score(direction, metric) is not None and evaluation.signature(direction, metric) == signature
 
 
-def _parent(system: System, columns: list[System]) -> System | None:
-    """The column of the system it was trained from: of the same variant, else one that it shares with other variants."""
-    named = [column for column in columns if column.name == system.parent]
+def _baseline(system: System, columns: list[System]) -> System | None:
+    """The column of a system's baseline: the same variant, else the one that shares most settings with it, else the only one."""
+    named = [column for column in columns if column.name == system.baseline]
     own = [column for column in named if variant_settings(column.variant) <= variant_settings(system.variant)]
     return max(own, key=lambda column: len(variant_settings(column.variant)), default=named[0] if len(named) == 1 else None)
 
 
-def _cell(system: System, parent: System | None, direction: str, metric: str, tests: PairedTests) -> Cell | None:
+def _cell(system: System, baseline: System | None, direction: str, metric: str, tests: PairedTests) -> Cell | None:
     values = system.values(direction, metric)
     if not values:
         return None
-    theirs = parent.values(direction, metric) if parent else []
+    theirs = baseline.values(direction, metric) if baseline else []
     cell = Cell(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
-    if not theirs or parent is None:
+    if not theirs or baseline is None:
         return cell
+    # With several seeds the variation between seeds counts; with one, that between sentences.
     several = len(values) > 1 or len(theirs) > 1
-    chance = seed_test(values, theirs) if several else _paired(system, parent, direction, metric, tests)
+    found = seed_test(values, theirs) if several else _paired(system, baseline, direction, metric, tests)
     delta = cell.value - statistics.fmean(theirs)
+    if found is None:
+        return replace(cell, delta=delta)
     ours = system.first(direction)
     better = delta < 0 if ours and ours.lower_is_better(metric) else delta > 0
-    # Equal scores get the smallest p-value there is: sacrebleu asks how often chance makes a larger difference.
-    if chance is None:
-        return replace(cell, delta=delta)
-    verdict = "tie" if chance.p >= LEVEL or delta == 0 else "better" if better else "worse"
-    return replace(cell, delta=delta, p=chance.p, test=chance.kind, wins=chance.wins, verdict=verdict)
+    # sacrebleu's p-value is how often chance makes a larger difference, so equal scores get the smallest: they tie regardless.
+    verdict = "tie" if found.p >= LEVEL or delta == 0 else "better" if better else "worse"
+    return replace(cell, delta=delta, p=found.p, test=found.kind, wins=found.wins, verdict=verdict)
 
 
-def _paired(system: System, parent: System, direction: str, metric: str, tests: PairedTests) -> SignificanceResult | None:
-    ours, theirs = system.first(direction), parent.first(direction)
+def _paired(system: System, baseline: System, direction: str, metric: str, tests: PairedTests) -> SignificanceResult | None:
+    ours, theirs = system.first(direction), baseline.first(direction)
     return compare_direction(theirs, ours, direction, metric, tests) if ours and theirs else None
 
 
 def compare_direction(
     one: ScoredCheckpoint, other: ScoredCheckpoint, direction: str, metric: str, tests: PairedTests
 ) -> SignificanceResult | None:
-    """Of `other` against `one`; None where they did not translate the same segments."""
+    """Test `other` against the baseline `one`; None if they did not translate the same segments or have no segment scores."""
     theirs, ours = one.segments.get(direction, []), other.segments.get(direction, [])
     references = [row["reference"] for row in ours]
     if not ours or [(row["source"], row["reference"]) for row in theirs] != [(row["source"], row["reference"]) for row in ours]:
         return None
+    # A metric that is not sacrebleu's has only its segment scores to resample.
     if metric not in METRICS:
         scores = [[row["scores"][metric] for row in rows if metric in row.get("scores", {})] for rows in (theirs, ours)]
         return segment_test(*scores) if len(scores[0]) == len(scores[1]) == len(ours) else None
@@ -186,11 +189,12 @@ def english_side(direction: str) -> str:
 
 
 def _mean(rows: list[ScoreRow], place: int, system: System, metric: str) -> Cell | None:
-    """Over a system's directions; its difference is the mean of theirs."""
+    """A system's mean over those of the rows that it has; the difference is the mean of the directions' differences."""
     cells = [cell for row in rows if (cell := row.cells[place])]
     if not cells:
         return None
     deltas = [cell.delta for cell in cells if cell.delta is not None]
+    # The spread compares like with like: only seeds that have all of the directions count.
     directions = [row.name for row in rows if row.cells[place]]
     seeds = [statistics.fmean(_known(seed, directions, metric)) for seed in system.seeds if set(directions) <= set(seed)]
     return Cell(

@@ -1,8 +1,7 @@
-"""One side of a comparison: something of the store, a run in MLflow, or a request.
+"""Resolves one side of a comparison: an artifact in the store, an MLflow run, or a request.
 
-Of the store it is a node name, a key or a folder: a checkpoint, its translations or scores alone, or a system whose
-outputs were given, by that system's name too; a run is its name or id, or the id of a sweep, which stands for all its
-runs; a request is its settings in quotes, with `seed=1,2,3` several.
+An artifact is a node name, key or folder: a checkpoint, translations or scores, or the name of a system whose outputs are files.
+A run is a name or id; a sweep's id means all of its runs. A request is quoted settings; `seed=1,2,3` makes several jobs.
 """
 
 import os
@@ -27,25 +26,25 @@ EVALUATION_KINDS = ("translate", "outputs", "score")
 
 @dataclass(frozen=True)
 class Side:
-    """What a word of the command line stands for: settings and scored systems."""
+    """The settings and scored systems that one command line argument refers to."""
 
     label: str
     payloads: dict[str, dict[str, Any]]
-    """Kind, settings and inputs by node name; without the evaluations."""
+    """Kind, settings and inputs by node name; evaluation nodes are left out."""
     systems: list[System]
     significance: str = ""
-    """The test that a request asks for."""
+    """The significance test that a request configures; empty for artifacts and runs."""
 
 
 def find_side(root: Path, text: str) -> Side:
-    """What a word of the command line means. Raises UserError where it means nothing."""
+    """Resolve a command line argument. Raises UserError if it names no artifact and no run."""
     store = Store(root)
     if "=" in text:
         return _request(store, text)
     try:
         record = find_artifact(store, f"{text}.{OUTPUTS_KIND}" if store.named(f"{text}.{OUTPUTS_KIND}") else text)
     except UserError as error:
-        plans = _tracked(root, text)
+        plans = _mlflow_plans(root, text)
         if not plans:
             raise UserError(f"{error}; MLflow has no run of that name or id either") from error
         return _runs(store, text, plans)
@@ -59,16 +58,17 @@ def _request(store: Store, text: str) -> Side:
 
 
 def _stored(store: Store, record: Record) -> Side:
-    """With what it was made from; a group's nodes under their names without the group."""
-    payloads = {base_name(record.name): record.payload} | dict(_before(store, record))
+    """An artifact with all its ancestors; nodes of a language group under their names without the group."""
+    payloads = {base_name(record.name): record.payload} | dict(_ancestors(store, record))
+    # Decoding settings change scores too, so the translations are compared along with the checkpoint.
     evaluated = _newest(_evaluations(store.records(), {record.key: record.name}))
-    decoded = [one.translations for one in evaluated if one.translations and not one.given]
+    decoded = [one.translations for one in evaluated if one.translations and not one.from_files]
     payloads |= {base_name(translations.name): translations.payload for translations in decoded}
     return Side(record.path.name, payloads, _as_systems([("", evaluated)], record.name))
 
 
 def _newest(found: Iterator[ScoredCheckpoint]) -> list[ScoredCheckpoint]:
-    """For each test set the newest translations, by the scores of them that hold most metrics, newer before older."""
+    """For each test set the newest translations; of their scores those with most metrics, the newer ones on a tie."""
 
     def rank(evaluation: ScoredCheckpoint) -> tuple[str, int, str]:
         made = evaluation.translations.created if evaluation.translations else ""
@@ -80,15 +80,16 @@ def _newest(found: Iterator[ScoredCheckpoint]) -> list[ScoredCheckpoint]:
     return list(by_test.values())
 
 
-def _before(store: Store, record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
+def _ancestors(store: Store, record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and payload of every artifact that this one was made from, as far as the store still has them."""
     for key in record.payload["inputs"].values():
         if source := store.find(key):
             yield base_name(source.name), source.payload
-            yield from _before(store, source)
+            yield from _ancestors(store, source)
 
 
-def _tracked(root: Path, text: str) -> list[list[dict[str, Any]]]:
-    """The plans of runs that MLflow remembers by these words; it is asked only where there is one to ask."""
+def _mlflow_plans(root: Path, text: str) -> list[list[dict[str, Any]]]:
+    """The plans that MLflow logged for a run name, run id or sweep id; empty without a tracking database or server."""
     if not (root / "mlflow.db").exists() and "MLFLOW_TRACKING_URI" not in os.environ:
         return []
     from alma_pipeline.tracking import runs
@@ -97,12 +98,13 @@ def _tracked(root: Path, text: str) -> list[list[dict[str, Any]]]:
 
 
 def _runs(store: Store, text: str, plans: list[list[dict[str, Any]]]) -> Side:
-    """The steps that runs recorded, with the artifacts of their keys."""
+    """The plans that runs logged, with the scores that the store has for their keys."""
     payloads = {
         step["node"]: {"kind": step["kind"], "config": step["settings"], "inputs": step["inputs"]}
         for step in plans[0]
         if step["kind"] not in EVALUATION_KINDS
     }
+    # One entry per run: runs that differ in the seed alone become seeds of one system.
     found = []
     for plan, variant in zip(plans, _variants(plans), strict=True):
         records = [record for step in plan if (record := store.find(step["key"]))]
@@ -114,39 +116,41 @@ def _runs(store: Store, text: str, plans: list[list[dict[str, Any]]]) -> Side:
 
 
 def _variants(plans: list[list[dict[str, Any]]]) -> list[str]:
-    """The settings that tell each plan from the others, but for seeds."""
+    """For each plan the settings, other than seeds, in which the plans differ."""
     flat = [
         {f"{step['node']}.{key}": value for step in plan for key, value in flatten(step["settings"]).items()} for plan in plans
     ]
     keys = [key for key in dict.fromkeys(key for one in flat for key in one) if not key.endswith(".seed")]
-    told = [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
-    return [" ".join(f"{key}={one[key]}" for key in told if key in one) for one in flat]
+    differing = [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
+    return [" ".join(f"{key}={one[key]}" for key in differing if key in one) for one in flat]
 
 
 def _evaluations(records: list[Record], subjects: dict[str, str]) -> Iterator[ScoredCheckpoint]:
-    """Scores among the records that are, or are of the hypotheses or the checkpoint of, one of the subjects (name by key)."""
+    """Those scores among `records` that belong to a subject (key → name): a checkpoint, translations, or the scores."""
     by_key = {record.key: record for record in records}
     for scores in records:
         translations = by_key.get(scores.payload["inputs"].get("hypotheses", ""))
         if translations is None or scores.kind != "score":
             continue
-        of = (translations.payload["inputs"].get("checkpoint", ""), translations.key, scores.key)
-        name = next((subjects[key] for key in of if key in subjects), "")
+        # The checkpoint's name is preferred: it is how the system is known everywhere else.
+        lineage = (translations.payload["inputs"].get("checkpoint", ""), translations.key, scores.key)
+        name = next((subjects[key] for key in lineage if key in subjects), "")
         test = by_key.get(translations.payload["inputs"].get("test", ""))
         if name:
-            given = translations.kind == OUTPUTS_KIND
-            label = name.removesuffix(f".{OUTPUTS_KIND}") if given else name
-            called = describe_test_set(test) if test else "a test set"
-            yield ScoredCheckpoint(label, None, test.name if test else "", called, scores, translations, given)
+            from_files = translations.kind == OUTPUTS_KIND
+            label = name.removesuffix(f".{OUTPUTS_KIND}") if from_files else name
+            test_set = describe_test_set(test) if test else "unknown test set"
+            yield ScoredCheckpoint(label, None, test.name if test else "", test_set, scores, translations, from_files)
 
 
 def _as_systems(runs: list[tuple[str, list[ScoredCheckpoint]]], shown: str) -> list[System]:
-    """A system for each name, variant and test set, with the runs as its seeds."""
+    """A system for each name, variant and test set, with the runs as its seeds. `shown`: one name for all, or empty."""
     found: dict[tuple[str, str, str], System] = {}
     for variant, run in runs:
         for evaluation in run:
             place = evaluation.checkpoint, variant, evaluation.test_set
             system = found.setdefault(place, System(shown or evaluation.checkpoint, evaluation.test_set, variant))
+            # Runs that reused the same scores are one seed.
             if all(evaluation.scores.key != seed[next(iter(seed))].scores.key for seed in system.seeds):
                 system.seeds.append(dict.fromkeys(evaluation.result["directions"], evaluation))
     return list(found.values())

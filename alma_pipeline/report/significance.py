@@ -1,6 +1,6 @@
-"""Whether one system's score differs from another's beyond chance, by sacrebleu's own paired tests.
+"""Significance of score differences: sacrebleu's paired tests, comet-compare's tests, and Welch's t-test across seeds.
 
-Answers are kept in the store by what they were computed from: a page that is made again need not resample.
+sacrebleu's p-values are cached in the store, so that a report can be rendered again without resampling.
 """
 
 import hashlib
@@ -14,31 +14,31 @@ from alma_pipeline.schema.metrics import tokenizer
 
 BOOTSTRAP, RANDOMISATION = "bootstrap", "randomisation"
 SAMPLES = {BOOTSTRAP: 1000, RANDOMISATION: 10000}
-"""Resamples (Koehn 2004) or trials (Riezler and Maxwell 2005): sacrebleu's defaults. The seed is sacrebleu's own, 12345."""
+"""Bootstrap samples (Koehn 2004), randomisation trials (Riezler and Maxwell 2005): sacrebleu's defaults, as is seed 12345."""
 LEVEL = 0.05
 ACROSS_SEEDS, SACREBLEU, SEGMENTS = "across seeds", "sacrebleu", "segments"
-"""Kinds of tests: Welch's, sacrebleu's of a corpus score, and comet-compare's of segment scores."""
+"""Kinds of tests: Welch's t-test, sacrebleu's on corpus scores, and comet-compare's on segment scores."""
 
 
 @dataclass(frozen=True)
 class SignificanceResult:
-    """What was found of a difference between two systems."""
+    """The result of testing the difference between two systems."""
 
     p: float
     kind: str
-    """Of the test: ACROSS_SEEDS, SACREBLEU or SEGMENTS."""
+    """ACROSS_SEEDS, SACREBLEU or SEGMENTS."""
     wins: float | None = None
-    """Of a neural metric: the share of comet-compare's resamples (0 to 1) in which the system's mean is the higher one."""
+    """Neural metrics only: the share of comet-compare's resamples (0 to 1) in which the system has the higher mean."""
 
 
 def describe_tests(test: str, used: Set[str]) -> str:
-    """How differences were tested, in words; `used`: which of `ACROSS_SEEDS`, `SACREBLEU` and `SEGMENTS` were. Empty for none."""
+    """A description of the tests in `used` (of ACROSS_SEEDS, SACREBLEU, SEGMENTS); empty for none. `test`: sacrebleu's."""
     sacrebleu = {
-        BOOTSTRAP: f"paired bootstrap resampling with {SAMPLES[BOOTSTRAP]} samples, as sacrebleu does it",
-        RANDOMISATION: f"paired approximate randomisation with {SAMPLES[RANDOMISATION]} trials, as sacrebleu does it",
+        BOOTSTRAP: f"paired bootstrap resampling with {SAMPLES[BOOTSTRAP]} samples, as in sacrebleu",
+        RANDOMISATION: f"paired approximate randomisation with {SAMPLES[RANDOMISATION]} trials, as in sacrebleu",
     }
     words = {
-        ACROSS_SEEDS: "Welch's t-test across seeds where a system has several",
+        ACROSS_SEEDS: "Welch's t-test across seeds for systems with several",
         SACREBLEU: sacrebleu[test],
         SEGMENTS: "paired t-test over segments for neural metrics",
     }
@@ -46,38 +46,38 @@ def describe_tests(test: str, used: Set[str]) -> str:
 
 
 class PairedTests:
-    """Paired tests with a memory."""
+    """sacrebleu's paired test with a cache of p-values."""
 
-    def __init__(self, memory: Path, test: str = BOOTSTRAP) -> None:
-        """`test`: bootstrap or randomisation, of sacrebleu's metrics."""
-        self.memory, self.test = memory, test
+    def __init__(self, path: Path, test: str = BOOTSTRAP) -> None:
+        """`path`: the cache, a JSON file; a missing or broken one counts as empty. `test`: bootstrap or randomisation."""
+        self.path, self.test = path, test
         try:
-            self._known: dict[str, float] = json.loads(memory.read_text(encoding="utf-8"))
+            self._known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             self._known = {}
         self._new = False
 
     def p_value(self, metric: str, signature: str, one: Sequence[str], other: Sequence[str], references: Sequence[str]) -> float:
-        """Of the difference between two systems' outputs for the same segments, by one of sacrebleu's metrics."""
-        # The bootstrap came first, and what stores remember of it has no name of a test.
+        """The p-value of `other` against `one`, both translations of the same segments, by one of sacrebleu's metrics."""
+        # The bootstrap was the only test at first, so its cache keys do not name the test.
         test = [] if self.test == BOOTSTRAP else [self.test]
-        asked = json.dumps(
+        text = json.dumps(
             [metric, signature, SAMPLES[self.test], *test, list(one), list(other), list(references)], ensure_ascii=False
         )
-        key = hashlib.sha256(asked.encode()).hexdigest()
+        key = hashlib.sha256(text.encode()).hexdigest()
         if key not in self._known:
             self._known[key] = sacrebleu_p_value(self.test, metric, signature, one, other, references)
             self._new = True
         return self._known[key]
 
-    def keep(self) -> None:
-        """Write what was computed, where the store lets us."""
+    def save(self) -> None:
+        """Write new p-values to the cache, unless the store is read-only."""
         if self._new:
             try:
-                self.memory.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self.memory, self._known)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.path, self._known)
             except OSError:
-                return  # a store that is only read still has a report; the next one resamples again
+                return  # a read-only store can be reported too; the next report resamples
 
 
 def sacrebleu_p_value(
@@ -92,7 +92,7 @@ def sacrebleu_p_value(
 
 
 def segment_test(one: Sequence[float], other: Sequence[float]) -> SignificanceResult | None:
-    """comet-compare's paired t-test and bootstrap of `other`'s segment scores against `one`'s; None for fewer than two."""
+    """comet-compare's paired t-test and bootstrap of `other`'s segment scores against `one`'s; None below two segments."""
     if len(one) < 2:
         return None
     from alma_pipeline.ml.scoring.paired_tests import compare_segments as test
@@ -102,7 +102,10 @@ def segment_test(one: Sequence[float], other: Sequence[float]) -> SignificanceRe
 
 
 def seed_test(ours: Sequence[float], theirs: Sequence[float]) -> SignificanceResult | None:
-    """Welch's t-test between the seeds of two systems, or a one-sample test where the other has one; None without two seeds."""
+    """Welch's t-test between two systems' seeds; a one-sample t-test if `theirs` has one seed.
+
+    None if `ours` has fewer than two seeds or neither side varies.
+    """
     from scipy import stats
 
     if len(ours) < 2 or not theirs or (len(set(ours)) == 1 and len(set(theirs)) == 1):

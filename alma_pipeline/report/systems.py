@@ -1,6 +1,7 @@
-"""Which translation systems a recipe has: evaluated checkpoints, and adapters of groups as one system routed by language.
+"""The translation systems of a recipe, with their scores and hypotheses by direction.
 
-From plans and records to hypotheses and scores by direction. Compares nothing.
+A system is an evaluated checkpoint, the adapters of all language groups routed by direction, or outputs read from files.
+Compares nothing.
 """
 
 import json
@@ -18,57 +19,57 @@ from alma_pipeline.store.record import Record
 
 SEED_OVERRIDE = "seed="
 CONTAMINATED = "†"
-"""Behind the name of a system that was trained on the test set."""
+"""Appended to the name of a system that was trained on its test set."""
 OUTPUTS_KIND = "outputs"
 """The kind of node that reads another system's outputs."""
 
 
 @dataclass(frozen=True)
 class ScoredCheckpoint:
-    """One checkpoint on one test set: a `score` node, and the `translate` node it is about."""
+    """One checkpoint's scores on one test set: a `score` node and the `translate` node that it scores."""
 
     checkpoint: str
-    """The node that made it; the name of a system whose outputs were given."""
+    """Node name of the checkpoint, or the name of a system whose outputs are files."""
     group: int | None
     test: str
-    """The test set's node."""
+    """Node name of the test set."""
     test_set: str
-    """What it is called."""
+    """Description of the test set; see `names.describe_test_set`."""
     scores: Record
     translations: Record | None
-    given: bool = False
-    """Whether the outputs came from files and not from a checkpoint."""
+    from_files: bool = False
+    """Whether the hypotheses were read from files and not decoded by a checkpoint."""
 
     @property
     def result(self) -> dict[str, Any]:
-        """What the score node found."""
+        """The result of the score node."""
         return self.scores.result
 
     def score(self, direction: str, metric: str) -> float | None:
-        """A direction's score; None where it has none."""
+        """A direction's score; None if it has none."""
         value = self.result["directions"].get(direction, {}).get(metric)
         return value if isinstance(value, (int, float)) else None
 
     def mean(self, directions: list[str], metric: str) -> float | None:
-        """Over those of the directions that have a score; None where none has."""
+        """The mean over those directions that have a score; None if none has."""
         values = [value for direction in directions if (value := self.score(direction, metric)) is not None]
         return sum(values) / len(values) if values else None
 
     def signature(self, direction: str, metric: str) -> str:
-        """What determines the number; scores of different ones are not comparable (B49)."""
+        """The metric's signature; scores with different signatures are not comparable (B49). Empty if unknown."""
         found = self.result.get("signatures", {}).get(metric, "")
         return str(found.get(direction, "")) if isinstance(found, dict) else str(found)
 
     def lower_is_better(self, metric: str) -> bool:
-        """Whether fewer is better, as of errors."""
+        """Whether a lower score is better, as for TER."""
         entry = METRICS.get(metric)
         return entry.lower_is_better if entry else metric in self.result.get("lower_is_better", ())
 
     @cached_property
     def segments(self) -> dict[str, list[dict[str, Any]]]:
-        """Hypotheses by direction, with their own scores where those were kept; empty where they are gone."""
+        """Rows of hypotheses by direction, with segment scores if the score node has them; empty if both files are gone."""
         found: dict[str, list[dict[str, Any]]] = {}
-        path = next((path for path in self._places() if path.is_file()), None)
+        path = next((path for path in self._segment_files() if path.is_file()), None)
         if path:
             with open(path, encoding="utf-8") as file:
                 for line in file:
@@ -76,7 +77,7 @@ class ScoredCheckpoint:
                     found.setdefault(row["direction"], []).append(row)
         return found
 
-    def _places(self) -> Iterator[Path]:
+    def _segment_files(self) -> Iterator[Path]:
         yield self.scores.path / "segments.jsonl"
         if self.translations:
             yield self.translations.path / "hypotheses.jsonl"
@@ -89,50 +90,50 @@ class System:
     name: str
     test: str
     variant: str = ""
-    """The overrides that tell it from a system of the same name."""
-    parent: str = ""
-    """What it is compared with: the system it was trained from, the nearest that is evaluated; for one of given outputs the
-    recipe's target, else the first of their kind."""
+    """The overrides that distinguish it from systems of the same name in other jobs."""
+    baseline: str = ""
+    """The system it is compared with: the nearest evaluated system that it was trained from. For outputs read from files: the
+    recipe's target, else the first such system. Empty: none."""
     target: bool = False
-    given: bool = False
-    """Whether its outputs came from files."""
+    from_files: bool = False
+    """Whether its hypotheses were read from files."""
     seeds: list[dict[str, ScoredCheckpoint]] = field(default_factory=list)
-    """Evaluation by direction, for each seed."""
-    seen: list[str] = field(default_factory=list)
-    """Test sets that it was trained on and that stand in this one."""
+    """For each seed: direction to evaluation."""
+    contaminated_by: list[str] = field(default_factory=list)
+    """Sets in its training text that are, or overlap with, this test set."""
 
     @property
     def label(self) -> str:
-        """What stands at the head of its column."""
-        return f"{self.called} {CONTAMINATED}" if self.seen else self.called
+        """The head of its column: its name, with a mark if it was trained on its test set."""
+        return f"{self.qualified_name} {CONTAMINATED}" if self.contaminated_by else self.qualified_name
 
     @property
-    def called(self) -> str:
-        """Its name, with what tells it from others of that name."""
+    def qualified_name(self) -> str:
+        """Its name, and in parentheses its variant."""
         return f"{self.name} ({self.variant})" if self.variant else self.name
 
     @property
-    def stands(self) -> str:
-        """`from parallel` or `against cpo`: to what, and how; empty where it is compared with nothing."""
-        return f"{'against' if self.given else 'from'} {self.parent}" if self.parent else ""
+    def comparison(self) -> str:
+        """`from parallel` (trained from it) or `against cpo`; empty without a baseline."""
+        return f"{'against' if self.from_files else 'from'} {self.baseline}" if self.baseline else ""
 
     @property
     def directions(self) -> list[str]:
-        """Every direction that one of its seeds was scored on."""
+        """Every direction that at least one seed was scored on."""
         return list(dict.fromkeys(direction for seed in self.seeds for direction in seed))
 
     def values(self, direction: str, metric: str) -> list[float]:
-        """One for each seed that has it."""
+        """A score for each seed that has one."""
         found = (seed[direction].score(direction, metric) for seed in self.seeds if direction in seed)
         return [value for value in found if value is not None]
 
     def first(self, direction: str) -> ScoredCheckpoint | None:
-        """A direction's evaluation in the first seed that has one."""
+        """The direction's evaluation in the first seed that has it; None if no seed has."""
         return next((seed[direction] for seed in self.seeds if direction in seed), None)
 
 
 def scored_checkpoints(job: ReportJob) -> Iterator[ScoredCheckpoint]:
-    """Of every scored checkpoint, in the recipe's order."""
+    """Every score node with an artifact, in the order of the plan."""
     for step in job.plan.steps:
         record = job.records.get(step.node.name)
         if step.node.kind == "score" and record:
@@ -143,39 +144,42 @@ def _evaluation(job: ReportJob, score: Node, scores: Record) -> ScoredCheckpoint
     hypotheses = job.plan[score.inputs["hypotheses"]].node
     test, translations = hypotheses.inputs.get("test", ""), job.records.get(hypotheses.name)
     record = job.records.get(test)
-    called = describe_test_set(record) if record else test
+    test_set = describe_test_set(record) if record else test
     if hypotheses.kind == OUTPUTS_KIND:
         return ScoredCheckpoint(
-            hypotheses.name.removesuffix(f".{OUTPUTS_KIND}"), None, test, called, scores, translations, given=True
+            hypotheses.name.removesuffix(f".{OUTPUTS_KIND}"), None, test, test_set, scores, translations, from_files=True
         )
     checkpoint = job.plan[hypotheses.inputs["checkpoint"]].node
-    return ScoredCheckpoint(checkpoint.name, checkpoint.group, test, called, scores, translations)
+    return ScoredCheckpoint(checkpoint.name, checkpoint.group, test, test_set, scores, translations)
 
 
 def systems(jobs: list[ReportJob]) -> list[System]:
-    """Of all jobs: jobs that differ in the seed alone are one system with several seeds, what jobs share stands once."""
+    """The systems of all jobs: jobs that differ only in the seed are seeds of one system, and shared systems appear once."""
     found: dict[tuple[str, str, str], System] = {}
     for job, variant in zip(jobs, variants(jobs), strict=True):
         for (test, name), routed in _routed(job).items():
-            given = next(iter(routed.values())).given
-            parent = _rival(job, name) if given else _parent(job, name)
-            new = System(name, test, variant, parent, _is_target(job, name), given)
+            from_files = next(iter(routed.values())).from_files
+            baseline = _baseline_of_outputs(job, name) if from_files else _nearest_evaluated_parent(job, name)
+            new = System(name, test, variant, baseline, _is_target(job, name), from_files)
             system = found.setdefault((test, name, variant), new)
+            # Equal score keys are the same artifact, reached from two jobs, not another seed.
             keys = _keys(routed)
             if all(_keys(seed) != keys for seed in system.seeds):
                 system.seeds.append(routed)
-    return _shared_once(list(found.values()))
+    return _merge_shared(list(found.values()))
 
 
 def variants(jobs: list[ReportJob]) -> list[str]:
-    """For each job the settings that tell it from the others, but for the seed; what all were given would only make it long."""
+    """For each job the overrides, other than the seed, that not all jobs share."""
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if jobs else set()
     return [" ".join(text for text in job.overrides if text not in shared and not text.startswith(SEED_OVERRIDE)) for job in jobs]
 
 
-def _shared_once(found: list[System]) -> list[System]:
-    """What several variants have in common, such as the checkpoints before a changed setting, by the settings that these share:
-    none where all variants do."""
+def _merge_shared(found: list[System]) -> list[System]:
+    """Merge systems with the same scores, such as checkpoints upstream of a changed setting, into one per set of score keys.
+
+    Its variant is the settings that the merged variants have in common.
+    """
     by_keys: dict[tuple[Any, ...], list[System]] = {}
     for system in found:
         by_keys.setdefault((system.test, system.name, *(_keys(seed) for seed in system.seeds)), []).append(system)
@@ -188,7 +192,7 @@ def _common(names: list[str]) -> str:
 
 
 def variant_settings(variant: str) -> set[str]:
-    """The overrides in a variant's name; what several variants share has some of each one's."""
+    """The overrides in a variant's name; those of a merged system are a subset of each merged variant's."""
     return set(variant.split())
 
 
@@ -197,7 +201,7 @@ def _keys(routed: dict[str, ScoredCheckpoint]) -> tuple[str, ...]:
 
 
 def _routed(job: ReportJob) -> dict[tuple[str, str], dict[str, ScoredCheckpoint]]:
-    """(test set, system) → evaluation by direction; a group's adapter answers for its own languages."""
+    """(test set, system) to evaluation by direction; each direction of a group goes to that group's own adapter."""
     found: dict[tuple[str, str], dict[str, ScoredCheckpoint]] = {}
     for evaluation in scored_checkpoints(job):
         own = found.setdefault((evaluation.test_set, base_name(evaluation.checkpoint)), {})
@@ -208,7 +212,7 @@ def _routed(job: ReportJob) -> dict[tuple[str, str], dict[str, ScoredCheckpoint]
 
 
 def one_line(text: str) -> str:
-    """As the scores saw it: line breaks as spaces, so that no tool takes one segment for two (B45)."""
+    """The text as it was scored: line breaks replaced by spaces, so that no tool splits a segment in two (B45)."""
     return " ".join(filter(None, map(str.strip, text.splitlines())))
 
 
@@ -218,7 +222,7 @@ def base_name(node: str) -> str:
 
 
 def group_of(job: ReportJob, direction: str) -> int | None:
-    """The language group of a direction: that of its first language that is not English."""
+    """The language group of a direction's first language that is not English; None if it has no group."""
     codes = [code for code in direction.split("-") if code != "en"]
     language = job.config.languages.get(codes[0]) if codes else None
     return language.group if language else None
@@ -228,15 +232,15 @@ def _is_target(job: ReportJob, name: str) -> bool:
     return any(step.node.target and base_name(step.node.name) == name for step in job.plan.steps)
 
 
-def _parent(job: ReportJob, name: str) -> str:
-    """The nearest evaluated system before one, along `init`; of several groups' checkpoints the nearest of all."""
+def _nearest_evaluated_parent(job: ReportJob, name: str) -> str:
+    """The nearest evaluated system upstream along `init`, over all groups' checkpoints of that name; empty if there is none."""
     scored = {evaluation.checkpoint for evaluation in scored_checkpoints(job)}
-    found = (_before(job, checkpoint, scored) for checkpoint in scored if base_name(checkpoint) == name)
+    found = (_nearest_scored(job, checkpoint, scored) for checkpoint in scored if base_name(checkpoint) == name)
     return min((place for place in found if place), default=(0, ""))[1]
 
 
-def _before(job: ReportJob, checkpoint: str, scored: set[str]) -> tuple[int, str] | None:
-    """Steps along `init` to the nearest scored checkpoint, and its name without the group."""
+def _nearest_scored(job: ReportJob, checkpoint: str, scored: set[str]) -> tuple[int, str] | None:
+    """Number of steps along `init` to the nearest scored checkpoint, and its name without the group; None if none is scored."""
     node, steps = job.plan[checkpoint].node, 0
     while source := node.inputs.get("init", ""):
         steps += 1
@@ -246,17 +250,17 @@ def _before(job: ReportJob, checkpoint: str, scored: set[str]) -> tuple[int, str
     return None
 
 
-def _rival(job: ReportJob, name: str) -> str:
-    """What given outputs are compared with: the target where there is one, else the first given outputs."""
+def _baseline_of_outputs(job: ReportJob, name: str) -> str:
+    """The baseline of outputs read from files: the target if it is scored, else the first such system; empty for that one."""
     found = list(scored_checkpoints(job))
     targets = {base_name(step.node.name) for step in job.plan.steps if step.node.target}
-    ours = [base_name(evaluation.checkpoint) for evaluation in found if not evaluation.given]
-    first = [each for each in ours if each in targets] or [evaluation.checkpoint for evaluation in found if evaluation.given]
+    ours = [base_name(evaluation.checkpoint) for evaluation in found if not evaluation.from_files]
+    first = [each for each in ours if each in targets] or [evaluation.checkpoint for evaluation in found if evaluation.from_files]
     return first[0] if first[0] != name else ""
 
 
 def on_all_groups(job: ReportJob) -> Iterator[tuple[ScoredCheckpoint, int]]:
-    """Adapters on the directions of groups not their own, where the evaluation asked for it: (evaluation, group)."""
+    """(evaluation, group) for each group adapter and each language group whose directions it translated, its own included."""
     for evaluation in scored_checkpoints(job):
         if evaluation.group is not None:
             groups = {group_of(job, direction) for direction in evaluation.result["directions"]}

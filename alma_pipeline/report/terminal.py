@@ -1,4 +1,4 @@
-"""The score tables of a report in a terminal: directions as rows, systems as columns, in as many tables as the width asks for."""
+"""Score tables for a terminal: directions as rows, systems as columns, split into several tables if they exceed the width."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ GAP = 2
 
 
 def print_board(screen: LiteralConsole, board: Board, relation: str = "") -> None:
-    """A heading and tables; `relation` says how a system stands to the one that its differences are from, where it does not."""
+    """Print a heading and the board's tables. `relation`: the word before the baseline's name, in place of the system's own."""
     lower = "" if board.higher_is_better else ", lower is better"
     screen.print_line(f"\n{metric_label(board.metric)} on {board.test}{lower}  {board.signature}", style="bold")
     for table in score_tables(board, screen.width, relation):
@@ -24,10 +24,11 @@ def print_board(screen: LiteralConsole, board: Board, relation: str = "") -> Non
 
 
 def score_tables(board: Board, width: int, relation: str) -> Iterator[Table]:
-    """One board, its means first."""
+    """The tables of one board, each at most `width` characters wide unless one column exceeds that; means come first."""
     columns = [_column(board, place, relation) for place in range(len(board.systems))]
     names = [Text(arrow(row.name), style="bold" if row.mean else "") for row in board.rows]
     left = max(map(len, names))
+    # Every table repeats the directions, so that each can be read alone.
     for group in _packed(columns, width - left):
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
         table.add_column("", no_wrap=True)
@@ -39,20 +40,20 @@ def score_tables(board: Board, width: int, relation: str) -> Iterator[Table]:
 
 
 def _column(board: Board, place: int, relation: str) -> tuple[str, list[Text]]:
-    """A system's header and cells; the header is no wider than it has to be."""
+    """A system's header and cells; the header is wrapped to the width of the cells."""
     cells = []
     for row in board.rows:
         cell = row.cells[place]
         cells.append(cell_text(cell, cell.value == board.best(row.cells) and not cell.covers) if cell else Text())
     system = board.systems[place]
     width = max(map(len, cells))
-    stands = f"{relation} {system.parent}" if relation and system.parent else system.stands
-    lines = [*_broken(system.label, width), *(_broken(stands, width) if stands else [])]
+    comparison = f"{relation} {system.baseline}" if relation and system.baseline else system.comparison
+    lines = [*_wrapped(system.label, width), *(_wrapped(comparison, width) if comparison else [])]
     return "\n".join(lines), cells
 
 
-def _broken(name: str, width: int) -> Iterator[str]:
-    """In lines of at most `width` where underscores, dots and spaces allow it."""
+def _wrapped(name: str, width: int) -> Iterator[str]:
+    """The name in lines of at most `width`, broken only after underscores, dots and spaces."""
     line = ""
     for part in re.findall(r"[^_. ]+[_. ]*|[_. ]+", name):
         if line and len(f"{line}{part}".rstrip()) > width:
@@ -63,7 +64,7 @@ def _broken(name: str, width: int) -> Iterator[str]:
 
 
 def _packed(columns: list[tuple[str, list[Text]]], width: int) -> Iterator[list[tuple[str, list[Text]]]]:
-    """In their order, in groups that fit; at least one in each."""
+    """The columns in order, in groups that fit into `width`; at least one in each."""
     group: list[tuple[str, list[Text]]] = []
     left = width
     for header, cells in columns:
@@ -77,7 +78,7 @@ def _packed(columns: list[tuple[str, list[Text]]], width: int) -> Iterator[list[
 
 
 def cell_text(cell: Cell, best: bool) -> Text:
-    """`68.2 ±0.4 ▲+1.2`."""
+    """A score with its deviation and difference: `68.2 ±0.4 ▲+1.2`."""
     parts: list[tuple[str, str]] = [(f"{cell.value:.1f}", "bold" if best else "")]
     if cell.spread is not None:
         parts.append((f" ±{cell.spread:.1f}", "dim"))

@@ -56,7 +56,7 @@ def run(job: Job) -> dict[str, Any]:
     _check(made, sources)
     for name, triples in made.items():
         _write(job.out / f"{name}.jsonl", triples.rows)
-    if left := [row for triples in made.values() for row in triples.left]:
+    if left := [row for triples in made.values() for row in triples.unpaired]:
         _write(job.out / "dropped.jsonl", left)
     dev_score = _dev_score(found[split:])
     rounds = _compared(job.inputs["before"], dev_score) if "before" in job.inputs else {}

@@ -148,7 +148,7 @@ def test_a_request_is_read_as_on_the_command_line(two: Store, monkeypatch: pytes
         asked.append(len(jobs))
         return jobs
 
-    monkeypatch.setattr(sides, "gather", counted)
+    monkeypatch.setattr(sides, "plan_jobs", counted)
     find_side(two.root, f"stage=cpo directions=de-en,en-de {WORDS}")
     assert asked == [1], "two directions of one run, not a sweep over them"
     words = "stage=score data.test.reader=files data.test.path=/nowhere/{lang}-en.tsv evaluation.outputs.a=x"
@@ -184,6 +184,6 @@ def test_scores_on_different_test_sets_are_not_compared(two: Store, tmp_path: Pa
     store = Store(tmp_path / "store")
     finish(store, "stage=base")
     finish(store, "stage=base", "stages.translate.beams=2", "budget.text.test=null")
-    told = r"was scored on CLDR, (100 sentences a direction|all of it), base\.score-\w+ on CLDR, (?!\1).*: score both"
+    told = r"was scored on CLDR, (100 sentences per direction|all sentences), base\.score-\w+ on CLDR, (?!\1).*: score both"
     with pytest.raises(UserError, match=told):
         compare.compare(store.root, [record.key for record in store.named("base.score")])

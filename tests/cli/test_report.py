@@ -29,15 +29,15 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def test_report_writes_a_page_and_prints_the_scores(
-    command: None, finished: Store, told: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: None, finished: Store, report: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "report", *WORDS) == 0
     text = capsys.readouterr().out
-    page = finished.root / "reports" / f"{told.name}.html"
-    assert re.fullmatch(r"cpo-and-arpo-model-tiny-[0-9a-f]{8}", told.name)
+    page = finished.root / "reports" / f"{report.name}.html"
+    assert re.fullmatch(r"cpo-and-arpo-model-tiny-[0-9a-f]{8}", report.name)
     assert f"report: {page}" in text and "</html>" in page.read_text(encoding="utf-8")
-    cpo = [system.name for system in told.boards[0].systems].index("cpo")
-    for row in told.boards[0].rows:
+    cpo = [system.name for system in report.boards[0].systems].index("cpo")
+    for row in report.boards[0].rows:
         cell = row.cells[cpo]
         assert cell and re.search(rf"^{row.name.replace('-', '→')} .*{cell.value:.1f}", text, re.MULTILINE)
     assert "MLflow" not in text, "tracking=none"
@@ -58,7 +58,7 @@ def test_tables_go_to_standard_output_or_a_file(
         (["report", "--format", "pdf"], "--format: expected one of html, markdown, latex, found 'pdf'"),
         (["report", "cpo"], "unexpected word 'cpo'; settings are written"),
         (["report", "stage=cpo", "stages.cpo.bta=1"], "stages.cpo.bta"),
-        (["report", "seed=7", *WORDS], "holds no scores of this recipe.*make them first: alma-pipeline seed=7"),
+        (["report", "seed=7", *WORDS], "has no scores for this recipe.*run it first: alma-pipeline seed=7"),
         (["run", "--output", "x"], "run has no flag --output; it belongs to translate, report"),
         (["compare", "cpo"], "arguments are required: B; usage: alma-pipeline compare A B"),
     ],
@@ -89,10 +89,10 @@ def cells(line: str, separator: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("form", "separator", "bold"), [("markdown", "|", "**{}**"), ("latex", "&", r"\textbf{{{}}}")])
-def test_tables_for_a_paper_hold_the_boards_numbers(told: Report, form: str, separator: str, bold: str) -> None:
-    text = getattr(paper, form)(told)
+def test_tables_for_a_paper_hold_the_boards_numbers(report: Report, form: str, separator: str, bold: str) -> None:
+    text = getattr(paper, form)(report)
     lines = [cells(line, separator) for line in text.splitlines() if line.lstrip("| ").startswith("cpo")]
-    tables = list(paper.paper_tables(told))
+    tables = list(paper.paper_tables(report))
     assert len(lines) == len(tables) == 7, "three metrics both ways, but BLEU into Chinese by itself"
     for line, table in zip(lines, tables, strict=True):
         row = dict(table.rows)["cpo"]
@@ -102,8 +102,8 @@ def test_tables_for_a_paper_hold_the_boards_numbers(told: Report, form: str, sep
             assert written.startswith(bold.format(number) if cell.value == best else number), (written, cell)
 
 
-def test_latex_is_balanced_and_escaped(told: Report) -> None:
-    text = paper.latex(told)
+def test_latex_is_balanced_and_escaped(report: Report) -> None:
+    text = paper.latex(report)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 7
     assert r"parallel\_scratch" in text and "|" not in text and "→" not in text
     for table in text.split(r"\begin{table}")[1:]:
@@ -119,16 +119,16 @@ def test_parts() -> None:
 def test_an_unfinished_recipe_is_reported_as_far_as_it_went(store: Store) -> None:
     finish(store, but="cpo")
     job = plan_job([], composed(), Store(store.root))
-    told = build_report([], [job], store)
-    boxes = {box.name: box.status for box in told.picture.boxes}
-    assert boxes["cpo"] == "not there" and boxes["parallel"] == "done"
-    assert "cpo" not in [system.name for system in told.systems] and "arpo" in [system.name for system in told.systems]
+    report = build_report([], [job], store)
+    boxes = {box.name: box.status for box in report.graph.boxes}
+    assert boxes["cpo"] == "missing" and boxes["parallel"] == "done"
+    assert "cpo" not in [system.name for system in report.systems] and "arpo" in [system.name for system in report.systems]
 
 
-def test_the_picture_joins_what_was_made_from_what(job: ReportJob, told: Report) -> None:
-    boxes = {box.name: box for box in told.picture.boxes}
-    assert {box.name for box in boxes["mono"].after} == {"parallel", "g1.group_adapter", "g6.group_adapter"}
-    assert boxes["cpo"].target and boxes["cpo"].says.startswith("chrF++ ")
-    places = [(box.x, box.y) for box in told.picture.boxes]
+def test_the_picture_joins_what_was_made_from_what(job: ReportJob, report: Report) -> None:
+    boxes = {box.name: box for box in report.graph.boxes}
+    assert {box.name for box in boxes["mono"].children} == {"parallel", "g1.group_adapter", "g6.group_adapter"}
+    assert boxes["cpo"].target and boxes["cpo"].summary.startswith("chrF++ ")
+    places = [(box.x, box.y) for box in report.graph.boxes]
     assert len(set(places)) == len(places), "no box on another"
-    assert all(child.x > box.x for box in told.picture.boxes for child in box.after)
+    assert all(child.x > box.x for box in report.graph.boxes for child in box.children)

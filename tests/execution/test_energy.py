@@ -113,12 +113,12 @@ def test_the_report_has_a_column_of_energy_where_it_is_known(tmp_path: Path, mon
     measured = {"energy_joules": 7_200.0, "energy_of": "CPU packages"}
     for name in ("mono", "parallel"):
         job.records[name] = dataclasses.replace(job.records[name], result=job.records[name].result | measured)
-    told = build_report([], [job], store)
-    assert {total.part: total.joules for total in told.sums if total.joules} == {"training": 14_400.0, "in all": 14_400.0}
-    section = cost_section(page.render(told))
+    report = build_report([], [job], store)
+    assert {total.phase: total.joules for total in report.totals if total.joules} == {"training": 14_400.0, "total": 14_400.0}
+    section = cost_section(page.render(report))
     assert section.count("2 Wh") == 2 and "4 Wh" in section
-    assert section.count("training, packed rows") == sum(cost.part == "training" for cost in told.costs)
-    assert "(CPU packages), whoever else used it meanwhile; known of 2 of" in section
+    assert section.count("training, packed rows") == sum(cost.phase == "training" for cost in report.costs)
+    assert "(CPU packages) and includes other work on the machine; measured for 2 of" in section
 
 
 def cost_section(text: str) -> str:

@@ -21,8 +21,8 @@ from helpers.browser import PHONE, started, visiting
 
 
 @pytest.fixture(scope="session")
-def html(told: Report) -> str:
-    return pages.render(told)
+def html(report: Report) -> str:
+    return pages.render(report)
 
 
 @pytest.fixture(scope="session")
@@ -61,13 +61,13 @@ def test_ids_are_unique_and_links_lead_somewhere(html: str) -> None:
     assert "node-g1.arpo" in links and not links - set(ids)
 
 
-def test_headings_pictures_and_tables_are_named(html: str, told: Report) -> None:
+def test_headings_pictures_and_tables_are_named(html: str, report: Report) -> None:
     found = Elements(html).found
     levels = [int(tag[1]) for tag, _ in found if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels)), "no level is left out"
     pictures = [attributes for tag, attributes in found if tag == "svg" and attributes.get("role") == "img"]
-    assert len(pictures) == len(told.curves) == 18 and all(attributes.get("aria-label") for attributes in pictures)
+    assert len(pictures) == len(report.curves) == 18 and all(attributes.get("aria-label") for attributes in pictures)
     regions = [attributes for _, attributes in found if attributes.get("class") == "scroll"]
     assert regions and all(attributes.get("tabindex") == "0" and attributes.get("aria-label") for attributes in regions)
 
@@ -99,23 +99,23 @@ def test_text_has_enough_contrast(place: int) -> None:
     assert not {pair: value for pair, value in low.items() if value < 4.5}
 
 
-def test_every_score_is_on_the_page(html: str, told: Report) -> None:
-    for board in told.boards:
+def test_every_score_is_on_the_page(html: str, report: Report) -> None:
+    for board in report.boards:
         for row in board.rows:
             for cell in row.cells:
                 assert cell is None or f'data-sort="{cell.value}"' in html
 
 
-def test_what_stands_in_hypotheses_is_text(told: Report, html: str) -> None:
+def test_what_stands_in_hypotheses_is_text(report: Report, html: str) -> None:
     """A model may write anything, a script too."""
     import dataclasses
 
-    sample = dataclasses.replace(told.samples[0], source="<script>alert(1)</script>")
-    changed = pages.render(dataclasses.replace(told, samples=[sample], curves=[]))
+    sample = dataclasses.replace(report.samples[0], source="<script>alert(1)</script>")
+    changed = pages.render(dataclasses.replace(report, samples=[sample], curves=[]))
     assert "<script>alert(1)" not in changed and "&lt;script&gt;alert(1)" in changed
 
 
-def test_the_page_tells_how_to_compute_a_score_again(html: str, told: Report, finished: Store) -> None:
+def test_the_page_tells_how_to_compute_a_score_again(html: str, report: Report, finished: Store) -> None:
     """The commands it shows, run as they stand, give the number it shows."""
     script = entities.unescape(re.findall(r"<pre><code>(out=.*?)</code></pre>", html, re.DOTALL)[0])
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -126,12 +126,12 @@ def test_the_page_tells_how_to_compute_a_score_again(html: str, told: Report, fi
     numbers = {
         found["signature"]: found["score"] for found in map(json.loads, re.findall(r"^\{.*?^\}", done.stdout, re.DOTALL | re.M))
     }
-    source = told.sources[-1]
-    board = told.boards[0]
+    source = report.sources[-1]
+    board = report.boards[0]
     place = [system.label for system in board.systems].index(source.system)
     cell = next(row for row in board.rows if row.name == source.directions[0]).cells[place]
     assert cell and numbers[board.signature] == round(cell.value, 1)
-    assert len(numbers) == len([board for board in told.boards if board.metric != "quality"])
+    assert len(numbers) == len([board for board in report.boards if board.metric != "quality"])
 
 
 @pytest.fixture(scope="module")
@@ -198,15 +198,16 @@ def test_metrics_are_tabs_and_p_values_are_asked_for(visit: Any) -> None:
     assert page.locator(".board:visible .p:visible").count() > 5
 
 
-def test_samples_are_filtered_by_direction(visit: Any, told: Report) -> None:
+def test_samples_are_filtered_by_direction(visit: Any, report: Report) -> None:
     page = visit()
-    assert {item.get_attribute("data-direction") for item in page.locator(".sample:visible").all()} == {told.samples[0].direction}
+    directions = {item.get_attribute("data-direction") for item in page.locator(".sample:visible").all()}
+    assert directions == {report.samples[0].direction}
     page.select_option("#direction", "en-zh")
     shown = page.locator(".sample:visible")
     assert {item.get_attribute("data-direction") for item in shown.all()} == {"en-zh"} and shown.count() > 1
     assert shown.first.locator("dd[lang=zh] ins").count() > 0, "differences are marked"
     page.select_option("#direction", "")
-    assert page.locator(".sample:visible").count() == len(told.samples)
+    assert page.locator(".sample:visible").count() == len(report.samples)
 
 
 def test_the_theme_can_be_chosen_and_a_node_opens(visit: Any) -> None:
@@ -217,11 +218,11 @@ def test_the_theme_can_be_chosen_and_a_node_opens(visit: Any) -> None:
     assert page.locator("details[open]").get_attribute("id") == "node-cpo"
 
 
-def test_without_a_script_everything_is_there(browser: Any, file: Path, told: Report) -> None:
+def test_without_a_script_everything_is_there(browser: Any, file: Path, report: Report) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(file.as_uri())
-    assert page.locator(".board:visible").count() == len(told.boards) and page.locator(".sample:visible").count() == len(
-        told.samples
+    assert page.locator(".board:visible").count() == len(report.boards) and page.locator(".sample:visible").count() == len(
+        report.samples
     )
     context.close()

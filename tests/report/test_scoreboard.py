@@ -27,7 +27,7 @@ from helpers.finished_store import SEGMENTS, composed
 
 
 def test_systems_know_what_they_were_trained_from(job: ReportJob) -> None:
-    assert {system.name: system.parent for system in systems([job])} == {
+    assert {system.name: system.baseline for system in systems([job])} == {
         "base": "",
         "parallel_scratch": "base",
         "parallel": "base",
@@ -47,16 +47,16 @@ def test_each_direction_is_answered_by_its_groups_adapter(job: ReportJob) -> Non
     }
 
 
-def test_scores_of_different_signatures_share_no_column(told: Report) -> None:
+def test_scores_of_different_signatures_share_no_column(report: Report) -> None:
     """B49: BLEU into Chinese is another number than BLEU into German."""
     directions = {
-        board.signature: {row.name for row in board.rows if not row.mean} for board in told.boards if board.metric == "bleu"
+        board.signature: {row.name for row in board.rows if not row.mean} for board in report.boards if board.metric == "bleu"
     }
     assert sorted(map(sorted, directions.values())) == [["de-en", "en-de", "zh-en"], ["en-zh"]]
 
 
-def test_a_cell_is_the_recorded_score_and_its_difference(told: Report) -> None:
-    board = told.boards[0]
+def test_a_cell_is_the_recorded_score_and_its_difference(report: Report) -> None:
+    board = report.boards[0]
     names = [system.name for system in board.systems]
     row = next(row for row in board.rows if row.name == "en-de")
     cpo, parallel = (row.cells[names.index(name)] for name in ("cpo", "parallel"))
@@ -67,8 +67,8 @@ def test_a_cell_is_the_recorded_score_and_its_difference(told: Report) -> None:
     assert row.cells[names.index("base")].delta is None  # type: ignore[union-attr]
 
 
-def test_a_mean_is_that_of_its_rows_and_counts_their_verdicts(told: Report) -> None:
-    board = told.boards[0]
+def test_a_mean_is_that_of_its_rows_and_counts_their_verdicts(report: Report) -> None:
+    board = report.boards[0]
     for row in [row for row in board.rows if row.mean]:
         own = [other for other in board.rows if not other.mean and (other.name.startswith("en-") == (row.name == "en→xx"))]
         for place, cell in enumerate(row.cells):
@@ -99,9 +99,9 @@ def command_p_value(
     ],
 )
 def test_p_values_are_those_of_the_sacrebleu_command(
-    told: Report, tmp_path: Path, metric: str, direction: str, words: list[str]
+    report: Report, tmp_path: Path, metric: str, direction: str, words: list[str]
 ) -> None:
-    board = next(board for board in told.boards if board.metric == metric and direction in [row.name for row in board.rows])
+    board = next(board for board in report.boards if board.metric == metric and direction in [row.name for row in board.rows])
     names = [system.name for system in board.systems]
     one, other = (board.systems[names.index(name)].seeds[0][direction] for name in ("group_parallel", "arpo"))
     cell = next(row for row in board.rows if row.name == direction).cells[names.index("arpo")]
@@ -138,8 +138,8 @@ def test_the_paired_test_is_in_no_key(job: ReportJob, finished: Store) -> None:
     assert [step.key for step in plan.steps] == [step.key for step in job.plan.steps]
 
 
-def test_a_metric_with_segment_scores_has_a_paired_t_test_and_a_bootstrap(told: Report) -> None:
-    board = next(board for board in told.boards if board.metric == "quality")
+def test_a_metric_with_segment_scores_has_a_paired_t_test_and_a_bootstrap(report: Report) -> None:
+    board = next(board for board in report.boards if board.metric == "quality")
     names = [system.name for system in board.systems]
     one, other = (board.systems[names.index(name)].seeds[0]["en-de"].segments["en-de"] for name in ("parallel", "cpo"))
     scores = [[row["scores"]["quality"] for row in rows] for rows in (other, one)]
@@ -160,16 +160,16 @@ def test_a_mean_over_some_directions_does_not_win() -> None:
     assert cell_text(cells[0], False).plain == "90.0 (1 of 4)"  # type: ignore[arg-type]
 
 
-def test_tabs_tell_boards_of_one_metric_apart(told: Report) -> None:
-    assert tab_names(told.boards) == ["chrF++", "BLEU into en, de", "BLEU into zh", "quality"]
-    two = [*told.boards, replace(told.boards[0], test="another")]
-    assert tab_names(two)[0] == f"chrF++ · {told.boards[0].test}" and tab_names(two)[-1] == "chrF++ · another"
+def test_tabs_tell_boards_of_one_metric_apart(report: Report) -> None:
+    assert tab_names(report.boards) == ["chrF++", "BLEU into en, de", "BLEU into zh", "quality"]
+    two = [*report.boards, replace(report.boards[0], test="another")]
+    assert tab_names(two)[0] == f"chrF++ · {report.boards[0].test}" and tab_names(two)[-1] == "chrF++ · another"
 
 
 def test_a_group_that_was_not_scored_hides_no_parent(job: ReportJob) -> None:
     gone = tuple(f"g1.{name}" for name in ("group_parallel", "arpo"))
     records = {name: record for name, record in job.records.items() if not name.startswith(gone)}
-    found = {system.name: system.parent for system in systems([replace(job, records=records)])}
+    found = {system.name: system.baseline for system in systems([replace(job, records=records)])}
     assert found["arpo"] == "group_parallel"
 
 
@@ -185,13 +185,13 @@ def test_lengths_average_one_signature_only() -> None:
         for name, value in (("en-de", 10.0), ("en-zh", 90.0))
     }
     found.__dict__["segments"] = rows
-    told = scores_by_length([System("x", "test", seeds=[dict.fromkeys(rows, found)])])
-    assert [(one.signature, one.rows[0][1]) for one in told] == [("asian:no", [10.0] * 4), ("asian:yes", [90.0] * 4)]
+    report = scores_by_length([System("x", "test", seeds=[dict.fromkeys(rows, found)])])
+    assert [(one.signature, one.rows[0][1]) for one in report] == [("asian:no", [10.0] * 4), ("asian:yes", [90.0] * 4)]
 
 
-def test_languages_that_came_out(told: Report) -> None:
-    matrix = next(matrix for matrix in told.confusions if matrix.system == "arpo")
-    assert matrix.found == ["de", "en", "zh", "fr"]
+def test_languages_that_came_out(report: Report) -> None:
+    matrix = next(matrix for matrix in report.confusions if matrix.system == "arpo")
+    assert matrix.languages == ["de", "en", "zh", "fr"]
     assert dict(matrix.rows)["zh"] == [0.0, 0.0, 90.0, 10.0], "of those that can be told"
 
 
@@ -202,7 +202,7 @@ def evaluation(score: float, seed: int, **rates: float) -> ScoredCheckpoint:
 
 
 def seeded(name: str, parent: str, scores: list[float]) -> System:
-    return System(name, "test", parent=parent, seeds=[{"en-de": evaluation(score, i)} for i, score in enumerate(scores)])
+    return System(name, "test", baseline=parent, seeds=[{"en-de": evaluation(score, i)} for i, score in enumerate(scores)])
 
 
 def test_seeds_give_mean_deviation_and_a_test_across_them(tmp_path: Path) -> None:
@@ -221,16 +221,16 @@ def test_seeds_against_one_checkpoint_that_they_share() -> None:
     assert seed_test([55.0, 55.0], [55.0, 55.0]) is None, "no deviation, no test"
 
 
-def test_equal_outputs_are_a_tie(told: Report, tmp_path: Path) -> None:
+def test_equal_outputs_are_a_tie(report: Report, tmp_path: Path) -> None:
     """Though sacrebleu's p-value for them is the smallest there is."""
-    cpo = next(system for system in told.systems if system.name == "cpo")
-    twin = System("twin", cpo.test, parent="cpo", seeds=cpo.seeds)
+    cpo = next(system for system in report.systems if system.name == "cpo")
+    twin = System("twin", cpo.test, baseline="cpo", seeds=cpo.seeds)
     board = build_boards([cpo, twin], PairedTests(tmp_path / "memory"))[0]
     cell = board.rows[-1].cells[1]
     assert cell and cell.delta == 0.0 and cell.p is not None and cell.p < 0.05 and cell.verdict == "tie"
 
 
-def test_nothing_is_tested_where_the_segments_are_not_the_same(told: Report, tmp_path: Path) -> None:
+def test_nothing_is_tested_where_the_segments_are_not_the_same(report: Report, tmp_path: Path) -> None:
     board = build_boards([seeded("a", "", [50.0]), seeded("b", "a", [55.0])], PairedTests(tmp_path / "memory"))[0]
     cell = board.rows[-1].cells[1]
     assert cell and cell.delta == 5.0 and cell.p is None and cell.verdict == ""
@@ -240,7 +240,7 @@ def test_what_was_computed_is_remembered(tmp_path: Path, monkeypatch: pytest.Mon
     asked = ("chrf++", "nw:2", ["a b", "c d"], ["a c", "c d"], ["a b", "c d"])
     tests = PairedTests(tmp_path / "deep" / "memory.json")
     first = tests.p_value(*asked)
-    tests.keep()
+    tests.save()
     monkeypatch.setattr(significance, "sacrebleu_p_value", None)
     assert PairedTests(tmp_path / "deep" / "memory.json").p_value(*asked) == first
     with pytest.raises(TypeError):
@@ -249,8 +249,8 @@ def test_what_was_computed_is_remembered(tmp_path: Path, monkeypatch: pytest.Mon
         PairedTests(tmp_path / "deep" / "memory.json").p_value("bleu", *asked[1:])
 
 
-def test_guards_name_the_worst_direction_beyond_a_bound(told: Report) -> None:
-    names, found = guard_rates(told.systems)
+def test_guards_name_the_worst_direction_beyond_a_bound(report: Report) -> None:
+    names, found = guard_rates(report.systems)
     assert names == ["exact", "empty", "copy", "length_ratio"]
     for _, values in found:
         copied = values[names.index("copy")]
@@ -258,5 +258,5 @@ def test_guards_name_the_worst_direction_beyond_a_bound(told: Report) -> None:
         assert [value.worst for value in values if value and value is not copied] == ["", "", ""]
 
 
-def test_there_are_as_many_segments_as_were_written(told: Report) -> None:
-    assert {len(rows) for rows in told.systems[0].seeds[0]["en-de"].segments.values()} == {SEGMENTS}
+def test_there_are_as_many_segments_as_were_written(report: Report) -> None:
+    assert {len(rows) for rows in report.systems[0].seeds[0]["en-de"].segments.values()} == {SEGMENTS}

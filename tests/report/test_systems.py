@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from alma_pipeline.report import page, paper
-from alma_pipeline.report.caveats import contamination_notes as told_of
-from alma_pipeline.report.caveats import early_stops, footnotes, mark_contaminated
+from alma_pipeline.report.caveats import contamination_notes, early_stops, footnotes, mark_contaminated
 from alma_pipeline.report.content import Report, build_report
 from alma_pipeline.report.jobs import ReportJob, plan_job
 from alma_pipeline.report.names import describe_test_set
@@ -20,19 +19,19 @@ from helpers.finished_store import SEGMENTS, composed, finish
 
 
 @pytest.mark.parametrize(
-    ("pairs", "held_out", "told"),
+    ("pairs", "held_out", "expected"),
     [
-        ({"reader": "cldr", "repo": None}, 100, "CLDR, 100 sentences a direction"),
-        ({"reader": "hub", "repo": "haoranxu/WMT22-Test"}, None, "haoranxu/WMT22-Test, all of it"),
-        ({"repo": "a/b", "revision": "0123456789", "split": "devtest"}, None, "a/b@0123456, devtest, all of it"),
-        ({"reader": "files", "repo": None}, 2000, "given files, 2,000 sentences a direction"),
-        ({"reader": "files", "files": {"de-en.txt": "x", "en-de.txt": "y"}}, None, "given files (887fcea), all of it"),
-        ({}, None, "test_corpus, all of it"),
+        ({"reader": "cldr", "repo": None}, 100, "CLDR, 100 sentences per direction"),
+        ({"reader": "hub", "repo": "haoranxu/WMT22-Test"}, None, "haoranxu/WMT22-Test, all sentences"),
+        ({"repo": "a/b", "revision": "0123456789", "split": "devtest"}, None, "a/b@0123456, devtest, all sentences"),
+        ({"reader": "files", "repo": None}, 2000, "local files, 2,000 sentences per direction"),
+        ({"reader": "files", "files": {"de-en.txt": "x", "en-de.txt": "y"}}, None, "local files (887fcea), all sentences"),
+        ({}, None, "test_corpus, all sentences"),
     ],
 )
-def test_a_test_set_is_called_by_its_source_and_size(pairs: dict[str, Any], held_out: int | None, told: str) -> None:
+def test_a_test_set_is_called_by_its_source_and_size(pairs: dict[str, Any], held_out: int | None, expected: str) -> None:
     payload = {"config": {"pairs": pairs, "held_out": held_out}}
-    assert describe_test_set(Record(Path(), "test_corpus", "k", "corpus", payload, {}, {}, {}, "", 0.0)) == told
+    assert describe_test_set(Record(Path(), "test_corpus", "k", "corpus", payload, {}, {}, {}, "", 0.0)) == expected
 
 
 def test_given_outputs_are_scored_on_the_whole_set_and_a_recipe_on_its_budget() -> None:
@@ -54,16 +53,17 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, tuple[str, .
 
 def test_systems_without_a_recipe_are_compared_with_the_first(given: tuple[Store, tuple[str, ...]]) -> None:
     store, words = given
-    told = build_report([*words], [plan_job([*words], composed(*words), store)], store)
-    assert {system.name: (system.parent, system.given) for system in told.systems} == {"good": ("", True), "bad": ("good", True)}
-    row = next(row for row in told.boards[0].rows if row.name == "de-en")
+    report = build_report([*words], [plan_job([*words], composed(*words), store)], store)
+    compared = {system.name: (system.baseline, system.from_files) for system in report.systems}
+    assert compared == {"good": ("", True), "bad": ("good", True)}
+    row = next(row for row in report.boards[0].rows if row.name == "de-en")
     good, bad = row.cells
     assert good and bad and bad.delta == pytest.approx(bad.value - good.value) and bad.verdict == "worse" and bad.p is not None
-    assert told.samples and {output.system for output in told.samples[0].outputs} == {"good", "bad"}
-    html = page.render(told)
-    assert told.title == "Outputs that were given" and "No model takes part" in html and "<svg viewBox" not in html
-    assert "against good" in html and "bad" in paper.markdown(told)
-    assert "CLDR, all of it" in html and "CLDR, all of it" in paper.latex(told)
+    assert report.samples and {output.system for output in report.samples[0].outputs} == {"good", "bad"}
+    html = page.render(report)
+    assert report.title == "Outputs of other systems" and "No model of this recipe" in html and "<svg viewBox" not in html
+    assert "against good" in html and "bad" in paper.markdown(report)
+    assert "CLDR, all sentences" in html and "CLDR, all sentences" in paper.latex(report)
 
 
 def test_beside_a_recipe_they_are_compared_with_its_target(job: ReportJob, tmp_path: Path) -> None:
@@ -72,15 +72,15 @@ def test_beside_a_recipe_they_are_compared_with_its_target(job: ReportJob, tmp_p
     store = Store(tmp_path / "store")
     finish(store, *words)
     found = systems([plan_job([*words], composed(*words), Store(store.root))])
-    assert {system.name: system.parent for system in found if system.given} == {"good": "cpo"}
-    assert next(system for system in found if system.given).stands == "against cpo"
+    assert {system.name: system.baseline for system in found if system.from_files} == {"good": "cpo"}
+    assert next(system for system in found if system.from_files).comparison == "against cpo"
 
 
-def test_scores_by_length_are_means_of_quarters(told: Report) -> None:
-    table = next(table for table in told.lengths if table.metric == "quality")
+def test_scores_by_length_are_means_of_quarters(report: Report) -> None:
+    table = next(table for table in report.lengths if table.metric == "quality")
     labels = [label for label, _ in table.rows]
-    assert labels == [system.label for system in told.systems] and all(len(means) == 4 for _, means in table.rows)
-    cpo = next(system for system in told.systems if system.name == "cpo")
+    assert labels == [system.label for system in report.systems] and all(len(means) == 4 for _, means in table.rows)
+    cpo = next(system for system in report.systems if system.name == "cpo")
     values = []
     for direction in cpo.directions:
         rows = sorted(cpo.seeds[0][direction].segments[direction], key=lambda row: len(row["source"]))
@@ -88,27 +88,27 @@ def test_scores_by_length_are_means_of_quarters(told: Report) -> None:
     assert dict(table.rows)["cpo"][0] == pytest.approx(sum(values) / len(values))
 
 
-def test_language_confusion_by_group(told: Report) -> None:
-    matrix = next(matrix for matrix in told.confusions if matrix.system == "cpo, group 1")
-    assert dict(matrix.rows) == {"de": [90.0, 0.0, 10.0], "en": [0.0, 90.0, 10.0]} and matrix.found == ["de", "en", "fr"]
+def test_language_confusion_by_group(report: Report) -> None:
+    matrix = next(matrix for matrix in report.confusions if matrix.system == "cpo, group 1")
+    assert dict(matrix.rows) == {"de": [90.0, 0.0, 10.0], "en": [0.0, 90.0, 10.0]} and matrix.languages == ["de", "en", "fr"]
 
 
-def test_scores_on_data_that_was_trained_on_are_marked(job: ReportJob, told: Report) -> None:
+def test_scores_on_data_that_was_trained_on_are_marked(job: ReportJob, report: Report) -> None:
     """The parallel text says that it holds the test's repository; what never read it bears no mark."""
     config = job.config
     test = replace(config.data.test, trained_on=["someone/test"])
     plan = replace(job.plan, steps=[_telling(step, "someone/test") for step in job.plan.steps])
     changed = replace(job, config=replace(config, data=replace(config.data, test=test)), plan=plan)
     found = mark_contaminated(systems([changed]), [changed])
-    assert {system.name for system in found if system.seen} == {"parallel", "parallel_scratch", "cpo"}
+    assert {system.name for system in found if system.contaminated_by} == {"parallel", "parallel_scratch", "cpo"}
     cpo = next(system for system in found if system.name == "cpo")
-    assert len(told_of(changed)) == 3 and not told_of(job)
+    assert len(contamination_notes(changed)) == 3 and not contamination_notes(job)
     assert cpo.label == "cpo †" and footnotes([cpo])[0].startswith("† cpo was trained on someone/test")
-    assert not any(system.seen for system in told.systems)
+    assert not any(system.contaminated_by for system in report.systems)
     plain, changed = (replace(each, overrides=[words]) for each, words in ((job, "a=1"), (changed, "a=2")))
     variants = mark_contaminated([replace(cpo, variant=name) for name in ("a=1", "a=2", "")], [plain, changed])
-    assert [bool(system.seen) for system in variants] == [False, True, True], "only those that were trained on it"
-    latex = paper.latex(replace(told, boards=[replace(told.boards[0], systems=found)], notes=footnotes(found)))
+    assert [bool(system.contaminated_by) for system in variants] == [False, True, True], "only those that were trained on it"
+    latex = paper.latex(replace(report, boards=[replace(report.boards[0], systems=found)], notes=footnotes(found)))
     assert r"cpo \textdagger{}" in latex and "was trained on someone/test" in latex
 
 

@@ -10,7 +10,7 @@ from alma_pipeline.report.systems import System
 from alma_pipeline.report.terminal import score_tables
 
 NAMES = {"base": "", "parallel_scratch": "base", "parallel": "base", "group_parallel": "base", "arpo": "group_parallel"}
-SYSTEMS = [System(name, "test", parent=parent) for name, parent in NAMES.items()]
+SYSTEMS = [System(name, "test", baseline=parent) for name, parent in NAMES.items()]
 WORSE = Cell(64.3, 0.4, 3, delta=-58.9, p=0.01, verdict="worse")
 BOARD = Board(
     "test", "chrf++", "", SYSTEMS, [ScoreRow("en→xx", [Cell(4.7), *[WORSE] * 4], True), ScoreRow("en-de", [None, *[WORSE] * 4])]

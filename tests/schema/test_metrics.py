@@ -54,7 +54,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def told(store: Store) -> Report:
+def report(store: Store) -> Report:
     return build_report(WORDS, plan_jobs(WORDS, store), store)
 
 
@@ -66,18 +66,18 @@ def test_it_is_computed_by_sacrebleu_with_its_options(store: Store) -> None:
         assert found.signature == str(expected.get_signature())
 
 
-def test_it_is_in_the_report_and_on_the_page(told: Report) -> None:
-    assert {"chrF", "Edits"} <= set(tab_names(told.boards))
-    shown = page.render(told)
+def test_it_is_in_the_report_and_on_the_page(report: Report) -> None:
+    assert {"chrF", "Edits"} <= set(tab_names(report.boards))
+    shown = page.render(report)
     assert "-m chrf --chrf-word-order 0" in shown and "-m ter --ter-no-punct" in shown
     assert "Edits <small>lower is better" in shown and "chrF <small>higher is better" in shown
 
 
-def test_lower_is_better_in_marks_and_in_the_best_of_a_row(told: Report) -> None:
+def test_lower_is_better_in_marks_and_in_the_best_of_a_row(report: Report) -> None:
     """The simulated cpo makes fewest errors: lowest by Edits, highest by chrF."""
     marks = {}
     for metric in ("chrf", "edits"):
-        board = next(board for board in told.boards if board.metric == metric)
+        board = next(board for board in report.boards if board.metric == metric)
         place = [system.name for system in board.systems].index("cpo")
         cells = [(row.cells[place], row) for row in board.rows if not row.mean]
         assert all(cell and board.best(row.cells) == cell.value for cell, row in cells)
@@ -86,8 +86,8 @@ def test_lower_is_better_in_marks_and_in_the_best_of_a_row(told: Report) -> None
     assert "better" in marks["edits"] and "worse" not in marks["edits"] + marks["chrf"]
 
 
-def test_it_is_in_the_terminal_and_in_a_comparison(store: Store, told: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    for board in told.boards:
+def test_it_is_in_the_terminal_and_in_a_comparison(store: Store, report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    for board in report.boards:
         terminal.print_board(LiteralConsole(), board)
     assert compare.compare(store.root, ["cpo", "parallel"]) == 0
     reported, compared = capsys.readouterr().out.split("A: cpo", 1)
@@ -96,8 +96,8 @@ def test_it_is_in_the_terminal_and_in_a_comparison(store: Store, told: Report, c
     assert "▼+" in compared.partition("Edits on")[2], "parallel makes more errors than cpo, and is worse"
 
 
-def test_it_is_in_papers_and_on_the_card(store: Store, told: Report) -> None:
-    assert "\nEdits, lower is better, en→xx" in paper.markdown(told) and r"\caption{chrF, en$\to$xx" in paper.latex(told)
+def test_it_is_in_papers_and_on_the_card(store: Store, report: Report) -> None:
+    assert "\nEdits, lower is better, en→xx" in paper.markdown(report) and r"\caption{chrF, en$\to$xx" in paper.latex(report)
     record = find_artifact(store, "cpo")
     record = replace(record, checkpoint={"form": "full", "base_key": record.key, "adapter_keys": []})
     text = card.render_card(store, record, {"precision": "fp32"}, False, "me/tiny")
@@ -105,9 +105,9 @@ def test_it_is_in_papers_and_on_the_card(store: Store, told: Report) -> None:
     assert {"chrF", "Edits"} <= {result.metric_name for result in header(text).eval_results}
 
 
-def test_a_caption_says_what_its_table_holds(told: Report) -> None:
-    for table in paper.paper_tables(told):
-        assert "across seeds" not in table.caption and "±" not in table.caption and "In brackets" not in table.caption
+def test_a_caption_says_what_its_table_holds(report: Report) -> None:
+    for table in paper.paper_tables(report):
+        assert "across seeds" not in table.caption and "±" not in table.caption and "In parentheses" not in table.caption
         assert ("over segments" in table.caption) == table.caption.startswith("quality")
         verdicts = {cell.verdict for _, cells in table.rows for cell in cells if cell}
         for verdict, mark in (("better", "▲"), ("worse", "▼"), ("tie", "≈")):

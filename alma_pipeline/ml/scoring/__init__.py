@@ -1,1 +1,1 @@
-"""Metrics, guards, neural scorers and tests of significance over finished translations. It decodes nothing."""
+"""Scoring of translations: metrics, guards, paired tests and preference candidates. Decodes nothing."""

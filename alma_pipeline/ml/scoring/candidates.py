@@ -1,6 +1,6 @@
-"""Which of a source's candidate translations is chosen and which rejected, and which sources yield no pair.
+"""Builds preference triples: scores a source's candidate translations, then selects a chosen and a rejected one by a rule.
 
-Text and scores only: the candidates come from `decoding`, the scores from `metrics`.
+Generates no candidates; `decoding` samples them.
 """
 
 import random
@@ -21,7 +21,7 @@ REFERENCE, SAMPLE = "reference", "sample"
 
 @dataclass(frozen=True)
 class SourceSentence:
-    """A sentence to be translated, and its reference."""
+    """A source sentence and its reference."""
 
     id: str
     direction: str
@@ -31,18 +31,19 @@ class SourceSentence:
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """A translation, its score, and where it came from."""
+    """A translation, its score and its origin."""
 
     text: str
     score: float
     origin: str
+    """`sample`, `reference`, the name of another checkpoint, or the name of another system."""
     scores: dict[str, float] = field(default_factory=dict)
-    """By scorer; `score` is their mean. Empty where there is one scorer only."""
+    """By scorer; `score` is their mean. Empty with a single scorer."""
 
 
 @dataclass(frozen=True)
 class PairChoice:
-    """The best and the worst candidate, or the reason why there is no pair."""
+    """The chosen and the rejected candidate; `dropped` is the reason if they make no pair, else empty."""
 
     chosen: ScoredCandidate | None = None
     rejected: ScoredCandidate | None = None
@@ -51,13 +52,13 @@ class PairChoice:
 
 @dataclass
 class Triples:
-    """Rows of a preference data set, and what became of the other sources."""
+    """Rows of a preference data set, and the sources that gave none."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    left: list[dict[str, Any]] = field(default_factory=list)
-    """The other sources with all their candidates, and under `dropped` the reason."""
+    unpaired: list[dict[str, Any]] = field(default_factory=list)
+    """Sources without a pair, with all their candidates and the reason under `dropped`."""
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
-    """Direction to reason to number."""
+    """Direction → reason → number of sources."""
     chosen_is_reference: Counter[str] = field(default_factory=Counter)
     """By direction."""
     chosen_from: Counter[str] = field(default_factory=Counter)
@@ -66,17 +67,18 @@ class Triples:
 
 
 def choose_pair(candidates: Sequence[ScoredCandidate], min_margin: float, rule: str = "best_worst") -> PairChoice:
-    """Two of the candidates by a rule, or the reason why there is no pair.
+    """Select two candidates by a rule, or give the reason why there is no pair.
 
-    best_worst (arXiv 2401.08417, sec. 3.1): the highest score against the lowest. margin: the highest score against the
-    highest of those at least `min_margin` points below it, the hardest that is clearly worse. reference (X-ALMA, arXiv
-    2410.03115, as its reviews tell): the reference, whatever its score, against the lowest score of the others.
+    best_worst (arXiv 2401.08417, sec. 3.1): highest score against lowest. margin: highest score against the highest of those at
+    least `min_margin` points below it, the hardest that is clearly worse. reference (X-ALMA, arXiv 2410.03115, according to its
+    reviews): the reference, whatever its score, against the lowest score of the others.
 
-    A text counts once; of equal scores the reference wins, then the earlier. No pair, for these reasons in turn:
-    one_candidate (fewer than two different texts), empty_chosen, empty_rejected, equal_texts (alike but for white
-    space or Unicode form), and, unless the rule is `reference`: tie, small_margin (scores less than `min_margin` apart).
-    Raises ValueError for `reference` without one.
+    Equal texts count once; ties in score go to the reference, then to the earlier candidate. Reasons for no pair, in the order of
+    the checks: one_candidate (fewer than two different texts), empty_chosen, empty_rejected, equal_texts (different only in white
+    space or Unicode form); and, unless the rule is `reference`, tie and small_margin (scores less than `min_margin` apart).
+    Raises ValueError for the rule `reference` if no candidate is the reference.
     """
+    # The reference comes first, so that it wins ties and stays the origin of a text that a sample repeats.
     distinct: dict[str, ScoredCandidate] = {}
     for candidate in sorted(candidates, key=lambda item: item.origin != REFERENCE):
         distinct.setdefault(candidate.text, candidate)
@@ -120,14 +122,15 @@ def build_triples(
     min_margin: float,
     rule: str = "best_worst",
 ) -> Triples:
-    """A row for each source whose candidates make a pair, and one for each other; all candidates are kept in both."""
+    """A row for each source whose candidates make a pair; the others go to `unpaired`. Both keep all candidates."""
     result = Triples()
     for source, found in zip(sources, candidates, strict=True):
         made = choose_pair(found, min_margin, rule)
         if made.dropped or made.chosen is None or made.rejected is None:
             result.dropped.setdefault(source.direction, Counter())[made.dropped] += 1
+            # Kept for inspection: why does a source give no pair, and how close was it?
             kept = {"id": source.id, "source": source.source, "direction": source.direction, "dropped": made.dropped}
-            result.left.append(kept | {"candidates": [_kept(candidate) for candidate in found]})
+            result.unpaired.append(kept | {"candidates": [_kept(candidate) for candidate in found]})
             continue
         result.rows.append(_row(source, made.chosen, made.rejected, found))
         result.chosen_is_reference[source.direction] += made.chosen.origin == REFERENCE
@@ -152,7 +155,7 @@ def _row(
 
 
 def _kept(candidate: ScoredCandidate) -> dict[str, Any]:
-    """What a row says of a candidate; the scores behind its score where there are several."""
+    """A candidate as a row stores it; with `scores` only if there are several scorers."""
     values = asdict(candidate)
     return values if candidate.scores else {name: value for name, value in values.items() if name != "scores"}
 
@@ -160,17 +163,18 @@ def _kept(candidate: ScoredCandidate) -> dict[str, Any]:
 def choose_sources(
     rows: Mapping[str, Sequence[SourceSentence]], count: int, seed: int, taken: frozenset[str] = frozenset()
 ) -> tuple[list[SourceSentence], dict[str, Counter[str]]]:
-    """`count` sources of each direction, drawn by the seed and left in the corpus's order; and the rows left out.
+    """Draw `count` sources per direction by the seed, in corpus order; and count the rows left out, by direction and reason.
 
-    Left out are repeated sources, and those in `taken`: what training uses must not be held out as well.
+    Left out are repeated sources and those in `taken`, so that no training source is also held out.
     """
     chosen: list[SourceSentence] = []
     dropped: dict[str, Counter[str]] = {}
     for direction, found in rows.items():
-        fresh = {row.source: row for row in reversed(found)}  # the first of equal ones stays
+        fresh = {row.source: row for row in reversed(found)}  # of equal sources the first row stays
         free = [row for row in found if fresh[row.source] is row and row.source not in taken]
         shared = sum(source in taken for source in fresh)
         dropped[direction] = +Counter({"repeated_source": len(found) - len(fresh), "source_in_training": shared})
+        # A generator per direction: adding a direction does not change the draw of the others.
         picked = random.Random(f"{seed} {direction}").sample(range(len(free)), min(count, len(free)))
         chosen += [free[place] for place in sorted(picked)]
     return chosen, dropped
@@ -181,41 +185,42 @@ CHRF = "chrf"
 
 @dataclass(frozen=True)
 class UnscoredCandidate:
-    """A candidate before it has a score."""
+    """A candidate translation before scoring."""
 
     text: str
     origin: str
 
 
 def score_candidates(
-    job: Job, names: Sequence[str], sources: Sequence[SourceSentence], drafts: Sequence[Sequence[UnscoredCandidate]]
+    job: Job, names: Sequence[str], sources: Sequence[SourceSentence], candidates: Sequence[Sequence[UnscoredCandidate]]
 ) -> tuple[list[list[ScoredCandidate]], dict[str, str]]:
-    """Each source's drafts with the mean of their scores by `names`, and each scorer's signature.
+    """Score each source's candidates by the mean over the scorers in `names`; and give each scorer's signature.
 
-    A name is chrf or one of the settings' `scorers`. Every draft is scored, the reference by the reference too: a metric
-    that reads the reference will find it perfect, one that does not judges it as any other. Raises UserError for a scorer
-    that cannot be had.
+    A name is chrf or an entry of the settings' `scorers`. The reference is scored too: metrics that read the reference find it
+    perfect, others rate it like any candidate. Raises UserError for a scorer that is not available.
     """
-    pairs = [(source, draft) for source, found in zip(sources, drafts, strict=True) for draft in found]
+    # All candidates of all sources go to each scorer in one call, which loads its model once.
+    pairs = [(source, candidate) for source, found in zip(sources, candidates, strict=True) for candidate in found]
     columns, signatures = {}, {}
     for name in names:
-        columns[name], signatures[name] = _column(job, name, pairs)
+        columns[name], signatures[name] = _scores(job, name, pairs)
     rows = iter([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
-    return [list(_candidates(found, rows)) for found in drafts], signatures
+    return [list(_candidates(found, rows)) for found in candidates], signatures
 
 
-def _column(job: Job, name: str, pairs: list[tuple[SourceSentence, UnscoredCandidate]]) -> tuple[list[float], str]:
+def _scores(job: Job, name: str, pairs: list[tuple[SourceSentence, UnscoredCandidate]]) -> tuple[list[float], str]:
+    """One scorer's scores for all pairs, on a scale of 0 to 100, and its signature."""
     if name == CHRF:
-        return [sentence_chrf(draft.text, source.reference) for source, draft in pairs], "sentence chrF2, sacrebleu"
-    segments = [CometSegment(source.source, draft.text, source.reference) for source, draft in pairs]
+        return [sentence_chrf(candidate.text, source.reference) for source, candidate in pairs], "sentence chrF2, sacrebleu"
+    segments = [CometSegment(source.source, candidate.text, source.reference) for source, candidate in pairs]
     cache = SegmentCache(job.cache / "segment_scores.db")
     scorer = comet.with_local_model(job.config.scorers[name], job.files)
-    made = comet.score(scorer, segments, job.hardware, cache, lambda done, total: job.log(done, total, {}))
-    return made.scores, made.signature
+    result = comet.score(scorer, segments, job.hardware, cache, lambda done, total: job.log(done, total, {}))
+    return result.scores, result.signature
 
 
-def _candidates(drafts: Sequence[UnscoredCandidate], rows: Iterator[dict[str, float]]) -> Iterator[ScoredCandidate]:
-    for draft in drafts:
+def _candidates(candidates: Sequence[UnscoredCandidate], rows: Iterator[dict[str, float]]) -> Iterator[ScoredCandidate]:
+    for candidate in candidates:
         scores = next(rows)
         mean = sum(scores.values()) / len(scores)
-        yield ScoredCandidate(draft.text, mean, draft.origin, scores if len(scores) > 1 else {})
+        yield ScoredCandidate(candidate.text, mean, candidate.origin, scores if len(scores) > 1 else {})

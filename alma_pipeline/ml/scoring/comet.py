@@ -1,7 +1,7 @@
-"""Neural metrics: segment scores from a COMET model that runs in a process and an environment of its own (B43).
+"""Neural metrics: segment scores by COMET models, which run in a separate process and environment (B43).
 
-This end starts `comet_worker` under COMET's Python, sends it what no earlier run has scored, and keeps every score the moment
-it arrives. It computes nothing itself and imports neither torch nor comet.
+This side starts `comet_worker` under COMET's Python, sends it the segments that are not cached, and caches every score as it
+arrives. It imports neither torch nor comet.
 """
 
 import contextlib
@@ -26,35 +26,41 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class CometSegment:
-    """What is scored."""
+    """One segment to score."""
 
     source: str
     hypothesis: str
     reference: str | None
-    """None: there is none, and a metric that cannot do without is refused."""
+    """None: no reference; models that need one are refused."""
 
 
 @dataclass(frozen=True)
 class CometScores:
-    """Of segments, in their order, times 100."""
+    """Scores of a list of segments, in its order."""
 
     scores: list[float]
+    """COMET's scores times 100."""
     cut: list[bool]
-    """Whether the model saw only its beginning (B48)."""
+    """Whether the model's input was truncated (B48)."""
     signature: str
 
 
 class CometWorker:
-    """A running `comet_worker`, from its greeting to its last score."""
+    """A running `comet_worker`. The constructor returns when the worker has found its model.
+
+    Raises UserError or PipelineError if it cannot start.
+    """
 
     def __init__(self, metric: Neural, hardware: Hardware) -> None:
         self.metric = metric
+        # -I: COMET's interpreter must not import this project's packages.
         self.python = comet_interpreter(hardware.comet_python)
         words = [str(self.python), "-I", str(WORKER), "--model", metric.model, "--device", hardware.device]
         words += ["--precision", metric.precision, "--batch", str(hardware.comet_batch)]
         words += ["--revision", metric.revision]
         words += [] if metric.reference else ["--without-reference"]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # stderr: the node's own log
+        # The worker replies first with what its model is: that decides which parts of a segment it gets.
         try:
             greeting = self._line()
         except PipelineError:
@@ -72,14 +78,14 @@ class CometWorker:
         )
 
     def scores(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The worker's line for each row, as they come. Raises PipelineError when it ends before its last one."""
+        """Send the rows and yield the worker's line for each as it arrives. Raises PipelineError if the worker ends early."""
         assert self.process.stdin is not None
         try:
             for row in [*rows, {"end": len(rows)}]:
                 self.process.stdin.write(json.dumps(row).encode() + b"\n")
             self.process.stdin.close()
         except BrokenPipeError:
-            pass  # it has ended; what it said before tells why
+            pass  # the worker has ended; its last line, read below, has the reason
         while "done" not in (line := self._line()):
             yield line
 
@@ -90,38 +96,41 @@ class CometWorker:
         if not text.endswith(b"\n"):
             code = self.process.wait()
             ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise PipelineError(f"COMET's worker ended with {ended} while scoring by {self.metric.model}; its log is above")
+            raise PipelineError(f"COMET's worker ended with {ended} while scoring with {self.metric.model}; see its log above")
         line: dict[str, Any] = json.loads(text)
         if "error" in line:
             raise worker_error(line["kind"], line["error"], self.metric.model, str(self.python))
         return line
 
     def close(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the worker and close the pipes to it."""
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
-                with contextlib.suppress(BrokenPipeError):  # what is left to send has nobody to read it
+                with contextlib.suppress(BrokenPipeError):  # unsent rows have no reader any more
                     stream.close()
 
 
 def score(
     metric: Neural, segments: Sequence[CometSegment], hardware: Hardware, cache: SegmentCache, progress: Progress
 ) -> CometScores:
-    """Score segments of all directions with one model, which is loaded once and only if something is new.
+    """Score segments of all directions with one model, which is loaded once, and only if a score is not cached.
 
-    A batch is made of the same segments whatever the cache knows of them, and goes out when one of them is missing: so
-    the scores after an interruption are those of an uninterrupted run to the last bit. `progress(done, total)` counts
-    distinct segments. Raises UserError for a model or an environment that is not there, PipelineError for a crash;
-    every score that arrived before either is kept.
+    Batches do not depend on the cache, and a batch is sent if any of its segments is not cached: a resumed run therefore gives
+    the scores of an uninterrupted one, bit for bit. `progress(done, total)` counts distinct segments.
+
+    Raises UserError for a missing model or environment, and PipelineError for a crash or a score that is not finite; scores that
+    arrived before are cached.
     """
     worker = CometWorker(metric, hardware)
     try:
         if worker.reference and any(segment.reference is None for segment in segments):
             raise UserError(
-                f"{metric.model} needs a reference, and there is none here; take a model without, as wmt22-cometkiwi-da"
+                f"{metric.model} needs a reference, and these segments have none; use a model that needs none, such as "
+                "wmt22-cometkiwi-da"
             )
+        # Equal segments are scored once; batches are formed over all of them, cached or not.
         keys = [segment_key(worker.signature, *_parts(segment, worker.reference)) for segment in segments]
         distinct = dict(zip(keys, segments, strict=True))
         known = cache.find(distinct)
@@ -129,13 +138,14 @@ def score(
         rows = [_row(name, distinct[name], worker.reference) for batch in batches for name in batch]
         missing = {row["id"] for row in rows} - set(known)
         done = len(distinct) - len(missing)
+        # Cache each batch as it arrives: an interruption loses at most one.
         for lines in _grouped(worker.scores(rows), hardware.comet_batch):
             found = {line["id"]: CachedScore(line["score"], line["cut"]) for line in lines if line["id"] not in known}
             finite = {name: one for name, one in found.items() if math.isfinite(one.score)}
-            cache.keep(finite)
+            cache.add(finite)
             if len(finite) < len(found):
                 raise PipelineError(
-                    f"{metric.model} gives scores that are no numbers in {metric.precision}; take scorers.NAME.precision=fp32"
+                    f"{metric.model} gives scores that are not finite in {metric.precision}; use scorers.NAME.precision=fp32"
                 )
             known |= found
             done += len(found)
@@ -143,7 +153,7 @@ def score(
     finally:
         worker.close()
     if absent := set(distinct) - set(known):
-        raise PipelineError(f"COMET's worker left out {len(absent)} of {len(distinct)} segments")
+        raise PipelineError(f"COMET's worker returned no score for {len(absent)} of {len(distinct)} segments")
     return CometScores([SCALE * known[name].score for name in keys], [known[name].cut for name in keys], worker.signature)
 
 
@@ -152,9 +162,9 @@ def _parts(segment: CometSegment, reference: bool) -> tuple[str, str, str | None
 
 
 def _batches(distinct: dict[str, CometSegment], size: int, joint: bool) -> list[list[str]]:
-    """Keys in batches of like lengths, the longest first: what does not fit into memory fails at once.
+    """Keys in batches of similar length, longest first, so that a batch too large for memory fails at once.
 
-    A model that reads all parts as one sequence pads to the longest sum (`joint`), any other to the longest part.
+    `joint`: the model reads all parts as one sequence, so the sum of their lengths counts; otherwise the longest part does.
     """
 
     def longest(name: str) -> tuple[int, int, str]:
@@ -172,7 +182,7 @@ def _row(name: str, segment: CometSegment, reference: bool) -> dict[str, Any]:
 
 
 def _grouped(lines: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    """Lines by the batch; at a crash those that came before it, and then the crash."""
+    """Lines in groups of `size`; if the worker crashes, first the incomplete group, then the error."""
     group: list[dict[str, Any]] = []
     try:
         for line in lines:
@@ -188,28 +198,28 @@ def _grouped(lines: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[s
         yield group
 
 
-def with_local_model(metric: Neural, places: Mapping[str, str]) -> Neural:
-    """A metric that is a file with the file's path, where `places` (digest to path) knows it."""
-    return replace(metric, model=places.get(metric.revision, metric.model))
+def with_local_model(metric: Neural, paths: Mapping[str, str]) -> Neural:
+    """The metric with the path of its model file, if `paths` (digest → path) has its revision; else unchanged."""
+    return replace(metric, model=paths.get(metric.revision, metric.model))
 
 
 def worker_error(kind: str, text: str, model: str, python: str) -> PipelineError:
-    """The worker's error as one that says what to do (B47)."""
+    """The worker's error: a UserError that says what to do if the kind is known, else a PipelineError (B47)."""
     page = f"https://huggingface.co/{model}"
-    lacking = f"{python} lacks a package; run `make comet`, or give another as evaluation.comet.python"
+    lacking = f"{python} lacks a package; run `make comet`, or set evaluation.comet.python to another interpreter"
     advice = {
-        "GatedRepoError": f"its licence must be accepted on {page} by the account whose token HF_TOKEN holds",
-        "RepositoryNotFoundError": f"{page} does not exist, or is private and HF_TOKEN holds no token that may read it",
+        "GatedRepoError": f"it is gated; accept its licence at {page} with the account whose token is in HF_TOKEN",
+        "RepositoryNotFoundError": f"{page} does not exist, or is private and HF_TOKEN has no access to it",
         "RevisionNotFoundError": f"{page} has no such revision",
-        "LocalEntryNotFoundError": f"it is not in the cache and the hub cannot be reached; fetch {page} where there is a network",
-        "OfflineModeIsEnabled": f"it is not in the cache and HF_HUB_OFFLINE is set; download {page} once without it",
+        "LocalEntryNotFoundError": f"it is not cached and the hub is unreachable; download {page} where there is network access",
+        "OfflineModeIsEnabled": f"it is not cached and HF_HUB_OFFLINE is set; download {page} once without it",
         "ModuleNotFoundError": lacking,
         "PackageNotFoundError": lacking,
-        "OutOfMemoryError": "the device's memory is too small; lower evaluation.comet.batch, or take a smaller model",
-        "OSError": "it, or the encoder that its hparams.yaml names, is neither in the cache nor to be had; "
-        f"fetch both once where there is a network, by scoring a sentence: {page}",
-        "FileNotFoundError": "expected a repository of the hub, or a .ckpt file in a folder checkpoints/ below its hparams.yaml",
+        "OutOfMemoryError": "the device is out of memory; lower evaluation.comet.batch, or use a smaller model",
+        "OSError": "the model, or the encoder named in its hparams.yaml, is neither cached nor reachable; "
+        f"score one sentence with it where there is network access, which downloads both: {page}",
+        "FileNotFoundError": "expected a hub repository, or a .ckpt file in a folder checkpoints/ next to hparams.yaml",
     }.get(kind)
     if advice is None:
-        return PipelineError(f"COMET's worker failed while scoring by {model}: {kind}: {text}")
+        return PipelineError(f"COMET's worker failed while scoring with {model}: {kind}: {text}")
     return UserError(f"{model} cannot be used: {advice} ({kind}: {text[:300]})")

@@ -1,15 +1,14 @@
-"""A COMET model as a process of its own: segments in, scores out, one JSON object a line.
+"""The worker process that runs a COMET model: segments in, scores out, one JSON object per line.
 
     PYTHON -I comet_worker.py --model MODEL --device cpu --precision fp16 --batch 16 [--without-reference]
 
-It runs under the Python of COMET's own environment, which none of this project's packages share: it imports the standard
-library, torch and comet, nothing else. `neural` is the other end.
+It runs in COMET's own environment, without this project's packages, and imports only the standard library, torch, comet and what
+comet depends on. `comet.py` is the other side.
 
-Out: {"model", "revision", "reference", "joint", "comet"} once the model is found and before it is loaded.
-In:  {"id", "src", "mt"} and, where `reference` says so, "ref", a line each; then {"end": how many}.
-Out: {"id", "score", "cut"} as each batch is done, batches being what came in a row; at last {"done": how many}.
-Anything that goes wrong is {"error": what, "kind": ...} and exit code 1. Without the end line nothing is scored: whoever
-was sending is gone.
+Out: {"model", "revision", "reference", "joint", "comet"} when the model is found, before it is loaded.
+In:  {"id", "src", "mt"} per segment, with "ref" if `reference` is true; then {"end": number of segments}.
+Out: {"id", "score", "cut"} per segment after each batch, a batch being consecutive segments; finally {"done": number}.
+An error is {"error": text, "kind": class} and exit code 1. Without the end line nothing is scored: the sender has died.
 """
 
 import argparse
@@ -25,40 +24,41 @@ from typing import Any
 
 PARTS = ("src", "mt", "ref")
 JOINT_CLASSES = "unified_metric", "xcomet_metric"
-"""Model classes that read all parts as one sequence, and can do without the reference."""
+"""Model classes that read all parts as one sequence and can score without a reference."""
 REFERENCE_CLASSES = "regression_metric", "ranking_metric"
 
 
 def main(words: list[str]) -> int:
-    """Serve one list of segments; the exit code is 1 after an error, which has been told."""
+    """Score one list of segments. Returns 0, or 1 after sending an error."""
     options = _options().parse_args(words)
-    say = _channel()
+    send = _channel()
     try:
-        serve(options, say)
-    except Exception as error:  # the other end makes a message of it; the log has the traceback
+        serve(options, send)
+    except Exception as error:  # the other side turns it into a message; the traceback is in the log
         traceback.print_exc()
-        say({"error": " ".join(str(error).split()), "kind": type(error).__name__})
+        send({"error": " ".join(str(error).split()), "kind": type(error).__name__})
         return 1
     return 0
 
 
-def serve(options: argparse.Namespace, say: Callable[[dict[str, Any]], None]) -> None:
-    """Say what the model is, score the segments of stdin, say each score with its id, then how many."""
+def serve(options: argparse.Namespace, send: Callable[[dict[str, Any]], None]) -> None:
+    """Send the greeting, read segments from stdin, send each score with its id, then the number of segments."""
     checkpoint, revision = find_checkpoint(options.model, options.revision)
     kind = _kind(checkpoint)
     reference = kind in REFERENCE_CLASSES or (kind in JOINT_CLASSES and not options.without_reference)
     joint = kind in JOINT_CLASSES
-    say({"model": options.model, "revision": revision, "reference": reference, "joint": joint, "comet": _version()})
+    send({"model": options.model, "revision": revision, "reference": reference, "joint": joint, "comet": _version()})
     segments = read_segments()
+    # Everything may be cached already: then the model, which can take minutes, is not loaded.
     if segments:
         model = load_model(checkpoint, options.precision, options.device)
         for line in score_segments(model, segments, options.batch, joint):
-            say(line)
-    say({"done": len(segments)})
+            send(line)
+    send({"done": len(segments)})
 
 
 def find_checkpoint(model: str, revision: str) -> tuple[Path, str]:
-    """The checkpoint's file and what names its content: the hub's commit, or the SHA-256 of a local file."""
+    """The checkpoint file and its revision: the hub commit, or the SHA-256 of a local .ckpt file."""
     if model.endswith(".ckpt"):
         path = Path(model).resolve()
         digest = hashlib.sha256()
@@ -73,7 +73,7 @@ def find_checkpoint(model: str, revision: str) -> tuple[Path, str]:
 
 
 def load_model(checkpoint: Path, precision: str, device: str) -> Any:
-    """The model in evaluation mode. `comet-score` always computes in half precision."""
+    """The model in evaluation mode, in the given precision and on the given device."""
     import torch
     from comet import load_from_checkpoint
 
@@ -83,7 +83,7 @@ def load_model(checkpoint: Path, precision: str, device: str) -> Any:
 
 
 def read_segments() -> list[dict[str, Any]]:
-    """The segments, once the end line has said that these are all. Raises EOFError without it."""
+    """All segments from stdin. Raises EOFError if the end line is missing or its number does not match."""
     found: list[dict[str, Any]] = []
     for line in sys.stdin.buffer:
         item = json.loads(line)
@@ -96,7 +96,7 @@ def read_segments() -> list[dict[str, Any]]:
 
 
 def score_segments(model: Any, segments: list[dict[str, Any]], batch: int, joint: bool) -> Iterator[dict[str, Any]]:
-    """Scores of segments, batched as they come: whoever sends them puts like lengths together."""
+    """One line per segment. Consecutive segments form a batch; the sender sorts them by length."""
     import torch
 
     batches = [segments[start : start + batch] for start in range(0, len(segments), batch)]
@@ -108,27 +108,27 @@ def score_segments(model: Any, segments: list[dict[str, Any]], batch: int, joint
 
 
 def _ahead(model: Any, batches: list[list[dict[str, Any]]], joint: bool) -> Iterator[tuple[Any, list[bool]]]:
-    """Of each batch what `_prepared` gives; the next one's is made while the model computes.
+    """`_prepared` for each batch; the next batch is prepared while the model computes.
 
-    One thread alone encodes: a call sets the tokenizer's truncation anew, for whoever is encoding at that moment too.
+    A single thread encodes, because each call changes the tokenizer's truncation, which all threads share.
     """
-    with ThreadPoolExecutor(max_workers=1) as maker:
-        coming = maker.submit(_prepared, model, batches[0], joint)
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        pending = executor.submit(_prepared, model, batches[0], joint)
         for rows in batches[1:]:
-            ready, coming = coming.result(), maker.submit(_prepared, model, rows, joint)
+            ready, pending = pending.result(), executor.submit(_prepared, model, rows, joint)
             yield ready
-        yield coming.result()
+        yield pending.result()
 
 
 def _prepared(model: Any, rows: list[dict[str, Any]], joint: bool) -> tuple[Any, list[bool]]:
-    """The model's inputs, and of each segment whether they are less than all of it."""
+    """The model's inputs, and for each segment whether it was truncated."""
     inputs = model.prepare_for_inference([{part: row[part] for part in PARTS if part in row} for row in rows])
-    full = _widest(inputs) >= model.encoder.max_positions - 2  # otherwise nothing was cut, and nothing is counted twice
+    full = _widest(inputs) >= model.encoder.max_positions - 2  # else nothing was truncated: skip tokenising again
     return inputs, [full and is_cut(model.encoder, row, joint) for row in rows]
 
 
 def is_cut(encoder: Any, row: dict[str, Any], joint: bool) -> bool:
-    """Whether the encoder saw less than all of a segment: it cuts at its limit, usually 512 pieces, without notice."""
+    """Whether the encoder truncated a segment, which it does silently at its limit, usually 512 pieces."""
     limit = encoder.max_positions - 2
     parts = [row[part] for part in PARTS if part in row]
     if 2 * sum(map(len, parts)) + 2 <= limit:  # no character takes more than two pieces
@@ -136,12 +136,13 @@ def is_cut(encoder: Any, row: dict[str, Any], joint: bool) -> bool:
     lengths = [len(encoder.tokenizer(text)["input_ids"]) for text in parts]
     if any(length > limit for length in lengths):
         return True
+    # Joined parts share one sequence: each loses its own two special tokens, and separators are added.
     special = 1 + len(parts) * encoder.size_separator
     return joint and sum(length - 2 for length in lengths) > encoder.max_positions - special
 
 
 def _widest(inputs: Any) -> int:
-    """Pieces of the longest sequence among a model's inputs: tensors by name, or several such dictionaries (unified, XCOMET)."""
+    """Pieces in the longest input sequence. Inputs are tensors by name, or several such dictionaries (unified, XCOMET)."""
     several = inputs if isinstance(inputs, (list, tuple)) else [inputs]
     tensors = (value for one in several for value in one.values() if getattr(value, "ndim", 0) == 2)  # not XCOMET's offsets
     return max(int(tensor.shape[1]) for tensor in tensors)
@@ -149,8 +150,8 @@ def _widest(inputs: Any) -> int:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True, help="a repository of the hub, or a .ckpt file beside its hparams.yaml")
-    parser.add_argument("--revision", default="main", help="of the repository")
+    parser.add_argument("--model", required=True, help="hub repository, or .ckpt file in checkpoints/ next to hparams.yaml")
+    parser.add_argument("--revision", default="main", help="revision of the repository")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp16")
     parser.add_argument("--batch", type=int, default=16)
@@ -159,24 +160,24 @@ def _options() -> argparse.ArgumentParser:
 
 
 def _channel() -> Callable[[dict[str, Any]], None]:
-    """A writer to the real stdout; what libraries print there goes to the log from now on."""
+    """A function that writes to the original stdout; from now on, what libraries print there goes to stderr, the log."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def say(line: dict[str, Any]) -> None:
+    def send(line: dict[str, Any]) -> None:
         channel.write(json.dumps(line) + "\n")
         channel.flush()
 
-    return say
+    return send
 
 
 def _kind(checkpoint: Path) -> str:
-    """The model's class, as the hparams.yaml in the folder above the checkpoint's names it."""
+    """The model class named in hparams.yaml, which is one folder above the checkpoint's. Raises FileNotFoundError without it."""
     import yaml
 
     path = checkpoint.parents[1] / "hparams.yaml"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: a COMET checkpoint stands in checkpoints/, its hparams.yaml above")
+        raise FileNotFoundError(f"{path} is missing: expected checkpoints/ with the checkpoint next to hparams.yaml")
     return str(yaml.safe_load(path.read_text(encoding="utf-8"))["class_identifier"])
 
 

@@ -1,6 +1,7 @@
-"""What unmasks a good score: copied, empty, looping, cut-off and wrong-language hypotheses.
+"""Guards: failures of single hypotheses that a good corpus score can hide.
 
-Each is a property of one hypothesis, so that a rate can be traced to its sentences. Strings in, no model.
+Copied, empty, looping, truncated and wrong-language hypotheses are flagged one by one, so that a rate can be traced to its
+sentences. Uses no model.
 """
 
 import re
@@ -10,32 +11,32 @@ from dataclasses import dataclass
 from alma_pipeline.ml.data.language_id import detect_language, is_supported
 
 LOOP_PATTERN = re.compile(r"(.{1,120}?)\1{3,}", re.DOTALL)
-"""A stretch of text that stands four times in a row or more."""
+"""A stretch of text repeated at least four times in a row."""
 MIN_LOOP_CHARACTERS = 12
-"""So many of them in all make a loop (our choice): an ellipsis, `haha` and 1000000 are none."""
+"""Shortest loop in characters, all repetitions together (our choice): an ellipsis, `haha` and 1000000 are not loops."""
 
 
 @dataclass(frozen=True)
 class GuardFlags:
-    """Of one hypothesis. None: cannot be told."""
+    """The guards of one hypothesis; None: unknown."""
 
     exact: bool
     """Equal to the reference."""
     empty: bool
     copy: bool | None
-    """Equal to the source; None where the source is its own reference, as numbers are (B46)."""
+    """Equal to the source; None if the reference equals the source too, as for numbers (B46)."""
     repetition: bool
-    """Holds a loop that its reference does not."""
+    """Contains a loop that the reference does not."""
     truncated: bool | None
-    """Ended by the limit of new tokens; None for outputs that came without the news of it."""
+    """Ended by the limit of new tokens; None for outputs that do not record it."""
     language: str | None
-    """What it is written in, as far as can be told."""
+    """The identified language; None if the identifier is not confident."""
     off_target: bool | None
-    """Written in another language than asked for; None where the language cannot be told."""
+    """Identified as a language other than the target; None if the language is not identified."""
 
 
 def guard_flags(source: str, reference: str, hypothesis: str, target: str, truncated: bool | None = None) -> GuardFlags:
-    """All of them for one hypothesis, line breaks already removed. `target`: the language asked for."""
+    """The guards of one hypothesis without line breaks. `target`: code of the target language."""
     found = detect_language(hypothesis)
     return GuardFlags(
         exact=hypothesis == reference,
@@ -49,17 +50,17 @@ def guard_flags(source: str, reference: str, hypothesis: str, target: str, trunc
 
 
 def has_loop(text: str) -> bool:
-    """Whether something is said over and over without end."""
+    """Whether the text contains a repetition loop."""
     return any(len(match[0]) >= MIN_LOOP_CHARACTERS for match in LOOP_PATTERN.finditer(text))
 
 
 def percentage(values: Iterable[bool | None]) -> float | None:
-    """% of those that can be told; None where none can."""
-    told = [value for value in values if value is not None]
-    return 100 * sum(told) / len(told) if told else None
+    """Percentage of true values among those that are not None; None if there are none."""
+    found = [value for value in values if value is not None]
+    return 100 * sum(found) / len(found) if found else None
 
 
 def length_ratio(hypotheses: Sequence[str], references: Sequence[str]) -> float | None:
-    """Characters of all hypotheses over those of all references; None where the references are empty."""
+    """Characters in all hypotheses divided by characters in all references; None if the references are empty."""
     characters = sum(map(len, references))
     return sum(map(len, hypotheses)) / characters if characters else None

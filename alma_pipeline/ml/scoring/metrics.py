@@ -1,6 +1,6 @@
-"""Scores of translations by direction: every metric with its signature, and the guards that unmask a good score.
+"""Scores of one direction's translations, and their averages over directions: metrics with their signatures, and guards.
 
-Strings in, numbers out. Metrics are sacrebleu's (`surface`) and, where given, a neural one's segment scores (`neural`).
+sacrebleu's metrics are computed here; neural ones are computed by `comet` and added with `with_metric`.
 """
 
 from collections import Counter
@@ -20,51 +20,51 @@ GUARDS = ("exact", "empty", "copy", "repetition", "truncated", "off_target")
 
 @dataclass(frozen=True)
 class ScorableTranslation:
-    """One sentence, its reference and what a model made of it."""
+    """A source sentence, its reference and a hypothesis."""
 
     direction: str
     source: str
     reference: str
     hypothesis: str
     truncated: bool | None = None
-    """Whether the limit of new tokens ended it; None: not known."""
+    """Whether the limit of new tokens ended the hypothesis; None: unknown."""
 
 
 @dataclass(frozen=True)
 class DirectionScores:
-    """Of one direction's translations; rates are percentages, None where nothing can tell."""
+    """The scores of one direction."""
 
     metrics: dict[str, MetricResult]
     flags: list[GuardFlags]
-    """By hypothesis."""
+    """One per hypothesis."""
     length_ratio: float | None
-    """Characters of all hypotheses over those of all references; None: the references are empty."""
+    """Characters in all hypotheses divided by characters in all references; None if the references are empty."""
     newlines: int
-    """Hypotheses in which line breaks became spaces, so that no tool takes one for two (B45)."""
+    """Number of hypotheses in which line breaks were replaced by spaces, so that no tool splits one in two (B45)."""
 
     @property
     def sentences(self) -> int:
-        """How many hypotheses were scored."""
+        """Number of hypotheses."""
         return len(self.flags)
 
     @property
     def signatures(self) -> dict[str, str]:
-        """sacrebleu's signature by metric."""
-        return {name: measured.signature for name, measured in self.metrics.items()}
+        """Signature by metric."""
+        return {name: result.signature for name, result in self.metrics.items()}
 
     def plain(self) -> dict[str, float | int | None]:
-        """The numbers, under the names they are reported by: metrics, then guards."""
-        scores: dict[str, float | int | None] = {name: measured.score for name, measured in self.metrics.items()}
+        """Numbers by name: metrics, then guards in percent (None: unknown for all hypotheses), length_ratio, sentences."""
+        scores: dict[str, float | int | None] = {name: result.score for name, result in self.metrics.items()}
         rates = {name: guards.percentage(getattr(item, name) for item in self.flags) for name in GUARDS}
         return scores | rates | {"length_ratio": self.length_ratio, "sentences": self.sentences}
 
     def languages(self) -> dict[str, int]:
-        """How many hypotheses are written in which language, most first; `?`: cannot be told."""
+        """Number of hypotheses by identified language, largest first; `?`: not identified."""
         return dict(Counter(item.language or "?" for item in self.flags).most_common())
 
     def segments(self) -> list[dict[str, Any]]:
-        """By hypothesis: its scores by metric, and its flags."""
-        known = {name: measured.segments for name, measured in self.metrics.items() if measured.segments is not None}
+        """For each hypothesis its scores by metric and its flags."""
+        known = {name: result.segments for name, result in self.metrics.items() if result.segments is not None}
         return [
             {"scores": {name: values[place] for name, values in known.items()}, "flags": asdict(item)}
             for place, item in enumerate(self.flags)
@@ -74,11 +74,12 @@ class DirectionScores:
 def score(
     translations: Sequence[ScorableTranslation], tokenizer: str, names: Sequence[str] = ("chrf++", "bleu")
 ) -> DirectionScores:
-    """Scores of one direction. `tokenizer`: sacrebleu's tokenizer for the target language, used by BLEU (B49).
+    """Score the translations of one direction.
 
-    `names`: sacrebleu's metrics, of `schema.metrics.METRICS`. Raises ValueError where there is nothing to score, and
-    UserError where a metric needs what is missing (spBLEU).
+    `tokenizer`: sacrebleu's BLEU tokenizer for the target language (B49). `names`: metrics in `schema.metrics.METRICS`. Raises
+    ValueError for an empty list, and UserError if something a metric needs is missing (spBLEU).
     """
+    # Line breaks are removed first, so that metrics and guards see the same text as any line-based tool (B45).
     lines = [one_line(item.hypothesis) for item in translations]
     hypotheses = [line for line, _ in lines]
     references = [item.reference for item in translations]
@@ -93,15 +94,15 @@ def score(
     )
 
 
-def with_metric(scores: DirectionScores, name: str, measured: MetricResult) -> DirectionScores:
-    """The same with one metric more."""
-    return replace(scores, metrics=scores.metrics | {name: measured})
+def with_metric(scores: DirectionScores, name: str, result: MetricResult) -> DirectionScores:
+    """A copy of `scores` with one more metric."""
+    return replace(scores, metrics=scores.metrics | {name: result})
 
 
 def averages(scores: Mapping[str, DirectionScores]) -> dict[str, dict[str, float | int | None]]:
-    """Means over the directions out of English, into it, and all; `sentences` is a sum.
+    """Means over the directions out of English, into English, and all; `sentences` is the sum.
 
-    Scores of different signatures are not on one scale: their mean is None (B49). A part without directions is left out.
+    The mean of scores with different signatures is None (B49). Parts without directions are left out.
     """
     parts = {
         "en-xx": [value for direction, value in scores.items() if direction.startswith("en-")],
@@ -112,7 +113,7 @@ def averages(scores: Mapping[str, DirectionScores]) -> dict[str, dict[str, float
 
 
 def signatures(scores: Mapping[str, DirectionScores]) -> dict[str, dict[str, str]]:
-    """Metric to direction to signature."""
+    """Metric → direction → signature."""
     found: dict[str, dict[str, str]] = {}
     for direction, value in scores.items():
         for name, signature in value.signatures.items():
@@ -121,11 +122,12 @@ def signatures(scores: Mapping[str, DirectionScores]) -> dict[str, dict[str, str
 
 
 def sentence_chrf(hypothesis: str, reference: str) -> float:
-    """chrF of one sentence (character 6-grams, beta 2), 100 where the two are equal but for white space."""
+    """sacrebleu's chrF2 of one sentence (character 6-grams, beta 2); 100 if the texts differ in white space only."""
     return float(CHRF().sentence_score(hypothesis, [reference]).score)
 
 
 def _average(scores: Sequence[DirectionScores]) -> dict[str, float | int | None]:
+    # A metric with several signatures, such as BLEU with two tokenizers, gets no mean.
     rows = [item.plain() for item in scores]
     several = {name for name, count in Counter(name for name, _ in _pairs(scores)).items() if count > 1}
     result: dict[str, float | int | None] = {}
@@ -137,5 +139,5 @@ def _average(scores: Sequence[DirectionScores]) -> dict[str, float | int | None]
 
 
 def _pairs(scores: Sequence[DirectionScores]) -> set[tuple[str, str]]:
-    """Every metric with every signature it has here."""
+    """Every (metric, signature) pair in these scores."""
     return {pair for item in scores for pair in item.signatures.items()}

@@ -1,8 +1,7 @@
-"""Whether one system's translations are better than another's, or only luckier: paired tests on the same sentences.
+"""Paired significance tests between two systems on the same sentences.
 
-For sacrebleu's metrics the tests are sacrebleu's own (`--paired-bs` after Koehn 2004, `--paired-ar` after Riezler and Maxwell
-2005), so that a p-value equals the command's. For metrics that score segments, as COMET does: the bootstrap and the paired
-t-test of comet-compare, with a seed.
+sacrebleu's metrics use sacrebleu's own tests (`--paired-bs`, Koehn 2004; `--paired-ar`, Riezler and Maxwell 2005), with the same
+p-values as its command. Metrics that score segments, such as COMET, use comet-compare's bootstrap and paired t-test, with a seed.
 """
 
 import contextlib
@@ -21,43 +20,45 @@ from alma_pipeline.ml.scoring import sacrebleu_metrics
 SEED = 12345
 """sacrebleu's default."""
 LEVEL = 0.05
-SPLITS, SHARE, EPSILON = 300, 0.4, 0.001
-"""Of comet-compare: samples, their share of the sentences, and the difference of means (of 0 to 1) below which both tie."""
+BOOTSTRAP_SAMPLES, SAMPLE_SHARE, TIE_MARGIN = 300, 0.4, 0.001
+"""comet-compare's defaults: samples, their share of the sentences, and the difference of means (0 to 1) below which they tie."""
 
 
 @dataclass(frozen=True)
 class CorpusComparison:
-    """A system against a baseline, by one metric."""
+    """A system compared with a baseline by one of sacrebleu's metrics."""
 
     baseline: float
     score: float
     p_value: float
     signature: str
-    """The metric's, with the test, its samples and its seed."""
+    """The metric's signature with the test, its samples and its seed."""
 
     @property
     def tie(self) -> bool:
-        """Whether the difference may be chance, at the 5 % level. Equal scores tie too: sacrebleu's tests, which ask how often
-        chance makes a larger difference, give them the smallest p-value there is."""
+        """Whether the difference is not significant at the 5 % level.
+
+        Equal scores tie too: sacrebleu's p-value is how often chance makes a larger difference, so theirs is the smallest.
+        """
         return self.score == self.baseline or not self.p_value < LEVEL
 
 
 @dataclass(frozen=True)
 class SegmentComparison:
-    """A system against a baseline, by a metric that scores segments."""
+    """A system compared with a baseline by a metric that scores segments."""
 
     baseline: float
     score: float
     p_value: float
-    """Of the paired t-test, two-sided."""
+    """Two-sided paired t-test."""
     wins: float
-    """Share of the bootstrap's samples in which the system's mean is the higher one."""
+    """Share of the bootstrap samples in which the system has the higher mean; `losses` and `ties` alike."""
     losses: float
     ties: float
 
     @property
     def tie(self) -> bool:
-        """Whether the difference may be chance, at the 5 % level; so it is where all segments are equal."""
+        """Whether the difference is not significant at the 5 % level; true if all segments are equal."""
         return not self.p_value < LEVEL
 
 
@@ -71,10 +72,10 @@ def compare_corpora(
     samples: int = 0,
     seed: int = SEED,
 ) -> dict[str, CorpusComparison]:
-    """`system` against `baseline` by each of sacrebleu's metrics in `names`, both translating the same sentences.
+    """Compare `system` with `baseline` by each of sacrebleu's metrics in `names`; both translate the same sentences.
 
-    `test`: bs (paired bootstrap) or ar (approximate randomisation). `samples`: 0 takes sacrebleu's 1,000 or 10,000.
-    Raises ValueError for another test or unequal numbers of sentences.
+    `test`: bs (paired bootstrap) or ar (approximate randomisation). `samples`: 0 uses sacrebleu's default, 1,000 or 10,000.
+    Raises ValueError for an unknown test or unequal numbers of sentences.
     """
     if test not in ("bs", "ar"):
         raise ValueError(f"test {test!r}: expected bs or ar")
@@ -89,8 +90,10 @@ def compare_corpora(
 def _paired(
     test: str, metric: Metric, references: Sequence[str], baseline: Sequence[str], system: Sequence[str], samples: int, seed: int
 ) -> CorpusComparison:
-    """One metric at a time: sacrebleu keeps results by its own names, which BLEU and spBLEU share. Every metric meets the
-    same random numbers all the same."""
+    """One metric at a time, since sacrebleu keys results by class name, which BLEU and spBLEU share.
+
+    The seed is set anew for each, so every metric still gets the same random numbers.
+    """
     with _seeded(seed):
         signatures, results = PairedTest([("", baseline), ("", system)], {"": metric}, [references], test, samples)()
     ((name, signature),) = signatures.items()
@@ -100,7 +103,7 @@ def _paired(
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """sacrebleu takes its seed from the environment and from nowhere else."""
+    """Set sacrebleu's seed, which it reads from the environment only."""
     before = os.environ.get("SACREBLEU_SEED")
     os.environ["SACREBLEU_SEED"] = str(seed)
     try:
@@ -115,15 +118,16 @@ def _seeded(seed: int) -> Iterator[None]:
 def compare_segments(
     baseline: Sequence[float], system: Sequence[float], scale: float = 100, seed: int = SEED
 ) -> SegmentComparison:
-    """comet-compare's tests on segment scores of the same sentences, where a perfect segment has `scale` points.
+    """comet-compare's tests on segment scores of the same sentences. `scale`: the score of a perfect segment.
 
     Raises ValueError for unequal numbers of segments or fewer than two.
     """
     if len(baseline) != len(system) or len(system) < 2:
         raise ValueError(f"{len(baseline)} and {len(system)} segment scores; expected equally many, two at least")
+    # Both systems are resampled with the same places, so resampling their differences is the same test.
     ours, theirs = np.asarray(system, dtype=float), np.asarray(baseline, dtype=float)
     differences = _resampled_means(ours - theirs, seed)
-    margin = EPSILON * scale
+    margin = TIE_MARGIN * scale
     return SegmentComparison(
         baseline=float(theirs.mean()),
         score=float(ours.mean()),
@@ -135,8 +139,8 @@ def compare_segments(
 
 
 def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """[SPLITS] means over samples, with replacement, of `SHARE` of the values."""
-    size = max(1, int(len(values) * SHARE))
-    places = np.random.default_rng(seed).choice(len(values), size=(SPLITS, size), replace=True)
+    """[BOOTSTRAP_SAMPLES] means over samples of `SAMPLE_SHARE` of the values, drawn with replacement."""
+    size = max(1, int(len(values) * SAMPLE_SHARE))
+    places = np.random.default_rng(seed).choice(len(values), size=(BOOTSTRAP_SAMPLES, size), replace=True)
     means: NDArray[np.float64] = values[places].mean(axis=1)
     return means

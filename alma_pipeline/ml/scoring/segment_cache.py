@@ -1,6 +1,6 @@
-"""Segment scores that were computed once: by the metric with its revision, and by source, hypothesis and reference.
+"""A cache of segment scores, by metric with revision, source, hypothesis and reference.
 
-A cache and nothing else: it may be deleted at any time, and a score that is lost is computed again.
+It can be deleted at any time; missing scores are computed again.
 """
 
 import hashlib
@@ -13,25 +13,25 @@ from pathlib import Path
 
 LOCK_TIMEOUT_SECONDS = 60
 KEYS_PER_QUERY = 500
-"""Keys in one question: SQLite takes a limited number."""
+"""SQLite limits the number of parameters of a query."""
 
 
 @dataclass(frozen=True)
 class CachedScore:
-    """One segment's score, and whether the metric saw less than all of it (B48)."""
+    """One segment's score, and whether the model's input was truncated (B48)."""
 
     score: float
     cut: bool
 
 
 def segment_key(metric: str, source: str, hypothesis: str, reference: str | None) -> str:
-    """What a score depends on, as one hash. `metric`: its signature, revision included."""
+    """A hash of everything that a score depends on. `metric`: its signature, which contains the revision."""
     text = json.dumps([metric, source, hypothesis, reference], ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class SegmentCache:
-    """A SQLite file that several processes may use at once."""
+    """A SQLite file that several processes can use concurrently."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,18 +40,18 @@ class SegmentCache:
             base.execute("create table if not exists scores (key text primary key, score real not null, cut integer not null)")
 
     def find(self, keys: Iterable[str]) -> dict[str, CachedScore]:
-        """What is known of these."""
+        """The cached scores among these keys."""
         wanted = list(keys)
         found: dict[str, CachedScore] = {}
         with closing(self._open()) as base:
             for start in range(0, len(wanted), KEYS_PER_QUERY):
                 part = wanted[start : start + KEYS_PER_QUERY]
-                question = f"select key, score, cut from scores where key in ({','.join('?' * len(part))})"
-                found |= {name: CachedScore(score, bool(cut)) for name, score, cut in base.execute(question, part)}
+                query = f"select key, score, cut from scores where key in ({','.join('?' * len(part))})"
+                found |= {name: CachedScore(score, bool(cut)) for name, score, cut in base.execute(query, part)}
         return found
 
-    def keep(self, scores: Mapping[str, CachedScore]) -> None:
-        """Add these, on disk when this returns. What is there already stays: the first score is everybody's."""
+    def add(self, scores: Mapping[str, CachedScore]) -> None:
+        """Add scores; they are on disk on return. Existing entries stay, so that all processes use the first score."""
         rows = [(name, found.score, int(found.cut)) for name, found in scores.items()]
         with closing(self._open()) as base, base:
             base.executemany("insert or ignore into scores values (?, ?, ?)", rows)

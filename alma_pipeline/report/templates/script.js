@@ -1,13 +1,13 @@
 "use strict";
-// Everything is on the page without this script; it adds sorting, tabs, a filter and a choice of theme.
+// The page is complete without this script, which adds sorting, tabs, a filter and a theme switch.
 const $ = (selector, place = document) => [...place.querySelectorAll(selector)];
 
 const theme = document.getElementById("theme");
 const dark = () => (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-const named = () => { theme.textContent = dark() ? "Light" : "Dark"; theme.setAttribute("aria-label", `${theme.textContent} colours`); };
+const labelTheme = () => { theme.textContent = dark() ? "Light" : "Dark"; theme.setAttribute("aria-label", `${theme.textContent} colours`); };
 theme.hidden = false;
-theme.onclick = () => { document.documentElement.dataset.theme = dark() ? "light" : "dark"; named(); };
-named();
+theme.onclick = () => { document.documentElement.dataset.theme = dark() ? "light" : "dark"; labelTheme(); };
+labelTheme();
 
 const key = (cell) => { const text = cell.dataset.sort ?? cell.textContent; const number = Number(text); return text !== "" && !Number.isNaN(number) ? number : text; };
 const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
@@ -58,10 +58,10 @@ if (boards.length > 1) {
   show(0);
 }
 
-const chance = document.getElementById("show-p");
+const pValues = document.getElementById("show-p");
 if ($(".p").length) {
-  chance.hidden = false;
-  chance.onclick = () => chance.setAttribute("aria-pressed", document.getElementById("scores").classList.toggle("with-p"));
+  pValues.hidden = false;
+  pValues.onclick = () => pValues.setAttribute("aria-pressed", document.getElementById("scores").classList.toggle("with-p"));
 }
 
 const choice = document.getElementById("direction");

@@ -72,7 +72,7 @@ def test_rows_are_flat_and_keep_every_candidate_and_the_rest_is_counted() -> Non
     sources = [SourceSentence(f"{i}", direction, "good", BEST.text) for i, direction in enumerate(["en-de", "en-de", "en-cs"])]
     found = [[*samples(("gut", 30), ("ist", 20)), BEST], [BEST], [*samples(("", 0)), BEST]]
     made = build_triples(sources, found, 5)
-    assert [(row["id"], row["dropped"], len(row["candidates"])) for row in made.left] == [
+    assert [(row["id"], row["dropped"], len(row["candidates"])) for row in made.unpaired] == [
         ("1", "one_candidate", 1),
         ("2", "empty_rejected", 2),
     ]

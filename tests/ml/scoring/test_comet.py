@@ -100,7 +100,7 @@ def test_a_crash_is_clear_and_loses_nothing_that_was_scored(
     def kill(done: int, total: int) -> None:
         started[0].process.kill()
 
-    with pytest.raises(PipelineError, match=r"worker ended with signal 9 while scoring by .*model.ckpt"):
+    with pytest.raises(PipelineError, match=r"worker ended with signal 9 while scoring with .*model.ckpt"):
         score(metric, found, hardware(), cache, kill)
     kept = len(cache.find(segment_key(started[0].signature, *library._parts(item, True)) for item in found))
     assert 0 < kept < 1000
@@ -133,7 +133,7 @@ def test_a_score_that_is_no_number_is_an_error_and_the_others_are_kept(tmp_path:
     python.write_text(NOT_A_NUMBER.format(python=sys.executable))
     python.chmod(0o755)
     found = [CometSegment("s", f"h{number}", None) for number in range(5)]
-    with pytest.raises(PipelineError, match=r"a/b gives scores that are no numbers in fp16; take scorers.*precision=fp32"):
+    with pytest.raises(PipelineError, match=r"a/b gives scores that are not finite in fp16; use scorers.*precision=fp32"):
         score(Neural(model="a/b"), found, hardware(str(python)), cache, print)
     signature = library.CometWorker(Neural(model="a/b"), hardware(str(python))).signature
     assert len(cache.find(segment_key(signature, *library._parts(item, False)) for item in found)) == 4
@@ -149,7 +149,7 @@ def test_a_python_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
 def test_a_python_without_comet_and_a_missing_checkpoint_too(tmp_path: Path) -> None:
     """Under this test's own Python, which has no COMET."""
     machine, cache = hardware(sys.executable), SegmentCache(tmp_path / "cache.db")
-    with pytest.raises(UserError, match=r"no.ckpt cannot be used: expected a repository of the hub, or a .ckpt file"):
+    with pytest.raises(UserError, match=r"no.ckpt cannot be used: expected a hub repository, or a .ckpt file"):
         score(Neural(model=str(tmp_path / "no.ckpt")), segments(1), machine, cache, print)
     checkpoint = tmp_path / "checkpoints" / "model.ckpt"
     checkpoint.parent.mkdir()
@@ -164,9 +164,9 @@ def test_a_python_without_comet_and_a_missing_checkpoint_too(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("GatedRepoError", "licence must be accepted on https://huggingface.co/Unbabel/XCOMET-XXL"),
+        ("GatedRepoError", "accept its licence at https://huggingface.co/Unbabel/XCOMET-XXL"),
         ("RepositoryNotFoundError", "HF_TOKEN"),
-        ("LocalEntryNotFoundError", "hub cannot be reached"),
+        ("LocalEntryNotFoundError", "hub is unreachable"),
         ("OutOfMemoryError", "evaluation.comet.batch"),
     ],
 )
@@ -186,9 +186,9 @@ def test_the_cache_tells_metrics_and_texts_apart(tmp_path: Path) -> None:
         )
         == 5
     )
-    cache.keep({one: CachedScore(0.1 + 0.2, True)})
-    cache.keep({one: CachedScore(0.9, False)})
+    cache.add({one: CachedScore(0.1 + 0.2, True)})
+    cache.add({one: CachedScore(0.9, False)})
     assert SegmentCache(tmp_path / "a" / "cache.db").find([one, other]) == {one: CachedScore(0.1 + 0.2, True)}
     many = {segment_key("m", str(number), "", None): CachedScore(float(number), False) for number in range(1200)}
-    cache.keep(many)
+    cache.add(many)
     assert cache.find(many) == many

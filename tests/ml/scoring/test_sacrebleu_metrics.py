@@ -85,6 +85,6 @@ def test_spbleu_without_its_pieces_says_what_to_do(monkeypatch: pytest.MonkeyPat
     """A module that cannot be imported stands for a package that is not installed."""
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(
-        UserError, match=r"spbleu needs the package sentencepiece .*\. Install .* or take spbleu out of evaluation"
+        UserError, match=r"spbleu needs the package sentencepiece .*\. Install .* or remove spbleu from evaluation"
     ):
         sacrebleu_metrics.metric("spbleu", "13a")
