@@ -103,7 +103,7 @@ def _trained(step: Step, result: dict[str, Any]) -> list[str]:
         _measures(result["before"], result["after"]),
         f"{result['steps']:,}",
         count(result["tokens_per_second"]),
-        _beside(duration(result["duration"]), rough_duration(expected.seconds) if expected and expected.seconds else ""),
+        _beside(duration(result["seconds"]), rough_duration(expected.seconds) if expected and expected.seconds else ""),
         _beside(size(result["peak_memory_bytes"]), size(expected.memory_bytes) if expected else ""),
     ]
 
