@@ -12,10 +12,14 @@ from filelock import FileLock
 import helpers.fake_stages  # noqa: F401  # its kinds can be imported from here on, as `stages.fake`
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.processes import LAUNCHER_VARS
+from alma_pipeline.plan.plan import make_plan
+from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
 from helpers import PYTHONPATH
+from helpers.artifacts import fill
 from helpers.fake_stages.recipes import LOCAL
 from helpers.fake_stages.world import CANARY, World, fake_world
+from helpers.plans import real
 
 if TYPE_CHECKING:
     from alma_pipeline.report.content import Report
@@ -56,6 +60,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def cpo() -> Config:
+    """The real configuration of `stage=cpo`."""
+    return real("stage=cpo")
+
+
+@pytest.fixture
+def made(store: Store, cpo: Config) -> Store:
+    """A store that holds everything `stage=cpo` needs."""
+    fill(store, make_plan(cpo, store))
+    return store
 
 
 @pytest.fixture(scope="session")

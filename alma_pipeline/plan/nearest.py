@@ -88,7 +88,7 @@ def _models(payload: Mapping[str, Any]) -> Iterator[str]:
 def _data(payload: Mapping[str, Any]) -> Iterator[str]:
     try:
         node: NodeConfig = build_dataclass(kind_config(payload["kind"]), payload["config"])
-    except (ImportError, TypeError):  # recorded by another version, whose kinds or settings were others
+    except (ImportError, KeyError, TypeError):  # adopted by hand, or recorded by another version: its text is unknown
         return
     for text in node.text_inputs().values():
         if text.source.reader not in WITHOUT_NAME:

@@ -1,1 +1,4 @@
-"""Reports on a finished recipe as an HTML page, tables for papers and terminal tables, built from the records in the store."""
+"""Reports on a finished recipe: an HTML page, tables for papers and terminal tables, built from the records in the store.
+
+It runs no stage and needs no tracking server.
+"""

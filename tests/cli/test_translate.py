@@ -145,7 +145,7 @@ def test_it_shows_the_examples_that_the_stage_shows(
     job = by_the_stage(filled, tmp_path, words, rows)
     assert found == [row["hypothesis"] for row in read(job.out / "hypotheses.jsonl")]
     assert command(filled.root, monkeypatch, *SETTINGS, *words, "stages.translate.shots=9", "direction=de-en", given="x") == 2
-    assert "shots=9, and the training pairs to show are fewer: 4 in de-en" in capsys.readouterr().err
+    assert "shots=9, but there are fewer training pairs to show: 4 in de-en" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_it_shows_the_examples_that_the_stage_shows(
         (["direction=de-en", "seed=7"], "x", r"no checkpoint to translate with: mono \(run: stages.mono.seed 42 → 7"),
         (["direction=de-en", "stage=all"], "x", "has the targets cpo, arpo; choose the one"),
         (["direction=de-en", "nothing.txt"], "", r"nothing\.txt: cannot be read"),
-        (["direction=de-en", "stages.translate.decoding=quality"], "x", "decoding=quality with rank_by=chrf, which compares"),
+        (["direction=de-en", "stages.translate.decoding=quality"], "x", "decoding=quality cannot rank by chrf"),
         (
             ["direction=de-en", "stages.translate.decoding=mbr", "stages.translate.rank_by=[comet-2]"],
             "x",

@@ -84,7 +84,7 @@ def _load_error(source: Source, what: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300] or known
     return (
         f"cannot read the data set {what}, split {source.split}, revision {source.revision or 'main'}, from the Hugging Face "
-        f"hub or its cache ({constants.HF_HOME}): {reason}. Check the connection and HF_HUB_OFFLINE; for a gated data set, accept "
-        f"its licence at https://huggingface.co/datasets/{source.repo} and set HF_TOKEN. To read local copies of the data sets, set "
-        "data.root=FOLDER; to read your own text, set reader=files and path"
+        f"hub or its cache ({constants.HF_HOME}): {reason}. Check the connection and HF_HUB_OFFLINE; for a gated data set, "
+        f"accept its licence at https://huggingface.co/datasets/{source.repo} and set HF_TOKEN. To read local copies of the data "
+        "sets, set data.root=FOLDER; to read your own text, set reader=files and path"
     )
