@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from alma_pipeline.ml.data.cleaning import Cleaner, HashSet, match_key, match_keys
-from alma_pipeline.ml.data.language_id import in_script
-from alma_pipeline.ml.data.mixing import documents_first, mix, round_robin, sample_interleaved, temperature_shares
 from alma_pipeline.ml.data.rows import Document, SentencePair
 from alma_pipeline.schema import Cleaning
 from helpers.text_files import LANGUAGES
@@ -59,13 +57,6 @@ def test_short_and_unknown_texts_are_not_doubted() -> None:
     assert len(kept) == 3 and not counts
 
 
-@pytest.mark.parametrize(
-    ("text", "script"), [("日本語の文", "Jpan"), ("中文", "Hans"), ("שלום", "Hebr"), ("گربه", "Arab"), ("WHO 世界", "Latn")]
-)
-def test_scripts(text: str, script: str) -> None:
-    assert in_script(text, script) and not in_script(text, "Thai")
-
-
 def test_documents_are_cleaned_as_a_whole_and_tested_line_by_line() -> None:
     cleaner = Cleaner(Cleaning(steps=["exact", "language", "test"], max_document=500), LANGUAGES, frozenset({match_key(ENGLISH)}))
     texts = [GERMAN, GERMAN, CZECH, f"Vorher.\n{ENGLISH}", "  "]
@@ -81,25 +72,10 @@ def test_what_an_earlier_attempt_kept_is_a_duplicate() -> None:
     assert cleaner.pairs([row]) == []
 
 
-def test_seen_is_a_set() -> None:
+def test_hash_set_is_a_set() -> None:
     draw, seen, known = np.random.default_rng(0), HashSet(), set[int]()
     for _ in range(40):
         batch = draw.integers(0, 3000, 500).astype(np.uint64)
         expected = [not (value in known or known.add(value)) for value in batch.tolist()]  # type: ignore[func-returns-value]
         assert seen.add(batch).tolist() == expected
     assert len(seen) == len(known)
-
-
-def test_schedules() -> None:
-    assert list(round_robin({"a": 1, "b": 3})) == ["a", "b", "b", "b"]
-    sizes = {"a": 100, "b": 900}
-    assert temperature_shares(sizes, 1.0) == sizes
-    assert temperature_shares(sizes, 2.0) == {"a": 10.0, "b": 30.0}
-    found = list(sample_interleaved(sizes, {"a": 0.5, "b": 0.5}, seed=3))
-    assert found.count("b") == 900 and abs(found.count("a") / len(found) - 0.5) < 0.05, "a begins again until b is through"
-    assert list(sample_interleaved({"a": 1, "b": 1, "c": 0}, {"a": 1.0, "b": 0.0, "c": 1.0}, seed=1)) == ["a"], (
-        "neither without a share nor empty"
-    )
-    assert list(documents_first({"en": 2, "de-en": 2, "de": 1, "cs-en": 1})) == ["en", "en", "de", "de-en", "cs-en", "de-en"]
-    both = list(mix({"a": 50}, {"a": 1.0}, {"de-en": 200}, 0.5, seed=3))
-    assert both.count("de-en") >= 200 and abs(both.count("a") / len(both) - 0.5) < 0.1

@@ -92,18 +92,3 @@ def mapped_bytes() -> int:
     """Of files, that count as this process's memory; tracemalloc does not see them."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssFile:")[1].split()[0]) * 1024
-
-
-def test_half_an_array_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "train.blocks.npy", np.zeros((2, 8), dtype=np.int32))
-    with open(tmp_path / "train.blocks.npy", "r+b") as file:
-        file.truncate(file.seek(0, 2) - 8)
-    with pytest.raises(ValueError, match=r"has 56 bytes of int32 .*expected numbers in row-major order, 64 bytes"):
-        read_blocks(tmp_path, "train")
-
-
-def test_pickled_arrays_are_not_read(tmp_path: Path) -> None:
-    """B9"""
-    np.save(tmp_path / "train.blocks.npy", np.array([[{}]], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="expected numbers"):
-        read_blocks(tmp_path, "train")
