@@ -1,6 +1,6 @@
-"""The model card of an exported checkpoint: what it is, how to use it, recipe, data, scores, licence, citation.
+"""Renders the model card of an exported checkpoint: summary, usage, training, data, scores, limitations, licence and citation.
 
-All of it comes from the records of the store; what they do not hold is left out or said to be unknown.
+Everything comes from the records in the store; what they do not contain is left out or called unknown.
 """
 
 import re
@@ -19,44 +19,49 @@ from alma_pipeline.store.store import Store
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 ALMA_PROMPT = r"Translate this from {source} to {target}:\n{source}: {text}\n{target}:"
-"""ALMA's, as a Python literal; X-ALMA's is this as the user's turn of a Llama 2 chat."""
+"""ALMA's prompt as the body of a Python literal; X-ALMA's is the same as the user's turn of a Llama 2 chat."""
 EXAMPLES = {"de": "Das Haus ist klein.", "en": "The house is small."}
 LICENCE_ID = re.compile(r"[a-z0-9.-]+")
-"""An identifier of the hub's list, which are lower-case; whatever else a card or package states goes into the text."""
+"""The hub's licence identifiers are lower-case; anything else that a base model states goes into the text only."""
 
 
 def render_card(store: Store, record: Record, measured: dict[str, Any], as_adapter: bool, name: str) -> str:
-    """Markdown with the hub's metadata in front. `name`: how the model is loaded, a folder or OWNER/NAME."""
+    """The card as Markdown with the hub's YAML metadata.
+
+    `measured`: the export's own results: precision, adapters, logit differences. `name`: what loads the model, a folder or
+    OWNER/NAME.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    line = training.ancestors(store, record)
-    base = store.find(record.checkpoint["base_key"]) or line[-1]
+    # The lineage has the training, the newest evaluations the scores; all sections are views of these two.
+    lineage = training.ancestors(store, record)
+    base = store.find(record.checkpoint["base_key"]) or lineage[-1]
     evaluations = scores.newest_evaluations(store, record)
     title = name.rpartition("/")[2]
-    papers = _papers(line)
+    papers = _papers(lineage)
     values = {
-        "header": _header(store, line, evaluations, base if as_adapter else None, title),
+        "header": _header(store, lineage, evaluations, base if as_adapter else None, title),
         "title": title,
         "name": name,
         "version": __version__,
-        "spoken": _spoken(store, line),
+        "spoken": _spoken(store, lineage),
         "form": "a LoRA adapter" if as_adapter else "a full model",
-        "origin": _origin(line),
+        "origin": _origin(lineage),
         "recipe": {"x_alma": "X-ALMA", "alma_r": "ALMA-R", "alma": "ALMA"}[papers[-1]] if papers else "",
         "adapter": as_adapter,
         "base": _base(base),
-        **_usage(store, line, evaluations),
+        **_usage(store, lineage, evaluations),
         "weights": _weights(record, measured, as_adapter),
-        "stages": training.stage_rows(line),
+        "stages": training.stage_rows(lineage),
         "hardware": _hardware(record),
         "key": record.key,
-        "texts": list(training.text_lines(store, line)),
+        "texts": list(training.text_lines(store, lineage)),
         "evaluations": [scores.score_table(evaluation) for evaluation in evaluations],
-        "limits": _limits(store, line, evaluations),
+        "limits": _limits(store, lineage, evaluations),
         "command": typed_command(record.provenance["argv"]) if record.provenance.get("argv") else "",
         "export": shlex.join(["alma-pipeline", "export", record.name, title, *(["--adapter"] if as_adapter else [])]),
         "made": _made(record),
-        "licence": _licence_text(line),
+        "licence": _licence_text(lineage),
         "papers": papers,
     }
     environment = Environment(
@@ -69,41 +74,42 @@ def render_card(store: Store, record: Record, measured: dict[str, Any], as_adapt
     return redact(environment.get_template("model_card.md.j2").render(values))
 
 
-def _header(store: Store, line: list[Record], evaluations: list[ScoredCheckpoint], base: Record | None, title: str) -> str:
-    """The hub's metadata as YAML; a field that is not known is left out. `base`: of an adapter, what it is loaded on."""
+def _header(store: Store, lineage: list[Record], evaluations: list[ScoredCheckpoint], base: Record | None, title: str) -> str:
+    """The hub's metadata as YAML, without unknown fields. `base`: what an adapter is loaded on; None for a full model."""
     from huggingface_hub import ModelCardData
 
     results = list(scores.hub_results(store, evaluations))
-    published = next((name for one in line if (name := published_as(one))), None)
+    # `base_model` must be on the hub: the nearest ancestor that is, whatever was trained in between.
+    published = next((name for one in lineage if (name := published_as(one))), None)
     relation = "adapter" if base and published_as(base) else "finetune"
-    adapted = base is not None or any(one.payload["config"].get("adapter", "none") != "none" for one in line)
+    adapted = base is not None or any(one.payload["config"].get("adapter", "none") != "none" for one in lineage)
     data = ModelCardData(
         model_name=title,
-        language=sorted(training.languages(store, line)),
-        license=_licence(line) or None,
+        language=sorted(training.languages(store, lineage)),
+        license=_licence(lineage) or None,
         library_name="peft" if base else "transformers",
         pipeline_tag="translation",
-        tags=["alma_pipeline", line[0].kind, *(["lora"] if adapted else [])],
+        tags=["alma_pipeline", lineage[0].kind, *(["lora"] if adapted else [])],
         base_model=published,
         base_model_relation=relation if published else None,
-        datasets=training.datasets(store, line) or None,
+        datasets=training.datasets(store, lineage) or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         eval_results=results or None,
     )
     if not results:
-        data.model_name = None  # only a part of `model-index`
+        data.model_name = None  # part of `model-index`, which needs results
     return str(data.to_yaml(original_order=["language", "license", "library_name", "pipeline_tag", "tags", "base_model"])).strip()
 
 
-def _spoken(store: Store, line: list[Record]) -> str:
-    names = [name for code, name in training.languages(store, line).items() if code != "en"]
+def _spoken(store: Store, lineage: list[Record]) -> str:
+    names = [name for code, name in training.languages(store, lineage).items() if code != "en"]
     each = "each of " if len(names) > 1 else ""
     return f"English and {each}{', '.join(names) or 'other languages'}"
 
 
-def _origin(line: list[Record]) -> str:
-    """Where the weights began, in a clause."""
-    base, verb = line[-1], "trained from" if len(line) > 1 else "unchanged:"
+def _origin(lineage: list[Record]) -> str:
+    """Where the weights come from, as a clause."""
+    base, verb = lineage[-1], "trained from" if len(lineage) > 1 else "unchanged:"
     config = base.payload["config"]
     if repo := published_as(base):
         return f"{verb} [{repo}](https://huggingface.co/{repo}) at revision `{_revision(base)}`"
@@ -117,16 +123,16 @@ def _revision(record: Record) -> str:
     return str(record.result.get("commit") or record.payload["config"].get("revision") or "main")
 
 
-def _papers(line: list[Record]) -> list[str]:
-    """The papers behind the stages: alma, alma_r, x_alma."""
-    kinds = {one.kind for one in line}
+def _papers(lineage: list[Record]) -> list[str]:
+    """The papers whose stages were trained, of alma, alma_r and x_alma, in order of publication."""
+    kinds = {one.kind for one in lineage}
     grouped = kinds & {"group_adapter", "arpo"}
     found = {"alma": kinds & {"mono", "parallel"} and not grouped, "alma_r": "cpo" in kinds, "x_alma": grouped}
     return [name for name, used in found.items() if used]
 
 
 def _base(base: Record) -> dict[str, Any]:
-    """How the snippet loads the full model that an adapter stands on."""
+    """How the snippet loads the base of an adapter."""
     repo = published_as(base)
     return {
         "path": repo or base.path.name,
@@ -136,17 +142,18 @@ def _base(base: Record) -> dict[str, Any]:
     }
 
 
-def _usage(store: Store, line: list[Record], evaluations: list[ScoredCheckpoint]) -> dict[str, Any]:
-    """What the card's snippet fills in: the prompt, the decoding, an example."""
+def _usage(store: Store, lineage: list[Record], evaluations: list[ScoredCheckpoint]) -> dict[str, Any]:
+    """Prompt, decoding settings and example for the card's snippet."""
     decoding = scores.decoding_settings(evaluations[0]) if evaluations else {}
-    names = training.languages(store, line)
+    names = training.languages(store, lineage)
+    # Prefer a direction that was scored and that has an example; German is the most common.
     scored = [direction for one in evaluations for direction in one.result["directions"]]
     others = [code for code in names if code != "en"]
     known = scored or [pair for code in others for pair in (f"{code}-en", f"en-{code}")]
     direction = next((pair for pair in ("de-en", *known) if pair in known and pair.split("-")[0] in EXAMPLES), "en-de")
     source, target = direction.split("-")
     return {
-        "prompt": f"[INST] {ALMA_PROMPT} [/INST]" if training.prompt_form(store, line) == "x_alma" else ALMA_PROMPT,
+        "prompt": f"[INST] {ALMA_PROMPT} [/INST]" if training.prompt_form(store, lineage) == "x_alma" else ALMA_PROMPT,
         "beams": decoding.get("beams", 1),
         "max_new_tokens": decoding.get("max_new_tokens", 256),
         "example": {"text": EXAMPLES[source], "source": names.get(source, source), "target": names.get(target, target)},
@@ -154,16 +161,17 @@ def _usage(store: Store, line: list[Record], evaluations: list[ScoredCheckpoint]
 
 
 def _weights(record: Record, measured: dict[str, Any], as_adapter: bool) -> str:
-    many = record.result.get("trained_parameters" if as_adapter else "parameters")
-    counted = f"{many:,} parameters" if many else "The weights are"
+    """The number and precision of the weights, and for merged adapters the measured error of the merge."""
+    number = record.result.get("trained_parameters" if as_adapter else "parameters")
+    counted = f"{number:,} parameters" if number else "The weights are"
     if as_adapter:
-        return f"{counted} of a LoRA for PEFT, to be loaded on the base above." if many else "A LoRA for PEFT."
+        return f"A LoRA for PEFT with {number:,} parameters; load it on the base above." if number else "A LoRA for PEFT."
     if not measured.get("adapters"):
         return f"{counted} in {measured['precision']}."
     adapters = f"{measured['adapters']} adapters" if measured["adapters"] > 1 else "One adapter"
     return (
         f"{adapters} merged into the base in fp32 and cast to {measured['precision']}. Largest logit difference on a probe: "
-        f"{measured['difference']:.3g} from merging (at most {measured['tolerance']:.3g} is let through), "
+        f"{measured['difference']:.3g} from merging (allowed: {measured['tolerance']:.3g}), "
         f"{measured['cast_difference']:.3g} from the cast."
     )
 
@@ -177,28 +185,28 @@ def _hardware(record: Record) -> str:
     return f"{used.get('devices', 1)} {device}{'s' if used.get('devices', 1) > 1 and device == 'GPU' else ''}{nodes}"
 
 
-def _limits(store: Store, line: list[Record], evaluations: list[ScoredCheckpoint]) -> list[str]:
-    """What the scores and the model do not say."""
-    overlaps = training.overlapping_tests(store, line)
+def _limits(store: Store, lineage: list[Record], evaluations: list[ScoredCheckpoint]) -> list[str]:
+    """Known contamination, what is unknown about it, and the model's input format."""
+    overlaps = training.overlapping_tests(store, lineage)
     scored = {name for evaluation in evaluations for name in scores.names_of_test_set(store, evaluation)}
     found = []
     for name, stages in overlaps.items():
-        here = " The scores above on this set are such scores." if name in scored else ""
+        here = " This applies to the scores above." if name in scored else ""
         read = f"Contamination: {', '.join(f'`{stage}`' for stage in stages)} read text that is or overlaps with {name}"
         found.append(f"{read}; scores on {name} do not measure quality on unseen text.{here}")
     if not overlaps:
         pretrained = (
-            "" if line[-1].payload["config"].get("source") == "random" else " What the base was pretrained on was not checked."
+            "" if lineage[-1].payload["config"].get("source") == "random" else " The base's pretraining data was not checked."
         )
-        found.append(f"No text it was trained on is known to overlap with a published test set.{pretrained}")
-    return [*found, "It was trained on single sentences: a text is translated line by line, and a line break ends the sentence."]
+        found.append(f"No training text is known to overlap with a published test set.{pretrained}")
+    return [*found, "It was trained on single sentences: translate a text line by line; a line break ends the output."]
 
 
 def _made(record: Record) -> str:
-    """Code and packages that trained it."""
+    """The code and packages that trained it, as a sentence; empty if unknown."""
     git, packages = record.provenance.get("git", {}), record.provenance.get("packages", {})
     code = (
-        f"alma_pipeline at commit `{git['commit'][:12]}`{' with changes' if git.get('dirty') else ''}"
+        f"alma_pipeline at commit `{git['commit'][:12]}`{' with local changes' if git.get('dirty') else ''}"
         if git.get("commit")
         else ""
     )
@@ -206,21 +214,21 @@ def _made(record: Record) -> str:
     return f"Trained with {', '.join(filter(None, parts))}." if any(parts) else ""
 
 
-def _stated(line: list[Record]) -> dict[str, str]:
-    """The checkpoints of others that it stands on, to the licence that each states; empty for none."""
-    taken = [one for one in line if one.payload["config"].get("repo")]
+def _stated(lineage: list[Record]) -> dict[str, str]:
+    """Repository or package of each imported checkpoint in the lineage, to the licence it states; empty text if none is known."""
+    taken = [one for one in lineage if one.payload["config"].get("repo")]
     return {str(one.payload["config"]["repo"]): str(one.result.get("licence") or "") for one in reversed(taken)}
 
 
-def _licence(line: list[Record]) -> str:
-    """The hub's identifier, where every checkpoint it stands on states the same one; else empty."""
-    stated = {licence.lower() for licence in _stated(line).values()}
+def _licence(lineage: list[Record]) -> str:
+    """The hub's licence identifier, if all imported checkpoints state the same one; else empty."""
+    stated = {licence.lower() for licence in _stated(lineage).values()}
     only = stated.pop() if len(stated) == 1 else ""
     return only if LICENCE_ID.fullmatch(only) else ""
 
 
-def _licence_text(line: list[Record]) -> str:
-    if not (stated := _stated(line)):
-        return "No licence is known: its weights were trained from random ones, and nobody has chosen a licence for them here."
-    words = [f"`{repo}` states {f'`{licence}`' if licence else 'none that is known here'}" for repo, licence in stated.items()]
-    return f"What it was trained from binds it: {'; '.join(words)}. Licences of training text are not listed."
+def _licence_text(lineage: list[Record]) -> str:
+    if not (stated := _stated(lineage)):
+        return "No licence: the weights were trained from random initialisation, and no licence has been chosen for them."
+    words = [f"`{repo}` states {f'`{licence}`' if licence else 'no known licence'}" for repo, licence in stated.items()]
+    return f"The licences of the models it was trained from apply: {'; '.join(words)}. Licences of training text are not listed."

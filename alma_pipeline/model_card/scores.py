@@ -1,4 +1,4 @@
-"""A checkpoint's scores for its model card: tables with their signatures, and the hub's `model-index`."""
+"""A checkpoint's scores for its model card: tables with signatures, and results for the hub's `model-index`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,28 +20,29 @@ NO_SCORE = "–"
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A checkpoint on one test set."""
+    """A checkpoint's scores on one test set, as text."""
 
     test: str
     decoding: str
     columns: list[str]
     rows: list[list[str]]
     signatures: list[str]
-    """Markdown, one for each metric and signature, with the command that computes it."""
+    """Markdown, one line per metric and signature, with the command that computes the score."""
     without_mean: bool
-    """Whether a metric lacks a mean, as its scores have different signatures (B49)."""
+    """Whether a metric has no mean because its scores have different signatures (B49)."""
 
 
 def newest_evaluations(store: Store, record: Record) -> list[ScoredCheckpoint]:
-    """Of each test set the newest translations, by the scores of them that hold most metrics."""
+    """For each test set the newest translations, and of their scores those with most metrics."""
     return [next(iter(seed.values())) for system in find_side(store.root, record.key).systems for seed in system.seeds]
 
 
 def score_table(evaluation: ScoredCheckpoint) -> ScoreTable:
-    """Every metric that was computed; rows are directions, then means over those of one signature."""
+    """All metrics by direction, followed by means over directions into and out of English."""
     metrics = list(evaluation.result.get("signatures", {}))
     directions = evaluation.result["directions"]
     rows = [[arrow(direction), *_numbers(scores, metrics)] for direction, scores in directions.items()]
+    # A mean over a single direction would repeat its row.
     averages = evaluation.result.get("averages", {})
     several = [part for part in MEAN_LABELS if part in averages and sum(_part(direction) == part for direction in directions) > 1]
     means = [[MEAN_LABELS[part], *_numbers(averages[part], metrics)] for part in several]
@@ -68,6 +69,7 @@ def _signatures(evaluation: ScoredCheckpoint, metrics: list[str]) -> Iterator[st
         for signature, into in by_signature.items():
             if not signature:
                 continue
+            # Naming the directions is only useful if they differ in signature.
             where = f" ({', '.join(into)})" if len(by_signature) > 1 else ""
             lower = ", lower is better" if evaluation.lower_is_better(metric) else ""
             yield f"{metric_label(metric)}{where}{lower}: `{signature}`{_command(metric, signature)}"
@@ -80,7 +82,7 @@ def _command(metric: str, signature: str) -> str:
 
 
 def _decoding(evaluation: ScoredCheckpoint) -> str:
-    """How the hypotheses were made, in words."""
+    """A description of how the hypotheses were decoded."""
     config = decoding_settings(evaluation)
     beams, samples, shots = config.get("beams", 1), config.get("candidates", 16), config.get("shots", 0)
     searched = "greedy decoding" if beams == 1 else f"beam search with {beams} beams"
@@ -93,13 +95,13 @@ def _decoding(evaluation: ScoredCheckpoint) -> str:
 
 
 def decoding_settings(evaluation: ScoredCheckpoint) -> dict[str, Any]:
-    """The settings of the translations; empty where they are gone."""
+    """The settings of the translate node; empty if its artifact is gone."""
     settings: dict[str, Any] = evaluation.translations.payload["config"] if evaluation.translations else {}
     return settings
 
 
 def names_of_test_set(store: Store, evaluation: ScoredCheckpoint) -> set[str]:
-    """The test set's repository and the sets it says it overlaps with."""
+    """The test set's repository and the sets that its source declares as overlapping."""
     pairs = _test(store, evaluation)
     return {name for name in (pairs.get("repo"), *pairs.get("trained_on", [])) if name}
 
@@ -111,7 +113,7 @@ def _test(store: Store, evaluation: ScoredCheckpoint) -> dict[str, Any]:
 
 
 def hub_results(store: Store, evaluations: list[ScoredCheckpoint]) -> "Iterator[EvalResult]":
-    """The scores as the hub reads them: a result for each test set, direction and metric."""
+    """The scores in the hub's format: one result for each test set, direction and metric."""
     from huggingface_hub import EvalResult
 
     for evaluation in evaluations:
@@ -136,7 +138,7 @@ def hub_results(store: Store, evaluations: list[ScoredCheckpoint]) -> "Iterator[
 
 
 def _hub_type(metric: str, signature: str) -> str:
-    """The metric's id on the hub: chrf, bleu, ter or comet; its own name where the hub has none."""
+    """The metric's id on the hub: chrf, bleu, ter or comet; our own name for others."""
     if metric in METRICS:
         return METRICS[metric].type.lower()
     return "comet" if "comet" in signature_parts(signature) else metric

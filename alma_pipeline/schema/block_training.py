@@ -9,7 +9,7 @@ from alma_pipeline.schema.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class BlockTraining(Training):
-    """What every kind shares that trains on blocks of text, with a loss on every token."""
+    """Settings of every kind that trains on blocks of text, with a loss on every token."""
 
     documents: str = choice("joined", "apart", as_before="joined")
     """joined: attention crosses the documents of a block, as in the published code; apart: a document attends only to itself."""

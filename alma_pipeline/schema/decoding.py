@@ -10,18 +10,18 @@ from alma_pipeline.schema.node import NodeConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding(NodeConfig):
-    """What every kind shares that generates translations with a checkpoint."""
+    """Settings of every kind that generates translations with a checkpoint."""
 
     prompt: str = choice("alma", "x_alma")
     precision: str = choice("fp32", "bf16", "fp16")
-    """Of the checkpoint while it decodes."""
+    """Precision of the weights while decoding."""
     engine: str = added_later(choice("own", "vllm"))
     """The decoder; vllm is optional, and its outputs differ from those of `own`."""
     max_new_tokens: int = number(256, at_least=1)
 
     @property
     def distributed(self) -> bool:
-        """Our own decoder runs in every process; vLLM is one process that starts its own."""
+        """Our own decoder runs in every process; vLLM is one process that starts others itself."""
         return self.engine == "own"
 
 
@@ -37,10 +37,10 @@ class Translating(WithLanguages, WithScorers, Decoding):
     candidates: int = added_later(number(16, at_least=1))
     """Samples per sentence, with decoding=mbr (our choice)."""
     temperature: float = added_later(number(0.9, above=0))
-    """Of the samples; temperature and top_p are those in generation_config.json of the released X-ALMA modules."""
+    """Sampling temperature; temperature and top_p are those in generation_config.json of the released X-ALMA modules."""
     top_p: float = added_later(number(0.6, above=0, at_most=1))
     seed: int = added_later(number(0, at_least=0))
-    """Of the samples."""
+    """Seed of the samples."""
     rank_by: list[str] = field(default_factory=lambda: ["chrf"], metadata={"as_before": ["chrf"]})
     """Scorers that rank the samples, by their mean: names in the scorer table, and with mbr also chrf."""
     shots: int = added_later(number(0, at_least=0))

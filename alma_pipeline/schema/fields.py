@@ -1,6 +1,6 @@
-"""Dataclass fields that carry their own limits, checked all at once by `config`.
+"""Dataclass fields with limits in their metadata, and the function that checks a whole tree of them.
 
-Not a validation framework: a limit is data beside the field, and one function reads it.
+Not a validation framework: a limit is data next to the field, and `problems` reads it.
 """
 
 import dataclasses
@@ -24,16 +24,16 @@ def number(
     at_most: float | None = None,
     as_before: float | None = None,
 ) -> Any:
-    """A number within limits; None passes where the annotation allows it, and MISSING makes it required.
+    """A number within limits. None is always within them; MISSING as default makes the field required.
 
-    `as_before` is for a field that came later: the value that means what its absence meant (see `identity`).
+    `as_before` is for fields added later: the value that means what the field's absence meant (see `store.identity`).
     """
     limits = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
     return dataclasses.field(default=default, metadata={"limits": limits} | _later(as_before))
 
 
 def choice(default: str, *others: str, as_before: str | None = None) -> Any:
-    """One word of a few; `as_before` as for `number`."""
+    """One of several words; `as_before` as for `number`."""
     return dataclasses.field(default=default, metadata={"choices": (default, *others)} | _later(as_before))
 
 
@@ -42,7 +42,7 @@ def _later(as_before: Any) -> dict[str, Any]:
 
 
 def added_later(item: Any) -> Any:
-    """A field that came after artifacts were made: its default means what they did, and stays out of their keys."""
+    """A field added after artifacts existed: its default means what its absence meant, and is not part of the key."""
     return dataclasses.field(default=item.default, metadata={**item.metadata, "as_before": item.default})
 
 
@@ -56,7 +56,7 @@ def expected(hint: Any) -> str:
 
 
 def fits(hint: Any, value: Any) -> bool:
-    """Whether a plain value is what a type hint says; what a list or a mapping holds is not looked at."""
+    """Whether a plain value matches a type hint; the items of lists and mappings are not checked."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return any(fits(part, value) for part in typing.get_args(hint))
     if hint is Any:
@@ -68,7 +68,10 @@ def fits(hint: Any, value: Any) -> bool:
 
 
 def problems(config: Any, key: str) -> Iterator[str]:
-    """Every field of a dataclass tree that breaks its limits, with its full dotted key."""
+    """A message for every field of a dataclass tree that breaks its limits, and the `conflicts()` of every dataclass in it.
+
+    Messages begin with the full dotted key.
+    """
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         name = f"{key}.{item.name}" if key else item.name
@@ -82,6 +85,7 @@ def problems(config: Any, key: str) -> Iterator[str]:
 
 
 def _field_problems(item: "dataclasses.Field[Any]", value: Any, name: str) -> Iterator[str]:
+    """The messages for one field: its choices, its type, its limits."""
     if value is None:
         return
     choices = item.metadata.get("choices")

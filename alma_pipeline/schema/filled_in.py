@@ -1,4 +1,4 @@
-"""Settings that the plan fills in: languages, directions, scorers, other systems' files. A kind inherits those that it needs."""
+"""Settings that the plan fills in: languages, directions, scorers and other systems' files. A kind inherits those it needs."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""The stage kinds by name: the folders of `stages/` and their settings. Loads no stage's work."""
+"""Finds the stage kinds, which are the folders of `stages/`, and loads their settings. Does not import `run` modules."""
 
 import importlib
 import pkgutil
@@ -13,7 +13,7 @@ from alma_pipeline.schema import NodeConfig
 
 
 def kind_config(kind: str) -> type[NodeConfig]:
-    """The dataclass of a kind's settings, loaded by name."""
+    """The settings dataclass of a kind, imported by name."""
     config: type[NodeConfig] = importlib.import_module(f"stages.{kind}.config").Config
     return config
 
@@ -30,8 +30,8 @@ def thaw(node: Any) -> Any:
 
 
 def kinds() -> list[str]:
-    """Every stage kind: the folders of `stages/`. Raises UserError when another package has that name."""
-    import stages  # by name: the recipe is data to this package
+    """The names of all stage kinds, sorted. Raises UserError if another package named `stages` hides this project's."""
+    import stages  # only to find its folder: kinds are loaded by name
 
     found = Path(next(iter(stages.__path__))).resolve()
     if found != ROOT / "stages":

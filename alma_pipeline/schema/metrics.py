@@ -1,6 +1,7 @@
-"""sacrebleu's metrics, an entry each: settings, scores, reports, model cards and papers take what they know of one from here.
+"""sacrebleu's metrics, one entry each: settings, scoring, reports, model cards and paper tables all read this table.
 
-Names sacrebleu's classes and options and imports nothing of it, so that the parent process can read the table.
+It names sacrebleu's classes and options but does not import sacrebleu, so that the parent process can read it. To add a metric,
+add an entry.
 """
 
 from collections.abc import Callable
@@ -8,18 +9,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 MAIN = "chrf++"
-"""By which tables and averages compare; always scored."""
+"""The metric that tables and averages compare by; always scored."""
 UNSPACED = frozenset({"zh", "ja-mecab"})
-"""BLEU tokenizers of languages that TER would take a whole sentence of as one word; it splits their characters."""
+"""BLEU tokenizers of languages without spaces, whose sentences TER would take for one word; it splits them into characters."""
 FLAGS = {"BLEU": "--", "CHRF": "--chrf-", "TER": "--ter-"}
-"""How an option of a class begins on the `sacrebleu` command line."""
+"""Prefix of a class's options on the `sacrebleu` command line."""
 
 Options = dict[str, str | int | bool]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One of sacrebleu's metrics with fixed options; its signature is what sacrebleu prints for these options."""
+    """One of sacrebleu's metrics with fixed options."""
 
     name: str
     """In settings, keys, results and records."""
@@ -31,12 +32,12 @@ class Metric:
     """The class's keyword arguments, given the BLEU tokenizer of the target language."""
     lower_is_better: bool = False
     segments: bool = True
-    """Whether the score of one sentence is meaningful: BLEU's is zero where no four words in a row match."""
+    """Whether the score of one sentence is meaningful: BLEU's is zero if no four consecutive words match."""
     needs: str = ""
-    """What sacrebleu cannot compute it without; {models} is the folder where it keeps downloaded models."""
+    """What sacrebleu needs in order to compute it; {models} is the folder of sacrebleu's downloaded models."""
 
     def command(self, tokenizer: str) -> str:
-        """The words of the `sacrebleu` command that compute it, without the files: `-m ter --ter-normalized`."""
+        """The options of the `sacrebleu` command that computes it, without files: `-m ter --ter-normalized`."""
         words = [f"-m {self.type.lower()}"]
         for option, value in self.options(tokenizer).items():
             flag = f"{FLAGS[self.type]}{option.replace('_', '-')}"
@@ -66,20 +67,20 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
-"""By name, in the order in which messages list them."""
+"""Name to metric, in the order of messages."""
 
 
 def metric_label(name: str) -> str:
-    """A metric as papers write it; a neural metric by its own name."""
+    """The metric's name as papers write it; neural metrics keep their names."""
     return METRICS[name].label if name in METRICS else name
 
 
 def tokenizer(signature: str) -> str:
-    """The BLEU tokenizer a signature was computed with, as `Metric.options` takes it; of TER, one that it treats alike."""
+    """The BLEU tokenizer that reproduces a signature through `Metric.options`; for TER, one that it treats the same way."""
     parts = signature_parts(signature)
     return "zh" if parts.get("asian") == "yes" else parts.get("tok", "13a")
 
 
 def signature_parts(signature: str) -> dict[str, str]:
-    """`nrefs:1|tok:13a` as a mapping; what has no colon is left out."""
+    """`nrefs:1|tok:13a` as a mapping; parts without a colon are left out."""
     return dict(part.split(":", 1) for part in signature.split("|") if ":" in part)

@@ -20,7 +20,7 @@ class TextInput:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeConfig:
-    """Fields that every node has; they are not part of its settings. The methods are what a kind tells the planner."""
+    """Fields that every node has; they are not part of its settings. The planner asks a kind through the methods."""
 
     version: ClassVar[int] = 1
     """Increase it by hand when the kind's meaning changes; part of the key."""

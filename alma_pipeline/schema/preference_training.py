@@ -9,7 +9,7 @@ from alma_pipeline.schema.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceTraining(Training, WithLanguages):
-    """What every kind shares that trains on preferences: the loss's two terms, and how triples become tokens."""
+    """Settings of every kind that trains on preferences: the two terms of the loss, and how triples become tokens."""
 
     beta: float = number(0.1, above=0)
     """Sharpness of the preference term. CPO: 0.1 (arXiv 2401.08417, sec. 4.2). ARPO: 0.1 in the released code; the paper's value

@@ -1,4 +1,4 @@
-"""COMET: the models that score, and how they run. Only the model changes a score; interpreter and batch size do not."""
+"""COMET models and how they run. The model and its precision determine a score; interpreter and batch size do not."""
 
 from dataclasses import dataclass, field
 

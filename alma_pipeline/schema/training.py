@@ -23,7 +23,7 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class Training(NodeConfig):
-    """What every training kind shares. Exactly one of steps, epochs and tokens sets how long it trains."""
+    """Settings of every training kind. Exactly one of steps, epochs and tokens sets how long it trains."""
 
     steps: int | None = number(None, at_least=1)
     epochs: float | None = number(None, above=0)

@@ -1,4 +1,4 @@
-"""Settings of `outputs`: another system's translations of a test corpus, read from files into the form of `translate`."""
+"""Settings of `outputs`: another system's translations of a test corpus, read from files into the format of `translate`."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from alma_pipeline.schema import WithSystems
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WithSystems):
-    """The one system whose outputs this node reads."""
+    """`outputs` has exactly one system: the one that this node reads."""
 
     kind: str = "outputs"
     directions: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Read another system's outputs and match them to the sentences of a test corpus."""
+"""Reads another system's outputs from files and matches them to the sentences of a test corpus."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Build preference triples from checkpoints' own samples: two candidates per source, selected by score and rule."""
+"""Builds preference triples from checkpoints' own samples: two candidates per source, selected by score and rule."""
 
 import json
 import time
@@ -31,7 +31,7 @@ ALSO = "also_"
 
 def run(job: Job) -> dict[str, Any]:
     """Inputs: `init` and `also_...`, checkpoints to sample from; `corpus`, sentence pairs; in later rounds `before`, the
-    preferences of the previous round. Leaves train.jsonl and dev.jsonl, and dropped.jsonl with the sources without a pair.
+    preferences of the previous round. Writes train.jsonl and dev.jsonl, and dropped.jsonl with the sources without a pair.
 
     Training sources come from the train part of the corpus, held-out ones from its dev part; no source is in both.
     """
@@ -39,15 +39,17 @@ def run(job: Job) -> dict[str, Any]:
     if config.pairs.reader != "candidates":
         return _released(job, config)
     hypotheses.init_process_group(job)
+    # All ranks sample; `seconds` covers sampling and scoring, not the choice of sources.
     sources, dropped = _sources(Path(job.inputs["corpus"].path), config)
     started = time.perf_counter()
-    drafts, sampled = _drafts(job, config, sources["train"] + sources["dev"])
+    unscored, sampled = _candidates(job, config, sources["train"] + sources["dev"])
     if job.rank != 0:
         return {}  # rank 0 alone scores and returns the result
     free_device_memory()  # free the device for neural scorers
     names = config.mean_of if config.scorer == "mean" else [config.scorer]
-    found, signatures = candidates.score_candidates(job, names, sources["train"] + sources["dev"], drafts)
+    found, signatures = candidates.score_candidates(job, names, sources["train"] + sources["dev"], unscored)
     seconds = time.perf_counter() - started
+    # Train and dev were scored together; they are paired and written apart.
     split = len(sources["train"])
     made = {
         "train": candidates.build_triples(sources["train"], found[:split], config.min_margin, config.rule),
@@ -58,14 +60,15 @@ def run(job: Job) -> dict[str, Any]:
         _write(job.out / f"{name}.jsonl", triples.rows)
     if left := [row for triples in made.values() for row in triples.unpaired]:
         _write(job.out / "dropped.jsonl", left)
+    # The mean score of `init` on held-out sources decides whether another round follows.
     dev_score = _dev_score(found[split:])
     rounds = _compared(job.inputs["before"], dev_score) if "before" in job.inputs else {}
-    told = {"counts": _counts(made, dropped), "scorers": signatures, "seconds": seconds, "dev_score": dev_score}
-    return told | sampled | rounds
+    result = {"counts": _counts(made, dropped), "scorers": signatures, "seconds": seconds, "dev_score": dev_score}
+    return result | sampled | rounds
 
 
 def _released(job: Job, config: Config) -> dict[str, Any]:
-    """Read triples from a data set and split them; on rank 0 only."""
+    """Read triples from a released data set and split them into train and dev, on rank 0 only."""
     if job.rank:
         return {}
     rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
@@ -77,7 +80,7 @@ def _released(job: Job, config: Config) -> dict[str, Any]:
 
 
 def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[SourceSentence]], dict[str, Counter[str]]]:
-    """Sentences to sample for, by split; and the number of those left out, by direction and reason."""
+    """The sources by split, and the number of rows left out, by direction and reason."""
     train, dropped = candidates.choose_sources(_read(corpus / "train.jsonl", config), config.sources, config.seed)
     taken = frozenset(item.source for item in train)
     dev, lost = candidates.choose_sources(_read(corpus / "dev.jsonl", config), config.held_out, config.seed, taken)
@@ -88,7 +91,7 @@ def _sources(corpus: Path, config: Config) -> tuple[dict[str, list[SourceSentenc
 
 
 def _read(path: Path, config: Config) -> dict[str, list[SourceSentence]]:
-    """The corpus's sentences by direction, for directions between this node's languages."""
+    """The corpus's sentences by direction, for directions between this node's languages. Raises UserError if there are none."""
     found: dict[str, list[SourceSentence]] = {}
     with open(path, encoding="utf-8") as file:
         for line in file:
@@ -101,36 +104,39 @@ def _read(path: Path, config: Config) -> dict[str, list[SourceSentence]]:
     return found
 
 
-def _drafts(job: Job, config: Config, sources: list[SourceSentence]) -> tuple[list[list[UnscoredCandidate]], dict[str, Any]]:
-    """For each source the samples of every checkpoint, other systems' outputs, and the reference; and counts of them all."""
-    drafts: list[list[UnscoredCandidate]] = [[] for _ in sources]
+def _candidates(job: Job, config: Config, sources: list[SourceSentence]) -> tuple[list[list[UnscoredCandidate]], dict[str, Any]]:
+    """The candidates of each source: every checkpoint's samples, other systems' outputs, and the reference; and their counts."""
+    candidate_lists: list[list[UnscoredCandidate]] = [[] for _ in sources]
     counts: Counter[str] = Counter(sentences=len(sources))
-    given = {
-        system: _given(job, system, config, sources) for system in sorted(config.given)
-    }  # read first: mistakes in files are found before sampling
+    # Read files first, so that mistakes in them are found before sampling.
+    given = {system: _given(job, system, config, sources) for system in sorted(config.given)}
+    # Samples, then other systems, then the reference: of equal scores the earlier candidate wins, after the reference.
     for role in ["init", *sorted(name for name in job.inputs if name.startswith(ALSO))]:
         samples = _sampled(job, role, config, sources)
         origin = candidates.SAMPLE if role == "init" else role.removeprefix(ALSO)
-        for found, drawn in zip(drafts, samples, strict=True):
+        for found, drawn in zip(candidate_lists, samples, strict=True):
             found += [UnscoredCandidate(one_line(text)[0], origin) for text, _ in drawn]
         counts["samples"] += sum(map(len, samples))
         counts["output_tokens"] += sum(tokens for drawn in samples for _, tokens in drawn)
         counts["newlines"] += sum(one_line(text)[1] for drawn in samples for text, _ in drawn)
     for system, outputs in given.items():
-        for found, texts in zip(drafts, outputs, strict=True):
+        for found, texts in zip(candidate_lists, outputs, strict=True):
             found += [UnscoredCandidate(one_line(text)[0], system) for text in texts]
         counts["newlines"] += sum(one_line(text)[1] for texts in outputs for text in texts)
-    for found, source in zip(drafts, sources, strict=True):
+    for found, source in zip(candidate_lists, sources, strict=True):
         found.append(UnscoredCandidate(source.reference, candidates.REFERENCE))
-    told = {
+    given_counts = {
         system: {"outputs": sum(map(len, outputs)), "sentences_without": sum(not texts for texts in outputs)}
         for system, outputs in given.items()
     }
-    return drafts, dict(counts) | ({"given": told} if told else {})
+    return candidate_lists, dict(counts) | ({"given": given_counts} if given_counts else {})
 
 
 def _given(job: Job, system: str, config: Config, sources: list[SourceSentence]) -> list[list[str]]:
-    """Another system's outputs for each source; an empty list if it did not translate the source."""
+    """Another system's outputs for each source; an empty list for sources it did not translate.
+
+    Raises UserError if it translated none of them.
+    """
     outputs = SystemOutputs(system, config.given[system], config.languages, job)
     result: list[list[str]] = [[] for _ in sources]
     for direction in dict.fromkeys(item.direction for item in sources):
@@ -148,9 +154,10 @@ def _given(job: Job, system: str, config: Config, sources: list[SourceSentence])
 
 
 def _sampled(job: Job, role: str, config: Config, sources: list[SourceSentence]) -> list[list[tuple[str, int]]]:
-    """(text, number of tokens) of each sample of one checkpoint, by source; a resumed run reuses the samples it saved."""
+    """For each source, (text, number of tokens) of one checkpoint's samples. A resumed run reuses the samples it saved."""
     kept, checkpoint = PartialOutputs(job, f"samples-{role}"), job.inputs[role]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    # With all samples saved, the model need not be loaded.
     if len(kept.found) == len(sources):
         outputs = [kept.found[place] for place in range(len(sources))]
     else:
@@ -171,7 +178,7 @@ def _dev_score(found: Sequence[Sequence[ScoredCandidate]]) -> float:
 
 
 def _compared(before: Input, now: float) -> dict[str, Any]:
-    """The dev scores before and now; another round follows unless the score fell. Raises UserError if there was none before."""
+    """The previous and the present dev score; no further round follows if it fell. Raises UserError without a previous one."""
     earlier = before.result.get("dev_score")
     if earlier is None:
         raise UserError("the previous round's preferences have no dev score to compare with; rebuild them with --force")
@@ -195,7 +202,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _counts(made: Mapping[str, Triples], left_out: Mapping[str, Counter[str]]) -> dict[str, Any]:
-    """Pairs and dropped sources, in total and by direction; `left_out`: dropped before sampling, by direction and reason."""
+    """Numbers of pairs and dropped sources, in total and by direction. `left_out`: sources dropped before sampling."""
     by_split = {split: Counter(row["direction"] for row in triples.rows) for split, triples in made.items()}
     dropped = {
         direction: sum((triples.dropped.get(direction, Counter[str]()) for triples in made.values()), reasons)

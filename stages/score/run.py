@@ -1,4 +1,4 @@
-"""Score a translate node's hypotheses by direction; `config.py` documents the results."""
+"""Scores a translate node's hypotheses by direction; `config.py` documents the results."""
 
 import json
 from pathlib import Path
@@ -17,11 +17,12 @@ from stages.score.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Input: `hypotheses`. Leaves `scores.json`, equal to the returned result, and `segments.jsonl`."""
+    """Input: `hypotheses`. Writes `scores.json`, equal to the returned result, and `segments.jsonl`."""
     config: Config = job.config
     rows = _read(Path(job.inputs["hypotheses"].path) / "hypotheses.jsonl")
     directions = {direction: [row for row in rows if row["direction"] == direction] for direction in _directions(rows)}
     scores = {direction: _score(found, direction, config) for direction, found in directions.items()}
+    # Neural metrics are added to the finished scores: each loads its model once, for all directions.
     cut = {name: _add_neural(job, name, rows, scores) for name in config.comet}
     result: dict[str, Any] = {
         "directions": {direction: value.plain() for direction, value in scores.items()},
@@ -48,7 +49,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _directions(rows: list[dict[str, Any]]) -> list[str]:
-    """In the order in which they first appear."""
+    """The directions, in the order in which they first appear."""
     return list(dict.fromkeys(row["direction"] for row in rows))
 
 
@@ -66,23 +67,24 @@ def _score(rows: list[dict[str, Any]], direction: str, config: Config) -> Direct
 
 
 def _add_neural(job: Job, name: str, rows: list[dict[str, Any]], scores: dict[str, DirectionScores]) -> dict[str, int]:
-    """Score all directions with one model, loaded once, and add it to `scores`; returns the truncated segments per direction."""
+    """Add one neural metric to the `scores` of all directions. Returns the number of truncated segments by direction."""
     found = [CometSegment(row["source"], one_line(row["hypothesis"])[0], row["reference"]) for row in rows]
     cache = SegmentCache(job.cache / "segment_scores.db")
     scorer = comet.with_local_model(job.config.scorers[name], job.files)
-    made = comet.score(scorer, found, job.hardware, cache, lambda done, total: job.log(done, total, {}))
+    scored = comet.score(scorer, found, job.hardware, cache, lambda done, total: job.log(done, total, {}))
     cut: dict[str, int] = {}
     for direction, value in scores.items():
         places = [place for place, row in enumerate(rows) if row["direction"] == direction]
-        segments = [made.scores[place] for place in places]
-        measured = MetricResult(sum(segments) / len(segments), made.signature, segments)
-        scores[direction] = metrics.with_metric(value, name, measured)
-        cut[direction] = sum(made.cut[place] for place in places)
+        segments = [scored.scores[place] for place in places]
+        # As in comet-score, the corpus score is the mean over segments.
+        result = MetricResult(sum(segments) / len(segments), scored.signature, segments)
+        scores[direction] = metrics.with_metric(value, name, result)
+        cut[direction] = sum(scored.cut[place] for place in places)
     return cut
 
 
 def _write_segments(path: Path, rows: list[dict[str, Any]], scores: dict[str, DirectionScores]) -> None:
-    """One line per hypothesis, in their order; directions may alternate."""
+    """Write one line per hypothesis, in the order of `rows`, in which directions may alternate."""
     lines = {direction: iter(value.segments()) for direction, value in scores.items()}
     with open(path, "w", encoding="utf-8") as file:
         for row in rows:

@@ -184,10 +184,7 @@ def test_the_scores_have_one_line_of_signature_each_and_what_spoils_them_is_said
         "comet-22",
     ]
     assert "`sacrebleu REFERENCE -i HYPOTHESIS -m bleu --tokenize zh`" in lines[2]
-    assert (
-        "`parallel` read text that is or overlaps with FLORES-200" in told
-        and "The scores above on this set are such scores" in told
-    )
+    assert "`parallel` read text that is or overlaps with FLORES-200" in told and "This applies to the scores above" in told
     assert "None" not in told.partition("---\n\n")[2]
 
 
@@ -200,8 +197,8 @@ def test_a_card_with_chrf_alone_and_one_without_scores(tmp_path: Path) -> None:
     config = {"config": settings, "inputs": {"init": BASE}}
     put(store, "mono", SFT, None, config, checkpoint=loading)
     unscored = of_record(store, "mono")
-    assert "It was not evaluated." in unscored and "model-index" not in unscored and "LoRA" not in unscored
-    assert "license" not in header(unscored).to_dict() and "No licence is known" in unscored
+    assert "Not evaluated." in unscored and "model-index" not in unscored and "LoRA" not in unscored
+    assert "license" not in header(unscored).to_dict() and "No licence: the weights" in unscored
     put(store, "mono.translate", HYPOTHESES, None, {"kind": "translate", "inputs": {"checkpoint": SFT}})
     scores = {"directions": {"de-en": {"chrf++": 51.5}}, "signatures": {"chrf++": {"de-en": "nrefs:1|nw:2"}}}
     put(store, "mono.score", SCORE, None, {"kind": "score", "inputs": {"hypotheses": HYPOTHESES}}, result=scores)
@@ -211,7 +208,7 @@ def test_a_card_with_chrf_alone_and_one_without_scores(tmp_path: Path) -> None:
 
 
 def test_a_licence_that_is_unknown_or_not_the_same_is_left_out_of_the_header(filled: Store, tmp_path: Path) -> None:
-    for stated, shown in (("", "none that is known here"), ("Llama 2 Community", "`Llama 2 Community`")):
+    for stated, shown in (("", "no known licence"), ("Llama 2 Community", "`Llama 2 Community`")):
         store = Store(tmp_path / f"store {stated}")
         loading = {"form": "full", "base_key": BASE, "adapter_keys": []}
         config = {"source": "hub", "repo": "someone/tiny", "revision": "main"}
