@@ -109,6 +109,15 @@ def test_sentences_of_the_test_set_go_and_too_many_stop(tmp_path: Path, base: In
         run(pairs_job(tmp_path, base, nested(SIZE), "two", cleaning=Cleaning(steps=["test"]), inputs=many))
 
 
+def test_too_many_sentences_of_the_test_set_stop_every_attempt(tmp_path: Path, base: Input) -> None:
+    """What was read before the stop is kept, and checked again."""
+    many = {"test": a_test_set(tmp_path, range(25))}
+    job = pairs_job(tmp_path, base, nested(SIZE), cleaning=Cleaning(steps=["test"]), inputs=many)
+    for _ in range(3):
+        with pytest.raises(UserError, match=r"de-en: 25 of 400 rows .* are in the run's test set"):
+            run(job)
+
+
 def test_the_test_corpus_is_an_input_only_where_it_matters() -> None:
     inputs = {"base": "base", "test": "test_corpus"}
     assert Config(inputs=inputs).roles() == {"base": "base"}

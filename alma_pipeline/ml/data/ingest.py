@@ -155,7 +155,8 @@ class Ingestion:
         for part in parts:
             if part.name not in self.progress.kept:
                 self._part(part, held_out, total)
-                _check(part.name, self.progress, most_contaminated)
+            # Finished parts too: one that stopped an earlier attempt stops this one.
+            _check(part.name, self.progress, most_contaminated)
         return self.progress
 
     def _part(self, part: CorpusPart[Any], held_out: HeldOut, total: int) -> None:
