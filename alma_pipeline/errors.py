@@ -2,6 +2,27 @@
 
 import difflib
 
+RENAMED = {
+    "clip": "max_grad_norm",
+    "global_batch": "global_batch_size",
+    "choose_by": "select_by",
+    "diverged_above": "max_dev_loss_ratio",
+    "diverged_below": "min_dev_score_ratio",
+    "diverged_loops": "max_loop_share",
+    "base_weights": "quantization",
+    "documents": "cross_document_attention",
+    "beams": "num_beams",
+    "shots": "num_shots",
+    "row_tokens": "micro_batch_tokens",
+    "side_by_side": "max_parallel_nodes",
+    "scorer": "score_by",
+    "mean_of": "score_by",
+    "most_contaminated": "max_contamination",
+    "own": "native",
+    "as_is": "none",
+}
+"""Old names of settings and values to their new ones, for messages only: an old name is an error."""
+
 
 class PipelineError(Exception):
     """Base class of every error this project raises deliberately."""
@@ -28,6 +49,8 @@ class StageFailed(PipelineError):
 
 
 def suggestion(word: str, known: list[str]) -> str:
-    """`did you mean 'beta'?` if a known name is close, else `known: ...` with all of them."""
+    """`did you mean 'beta'?` if a known name is close, else `known: ...` with all of them; for an old name the new one."""
+    if (renamed := RENAMED.get(word)) in known:
+        return f"it is now called '{renamed}'"
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"

@@ -70,9 +70,11 @@ def texts(kind: str, count: int, seed: int = 0) -> list[Any]:
     return [Tokens(np.concatenate(parts), len(parts[0])) for parts in prompts]
 
 
-def objective_of(kind: str, model: Any, row_tokens: int) -> Any:
+def objective_of(kind: str, model: Any, micro_batch_tokens: int) -> Any:
     return (
-        PreferenceModel(model, row_tokens, LossSettings(0.1, 1.0, "token")) if kind == "cpo" else LanguageModel(model, row_tokens)
+        PreferenceModel(model, micro_batch_tokens, LossSettings(0.1, 1.0, "token"))
+        if kind == "cpo"
+        else LanguageModel(model, micro_batch_tokens)
     )
 
 
@@ -89,17 +91,19 @@ def matmul_rate(size: int = 8192) -> float:
     return 20 * 2 * size**3 / (time.perf_counter() - start)
 
 
-def measure(case: dict[str, Any], steps: int, batch: int, row_tokens: int) -> dict[str, Any]:
+def measure(case: dict[str, Any], steps: int, batch: int, micro_batch_tokens: int) -> dict[str, Any]:
     model: Any = make(case["shape"], "cuda", torch.bfloat16)
     if "rank" in case:
         lora = LoraConfig(r=case["rank"], lora_alpha=2 * case["rank"], target_modules=TARGETS, task_type="CAUSAL_LM")
         model = get_peft_model(model, lora, autocast_adapter_dtype=False)
     if case.get("checkpointing"):
         model.activation_checkpointing_enable({"use_reentrant": False})
-    hardware = Hardware(name="benchmark", device="cuda", zero_stage=1, row_tokens=row_tokens, offload=case.get("offload", "none"))
+    hardware = Hardware(
+        name="benchmark", device="cuda", zero_stage=1, micro_batch_tokens=micro_batch_tokens, offload=case.get("offload", "none")
+    )
     config = Training(kind="benchmark", steps=1, precision="bf16", learning_rate=1e-6, seed=0)
     world = init_process_group(hardware)
-    objective = objective_of(case["kind"], model, row_tokens)
+    objective = objective_of(case["kind"], model, micro_batch_tokens)
     engine = Engine(objective, adamw(objective, config), config, hardware, world.size)
     seconds, tokens, labels = [], 0, 0
     batches = [texts(case["kind"], batch, seed=step) for step in range(steps + 2)]
@@ -208,7 +212,7 @@ def decoded_otherwise(device: torch.device) -> dict[str, float]:
 def in_its_own_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """What the case found; where it failed, how. Others go on, on a device that is free again."""
     words = [sys.executable, __file__, "--here", name]
-    for option in ("steps", "batch", "row_tokens", "device"):
+    for option in ("steps", "batch", "micro_batch_tokens", "device"):
         words += [f"--{option.replace('_', '-')}", str(getattr(options, option))]
     done = subprocess.run(words, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -222,7 +226,7 @@ def carried_out(name: str, options: argparse.Namespace) -> dict[str, Any]:
         if name == "correct":
             return {"case": name} | correct(torch.device(options.device))
         torch.cuda.reset_peak_memory_stats()
-        return {"case": name} | measure(CASES[name], options.steps, options.batch, options.row_tokens)
+        return {"case": name} | measure(CASES[name], options.steps, options.batch, options.micro_batch_tokens)
 
 
 def main() -> None:

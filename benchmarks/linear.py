@@ -55,9 +55,9 @@ def main() -> None:
 
 
 def training_job(folder: Path, base: Input, corpus: Path, steps: int) -> Job:
-    config = Parallel(steps=steps, global_batch=64, learning_rate=1e-3, evaluations=1, adapter="none", seed=1)
+    config = Parallel(steps=steps, global_batch_size=64, learning_rate=1e-3, evaluations=1, adapter="none", seed=1)
     inputs = {"init": base, "corpus": Input("corpus", "corpus", str(corpus), {})}
-    return Job("parallel", "parallel", str(folder / "training"), config, Hardware(name="cpu", row_tokens=1024), inputs)
+    return Job("parallel", "parallel", str(folder / "training"), config, Hardware(name="cpu", micro_batch_tokens=1024), inputs)
 
 
 def measured(part: str, job: Job, times: int) -> dict[str, float]:

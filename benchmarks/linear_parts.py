@@ -43,16 +43,16 @@ def prepare(job: Job, times: int) -> dict[str, float]:
 def epoch(job: Job, times: int) -> dict[str, float]:
     """Open the corpus, take the first batch, then lay out the rows of an epoch."""
     from alma_pipeline.ml.data.token_arrays import read_sequences
-    from alma_pipeline.ml.training.batching import global_batch, packed_batches
+    from alma_pipeline.ml.training.batching import global_batch_size, packed_batches
     from alma_pipeline.ml.training.layouts import Item, packed
 
     before, start = peak(), time.perf_counter()
     examples = read_sequences(Path(job.inputs["corpus"].path), "train").examples
-    global_batch(0, BATCH, len(examples), seed=1)
+    global_batch_size(0, BATCH, len(examples), seed=1)
     opened, memory, tokens = time.perf_counter() - start, peak() - before, 0
     start = time.perf_counter()
     for step in range(min(EPOCH, len(examples)) // BATCH):
-        batch = [examples[place] for place in global_batch(step, BATCH, len(examples), seed=1)]
+        batch = [examples[place] for place in global_batch_size(step, BATCH, len(examples), seed=1)]
         lengths = [len(example.ids) for example in batch]
         for places in packed_batches(lengths, ROW_TOKENS, 1)[0]:
             packed(

@@ -15,10 +15,10 @@ def ours(settings: dict[str, Any], model: Any, objective_of: Callable[[Any, int]
     from alma_pipeline.ml.training.microbatches import stream
     from alma_pipeline.schema import Hardware, Training
 
-    hardware = Hardware(name="benchmark", threads=settings["threads"], row_tokens=settings["row_tokens"])
-    config = Training(kind="benchmark", steps=1, clip=0.0, learning_rate=1e-6, seed=0)
+    hardware = Hardware(name="benchmark", threads=settings["threads"], micro_batch_tokens=settings["micro_batch_tokens"])
+    config = Training(kind="benchmark", steps=1, max_grad_norm=0.0, learning_rate=1e-6, seed=0)
     world = init_process_group(hardware)
-    objective = objective_of(model, hardware.row_tokens)
+    objective = objective_of(model, hardware.micro_batch_tokens)
     engine = Engine(objective, adamw(objective, config), config, hardware, world.size)
 
     def step(batch: list[Any]) -> float:
@@ -69,13 +69,13 @@ def plain_packed(settings: dict[str, Any], model: Any, tokenizer: Any) -> Step:
     from alma_pipeline.ml.training.batching import packed_batches
     from alma_pipeline.ml.training.objective import LanguageModel
 
-    objective = LanguageModel(model, settings["row_tokens"])
+    objective = LanguageModel(model, settings["micro_batch_tokens"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
     def step(batch: list[Any]) -> float:
         given = [tokens(pair) for pair in batch]
         labels, total = objective.norms(given), 0.0
-        for places in packed_batches([len(example.ids) for example in given], settings["row_tokens"], 1)[0]:
+        for places in packed_batches([len(example.ids) for example in given], settings["micro_batch_tokens"], 1)[0]:
             rows = objective.collate([given[place] for place in places])
             hidden = model.model(**rows["inputs"], use_cache=False).last_hidden_state[0, rows["positions"]]
             loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), rows["labels"], reduction="sum") / labels

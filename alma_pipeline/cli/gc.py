@@ -19,7 +19,7 @@ from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import lock_file
 from alma_pipeline.paths import store_root
-from alma_pipeline.plan.node import TEMPLATES
+from alma_pipeline.plan.node import OUTPUTS, TEMPLATES
 from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
@@ -102,7 +102,7 @@ def _belongs(record: Record, needed: set[str]) -> bool:
     if record.alias_of:
         return record.alias_of in needed
     inputs = set(record.payload["inputs"].values())
-    return record.name.rpartition(".")[2] in (*TEMPLATES, "outputs") and bool(inputs & needed) and _evaluates(record, needed)
+    return record.name.rpartition(".")[2] in (*TEMPLATES, OUTPUTS) and bool(inputs & needed) and _evaluates(record, needed)
 
 
 def _evaluates(record: Record, needed: set[str]) -> bool:

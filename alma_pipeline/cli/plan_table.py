@@ -160,7 +160,7 @@ def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
     if not estimates:
         return
     # Nodes side by side share the hardware, so that their times are not simply added up.
-    time = f"about {rough_duration(sum(estimate.seconds for estimate in estimates) / hardware.side_by_side)}"
+    time = f"about {rough_duration(sum(estimate.seconds for estimate in estimates) / hardware.max_parallel_nodes)}"
     unknown = [step.node.name for step in plan.steps if step.estimate and not step.estimate.seconds]
     if unknown:
         time = f"{time}, excluding {', '.join(unknown)} (unknown until the text is prepared)"
@@ -172,7 +172,7 @@ def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
 def _devices(hardware: Hardware) -> str:
     machines = f"{hardware.nodes} machines × " if hardware.nodes > 1 else ""
     offload = f", offload to {hardware.offload}" if hardware.offload != "none" else ""
-    parallel = f", {hardware.side_by_side} nodes at a time" if hardware.side_by_side > 1 else ""
+    parallel = f", {hardware.max_parallel_nodes} nodes at a time" if hardware.max_parallel_nodes > 1 else ""
     return f"{machines}{hardware.devices} × {hardware.device}, ZeRO-{hardware.zero_stage}{offload}{parallel}"
 
 
@@ -192,13 +192,13 @@ def _fit(plan: Plan, hardware: Hardware) -> Text:
     needs = ", ".join(f"{step.node.name} ({size(estimate.memory_bytes)})" for step, estimate in too_big)
     # A 4-bit base is offered where the estimate says that it suffices; the others always help, but nobody computed how much.
     ways = [
-        f"{step.node.name} fits with {step.node.setting}.base_weights=nf4 ({size(estimate.nf4_bytes)})"
+        f"{step.node.name} fits with {step.node.setting}.quantization=nf4 ({size(estimate.nf4_bytes)})"
         for step, estimate in too_big
         if estimate.nf4_bytes
     ]
-    ways += ["model.base_weights=nf4 sets it for every adapter"] if len(ways) > 1 else []
+    ways += ["model.quantization=nf4 sets it for every adapter"] if len(ways) > 1 else []
     ways.append(
-        "try hardware.zero_stage=3, hardware.offload=cpu, hardware.gradient_checkpointing=true, a smaller hardware.row_tokens "
-        "or more devices"
+        "try hardware.zero_stage=3, hardware.offload=cpu, hardware.gradient_checkpointing=true, a smaller "
+        "hardware.micro_batch_tokens or more devices"
     )
     return Text(f"does not fit into {limit}: {needs}; {'; '.join(ways)}", style="bold red")

@@ -44,7 +44,7 @@ def main(arguments: Arguments) -> int:
     settings = _settings(config, list(targets))
     _check_made(config, plan, list(targets.values()))
     inputs = {name: job_input(store, record) for name, node in targets.items() if (record := plan[node].record)}
-    inputs |= _examples(settings.shots, plan, store)
+    inputs |= _examples(settings.num_shots, plan, store)
     found = segments.read(arguments.files, direction, arguments.json)
     _check_directions(config, found, targets)
     preflight.check_scorers(settings.scorers, config.hardware)
@@ -82,9 +82,9 @@ def _settings(config: Config, targets: list[str]) -> Any:
     given: Any = config.stages["translate"]
     groups = {code: f"g{config.languages[code].group}" for code in config.data.languages}
     routes = {code: name for code, name in groups.items() if name in targets}
-    if routes and given.engine != "own":
+    if routes and given.engine != "native":
         raise UserError(
-            f"stages.translate.engine={given.engine}: cannot route each sentence to its group's adapter; use engine=own, or a "
+            f"stages.translate.engine={given.engine}: cannot route each sentence to its group's adapter; use engine=native, or a "
             "stage with one checkpoint for every language"
         )
     shared = {item.name: getattr(given, item.name) for item in dataclasses.fields(given) if item.name not in NODE_FIELDS}
@@ -93,7 +93,7 @@ def _settings(config: Config, targets: list[str]) -> Any:
         "scorers": node_settings.scorer_table(config, given.scorer_names()),
         "routes": routes,
     }
-    return kind_config("interpret")(**(shared | own))
+    return kind_config("translate_text")(**(shared | own))
 
 
 def _check_made(config: Config, plan: Plan, names: list[str]) -> None:
@@ -105,17 +105,17 @@ def _check_made(config: Config, plan: Plan, names: list[str]) -> None:
         )
 
 
-def _examples(shots: int, plan: Plan, store: Store) -> dict[str, Input]:
+def _examples(num_shots: int, plan: Plan, store: Store) -> dict[str, Input]:
     """The corpus of few-shot examples, as the input `examples`. Raises UserError if it is missing."""
-    if not shots:
+    if not num_shots:
         return {}
-    asked = f"stages.translate.shots={shots} needs pairs of {EXAMPLES}"
+    asked = f"stages.translate.num_shots={num_shots} needs pairs of {EXAMPLES}"
     step = next((step for step in plan.steps if step.node.name == EXAMPLES), None)
     if step is None:
-        raise UserError(f"{asked}, which this stage does not have; use stage=base, parallel or cpo, or shots=0")
+        raise UserError(f"{asked}, which this stage does not have; use stage=base, parallel or cpo, or num_shots=0")
     if step.record is None:
         raise UserError(
-            f"{asked}, which do not exist yet ({step.verdict}: {step.reason}); run --only {EXAMPLES} first, or use shots=0"
+            f"{asked}, which do not exist yet ({step.verdict}: {step.reason}); run --only {EXAMPLES} first, or use num_shots=0"
         )
     return {"examples": job_input(store, step.record)}
 

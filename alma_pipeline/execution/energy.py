@@ -79,7 +79,7 @@ class Meter:
 def start_meter(job: Job) -> Meter:
     """Start measuring if the counters will measure this job alone; else return a meter without counters."""
     hardware = job.hardware
-    alone = job.rank == 0 and hardware.nodes == 1 and hardware.side_by_side == 1 and not job.resume.exists()
+    alone = job.rank == 0 and hardware.nodes == 1 and hardware.max_parallel_nodes == 1 and not job.resume.exists()
     return Meter(available_counters(hardware, POWERCAP) if alone else {})
 
 

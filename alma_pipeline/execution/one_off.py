@@ -55,7 +55,7 @@ def run_one_off(
         job.write()
         feed(work.path)
         # No other node runs at the same time, so it may use the whole machine.
-        running = start_without_server(replace(hardware, side_by_side=1), work.path, work.token, config.distributed)
+        running = start_without_server(replace(hardware, max_parallel_nodes=1), work.path, work.token, config.distributed)
         _follow(running, config.kind, work, report)
         failed = False
         yield job.out, json.loads((work.path / "result.json").read_text(encoding="utf-8"))

@@ -110,7 +110,7 @@ def _vllm_problems(hardware: Hardware) -> Iterator[str]:
     if not find_spec("vllm"):
         yield VLLM_MISSING
     if hardware.device != "cuda":
-        yield f"engine=vllm needs a GPU, found hardware.device={hardware.device}; use hardware=gpu1 or gpu8, or engine=own"
+        yield f"engine=vllm needs a GPU, found hardware.device={hardware.device}; use hardware=gpu1 or gpu8, or engine=native"
     if hardware.nodes > 1 or hardware.launcher == "slurm":
         yield (
             "engine=vllm runs in one process on the devices of this machine, found "

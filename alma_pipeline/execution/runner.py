@@ -91,7 +91,7 @@ class Runner:
 
     def _start(self, step: Step) -> bool:
         """Start the step and return True, also if its artifact exists by now; False while inputs or free slots are missing."""
-        if len(self._attempts) >= self.hardware.side_by_side or not self.done.keys() >= set(step.inputs.values()):
+        if len(self._attempts) >= self.hardware.max_parallel_nodes or not self.done.keys() >= set(step.inputs.values()):
             return False
         work = self._begin(step)
         if work is None:

@@ -154,7 +154,7 @@ def _usage(store: Store, lineage: list[Record], evaluations: list[ScoredCheckpoi
     source, target = direction.split("-")
     return {
         "prompt": f"[INST] {ALMA_PROMPT} [/INST]" if training.prompt_form(store, lineage) == "x_alma" else ALMA_PROMPT,
-        "beams": decoding.get("beams", 1),
+        "num_beams": decoding.get("num_beams", 1),
         "max_new_tokens": decoding.get("max_new_tokens", 256),
         "example": {"text": EXAMPLES[source], "source": names.get(source, source), "target": names.get(target, target)},
     }

@@ -84,7 +84,7 @@ def _command(metric: str, signature: str) -> str:
 def _decoding(evaluation: ScoredCheckpoint) -> str:
     """A description of how the hypotheses were decoded."""
     config = decoding_settings(evaluation)
-    beams, samples, shots = config.get("beams", 1), config.get("candidates", 16), config.get("shots", 0)
+    beams, samples, shots = config.get("num_beams", 1), config.get("candidates", 16), config.get("num_shots", 0)
     searched = "greedy decoding" if beams == 1 else f"beam search with {beams} beams"
     chosen = {
         "mbr": f"minimum Bayes risk decoding over {samples} samples",

@@ -71,7 +71,7 @@ def _adopted(record: Record) -> StageRow:
 
 def _trained(record: Record) -> StageRow:
     config, result = record.payload["config"], record.result
-    batch, rate = config.get("global_batch"), config.get("learning_rate")
+    batch, rate = config.get("global_batch_size"), config.get("learning_rate")
     schedule = [f"{rate:g}" if rate else "", config.get("schedule", ""), _warmup(config)]
     time = duration(result["seconds"]) if result.get("seconds") else ""
     return StageRow(
@@ -105,7 +105,7 @@ def _weights(config: dict[str, Any]) -> str:
     on = f", on {', '.join(lora['targets'])}" if lora.get("targets") else ""
     shape = f"LoRA of rank {lora.get('rank')}, alpha {lora.get('alpha', 0):g}{on}"
     trained = {"none": "all weights", "new": f"a new {shape}", "continue": "the LoRA of the stage before"}
-    base = ", the base in 4 bits (NF4)" if config.get("base_weights") == "nf4" else ""
+    base = ", the base in 4 bits (NF4)" if config.get("quantization") == "nf4" else ""
     return trained.get(adapter, f"a new {shape}, after merging the LoRA of the stage before") + base
 
 

@@ -53,7 +53,7 @@ def _blocks(config: NodeConfig, block: int) -> int:
     """As many blocks as the horizon requires: monolingual text is assumed to be plentiful."""
     if not isinstance(config, Training):
         return 0
-    return config.steps * config.global_batch if config.steps else int((config.tokens or 0) / block)
+    return config.steps * config.global_batch_size if config.steps else int((config.tokens or 0) / block)
 
 
 def _of(examples: int, tokens_each: float, dev: int) -> Counts:

@@ -85,7 +85,7 @@ def _weights_bytes(model: Model) -> int:
 def _training(config: Training, model: Model, hardware: Hardware, counts: Counts) -> Estimate:
     # Mean tokens per example give the tokens of a global batch, on which everything else depends.
     length = counts.tokens / counts.examples if counts.examples else 0.0
-    batch_tokens = config.global_batch * length
+    batch_tokens = config.global_batch_size * length
     steps = _steps(config, counts)
     tokens = round(steps * batch_tokens)
     parts = training_memory(config, model, hardware, batch_tokens)
@@ -115,7 +115,7 @@ def _with_nf4(config: Training, model: Model, hardware: Hardware, batch_tokens: 
     """Bytes per device with a 4-bit base (QLoRA); 0 if the node cannot have one, or would still not fit."""
     if config.adapter not in ("new", "continue") or hardware.zero_stage == 3:
         return 0
-    parts = training_memory(dataclasses.replace(config, base_weights="nf4"), model, hardware, batch_tokens)
+    parts = training_memory(dataclasses.replace(config, quantization="nf4"), model, hardware, batch_tokens)
     return sum(parts.values()) if _fits(parts, hardware) else 0
 
 
@@ -145,7 +145,7 @@ def training_memory(config: Training, model: Model, hardware: Hardware, batch_to
     trained, frozen = _weights(config, model)
     # Weights, gradients and optimiser state, sharded as the ZeRO stage says (Rajbhandari et al. 2020).
     states = model_size.state_bytes(trained, precision, hardware.zero_stage, hardware.world, frozen)
-    if config.base_weights == "nf4":
+    if config.quantization == "nf4":
         states["weights"] = trained * PRECISION_BYTES[precision] + model_size.nf4_bytes(shape, precision)
     buffers = _buffers(trained, frozen, precision, hardware)
     # ZeRO-Offload: the optimiser's state and, from stage 2 on, the gradients are in the host's memory.
@@ -154,13 +154,13 @@ def training_memory(config: Training, model: Model, hardware: Hardware, batch_to
         states["gradients"] *= hardware.zero_stage < 2
         buffers -= 4 * trained / hardware.world
     # Activations of one micro-batch, kept until its backward pass (Korthikanti et al. 2022).
-    micro_batch = min(hardware.row_tokens, batch_tokens / hardware.world or hardware.row_tokens)
+    micro_batch = min(hardware.micro_batch_tokens, batch_tokens / hardware.world or hardware.micro_batch_tokens)
     activations = micro_batch * model_size.activation_bytes(
         shape, precision, _lora(config), hardware.gradient_checkpointing, zero_stage=hardware.zero_stage
     )
     # The peak on top of them: either the logits or one layer's backward pass, which never coincide.
     temporary = micro_batch * max(
-        model_size.logit_bytes(shape, precision) / _pieces(hardware.row_tokens, shape.vocab_size, hardware.zero_stage),
+        model_size.logit_bytes(shape, precision) / _pieces(hardware.micro_batch_tokens, shape.vocab_size, hardware.zero_stage),
         model_size.gradient_bytes(shape, precision),
     )
     parts = states | {"buffers": buffers, "activations": activations, "temporary": temporary}
@@ -169,9 +169,9 @@ def training_memory(config: Training, model: Model, hardware: Hardware, batch_to
     return {name: round(size) for name, size in parts.items()}
 
 
-def _pieces(row_tokens: int, vocabulary: int, zero_stage: int) -> float:
+def _pieces(micro_batch_tokens: int, vocabulary: int, zero_stage: int) -> float:
     """How many pieces logits are cut into if every token has a label: as in `ml.training.logprobs`, which imports torch."""
-    whole = row_tokens * vocabulary / 2**25
+    whole = micro_batch_tokens * vocabulary / 2**25
     if zero_stage == 3:
         return 1 if whole <= 1 else 8
     return max(1.0, whole)
@@ -196,14 +196,14 @@ def _training_seconds(config: Training, model: Model, hardware: Hardware, steps:
     shape = model.architecture
     lora = _lora(config)
     adapter = model_size.lora_parameters(shape, lora) if lora else 0
-    batch = config.global_batch * length
+    batch = config.global_batch_size * length
     flops = steps * batch * model_size.training_flops(shape, length, adapter, hardware.gradient_checkpointing)
     # One dev evaluation more than configured, since the parent is evaluated too.
     flops += (config.evaluations + 1) * dev_examples * length * model_size.forward_flops(shape, length, adapter)
     seconds = flops / (_rate(hardware) * hardware.world)
     # On a CPU launching operations takes time of its own; a GPU computes meanwhile.
     if hardware.device == "cpu":
-        micro_batches = steps * math.ceil(batch / (hardware.row_tokens * hardware.world))
+        micro_batches = steps * math.ceil(batch / (hardware.micro_batch_tokens * hardware.world))
         seconds += micro_batches * TRAINING_LAUNCH[hardware.zero_stage] * shape.layers
     return seconds
 
@@ -245,4 +245,4 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
 
 def _rate(hardware: Hardware) -> float:
     """FLOP/s that one node is assumed to reach on one device, which parallel nodes share."""
-    return hardware.flops * hardware.utilisation / hardware.side_by_side
+    return hardware.flops * hardware.utilisation / hardware.max_parallel_nodes

@@ -15,7 +15,7 @@ from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan import adapters, languages, rounds
 from alma_pipeline.plan.languages import Languages
-from alma_pipeline.plan.node import EXAMPLES, SHARED, TEMPLATES, TEST, Node, base_name
+from alma_pipeline.plan.node import EXAMPLES, OUTPUTS, SHARED, TEMPLATES, TEST, Node, base_name
 from alma_pipeline.plan.node_settings import fill_node, with_token_horizon
 from alma_pipeline.schema import Config, NodeConfig, Translating, fields
 from alma_pipeline.schema.kinds import kind_config, thaw
@@ -196,10 +196,13 @@ def _evaluation(config: Config, spoken: Languages, node: Node) -> tuple[Node, No
     group = None if everything else node.group
     translate, score = (fill_node(config, spoken, config.stages[name], group) for name in TEMPLATES)
     inputs = {"checkpoint": node.name, "test": TEST}
-    if isinstance(translate, Translating) and (shots := translate.shots):
+    if isinstance(translate, Translating) and (shots := translate.num_shots):
         if EXAMPLES not in config.stages:
             raise ConfigError(
-                [f"stages.translate.shots={shots} shows pairs of {EXAMPLES}, which this stage lacks; use base, parallel or cpo"]
+                [
+                    f"stages.translate.num_shots={shots} shows pairs of {EXAMPLES}, which this stage lacks; "
+                    "use base, parallel or cpo"
+                ]
             )
         inputs["examples"] = EXAMPLES
     hypotheses = Node(f"{node.name}.translate", translate, inputs, "stages.translate", node.group)
@@ -210,9 +213,9 @@ def _evaluation(config: Config, spoken: Languages, node: Node) -> tuple[Node, No
 def _system_outputs(config: Config, spoken: Languages, instances: dict[str, Node]) -> Iterator[Node]:
     """Other systems' outputs for the test set, each followed by its scores, after the nodes they need."""
     for system, path in config.evaluation.outputs.items():
-        kind: Any = kind_config("outputs")
+        kind: Any = kind_config("system_outputs")
         settings = fill_node(config, spoken, kind(outputs={system: path}), None)
-        outputs = Node(f"{system}.outputs", settings, {"test": TEST}, "evaluation")
+        outputs = Node(f"{system}.{OUTPUTS}", settings, {"test": TEST}, "evaluation")
         score = fill_node(config, spoken, config.stages["score"], None)
         yield from _ancestors(instances, [TEST])
         yield outputs

@@ -8,6 +8,8 @@ TEMPLATES = ("translate", "score")
 """Nodes that are copied for each evaluated checkpoint."""
 TEST = "test_corpus"
 """The test set that those copies translate and score."""
+OUTPUTS = "outputs"
+"""End of the name of a node that reads another system's outputs: `gpt4.outputs`."""
 EXAMPLES = "parallel_corpus"
 """The corpus that few-shot prompts take their examples from."""
 SHARED = ("kind", "per_group")

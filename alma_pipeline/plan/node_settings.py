@@ -36,8 +36,8 @@ def fill_node(config: Config, languages: Languages, node: NodeConfig, group: int
         changes["scorers"] = scorer_table(config, node.scorer_names())
     # Paths of other systems' outputs become sources, which `text_files` later names by content.
     if isinstance(node, WithSystems):
-        given = {name: Source(reader="files", path=path) for name, path in node.outputs.items()}
-        changes |= {"outputs": {}, "given": given}
+        sources = {name: Source(reader="files", path=path) for name, path in node.outputs.items()}
+        changes |= {"outputs": {}, "system_outputs": sources}
     if isinstance(node, WithLanguages):
         changes["languages"] = language_table(config, languages.codes_of(group))
     # Every direction of the node's languages is the same as none listed, so that the key says it in one way.

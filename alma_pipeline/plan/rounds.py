@@ -14,7 +14,7 @@ from alma_pipeline.schema import Config, NodeConfig, Source
 
 ROLES = {"init", "preferences"}
 """The inputs that make a node one to repeat."""
-OF_CANDIDATES = ("engine", "outputs", "scorer", "mean_of", "rule", "min_margin")
+OF_CANDIDATES = ("engine", "outputs", "score_by", "rule", "min_margin")
 """Settings of preferences that have no effect on released ones. The number of candidates and their temperature are left alone,
 since the budget sets them for every kind of preferences."""
 

@@ -73,7 +73,7 @@ def located(node: NodeConfig, setting: str, config: Config, digests: DigestCache
         changes["scorers"] = {name: _scorer(scorer, places) for name, scorer in node.scorers.items()}
     try:
         if isinstance(node, WithSystems):
-            changes["given"] = _given(node.given, node.chosen_directions(), setting, digests, places)
+            changes["system_outputs"] = _system_outputs(node.system_outputs, node.chosen_directions(), setting, digests, places)
     except ConfigError as error:
         problems += error.problems
     if problems:
@@ -89,12 +89,12 @@ def _scorer(scorer: Neural, places: dict[str, str]) -> Neural:
     return dataclasses.replace(scorer, model=f"{scorer.revision}.ckpt")
 
 
-def _given(
-    given: dict[str, Source], directions: list[str], setting: str, digests: DigestCache, places: dict[str, str]
+def _system_outputs(
+    outputs: dict[str, Source], directions: list[str], setting: str, digests: DigestCache, places: dict[str, str]
 ) -> dict[str, Source]:
     """Other systems' outputs by content; a system may lack directions. Adds to `places`. Raises ConfigError."""
     result = {}
-    for system, source in given.items():
+    for system, source in outputs.items():
         key, pattern = f"{setting}.outputs.{system}", source.path or ""
         if any(name in pattern for name in ("{side}", "{lang}", "{pair}")):
             raise ConfigError(

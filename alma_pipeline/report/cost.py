@@ -90,7 +90,7 @@ def energy_note(found: list[NodeCost]) -> str:
 def _phase(kind: str, trains: bool) -> str:
     if trains:
         return "training"
-    return {"preferences": "preferences", "translate": "evaluation", "outputs": "evaluation", "score": "evaluation"}.get(
+    return {"preferences": "preferences", "translate": "evaluation", "system_outputs": "evaluation", "score": "evaluation"}.get(
         kind, "preparation"
     )
 

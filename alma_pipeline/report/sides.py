@@ -13,6 +13,7 @@ from typing import Any
 
 from alma_pipeline.config.overrides import for_single_run
 from alma_pipeline.errors import UserError
+from alma_pipeline.plan.node import OUTPUTS
 from alma_pipeline.report.jobs import plan_jobs
 from alma_pipeline.report.names import describe_test_set
 from alma_pipeline.report.systems import OUTPUTS_KIND, ScoredCheckpoint, System, base_name, systems
@@ -21,7 +22,7 @@ from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 
-EVALUATION_KINDS = ("translate", "outputs", "score")
+EVALUATION_KINDS = ("translate", OUTPUTS_KIND, "score")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def find_side(root: Path, text: str) -> Side:
     if "=" in text:
         return _request(store, text)
     try:
-        record = find_artifact(store, f"{text}.{OUTPUTS_KIND}" if store.named(f"{text}.{OUTPUTS_KIND}") else text)
+        record = find_artifact(store, f"{text}.{OUTPUTS}" if store.named(f"{text}.{OUTPUTS}") else text)
     except UserError as error:
         plans = _mlflow_plans(root, text)
         if not plans:
@@ -138,7 +139,7 @@ def _evaluations(records: list[Record], subjects: dict[str, str]) -> Iterator[Sc
         test = by_key.get(translations.payload["inputs"].get("test", ""))
         if name:
             from_files = translations.kind == OUTPUTS_KIND
-            label = name.removesuffix(f".{OUTPUTS_KIND}") if from_files else name
+            label = name.removesuffix(f".{OUTPUTS}") if from_files else name
             test_set = describe_test_set(test) if test else "unknown test set"
             yield ScoredCheckpoint(label, None, test.name if test else "", test_set, scores, translations, from_files)
 

@@ -20,7 +20,7 @@ from alma_pipeline.store.record import Record
 SEED_OVERRIDE = "seed="
 CONTAMINATED = "†"
 """Appended to the name of a system that was trained on its test set."""
-OUTPUTS_KIND = "outputs"
+OUTPUTS_KIND = "system_outputs"
 """The kind of node that reads another system's outputs."""
 
 

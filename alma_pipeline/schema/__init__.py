@@ -71,7 +71,7 @@ class Evaluation:
     """Control node to the node it is compared with; the control runs whenever that node does."""
     outputs: dict[str, str] = field(default_factory=dict)
     """Name of another system to the path of its outputs for the test sentences: `out/gpt4.{direction}.txt`."""
-    beams: int = number(5, at_least=1)
+    num_beams: int = number(5, at_least=1)
     max_new_tokens: int = number(256, at_least=1)
     metrics: list[str] = field(default_factory=lambda: ["chrf++", "bleu", "ter"])
     """sacrebleu's, by their names in `schema.metrics`."""

@@ -12,7 +12,7 @@ class Horizon:
     steps: int | None = None
     epochs: float | None = None
     tokens: float | None = None
-    global_batch: int = 256
+    global_batch_size: int = 256
     learning_rate: float = 2e-5
     schedule: str = "cosine"
     warmup_ratio: float = 0.01

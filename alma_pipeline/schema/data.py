@@ -73,7 +73,7 @@ class Cleaning:
     """ratio: largest ratio of the two sides' lengths in UTF-8 bytes, which differ less between scripts than characters."""
     confidence: float = number(0.9, above=0, at_most=1)
     """language: a text is removed if it is identified as another language with at least this probability."""
-    most_contaminated: float = number(0.05, at_least=0, at_most=1)
+    max_contamination: float = number(0.05, at_least=0, at_most=1)
     """test: largest share of rows that may be removed as test sentences; above it the stage stops with an error."""
 
     def conflicts(self) -> Iterator[str]:

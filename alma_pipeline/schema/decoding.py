@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from alma_pipeline.schema.fields import added_later, choice, number
 from alma_pipeline.schema.filled_in import WithLanguages, WithScorers
@@ -12,17 +13,19 @@ from alma_pipeline.schema.node import NodeConfig
 class Decoding(NodeConfig):
     """Settings of every kind that generates translations with a checkpoint."""
 
+    version: ClassVar[int] = 2
+    """2: settings renamed, as in `errors.RENAMED`."""
     prompt: str = choice("alma", "x_alma")
     precision: str = choice("fp32", "bf16", "fp16")
     """Precision of the weights while decoding."""
-    engine: str = added_later(choice("own", "vllm"))
+    engine: str = added_later(choice("native", "vllm"))
     """The decoder; vllm is optional, and its outputs differ from those of `own`."""
     max_new_tokens: int = number(256, at_least=1)
 
     @property
     def distributed(self) -> bool:
         """Our own decoder runs in every process; vLLM is one process that starts others itself."""
-        return self.engine == "own"
+        return self.engine == "native"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class Translating(WithLanguages, WithScorers, Decoding):
     decoding: str = added_later(choice("beam", "mbr", "quality"))
     """beam: beam search; mbr: of `candidates` samples, the one most similar to all others (minimum Bayes risk); quality: the one
     that the neural scorers in `rank_by` rate highest, without a reference."""
-    beams: int = number(5, at_least=1)
+    num_beams: int = number(5, at_least=1)
     """1 decodes greedily."""
     candidates: int = added_later(number(16, at_least=1))
     """Samples per sentence, with decoding=mbr (our choice)."""
@@ -43,7 +46,7 @@ class Translating(WithLanguages, WithScorers, Decoding):
     """Seed of the samples."""
     rank_by: list[str] = field(default_factory=lambda: ["chrf"], metadata={"as_before": ["chrf"]})
     """Scorers that rank the samples, by their mean: names in the scorer table, and with mbr also chrf."""
-    shots: int = added_later(number(0, at_least=0))
+    num_shots: int = added_later(number(0, at_least=0))
     """Few-shot: the number of training pairs of the direction shown before each sentence. They count towards max_source, and a
     translation is then one line."""
     max_source: int = number(256, at_least=1)
@@ -63,10 +66,10 @@ class Translating(WithLanguages, WithScorers, Decoding):
     @property
     def width(self) -> int:
         """Hypotheses per sentence that are decoded at the same time."""
-        return self.beams if self.decoding == "beam" else self.candidates
+        return self.num_beams if self.decoding == "beam" else self.candidates
 
 
 VLLM_MISSING = (
     "engine=vllm: the package vllm is not installed here. Install it into this environment (pip install vllm; it needs a GPU), "
-    "or take engine=own, which needs nothing"
+    "or take engine=native, which needs nothing"
 )

@@ -33,8 +33,8 @@ class WithSystems(WithDirections):
     """A kind that reads the outputs of other translation systems."""
 
     outputs: dict[str, str] = field(default_factory=dict, metadata={"as_before": {}})
-    """Path of each system's outputs, by the system's name: `out/gpt4.{direction}.jsonl`. The plan replaces it with `given`."""
-    given: dict[str, Source] = field(default_factory=dict, metadata={"as_before": {}})
+    """Path of each system's outputs, by the system's name: `out/gpt4.{direction}.jsonl`. Planning moves it to the next field."""
+    system_outputs: dict[str, Source] = field(default_factory=dict, metadata={"as_before": {}})
     """Filled in by the plan: the same systems, their files identified by content."""
 
 

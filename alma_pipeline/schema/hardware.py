@@ -21,13 +21,13 @@ class Hardware:
     launcher: str = choice("local", "torchrun", "deepspeed", "slurm")
     threads: int | None = number(None, at_least=1)
     """CPU threads per process; null: all cores, divided among the processes."""
-    side_by_side: int = number(1, at_least=1)
+    max_parallel_nodes: int = number(1, at_least=1)
     """How many nodes of the plan run at the same time, if they do not depend on each other."""
     zero_stage: int = number(0, at_least=0, at_most=3)
     offload: str = choice("none", "cpu")
     """Where ZeRO keeps optimiser state and gradients; none: on the device."""
     gradient_checkpointing: bool = False
-    row_tokens: int = number(4096, at_least=1)
+    micro_batch_tokens: int = number(4096, at_least=1)
     """Token budget of one micro-batch on one device."""
     decode_tokens: int = number(8192, at_least=1)
     """Token budget (prompt and output, times beams) of one decoding batch."""
@@ -57,14 +57,15 @@ class Hardware:
         return self.devices * self.nodes
 
     def threads_each(self, processes: int) -> int:
-        """CPU threads of each of a node's `processes` on this machine, which it shares with `side_by_side` - 1 other nodes."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // (processes * self.side_by_side))
+        """CPU threads of each of a node's `processes`; up to `max_parallel_nodes` nodes share this machine."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // (processes * self.max_parallel_nodes))
 
     def conflicts(self) -> Iterator[str]:
         if self.launcher == "local" and self.world > 1:
             yield f"launcher=local runs one process, found devices x nodes = {self.world}; use launcher=torchrun"
-        if self.side_by_side > 1 and (self.launcher != "local" or self.device != "cpu"):
-            yield f"side_by_side={self.side_by_side} needs launcher=local and device=cpu, found {self.launcher} and {self.device}"
+        if self.max_parallel_nodes > 1 and (self.launcher != "local" or self.device != "cpu"):
+            found = f"found {self.launcher} and {self.device}"
+            yield f"max_parallel_nodes={self.max_parallel_nodes} needs launcher=local and device=cpu, {found}"
         if self.nodes > 1 and self.launcher not in ("slurm", "deepspeed", "torchrun"):
             yield f"nodes={self.nodes} needs launcher slurm, deepspeed or torchrun, found {self.launcher}"
         if self.launcher == "deepspeed" and not self.hostfile:

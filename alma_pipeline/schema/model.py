@@ -58,7 +58,7 @@ class Model:
     """What `cpo` trains after that; see `Training.adapter`."""
     lora: Lora = field(default_factory=Lora)
     group_lora: Lora = field(default_factory=Lora)
-    base_weights: str = choice("as_is", "nf4")
+    quantization: str = choice("none", "nf4")
     """Format of the frozen weights under every adapter."""
     released: dict[str, Any] = field(default_factory=dict)
     """Node name (`g5.arpo` for one group) to `Released`, the checkpoint published for it."""

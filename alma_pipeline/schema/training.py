@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import II
 
@@ -25,10 +26,12 @@ class Lora:
 class Training(NodeConfig):
     """Settings of every training kind. Exactly one of steps, epochs and tokens sets how long it trains."""
 
+    version: ClassVar[int] = 2
+    """2: settings renamed, as in `errors.RENAMED`."""
     steps: int | None = number(None, at_least=1)
     epochs: float | None = number(None, above=0)
     tokens: float | None = number(None, at_least=1)
-    global_batch: int = number(256, at_least=1)
+    global_batch_size: int = number(256, at_least=1)
     """Examples per optimiser step over all devices (blocks for `mono` and `group_adapter`, pairs for the preference kinds)."""
     learning_rate: float = number(2e-5, above=0)
     schedule: str = choice("cosine", "inverse_sqrt", "linear", "constant")
@@ -37,7 +40,7 @@ class Training(NodeConfig):
     adam_beta1: float = number(0.9, at_least=0, below=1)
     adam_beta2: float = number(0.999, at_least=0, below=1)
     adam_epsilon: float = number(1e-8, above=0)
-    clip: float = number(1.0, at_least=0)
+    max_grad_norm: float = number(1.0, at_least=0)
     """Gradients are clipped to this norm; 0: never."""
     precision: str = choice("fp32", "bf16", "fp16")
     seed: int = II("seed")
@@ -45,19 +48,19 @@ class Training(NodeConfig):
     """What is trained. none: all weights; new: a fresh LoRA on the parent; continue: the parent's own LoRA;
     merge_then_new: a fresh LoRA, after the parent's has been merged."""
     lora: Lora = field(default_factory=Lora)
-    base_weights: str = field(default="as_is", metadata={"choices": ("as_is", "nf4"), "as_before": "as_is"})
-    """Format of the frozen weights under an adapter. as_is: `precision`; nf4: 4 bits (QLoRA, arXiv 2305.14314)."""
+    quantization: str = field(default="none", metadata={"choices": ("none", "nf4"), "as_before": "none"})
+    """Format of the frozen weights under an adapter. none: as `precision` says; nf4: 4 bits (QLoRA, arXiv 2305.14314)."""
     evaluations: int = number(4, at_least=1)
     """Number of dev set evaluations, evenly spaced, the last one at the end."""
-    choose_by: str = choice("dev_loss", "dev_score", "last")
+    select_by: str = choice("dev_loss", "dev_score", "last")
     """Which checkpoint is kept: the best by dev loss or dev score, or the last."""
     dev_score_examples: int = number(32, at_least=1)
-    """Dev sentences decoded per evaluation if `choose_by=dev_score`."""
-    diverged_above: float = number(1.5, above=1)
+    """Dev sentences decoded per evaluation if `select_by=dev_score`."""
+    max_dev_loss_ratio: float = number(1.5, above=1)
     """Stop if the dev loss exceeds the parent's by this factor (our choice)."""
-    diverged_below: float = number(0.5, at_least=0, at_most=1, as_before=0.5)
-    """Stop if the dev score falls below this share of the parent's; only with `choose_by=dev_score` (our choice)."""
-    diverged_loops: float = number(0.5, at_least=0, at_most=1, as_before=0.5)
+    min_dev_score_ratio: float = number(0.5, at_least=0, at_most=1, as_before=0.5)
+    """Stop if the dev score falls below this share of the parent's; only with `select_by=dev_score` (our choice)."""
+    max_loop_share: float = number(0.5, at_least=0, at_most=1, as_before=0.5)
     """Stop if more than this share of the dev translations, and more than of the parent's, are repetition loops (our choice)."""
 
     @property
@@ -69,8 +72,8 @@ class Training(NodeConfig):
         given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
         if len(given) != 1:
             yield f"exactly one of steps, epochs, tokens sets the horizon; found {', '.join(given) or 'none'}"
-        if self.base_weights == "nf4" and self.adapter not in ("new", "continue"):
-            yield f"base_weights=nf4 freezes the weights, so it needs adapter=new or continue; found adapter={self.adapter}"
+        if self.quantization == "nf4" and self.adapter not in ("new", "continue"):
+            yield f"quantization=nf4 freezes the weights, so it needs adapter=new or continue; found adapter={self.adapter}"
 
 
 def total_steps(config: Training, examples: int, tokens: int) -> int:
@@ -83,6 +86,6 @@ def total_steps(config: Training, examples: int, tokens: int) -> int:
     if config.steps is not None:
         return config.steps
     if config.epochs is not None:
-        return math.ceil(config.epochs * examples / config.global_batch)
+        return math.ceil(config.epochs * examples / config.global_batch_size)
     assert config.tokens is not None, "Training.conflicts lets exactly one horizon through"
-    return math.ceil(config.tokens * examples / (tokens * config.global_batch))
+    return math.ceil(config.tokens * examples / (tokens * config.global_batch_size))

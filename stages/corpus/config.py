@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import II
 
@@ -15,6 +16,8 @@ AT_LEAST_ONE = {"above": None, "at_least": 1, "below": None, "at_most": None}
 class Config(WithDirections):
     """The form of the corpus, its sources, and how languages are mixed."""
 
+    version: ClassVar[int] = 2
+    """2: settings renamed, as in `errors.RENAMED`."""
     kind: str = "corpus"
     form: str = choice("documents", "pseudo_mono", "pairs", "test")
     """documents: monolingual text in blocks; pseudo_mono: pairs joined in random order, mixed with documents;

@@ -45,7 +45,7 @@ def _pairs(builder: CorpusBuilder, job: Job, config: Config) -> dict[str, Any]:
     held_out = hold_out(job, parts, config.held_out)
     # Clean everything first: the schedule needs the number of rows that are left.
     ingestion = Ingestion(job, builder.folder, config.train)
-    sizes = ingestion.run(parts, held_out, config.cleaning.most_contaminated).kept
+    sizes = ingestion.run(parts, held_out, config.cleaning.max_contamination).kept
     schedule, planned = round_robin(sizes), sum(sizes.values())
     if config.temperature is not None:
         shares = temperature_shares(sizes, config.temperature)
@@ -78,7 +78,7 @@ def _documents(builder: CorpusBuilder, job: Job, config: Config) -> dict[str, An
         parts += builder.pairs(joined, [f"{code}-en" for code in config.languages if code != "en"])
     held_out = hold_out(job, parts, config.held_out)
     ingestion = Ingestion(job, builder.folder, config.train)
-    sizes = ingestion.run(parts, held_out, config.cleaning.most_contaminated).kept
+    sizes = ingestion.run(parts, held_out, config.cleaning.max_contamination).kept
     tokenizer = AutoTokenizer.from_pretrained(job.inputs["base"].path)
     tokenise = corpus.document_tokeniser(tokenizer, builder.join(joined))
     writer = TokenWriter(ingestion, config.block)

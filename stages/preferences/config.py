@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from omegaconf import II
 
 from alma_pipeline.schema import Decoding, Source, TextInput, WithScorers, WithSystems
-from alma_pipeline.schema.fields import choice, number
+from alma_pipeline.schema.fields import number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,9 @@ class Config(WithSystems, WithScorers, Decoding):
     """Samples per source; the reference is added to them."""
     temperature: float = number(1.0, above=0)
     top_p: float = number(0.95, above=0, at_most=1)
-    scorer: str = choice("chrf", "mean")
-    """chrf: sentence chrF of sacrebleu against the reference; mean: the mean of `mean_of`."""
-    mean_of: list[str] = field(default_factory=list, metadata={"as_before": []})
-    """chrf, and names in the scorer table: ALMA-R used [kiwi-xxl, xcomet-xxl-free] (arXiv 2401.08417, sec. 3.1)."""
+    score_by: list[str] = field(default_factory=lambda: ["chrf"])
+    """Scorers whose mean orders the candidates: chrf (sacrebleu's sentence chrF against the reference), and names in the scorer
+    table. ALMA-R used [kiwi-xxl, xcomet-xxl-free] (arXiv 2401.08417, sec. 3.1)."""
     rule: str = field(
         default="best_worst", metadata={"as_before": "best_worst", "choices": ("best_worst", "margin", "reference")}
     )
@@ -54,14 +53,11 @@ class Config(WithSystems, WithScorers, Decoding):
 
     def scorer_names(self) -> list[str]:
         """Names in the scorer table; chrF needs no model."""
-        return [name for name in self.mean_of if name != "chrf"]
+        return [name for name in self.score_by if name != "chrf"]
 
     def conflicts(self) -> Iterator[str]:
-        if (self.scorer == "mean") != bool(self.mean_of):
-            found = f"scorer={self.scorer} with mean_of=[{', '.join(self.mean_of)}]"
-            yield f"{found}: mean_of lists the scorers of scorer=mean; set both or neither"
-        if len(set(self.mean_of)) < len(self.mean_of):
-            yield f"mean_of: {', '.join(self.mean_of)} contains a name twice"
+        if not self.score_by or len(set(self.score_by)) < len(self.score_by):
+            yield f"score_by={', '.join(self.score_by) or 'nothing'}: expected one scorer or several different ones"
         taken = {"sample", "reference", *(role.removeprefix("also_") for role in self.inputs if role.startswith("also_"))}
         for name in self.outputs:
             if name in taken or not name.isprintable() or not name.strip():

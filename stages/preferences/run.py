@@ -46,8 +46,7 @@ def run(job: Job) -> dict[str, Any]:
     if job.rank != 0:
         return {}  # rank 0 alone scores and returns the result
     free_device_memory()  # free the device for neural scorers
-    names = config.mean_of if config.scorer == "mean" else [config.scorer]
-    found, signatures = candidates.score_candidates(job, names, sources["train"] + sources["dev"], unscored)
+    found, signatures = candidates.score_candidates(job, config.score_by, sources["train"] + sources["dev"], unscored)
     seconds = time.perf_counter() - started
     # Train and dev were scored together; they are paired and written apart.
     split = len(sources["train"])
@@ -109,7 +108,7 @@ def _candidates(job: Job, config: Config, sources: list[SourceSentence]) -> tupl
     candidate_lists: list[list[UnscoredCandidate]] = [[] for _ in sources]
     counts: Counter[str] = Counter(sentences=len(sources))
     # Read files first, so that mistakes in them are found before sampling.
-    given = {system: _given(job, system, config, sources) for system in sorted(config.given)}
+    systems = {system: _outputs_of(job, system, config, sources) for system in sorted(config.system_outputs)}
     # Samples, then other systems, then the reference: of equal scores the earlier candidate wins, after the reference.
     for role in ["init", *sorted(name for name in job.inputs if name.startswith(ALSO))]:
         samples = _sampled(job, role, config, sources)
@@ -119,25 +118,25 @@ def _candidates(job: Job, config: Config, sources: list[SourceSentence]) -> tupl
         counts["samples"] += sum(map(len, samples))
         counts["output_tokens"] += sum(tokens for drawn in samples for _, tokens in drawn)
         counts["newlines"] += sum(one_line(text)[1] for drawn in samples for text, _ in drawn)
-    for system, outputs in given.items():
+    for system, outputs in systems.items():
         for found, texts in zip(candidate_lists, outputs, strict=True):
             found += [UnscoredCandidate(one_line(text)[0], system) for text in texts]
         counts["newlines"] += sum(one_line(text)[1] for texts in outputs for text in texts)
     for found, source in zip(candidate_lists, sources, strict=True):
         found.append(UnscoredCandidate(source.reference, candidates.REFERENCE))
-    given_counts = {
+    output_counts = {
         system: {"outputs": sum(map(len, outputs)), "sentences_without": sum(not texts for texts in outputs)}
-        for system, outputs in given.items()
+        for system, outputs in systems.items()
     }
-    return candidate_lists, dict(counts) | ({"given": given_counts} if given_counts else {})
+    return candidate_lists, dict(counts) | ({"system_outputs": output_counts} if output_counts else {})
 
 
-def _given(job: Job, system: str, config: Config, sources: list[SourceSentence]) -> list[list[str]]:
+def _outputs_of(job: Job, system: str, config: Config, sources: list[SourceSentence]) -> list[list[str]]:
     """Another system's outputs for each source; an empty list for sources it did not translate.
 
     Raises UserError if it translated none of them.
     """
-    outputs = SystemOutputs(system, config.given[system], config.languages, job)
+    outputs = SystemOutputs(system, config.system_outputs[system], config.languages, job)
     result: list[list[str]] = [[] for _ in sources]
     for direction in dict.fromkeys(item.direction for item in sources):
         places = [place for place, item in enumerate(sources) if item.direction == direction]
@@ -164,7 +163,7 @@ def _sampled(job: Job, role: str, config: Config, sources: list[SourceSentence])
         prompts = Prompter(tokenizer, config.prompt, config.languages).prompts(
             [(item.direction, item.source) for item in sources]
         )
-        model, _ = hypotheses.load(job, checkpoint, max(map(len, prompts)) + config.max_new_tokens, beams=1)
+        model, _ = hypotheses.load(job, checkpoint, max(map(len, prompts)) + config.max_new_tokens, num_beams=1)
         sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
         limits = decode.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
         outputs = decode.sample(model, prompts, sampling, limits, decode.log_progress(job), kept=kept)

@@ -1,4 +1,4 @@
-"""Settings of `translate`: a checkpoint translates a test corpus, zero-shot or few-shot (`shots`)."""
+"""Settings of `translate`: a checkpoint translates a test corpus, zero-shot or few-shot (`num_shots`)."""
 
 from dataclasses import dataclass
 

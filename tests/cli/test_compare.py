@@ -113,7 +113,7 @@ def test_a_sweep_over_seeds_is_one_side(two: Store, capsys: pytest.CaptureFixtur
 
 def test_scoring_again_makes_no_seed_of_a_checkpoint(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    for more in ((), ("evaluation.metrics=[chrf++,bleu]",), ("stages.translate.beams=2",)):
+    for more in ((), ("evaluation.metrics=[chrf++,bleu]",), ("stages.translate.num_beams=2",)):
         finish(store, "stage=base", *more)
     assert len(store.named("base.score")) == 3
     [system] = find_side(store.root, "base").systems
@@ -183,7 +183,7 @@ def test_scores_on_different_test_sets_are_not_compared(two: Store, tmp_path: Pa
     """A part of a set and all of it are two sets."""
     store = Store(tmp_path / "store")
     finish(store, "stage=base")
-    finish(store, "stage=base", "stages.translate.beams=2", "budget.text.test=null")
+    finish(store, "stage=base", "stages.translate.num_beams=2", "budget.text.test=null")
     told = r"was scored on CLDR, (100 sentences per direction|all sentences), base\.score-\w+ on CLDR, (?!\1).*: score both"
     with pytest.raises(UserError, match=told):
         compare.compare(store.root, [record.key for record in store.named("base.score")])

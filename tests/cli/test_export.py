@@ -80,7 +80,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
     }
     tested["pairs"]["trained_on"] = ["FLORES-200"]
     put(store, "test_corpus", TEST, None, {"kind": "corpus", "config": tested})
-    decoding = {"kind": "translate", "config": {"beams": 5, "max_new_tokens": 64}}
+    decoding = {"kind": "translate", "config": {"num_beams": 5, "max_new_tokens": 64}}
     put(store, "parallel.translate", HYPOTHESES, None, decoding | {"inputs": {"checkpoint": SFT, "test": TEST}})
     scores = {"directions": {"de-en": NUMBERS, "en-de": NUMBERS}, "signatures": SIGNATURES}
     put(store, "parallel.score", SCORE, None, {"kind": "score", "inputs": {"hypotheses": HYPOTHESES}}, result=scores)

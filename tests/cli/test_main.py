@@ -17,7 +17,7 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["stages.cpo.betta=1"], ["no key 'betta' in stages.cpo", "did you mean 'beta'?"]),
     (["stages.cpo.beta=x"], ["stages.cpo.beta=x", "expected a number"]),
     (["stages.cpo.beta=-1"], ["stages.cpo.beta=-1", "above 0"]),
-    (["stages.mono.global_batch=0"], ["stages.mono.global_batch=0", "at least 1"]),
+    (["stages.mono.global_batch_size=0"], ["stages.mono.global_batch_size=0", "at least 1"]),
     (["stages.mono.schedule=cosin"], ["stages.mono.schedule=cosin", "cosine"]),
     (["stages.mono.epochs=2"], ["stages.mono", "steps, epochs, tokens", "found steps, epochs"]),
     (["group=9"], ["group=9", "1, 5"]),

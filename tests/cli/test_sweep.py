@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 JOB = [
-    *("stage=mono", "budget.mono.steps=4", "budget.text.documents=60", "budget.text.dev=6", "hardware.row_tokens=512"),
+    *("stage=mono", "budget.mono.steps=4", "budget.text.documents=60", "budget.text.dev=6", "hardware.micro_batch_tokens=512"),
     *("evaluation=paper", "evaluation.checkpoints=[]", "tracking.system_metrics=false"),
 ]
 SOUND, BROKEN = "stages.mono.learning_rate=0.001", "stages.mono.learning_rate=1e+30"

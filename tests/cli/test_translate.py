@@ -19,7 +19,13 @@ from helpers.plans import loaded
 from helpers.tiny_checkpoint import kept_outputs, make_checkpoint, make_corpus, pairs, read, write
 from stages.translate.run import run
 
-SETTINGS = ["stage=mono", "data.languages=[de,ru,sv,uk]", "evaluation.max_new_tokens=4", "evaluation.beams=2", "tracking=none"]
+SETTINGS = [
+    "stage=mono",
+    "data.languages=[de,ru,sv,uk]",
+    "evaluation.max_new_tokens=4",
+    "evaluation.num_beams=2",
+    "tracking=none",
+]
 SAMPLES = [f"stages.translate.{words}" for words in ("candidates=4", "temperature=1.5", "top_p=0.95", "seed=3")]
 SCORER = """#!{python}
 # In the place of COMET's Python: the same talk, and a score that only the hypothesis decides.
@@ -135,17 +141,17 @@ def test_it_chooses_among_samples_as_the_stage_does(
 def test_it_shows_the_examples_that_the_stage_shows(
     filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["stage=parallel", "stages.translate.shots=2", "stages.translate.max_source=400"]
+    words = ["stage=parallel", "stages.translate.num_shots=2", "stages.translate.max_source=400"]
     assert command(filled.root, monkeypatch, *SETTINGS, *words, "direction=de-en", given="x") == 2
-    assert "shots=2 needs pairs of parallel_corpus, which do not exist yet (" in capsys.readouterr().err
+    assert "num_shots=2 needs pairs of parallel_corpus, which do not exist yet (" in capsys.readouterr().err
     make_corpus(tmp_path / "pairs", train=pairs("de-en", range(5, 6)) + pairs("en-de", range(6, 7)))
     put(filled, make_plan(loaded("stage=parallel"), filled)["parallel_corpus"], tmp_path / "pairs")
     rows = pairs("de-en", range(1, 2)) + pairs("en-de", range(2, 3))
     found = by_the_verb(filled, tmp_path, words, rows, monkeypatch, capsys)
     job = by_the_stage(filled, tmp_path, words, rows)
     assert found == [row["hypothesis"] for row in read(job.out / "hypotheses.jsonl")]
-    assert command(filled.root, monkeypatch, *SETTINGS, *words, "stages.translate.shots=9", "direction=de-en", given="x") == 2
-    assert "shots=9, but there are fewer training pairs to show: 4 in de-en" in capsys.readouterr().err
+    assert command(filled.root, monkeypatch, *SETTINGS, *words, "stages.translate.num_shots=9", "direction=de-en", given="x") == 2
+    assert "num_shots=9, but there are fewer training pairs to show: 4 in de-en" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -175,14 +181,14 @@ def test_it_shows_the_examples_that_the_stage_shows(
             "COMET runs in its own environment, and its Python was expected at /no",
         ),
         (
-            ["direction=de-en", "stages.translate.shots=2"],
+            ["direction=de-en", "stages.translate.num_shots=2"],
             "x",
-            "shots=2 shows pairs of parallel_corpus, which this stage lacks",
+            "num_shots=2 shows pairs of parallel_corpus, which this stage lacks",
         ),
         (
-            ["direction=de-en", "stages.translate.shots=2", "evaluation.checkpoints=[]"],
+            ["direction=de-en", "stages.translate.num_shots=2", "evaluation.checkpoints=[]"],
             "x",
-            "shots=2 needs pairs of parallel_corpus, which this stage does not have",
+            "num_shots=2 needs pairs of parallel_corpus, which this stage does not have",
         ),
         (
             ["direction=de-en", "stage=group_adapter", "stages.translate.engine=vllm"],

@@ -163,7 +163,7 @@ def test_the_plan_says_that_4_bits_fit_where_16_do_not(tmp_path: Path) -> None:
     asked = ["model=13b", "stage=parallel", "hardware=gpu1"]
     estimate = make_plan(load.load(asked), Store(tmp_path))["parallel"].estimate
     assert estimate is not None and not estimate.fits and 7e9 < estimate.nf4_bytes < 24e9
-    small = make_plan(load.load([*asked, "model.base_weights=nf4"]), Store(tmp_path))["parallel"].estimate
+    small = make_plan(load.load([*asked, "model.quantization=nf4"]), Store(tmp_path))["parallel"].estimate
     assert small is not None and small.fits and small.memory_bytes == estimate.nf4_bytes
-    unchanged = make_plan(load.load([*asked, "model.base_weights=as_is"]), Store(tmp_path))["parallel"].key
+    unchanged = make_plan(load.load([*asked, "model.quantization=none"]), Store(tmp_path))["parallel"].key
     assert make_plan(load.load(asked), Store(tmp_path))["parallel"].key == unchanged

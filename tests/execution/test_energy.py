@@ -61,7 +61,7 @@ def test_nothing_is_said_where_a_counter_was_lost(tmp_path: Path) -> None:
     assert meter.stop() == {}
 
 
-@pytest.mark.parametrize("settings", [{"side_by_side": 2}, {"nodes": 2}])
+@pytest.mark.parametrize("settings", [{"max_parallel_nodes": 2}, {"nodes": 2}])
 def test_nothing_is_said_of_what_others_may_have_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, int]
 ) -> None:

@@ -55,7 +55,7 @@ def test_one_machine_with_devices_is_enough_and_several_are_refused(tmp_path: Pa
         preflight.check(*planned(tmp_path, VLLM, "hardware=slurm"))
 
 
-@pytest.mark.parametrize("kind", ["translate", "interpret", "preferences"])
+@pytest.mark.parametrize("kind", ["translate", "translate_text", "preferences"])
 def test_it_is_one_process_on_any_hardware(kind: str) -> None:
     """The launcher starts one where `distributed` is false; tensor parallelism is vLLM's own."""
     assert kind_config(kind)().distributed

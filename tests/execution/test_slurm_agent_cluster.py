@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missi
 
 TRAINING = [
     *("stage=mono", "hardware=slurm", "hardware.device=cpu", "hardware.devices=1", "hardware.threads=1", "tracking=none"),
-    *("hardware.row_tokens=512", "hardware.time_limit=10", "evaluation=paper", "evaluation.checkpoints=[]"),
+    *("hardware.micro_batch_tokens=512", "hardware.time_limit=10", "evaluation=paper", "evaluation.checkpoints=[]"),
     *("budget.text.documents=60", "budget.text.dev=6", "budget.mono.steps=3"),
 ]
 

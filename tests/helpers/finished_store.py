@@ -59,7 +59,7 @@ def _put(store: Store, step: Step, plan: Plan) -> None:
         result = {"counts": {"train_examples": 640, "dev_examples": 10}}
     elif is_training(step.node):
         result, files = _trained(step)
-    elif step.node.kind in ("translate", "outputs"):
+    elif step.node.kind in ("translate", "system_outputs"):
         rows = list(_hypotheses(step, plan))
         files = {"hypotheses.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)}
         result = {"output_tokens": 500, "seconds": 2.0}

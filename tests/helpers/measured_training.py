@@ -28,10 +28,10 @@ STEPS, BATCH, BLOCK = 6, 32, 128
 def main(stage: int, folder: Path) -> dict[str, float]:
     model = load.load([]).model
     base, corpus = make_base(folder / "base", model.architecture), bed.make_documents(folder / "corpus", 200, 8, BLOCK)
-    machine: dict[str, Any] = {"zero_stage": stage, "row_tokens": BATCH * BLOCK, "flops": core_rate()}
-    settings = {"steps": STEPS, "global_batch": BATCH, "learning_rate": 1e-4, "choose_by": "last", "evaluations": 1}
-    job = bed.make_job(folder / "work", "mono", {"init": base, "corpus": corpus}, machine, diverged_above=10.0, **settings)
-    warm_up(folder / "warm", machine | {"row_tokens": 64})
+    machine: dict[str, Any] = {"zero_stage": stage, "micro_batch_tokens": BATCH * BLOCK, "flops": core_rate()}
+    settings = {"steps": STEPS, "global_batch_size": BATCH, "learning_rate": 1e-4, "select_by": "last", "evaluations": 1}
+    job = bed.make_job(folder / "work", "mono", {"init": base, "corpus": corpus}, machine, max_dev_loss_ratio=10.0, **settings)
+    warm_up(folder / "warm", machine | {"micro_batch_tokens": 64})
     seconds, step = [0.0], training._Loop._step
 
     def timed(loop: object, micro_batches: object) -> object:
@@ -67,7 +67,7 @@ def core_rate(side: int = 1024) -> float:
 def warm_up(folder: Path, machine: dict[str, Any]) -> None:
     """What libraries import and allocate at their first use is not the model's: a smaller one goes first, and is freed."""
     inputs = {"init": bed.make_base(folder / "base"), "corpus": bed.make_documents(folder / "corpus")}
-    run(bed.make_job(folder / "work", "mono", inputs, machine, steps=2, choose_by="last", diverged_above=10.0))
+    run(bed.make_job(folder / "work", "mono", inputs, machine, steps=2, select_by="last", max_dev_loss_ratio=10.0))
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
 

@@ -14,7 +14,7 @@ from stages.parallel.run import run as run_parallel
 
 LANGUAGES = {"en": Language(name="English", locale="en"), "de": Language(name="German", locale="de")}
 CHOSEN, REJECTED = "w40", "w41"
-ROOM = {"row_tokens": 512}
+ROOM = {"micro_batch_tokens": 512}
 """Hardware settings: prompts of words are longer than the token arrays of `tiny_model`."""
 
 

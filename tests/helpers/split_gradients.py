@@ -74,14 +74,14 @@ def job_of(folder: Path, name: str, adapter: str, **hardware: Any) -> Job:
         "init": Input("b" * 64, "base", base, {}, base=base, base_key="b" * 64),
         "corpus": Input("c" * 64, "corpus", str(folder / "pairs"), {}),
     }
-    return make_job(folder / name, "parallel", inputs, hardware, adapter=adapter, clip=0.0)
+    return make_job(folder / name, "parallel", inputs, hardware, adapter=adapter, max_grad_norm=0.0)
 
 
 @mock.patch.object(logprobs, "WHOLE_LOGITS", HELD)
 def gradient(folder: Path, loss: str, adapter: str, zero_stage: int, budget: int) -> dict[str, Tensor]:
     """The difference that a step of plain SGD at rate 1 makes, and `grad_norm`; the same on every rank."""
     processes = {"devices": int(os.environ["WORLD_SIZE"]), "launcher": "torchrun"} if "WORLD_SIZE" in os.environ else {}
-    job = job_of(folder, "work", adapter, zero_stage=zero_stage, row_tokens=budget, **processes)
+    job = job_of(folder, "work", adapter, zero_stage=zero_stage, micro_batch_tokens=budget, **processes)
     world = init_process_group(job.hardware)
     trainee = open_for_training(job.inputs["init"], job.config, job.hardware, dropout=0.0)
     start = {name: p.detach().clone() for name, p in trainee.model.named_parameters() if p.requires_grad}

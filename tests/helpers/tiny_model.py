@@ -99,8 +99,8 @@ def _save(folder: Path, name: str, rows: list[list[int]], prompts: list[int]) ->
 
 def make_job(work: Path, kind: str, inputs: dict[str, Input], hardware: dict[str, Any] | None = None, **settings: Any) -> Job:
     """A node's job in an empty work folder, as the parent makes it."""
-    config: dict[str, Any] = {"steps": 6, "global_batch": 8, "learning_rate": 1e-2, "warmup_ratio": 0.0, "evaluations": 2}
-    machine: dict[str, Any] = {"name": "test", "row_tokens": 64, "threads": 1}
+    config: dict[str, Any] = {"steps": 6, "global_batch_size": 8, "learning_rate": 1e-2, "warmup_ratio": 0.0, "evaluations": 2}
+    machine: dict[str, Any] = {"name": "test", "micro_batch_tokens": 64, "threads": 1}
     work.mkdir(parents=True, exist_ok=True)
     typed = kind_config(kind)(**(config | {"seed": 1, "lora": LORA} | settings))
     job = Job(f"test.{kind}", f"{kind:k<64}", str(work), typed, Hardware(**(machine | (hardware or {}))), inputs)

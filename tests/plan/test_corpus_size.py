@@ -14,5 +14,5 @@ def test_a_node_on_triples_that_are_there_is_estimated_from_their_number(tmp_pat
     before = make_plan(config, store)
     fill(store, before, *(step.node.name for step in before.steps if not step.node.name.startswith("cpo")))
     estimate = make_plan(config, store)["cpo"].estimate
-    assert estimate is not None and estimate.steps == 2 * 640 // config.stages["cpo"].global_batch
+    assert estimate is not None and estimate.steps == 2 * 640 // config.stages["cpo"].global_batch_size
     assert estimate.tokens == 2 * 640 * 1.5 * config.data.expected.pair_tokens and estimate.seconds > 0

@@ -18,8 +18,10 @@ SMOL = Architecture(
     hidden_size=576, intermediate_size=1536, layers=30, heads=9, kv_heads=3, vocab_size=49152, tied_embeddings=True
 )
 TINY = Architecture(hidden_size=256, intermediate_size=688, layers=4, heads=4, kv_heads=4, vocab_size=2000, tied_embeddings=True)
-A100 = Hardware(name="a100", device="cuda", flops=312e12, utilisation=0.4, bandwidth=2.039e12, memory_gb=80, row_tokens=4096)
-LAPTOP = Hardware(name="laptop", flops=1e11, utilisation=0.5, bandwidth=1e10, memory_gb=8, row_tokens=1024)
+A100 = Hardware(
+    name="a100", device="cuda", flops=312e12, utilisation=0.4, bandwidth=2.039e12, memory_gb=80, micro_batch_tokens=4096
+)
+LAPTOP = Hardware(name="laptop", flops=1e11, utilisation=0.5, bandwidth=1e10, memory_gb=8, micro_batch_tokens=1024)
 
 
 def model(shape: Architecture, **values: Any) -> Model:
@@ -27,7 +29,7 @@ def model(shape: Architecture, **values: Any) -> Model:
 
 
 def training(kind: str = "mono", **values: Any) -> Any:
-    return kind_config(kind)(**({"seed": 1, "steps": 10, "global_batch": 8} | values))
+    return kind_config(kind)(**({"seed": 1, "steps": 10, "global_batch_size": 8} | values))
 
 
 def counted(examples: int, tokens: int, dev: int = 0) -> Counts:
@@ -107,7 +109,7 @@ def test_flops_of_palm() -> None:
 def test_time_of_llama_2() -> None:
     """Table 2 of arXiv 2307.09288: 2T tokens took 184,320 hours of an A100 for 7B and 368,640 for 13B."""
     for shape, hours in ((LLAMA_7B, 184_320), (LLAMA_13B, 368_640)):
-        config = training(steps=None, tokens=2e12, global_batch=1024, precision="bf16")
+        config = training(steps=None, tokens=2e12, global_batch_size=1024, precision="bf16")
         found = of(config, shape, dataclasses.replace(A100, zero_stage=1), counted(1000, 4_096_000))
         assert found.seconds / 3600 == pytest.approx(hours, rel=0.15)
 
@@ -145,7 +147,7 @@ def test_steps_and_tokens(settings: dict[str, Any], counts: Counts, steps: int, 
 def test_memory_of_7b_by_hand() -> None:
     """N = 6,738,415,616 in bf16 under ZeRO-2 on 8 devices: 2N + 2N/8 + 12N/8, buffers of 4N/8 + 2 x 5e8; 4,096 tokens a row."""
     hardware = dataclasses.replace(A100, zero_stage=2, devices=8, launcher="torchrun")
-    found = training_memory(training(precision="bf16", global_batch=256), model(LLAMA_7B), hardware, 131_072)
+    found = training_memory(training(precision="bf16", global_batch_size=256), model(LLAMA_7B), hardware, 131_072)
     layer = 8 * 4096 + 8 + 8 * 4096 + 4 * 32 + 6 * 11008 + 2 * (4 * 4096 + 11008)
     assert found == {
         "weights": 13_476_831_232,
@@ -236,8 +238,8 @@ def decode(kind: str, counts: Counts, **settings: Any) -> Estimate | None:
 
 
 def test_decoding_grows_with_sentences_and_beams() -> None:
-    few, many = decode("translate", counted(10, 200), beams=1), decode("translate", counted(10_000, 200_000), beams=1)
-    wide = decode("translate", counted(10_000, 200_000), beams=5)
+    few, many = decode("translate", counted(10, 200), num_beams=1), decode("translate", counted(10_000, 200_000), num_beams=1)
+    wide = decode("translate", counted(10_000, 200_000), num_beams=5)
     assert few and many and wide
     assert few.seconds < many.seconds < wide.seconds
     assert many.tokens == 10_000 * (20 + 16) and wide.tokens == 10_000 * (20 + 5 * 16)

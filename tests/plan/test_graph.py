@@ -169,7 +169,7 @@ def test_released_preferences_of_one_group_need_no_checkpoint() -> None:
         ({"3": {"arpo": {"beta": 0.4}}}, "groups.3: takes no part in this run; did you mean 'g3'"),
         ({"g3": {"apro": {"beta": 0.4}}}, "groups.g3.apro: takes no part in this run; did you mean 'arpo'"),
         ({"g3": {"mono": {"steps": 4}}}, "groups.g3.mono: takes no part in this run; "),
-        ({"g3": {"translate": {"beams": 4}}}, "groups.g3.translate: takes no part in this run; "),
+        ({"g3": {"translate": {"num_beams": 4}}}, "groups.g3.translate: takes no part in this run; "),
         ({"g3": {"arpo": {"bta": 0.4}}}, "groups.g3.arpo.bta: not a setting that a group can override; did you mean 'beta'"),
         ({"g3": {"arpo": {"kind": "cpo"}}}, "groups.g3.arpo.kind: not a setting that a group can override; "),
         ({"g3": {"arpo": {"beta": "big"}}}, "groups.g3.arpo.beta: .*'big'"),

@@ -30,7 +30,7 @@ def test_a_table_of_released_outputs_needs_no_model(tmp_path: Path) -> None:
     names = [step.node.name for step in plan.steps]
     assert names == ["test_corpus", "ALMA-13B-R.outputs", "ALMA-13B-R.score", "gpt4.outputs", "gpt4.score"]
     assert all(step.verdict == "run" for step in plan.steps)
-    source = plan["ALMA-13B-R.outputs"].node.config.given["ALMA-13B-R"]  # type: ignore[attr-defined]
+    source = plan["ALMA-13B-R.outputs"].node.config.system_outputs["ALMA-13B-R"]  # type: ignore[attr-defined]
     assert sorted(source.files) == ["de-en.txt", "en-nl.txt"] and source.path is None
     assert plan["gpt4.score"].node.inputs == {"hypotheses": "gpt4.outputs"}
 
@@ -38,7 +38,7 @@ def test_a_table_of_released_outputs_needs_no_model(tmp_path: Path) -> None:
 def test_one_file_serves_the_only_direction(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("x\n")
     plan = planned(tmp_path, "stage=score", f"evaluation.outputs.gpt4={tmp_path}/one.txt", "directions=de-en")
-    assert list(plan["gpt4.outputs"].node.config.given["gpt4"].files) == ["all.txt"]  # type: ignore[attr-defined]
+    assert list(plan["gpt4.outputs"].node.config.system_outputs["gpt4"].files) == ["all.txt"]  # type: ignore[attr-defined]
 
 
 def test_they_stand_beside_the_recipe_s_own_checkpoints_on_one_test_set(tmp_path: Path) -> None:

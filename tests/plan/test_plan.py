@@ -51,14 +51,14 @@ def test_a_change_upstream_reaches_what_stands_on_it(made: Store, cpo: Config) -
 
 
 def test_many_changes_are_counted(made: Store, cpo: Config) -> None:
-    plan = make_plan(changed(cpo, "cpo", beta=0.2, steps=7, seed=3, clip=0.5, nll_weight=2.0), made)
+    plan = make_plan(changed(cpo, "cpo", beta=0.2, steps=7, seed=3, max_grad_norm=0.5, nll_weight=2.0), made)
     assert plan["cpo"].reason.endswith(" and 2 more settings") and plan["cpo"].reason.count("→") == 3
 
 
 def test_the_reason_is_against_the_nearest_of_several_artifacts(made: Store, cpo: Config) -> None:
-    far = changed(cpo, "cpo", beta=0.2, steps=7, clip=0.5)
+    far = changed(cpo, "cpo", beta=0.2, steps=7, max_grad_norm=0.5)
     fill(made, make_plan(far, made), "cpo")
-    plan = make_plan(changed(cpo, "cpo", beta=0.3, steps=7, clip=0.5), made)
+    plan = make_plan(changed(cpo, "cpo", beta=0.3, steps=7, max_grad_norm=0.5), made)
     assert plan["cpo"].reason == "stages.cpo.beta 0.2 → 0.3"
 
 

@@ -41,7 +41,9 @@ def test_the_nearest_artifact_is_one_of_the_same_model_however_much_differs(made
     """Else a model that was trained before would be called new."""
     other = real("stage=cpo", "model=smollm2_135m", "budget=demo")
     fill(made, make_plan(other, made))
-    plan = make_plan(changed(other, "cpo", beta=0.2, seed=7, clip=0.5, nll_weight=2.0, steps=9, global_batch=3), made)
+    plan = make_plan(
+        changed(other, "cpo", beta=0.2, seed=7, max_grad_norm=0.5, nll_weight=2.0, steps=9, global_batch_size=3), made
+    )
     assert plan["cpo"].cause is Cause.SETTINGS_CHANGED and plan["cpo"].reason.count("→") == MAX_CAUSES
     assert plan["cpo"].earlier is not None and plan["cpo"].earlier.key == make_plan(other, made)["cpo"].key
 
@@ -79,7 +81,7 @@ def test_a_language_with_other_values_is_named_by_the_first(made: Store) -> None
 
 
 def test_inputs_come_before_too_many_settings(made: Store, cpo: Config) -> None:
-    config = changed(changed(cpo, "parallel", learning_rate=0.5), "cpo", beta=0.2, seed=7, clip=0.5, nll_weight=2.0)
+    config = changed(changed(cpo, "parallel", learning_rate=0.5), "cpo", beta=0.2, seed=7, max_grad_norm=0.5, nll_weight=2.0)
     reason = make_plan(config, made)["cpo"].reason
     assert reason.startswith("inputs changed: init (parallel), preferences; stages.cpo.")
     assert reason.count("→") == MAX_CAUSES - 1 and reason.endswith(" and 2 more settings")

@@ -69,12 +69,12 @@ def test_after_released_preferences_come_the_checkpoint_s_own(cpo: Config) -> No
 
 
 def test_what_chooses_candidates_is_for_the_rounds_that_have_some(cpo: Config) -> None:
-    how: dict[str, Any] = {"scorer": "mean", "mean_of": ["chrf"], "rule": "margin", "min_margin": 9.0}
+    how: dict[str, Any] = {"score_by": ["chrf", "kiwi-22"], "rule": "margin", "min_margin": 9.0}
     inputs = cpo.stages["preferences"].inputs | {"also_base": "base"}
     source = Source(reader="hub", repo="a/b", revision="c")
     released: Any = dataclasses.replace(cpo.stages["preferences"], pairs=source, inputs=inputs, **how)
     config = dataclasses.replace(cpo, stages=cpo.stages | {"preferences": released})
-    told = r"stages\.preferences: scorer, mean_of, rule, min_margin, inputs\.also_base make and choose .*reader=hub has none"
+    told = r"stages\.preferences: score_by, rule, min_margin, inputs\.also_base make and choose .*reader=hub has none"
     with pytest.raises(ConfigError, match=told):
         build(config)
     nodes: Any = {node.name: node for node in build(dataclasses.replace(config, rounds=2))}

@@ -20,7 +20,7 @@ def said(capsys: pytest.CaptureFixture[str], plan: Plan, *names: str) -> list[st
 
 
 def test_every_setting_and_every_input_with_its_own_reason(made: Store, cpo: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    config = changed(changed(cpo, "parallel", learning_rate=0.5), "cpo", beta=0.2, seed=7, clip=0.5, nll_weight=2.0)
+    config = changed(changed(cpo, "parallel", learning_rate=0.5), "cpo", beta=0.2, seed=7, max_grad_norm=0.5, nll_weight=2.0)
     plan = make_plan(config, made)
     lines = said(capsys, plan, "cpo")
     assert lines[0] == f"cpo: run: {plan['cpo'].reason}"
@@ -30,7 +30,7 @@ def test_every_setting_and_every_input_with_its_own_reason(made: Store, cpo: Con
     assert table == {
         "stages.cpo.beta": ["0.1", "0.2"],
         "stages.cpo.seed": ["42", "7"],
-        "stages.cpo.clip": ["1.0", "0.5"],
+        "stages.cpo.max_grad_norm": ["1.0", "0.5"],
         "stages.cpo.nll_weight": ["1.0", "2.0"],
     }
     assert sum(line.startswith("input ") for line in lines) == 2

@@ -67,7 +67,7 @@ def test_a_planted_preference_is_learnt_on_a_groups_lora(tmp_path: Path, parts: 
 
 
 def test_a_checkpoint_may_be_chosen_by_its_translations(tmp_path: Path, parts: Parts) -> None:
-    job = arpo(tmp_path, parts, steps=1, choose_by="dev_score", dev_score_examples=4)
+    job = arpo(tmp_path, parts, steps=1, select_by="dev_score", dev_score_examples=4)
     assert {"score", "loops"} < set(run(job)["after"])
     assert len(logged(job, "dev/score")) == 2
 
@@ -93,7 +93,7 @@ def test_each_variant_weighs_the_rejected_answer_by_its_own_tau(tmp_path: Path, 
 
 def test_the_gradient_goes_through_tau_when_asked(tmp_path: Path, parts: Parts) -> None:
     """Same first loss, another gradient."""
-    jobs = [arpo(tmp_path / str(on), parts, tau_gradient=on, nll_weight=0.0, clip=0.0, steps=1) for on in (True, False)]
+    jobs = [arpo(tmp_path / str(on), parts, tau_gradient=on, nll_weight=0.0, max_grad_norm=0.0, steps=1) for on in (True, False)]
     for job in jobs:
         run(job)
     losses, norms = ([logged(job, f"train/{name}")[0] for job in jobs] for name in ("loss", "grad_norm"))

@@ -68,7 +68,7 @@ def test_a_checkpoint_may_be_chosen_by_its_translations(tmp_path: Path) -> None:
     """Of dev sources, beside the chosen answers; it is what the guard against collapse looks at, too."""
     base = make_base(tmp_path / "base")
     preferences = make_preferences(tmp_path / "preferences", planted=(REJECTED, CHOSEN))
-    job = cpo(tmp_path / "cpo", base, preferences, adapter="none", steps=30, choose_by="dev_score", dev_score_examples=8)
+    job = cpo(tmp_path / "cpo", base, preferences, adapter="none", steps=30, select_by="dev_score", dev_score_examples=8)
     result = run(job)
     assert set(result["before"]) == set(result["after"]) == MEASURES | {"score", "loops"}
     scores = {found["step"]: found["score"] for found in result["evaluations"]}
@@ -141,7 +141,15 @@ def test_the_run_does_not_depend_on_the_size_of_a_micro_batch(tmp_path: Path) ->
     base = make_base(tmp_path / "base")
     preferences = make_preferences(tmp_path / "preferences")
     jobs = {
-        tokens: cpo(tmp_path / f"cpo{tokens}", base, preferences, {"row_tokens": tokens}, adapter="none", clip=0.0, steps=4)
+        tokens: cpo(
+            tmp_path / f"cpo{tokens}",
+            base,
+            preferences,
+            {"micro_batch_tokens": tokens},
+            adapter="none",
+            max_grad_norm=0.0,
+            steps=4,
+        )
         for tokens in (64, 4096)
     }
     for job in jobs.values():
@@ -178,8 +186,8 @@ def test_settings_that_do_not_fit_the_parent_are_errors(tmp_path: Path) -> None:
         UserError, match=r"adapter=none needs a full model as parent.*use adapter=continue or adapter=merge_then_new"
     ):
         run(cpo(tmp_path / "b", parent, preferences, adapter="none"))
-    with pytest.raises(UserError, match=r"hardware\.row_tokens=8, but the longest training example takes"):
-        run(cpo(tmp_path / "c", base, preferences, {"row_tokens": 8}, adapter="none"))
+    with pytest.raises(UserError, match=r"hardware\.micro_batch_tokens=8, but the longest training example takes"):
+        run(cpo(tmp_path / "c", base, preferences, {"micro_batch_tokens": 8}, adapter="none"))
 
 
 @pytest.mark.parametrize("loss", ["hinge", "simpo", "cpo_simpo", "dpo", "ipo"])

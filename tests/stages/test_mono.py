@@ -28,7 +28,9 @@ def test_mono_trains_all_weights(tmp_path: Path) -> None:
 
 def test_mono_learns_to_count(tmp_path: Path) -> None:
     inputs = {"init": make_base(tmp_path / "base"), "corpus": make_documents(tmp_path / "documents", blocks=128)}
-    job = make_job(tmp_path / "work", "mono", inputs, {"row_tokens": 256}, steps=60, global_batch=16, learning_rate=2e-2)
+    job = make_job(
+        tmp_path / "work", "mono", inputs, {"micro_batch_tokens": 256}, steps=60, global_batch_size=16, learning_rate=2e-2
+    )
     result = run(job)
     assert result["after"]["loss"] < 0.7 * result["before"]["loss"]
     assert result["after"]["bits_per_byte"] / result["before"]["bits_per_byte"] == pytest.approx(
@@ -41,6 +43,6 @@ def test_mono_learns_to_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [Config, GroupAdapter])
 def test_blocks_of_text_have_no_translations_to_choose_by(config: type[Training]) -> None:
     """Told when the configuration is read, not when the stage begins."""
-    [said] = config(steps=1, choose_by="dev_score", adapter="new").conflicts()
-    assert said.startswith("choose_by=dev_score needs translations")
-    assert list(config(steps=1, choose_by="dev_loss", adapter="new").conflicts()) == []
+    [said] = config(steps=1, select_by="dev_score", adapter="new").conflicts()
+    assert said.startswith("select_by=dev_score needs translations")
+    assert list(config(steps=1, select_by="dev_loss", adapter="new").conflicts()) == []

@@ -42,8 +42,8 @@ def test_parallel_trains_a_lora_on_a_frozen_parent(tmp_path: Path) -> None:
 
 def test_parallel_learns_to_copy(tmp_path: Path) -> None:
     inputs = {"init": make_base(tmp_path / "base"), "corpus": make_pairs(tmp_path / "pairs", count=200)}
-    settings = {"steps": 60, "global_batch": 16, "learning_rate": 2e-2, "choose_by": "dev_score"}
-    job = make_job(tmp_path / "work", "parallel", inputs, {"row_tokens": 256}, **settings)
+    settings = {"steps": 60, "global_batch_size": 16, "learning_rate": 2e-2, "select_by": "dev_score"}
+    job = make_job(tmp_path / "work", "parallel", inputs, {"micro_batch_tokens": 256}, **settings)
     result = run(job)
     assert result["after"]["loss"] < 0.9 * result["before"]["loss"]
     assert result["after"]["score"] == max(found["score"] for found in result["evaluations"])

@@ -48,7 +48,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def prepared(work: Path, inputs: dict[str, Input], given: dict[str, Path], python: str | None = None, **changes: Any) -> Job:
     source = Source(reader="files", files={"de-en.jsonl": "a digest"})
-    job = make_job(work, "preferences", inputs, **(SETTINGS | {"given": {"gpt4": source}} | changes))
+    job = make_job(work, "preferences", inputs, **(SETTINGS | {"system_outputs": {"gpt4": source}} | changes))
     places = {digest: str(path) for digest, path in given.items()}
     return Job(job.name, job.key, job.work, job.config, hardware(python), job.inputs, places)
 
@@ -56,7 +56,7 @@ def prepared(work: Path, inputs: dict[str, Input], given: dict[str, Path], pytho
 @pytest.fixture(scope="module")
 def scorers(comet_models: Path) -> dict[str, Any]:
     named = {"quality": neural(comet_models, "referenceless", precision="fp32")}
-    return {"scorer": "mean", "mean_of": ["chrf", "quality"], "scorers": named}
+    return {"score_by": ["chrf", "quality"], "scorers": named}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_given_outputs_are_candidates_with_an_origin_and_scores(made: tuple[Job,
 
 def test_the_counts_add_up(made: tuple[Job, dict[str, Any]]) -> None:
     job, result = made
-    counts, told = result["counts"], result["given"]["gpt4"]
+    counts, told = result["counts"], result["system_outputs"]["gpt4"]
     written_rows = read(job.out / "train.jsonl") + read(job.out / "dev.jsonl")
     left = read(job.out / "dropped.jsonl") if counts["dropped"] else []
     assert Counter(row["dropped"] for row in left) == counts["dropped"] and all(row["candidates"] for row in left)
@@ -137,5 +137,5 @@ def test_settings_that_do_not_go_together(changes: dict[str, Any], named: str) -
 
 
 def test_given_outputs_are_in_the_key_where_there_are_some() -> None:
-    assert not {"outputs", "given"} & set(key_settings(Config()))
-    assert "given" in key_settings(Config(given={"gpt4": Source(reader="files", files={"all.jsonl": "1"})}))
+    assert not {"outputs", "system_outputs"} & set(key_settings(Config()))
+    assert "system_outputs" in key_settings(Config(system_outputs={"gpt4": Source(reader="files", files={"all.jsonl": "1"})}))

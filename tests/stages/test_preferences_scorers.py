@@ -58,7 +58,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Input]:
 @pytest.fixture(scope="module")
 def scorers(comet_models: Path) -> dict[str, Any]:
     named = {"quality": neural(comet_models, "referenceless", precision="fp32")}
-    return {"scorer": "mean", "mean_of": ["chrf", "quality"], "scorers": named}
+    return {"score_by": ["chrf", "quality"], "scorers": named}
 
 
 def prepared(work: Path, inputs: dict[str, Input], **settings: Any) -> Job:
@@ -201,9 +201,8 @@ def test_the_reference_rule_chooses_the_reference(tmp_path: Path, inputs: dict[s
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"scorer": "mean"}, "scorer=mean with mean_of=[]"),
-        ({"mean_of": ["chrf"]}, "scorer=chrf with mean_of=[chrf]"),
-        ({"scorer": "mean", "mean_of": ["chrf", "chrf"]}, "contains a name twice"),
+        ({"score_by": []}, "score_by=nothing: expected one scorer"),
+        ({"score_by": ["chrf", "chrf"]}, "score_by=chrf, chrf: expected one scorer or several different ones"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], named: str) -> None:

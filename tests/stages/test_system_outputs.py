@@ -11,8 +11,8 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.schema import Source
 from helpers.tiny_checkpoint import LANGUAGES, files, make_corpus, make_job, pairs, read
-from stages.outputs.run import run
 from stages.score.run import run as run_score
+from stages.system_outputs.run import run
 
 TEST = [row for turn in zip(pairs("en-de", range(1, 3)), pairs("de-en", range(1, 3)), strict=True) for row in turn]
 GERMAN = [row["target"] for row in TEST if row["direction"] == "en-de"]
@@ -33,7 +33,7 @@ def prepared(tmp_path: Path, corpus: Input, texts: dict[str, str]) -> Job:
         places[named[name]] = str(path)
     given = {"gpt4": Source(reader="files", files=named)}
     languages = {code: LANGUAGES[code] for code in ("en", "de")}
-    job = make_job(tmp_path / "work", "outputs", {"test": corpus}, given=given, languages=languages)
+    job = make_job(tmp_path / "work", "system_outputs", {"test": corpus}, system_outputs=given, languages=languages)
     return Job(job.name, job.key, job.work, job.config, job.hardware, job.inputs, places)
 
 
@@ -49,7 +49,7 @@ def test_plain_lines_stand_in_the_order_of_the_test_and_are_scored_as_any_hypoth
     found = read(job.out / "hypotheses.jsonl")
     assert [row["hypothesis"] for row in found] == [*GERMAN[:-1], ""]
     assert [row["reference"] for row in found] == GERMAN
-    scores = run_score(make_job(tmp_path / "score", "score", {"hypotheses": Input("h", "outputs", str(job.out), {})}))
+    scores = run_score(make_job(tmp_path / "score", "score", {"hypotheses": Input("h", "system_outputs", str(job.out), {})}))
     assert list(scores["directions"]) == ["en-de"] and scores["directions"]["en-de"]["exact"] == 87.5
 
 

@@ -19,7 +19,7 @@ from helpers.tiny_checkpoint import LANGUAGES, files, make_checkpoint, make_corp
 from stages.translate.config import Config
 from stages.translate.run import run
 
-SETTINGS: dict[str, Any] = {"prompt": "alma", "beams": 3, "max_source": 200, "max_new_tokens": 6}
+SETTINGS: dict[str, Any] = {"prompt": "alma", "num_beams": 3, "max_source": 200, "max_new_tokens": 6}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def samples(checkpoint: Input, rows: list[dict[str, str]], sampling: Sampling, l
 
 def test_how_candidates_are_sampled_is_in_the_key_only_where_they_are() -> None:
     """A beam search has the key it had before there were candidates."""
-    before = {"prompt", "precision", "beams", "max_source", "max_new_tokens", "languages"}
+    before = {"prompt", "precision", "num_beams", "max_source", "max_new_tokens", "languages"}
     assert set(key_settings(Config())) == before
     assert key_settings(Config(decoding="mbr", seed=1)).items() >= {"decoding": "mbr", "seed": 1}.items()
 

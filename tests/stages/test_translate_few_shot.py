@@ -26,7 +26,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Input]:
 
 
 def translated(work: Path, inputs: dict[str, Input], **changes: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    job = make_job(work, "translate", inputs, **({"beams": 1, "max_new_tokens": 5, "max_source": 400} | changes))
+    job = make_job(work, "translate", inputs, **({"num_beams": 1, "max_new_tokens": 5, "max_source": 400} | changes))
     return run(job), read(job.out / "hypotheses.jsonl")
 
 
@@ -50,7 +50,7 @@ def test_the_first_training_pairs_of_the_direction_are_shown_and_the_first_line_
         return [answer for _ in prompts]
 
     monkeypatch.setattr(decode, "beam_search", search)
-    result, found = translated(tmp_path / "work", inputs, shots=2, max_new_tokens=len(answer))
+    result, found = translated(tmp_path / "work", inputs, num_shots=2, max_new_tokens=len(answer))
     shots = {"en-de": [("May 1", "1. Mai"), ("June 1", "1. Juni")]}
     rows = [(row["direction"], row["source"]) for row in found]
     assert asked == Prompter(tokenizer, "alma", LANGUAGES, shots).prompts(rows)
@@ -58,8 +58,8 @@ def test_the_first_training_pairs_of_the_direction_are_shown_and_the_first_line_
 
 
 def test_too_few_pairs_to_show_are_named(tmp_path: Path, inputs: dict[str, Input]) -> None:
-    with pytest.raises(UserError, match=r"shots=9, but there are fewer training pairs to show: 4 in en-de"):
-        translated(tmp_path / "work", inputs, shots=9)
+    with pytest.raises(UserError, match=r"num_shots=9, but there are fewer training pairs to show: 4 in en-de"):
+        translated(tmp_path / "work", inputs, num_shots=9)
 
 
 def test_the_base_zero_and_few_shot_are_two_systems_of_one_test(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_the_base_zero_and_few_shot_are_two_systems_of_one_test(tmp_path: Path) 
         plan = make_plan(load.load(["data.languages=[de]", *words]), Store(tmp_path / "store"))
         return {step.node.name: step for step in plan.steps}
 
-    zero, few = planned("stage=base"), planned("stage=base", "stages.translate.shots=5")
+    zero, few = planned("stage=base"), planned("stage=base", "stages.translate.num_shots=5")
     assert "parallel_corpus" not in zero and few["base.translate"].node.inputs["examples"] == "parallel_corpus"
     assert zero["test_corpus"].key == few["test_corpus"].key and zero["base.translate"].key != few["base.translate"].key
-    with pytest.raises(ConfigError, match=r"shots=5 shows pairs of parallel_corpus, which this stage lacks"):
-        planned("stage=arpo", "stages.translate.shots=5")
+    with pytest.raises(ConfigError, match=r"num_shots=5 shows pairs of parallel_corpus, which this stage lacks"):
+        planned("stage=arpo", "stages.translate.num_shots=5")

@@ -1,4 +1,4 @@
-"""The `interpret` kind: one process for all languages, each by its group's adapter."""
+"""The `translate_text` kind: one process for all languages, each by its group's adapter."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from alma_pipeline.ml.models.load import load_for_inference
 from alma_pipeline.schema import Hardware
 from helpers.tiny_adapter import make_adapter
 from helpers.tiny_checkpoint import LANGUAGES, make_checkpoint, make_job, read, write
-from stages.interpret.run import run
+from stages.translate_text.run import run
 
 ROUTES = {"de": "g1", "zh": "g6"}
 SAMPLES: dict[str, Any] = {"candidates": 4, "temperature": 1.2, "top_p": 0.9, "seed": 3}
@@ -32,8 +32,8 @@ def modules(base: Input, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {name: make_adapter(base, tmp_path_factory.mktemp(name), seed, 2 * seed) for seed, name in ((1, "g1"), (2, "g6"))}
 
 
-def interpret(work: Path, inputs: dict[str, Input], rows: list[tuple[str, str]], **settings: Any) -> list[str]:
-    job = make_job(work, "interpret", inputs, prompt="alma", beams=2, max_source=200, max_new_tokens=6, **settings)
+def translate_text(work: Path, inputs: dict[str, Input], rows: list[tuple[str, str]], **settings: Any) -> list[str]:
+    job = make_job(work, "translate_text", inputs, prompt="alma", num_beams=2, max_source=200, max_new_tokens=6, **settings)
     write(work / "sources.jsonl", rows)
     assert set(run(job)) == {"sources_cut", "outputs_at_limit", "outputs_joined"}
     return read(job.out / "translations.jsonl")
@@ -41,33 +41,33 @@ def interpret(work: Path, inputs: dict[str, Input], rows: list[tuple[str, str]],
 
 def test_a_mixed_file_gives_the_same_as_each_language_alone(tmp_path: Path, modules: dict[str, Input]) -> None:
     rows = [("en-de", "May 3"), ("zh-en", "3月4日"), ("de-en", "4. Mai"), ("en-zh", "June 9"), ("de-en", "9. Juni")]
-    mixed = interpret(tmp_path / "mixed", modules, rows, routes=ROUTES)
+    mixed = translate_text(tmp_path / "mixed", modules, rows, routes=ROUTES)
     alone: dict[tuple[str, str], str] = {}
     for code, name in ROUTES.items():
         own = [row for row in rows if code in row[0]]
-        texts = interpret(tmp_path / code, {name: modules[name]}, own, routes={code: name})
+        texts = translate_text(tmp_path / code, {name: modules[name]}, own, routes={code: name})
         alone |= dict(zip(own, texts, strict=True))
     assert mixed == [alone[row] for row in rows]
-    swapped = interpret(tmp_path / "swapped", modules, rows, routes={"de": "g6", "zh": "g1"})
+    swapped = translate_text(tmp_path / "swapped", modules, rows, routes={"de": "g6", "zh": "g1"})
     assert swapped != mixed, "who takes which adapter must matter"
 
 
 def test_a_translation_is_one_line_whatever_the_model_says(tmp_path: Path, base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
     """B45: else every line after it would stand beside another's source."""
     monkeypatch.setattr(decode, "text", lambda tokenizer, ids: "Das\nHaus\u2028ist klein\n")
-    assert interpret(tmp_path / "one", {"all": base}, [("en-de", "May 3")], languages=LANGUAGES) == ["Das Haus ist klein"]
+    assert translate_text(tmp_path / "one", {"all": base}, [("en-de", "May 3")], languages=LANGUAGES) == ["Das Haus ist klein"]
 
 
 def test_one_checkpoint_serves_every_language(tmp_path: Path, base: Input) -> None:
     rows = [("en-de", "May 3"), ("zh-en", "3月4日")]
-    both = interpret(tmp_path / "both", {"all": base}, rows, languages=LANGUAGES)
-    assert both == [interpret(tmp_path / str(i), {"all": base}, [row])[0] for i, row in enumerate(rows)]
+    both = translate_text(tmp_path / "both", {"all": base}, rows, languages=LANGUAGES)
+    assert both == [translate_text(tmp_path / str(i), {"all": base}, [row])[0] for i, row in enumerate(rows)]
 
 
 def test_each_sentence_is_chosen_among_samples_of_its_own_adapter(tmp_path: Path, modules: dict[str, Input], base: Input) -> None:
     """Minimum Bayes risk, against the merged models: a sentence's noise goes by its place, so each draws the whole list."""
     rows = [("en-de", "May 3"), ("zh-en", "3月4日"), ("de-en", "4. Mai"), ("en-zh", "June 9"), ("de-en", "9. Juni")]
-    found = interpret(tmp_path / "mixed", modules, rows, routes=ROUTES, decoding="mbr", **SAMPLES)
+    found = translate_text(tmp_path / "mixed", modules, rows, routes=ROUTES, decoding="mbr", **SAMPLES)
     texts = {name: samples(checkpoint, rows) for name, checkpoint in modules.items()}
     own = [texts["g1" if "de" in direction else "g6"][place] for place, (direction, _) in enumerate(rows)]
     places = minimum_bayes_risk(own, chrf)
@@ -95,7 +95,7 @@ def test_only_the_first_process_ranks(tmp_path: Path, base: Input, monkeypatch: 
     how: dict[str, Any] = {"prompt": "alma", "max_source": 200, "max_new_tokens": 3, "decoding": "mbr", **SAMPLES}
     for rank, name in ((1, "second"), (0, "first")):
         monkeypatch.setattr(Job, "rank", rank)
-        job = make_job(tmp_path / name, "interpret", {"all": base}, **how)
+        job = make_job(tmp_path / name, "translate_text", {"all": base}, **how)
         write(tmp_path / name / "sources.jsonl", [("en-de", "May 3")])
         assert bool(run(job)) == (rank == 0) == (job.out / "translations.jsonl").exists()
     assert ranked == ["May 3"]

@@ -39,9 +39,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "cpo": TRAINED | {"languages": LANGUAGES},
     "arpo": TRAINED | {"languages": LANGUAGES},
     "translate": {"languages": LANGUAGES},
-    "outputs": {"languages": LANGUAGES, "given": {"gpt4": Source(reader="files", files={"de-en.txt": "3" * 64})}},
+    "system_outputs": {"languages": LANGUAGES, "system_outputs": {"gpt4": Source(reader="files", files={"de-en.txt": "3" * 64})}},
     "score": {"languages": LANGUAGES},
-    "interpret": {"languages": LANGUAGES},
+    "translate_text": {"languages": LANGUAGES},
     "merge": {},
     "released": {"repo": "someone/model"},
 }
@@ -185,7 +185,7 @@ def test_execution_settings_never_enter_a_payload() -> None:
 
 def test_keys_do_not_depend_on_hardware_or_tracking() -> None:
     plain = build(loaded("stage=cpo"))
-    other = build(loaded("stage=cpo", "hardware=cpu2", "tracking=none", "hardware.row_tokens=128"))
+    other = build(loaded("stage=cpo", "hardware=cpu2", "tracking=none", "hardware.micro_batch_tokens=128"))
     assert [key_settings(node.config) for node in plain] == [key_settings(node.config) for node in other]
 
 

@@ -149,14 +149,14 @@ class Ingestion:
         """The file of a part's cleaned rows."""
         return self.folder / f"rows-{part}.jsonl"
 
-    def run(self, parts: Sequence[CorpusPart[Any]], held_out: HeldOut, most_contaminated: float) -> IngestProgress:
+    def run(self, parts: Sequence[CorpusPart[Any]], held_out: HeldOut, max_contamination: float) -> IngestProgress:
         """Read every unfinished part. Raises UserError if none of its rows is kept, or too many are in a test set."""
         total = sum(part.bytes for part in parts)
         for part in parts:
             if part.name not in self.progress.kept:
                 self._part(part, held_out, total)
             # Finished parts too: one that stopped an earlier attempt stops this one.
-            _check(part.name, self.progress, most_contaminated)
+            _check(part.name, self.progress, max_contamination)
         return self.progress
 
     def _part(self, part: CorpusPart[Any], held_out: HeldOut, total: int) -> None:
@@ -249,7 +249,7 @@ def _check(part: str, progress: IngestProgress, most: float) -> None:
     if tested > most * read:
         raise UserError(
             f"{part}: {tested:,} of {read:,} rows ({tested / read:.1%}) are in the run's test set, more than "
-            f"cleaning.most_contaminated={most:.0%} allows: the text and the test set share a source. Use another test set, or "
+            f"cleaning.max_contamination={most:.0%} allows: the text and the test set share a source. Use another test set, or "
             "raise the limit to train without these rows"
         )
     if not progress.kept[part]:

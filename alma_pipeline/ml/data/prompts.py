@@ -34,7 +34,7 @@ def one_line(text: str) -> tuple[str, bool]:
 
 
 def alma_prompt(languages: Mapping[str, Language], direction: str, source: str, shots: Sequence[tuple[str, str]] = ()) -> str:
-    """ALMA's wording; ends in a colon without a space. `shots`: (source, target) examples, shown before in the same form."""
+    """ALMA's wording; ends in a colon without a space. `num_shots`: (source, target) examples, shown before in the same form."""
     from_name, to_name = (languages[code].name for code in direction.split("-"))
     shown = "".join(f"{from_name}: {one}\n{to_name}: {other}\n" for one, other in shots)
     return f"Translate this from {from_name} to {to_name}:\n{shown}{from_name}: {source}\n{to_name}:"
@@ -50,7 +50,7 @@ class Prompter:
         languages: Mapping[str, Language],
         shots: Mapping[str, Sequence[tuple[str, str]]] | None = None,
     ) -> None:
-        """`shots`: (source, target) examples by direction, shown in every prompt. Raises UserError for an unknown form."""
+        """`num_shots`: (source, target) examples by direction, shown in every prompt. Raises UserError for an unknown form."""
         if form not in ("alma", "x_alma"):
             raise UserError(f"prompt={form}: expected alma or x_alma")
         self.tokenizer, self.form, self.languages, self.shots = tokenizer, form, languages, shots or {}

@@ -73,7 +73,7 @@ def greedy(
 def beam_search(
     model: PreTrainedModel | Vllm,
     prompts: Sequence[list[int]],
-    beams: int,
+    num_beams: int,
     limits: DecodeLimits,
     progress: OnProgress | None = None,
     on_rows: OnRows | None = None,
@@ -81,9 +81,9 @@ def beam_search(
 ) -> list[list[int]]:
     """The best hypothesis per prompt by mean log-probability (length penalty 1, no early stopping).
 
-    The same as Hugging Face `generate(num_beams=beams)` finds for one prompt at a time. `kept` holds outputs already known.
+    The same as Hugging Face `generate(num_beams=num_beams)` finds for one prompt at a time. `kept` holds outputs already known.
     """
-    return [outputs[0] for outputs in _decode(model, prompts, Beams(width=beams), limits, progress, on_rows, kept)]
+    return [outputs[0] for outputs in _decode(model, prompts, Beams(width=num_beams), limits, progress, on_rows, kept)]
 
 
 def sample(

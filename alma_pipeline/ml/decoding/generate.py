@@ -71,10 +71,10 @@ def left_padded(prompts: list[list[int]], pad: int, device: torch.device) -> tup
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _config(beams: int, limits: DecodeLimits) -> GenerationConfig:
+def _config(num_beams: int, limits: DecodeLimits) -> GenerationConfig:
     """All settings of a beam search, or of greedy decoding with one beam."""
     return GenerationConfig(
-        num_beams=beams,
+        num_beams=num_beams,
         do_sample=False,
         length_penalty=1.0,
         early_stopping=False,

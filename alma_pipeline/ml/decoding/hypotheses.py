@@ -64,20 +64,20 @@ def init_process_group(job: Job) -> World:
     return distributed.init_process_group(job.hardware if job.config.distributed else alone)
 
 
-def load(job: Job, checkpoint: Input, longest: int, beams: int) -> tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase]:
+def load(job: Job, checkpoint: Input, longest: int, num_beams: int) -> tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase]:
     """The checkpoint with its adapters merged, in the configured engine, and its tokenizer.
 
     `longest` is the largest number of tokens of a prompt and its output together. Raises UserError if vLLM is not available.
     """
-    if job.config.engine == "own":
+    if job.config.engine == "native":
         return load_for_inference(checkpoint, job.hardware, job.config.precision)
-    return vllm.load(checkpoint, job.hardware, job.config.precision, longest, beams)
+    return vllm.load(checkpoint, job.hardware, job.config.precision, longest, num_beams)
 
 
 def load_single_checkpoint(job: Job, checkpoint: Input) -> LoadedModel:
     """Load one checkpoint for all sentences, with the configured engine. Raises UserError if vLLM is not available."""
     config: Translating = job.config
-    return *load(job, checkpoint, config.max_source + config.max_new_tokens, config.beams), None
+    return *load(job, checkpoint, config.max_source + config.max_new_tokens, config.num_beams), None
 
 
 def translate_rows(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[], LoadedModel]) -> Hypotheses | None:
@@ -111,7 +111,7 @@ def translate_rows(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[],
 
 def _few_shot_pairs(job: Job, directions: set[str]) -> dict[str, list[tuple[str, str]]]:
     """The first training pairs of each direction, for all its prompts. Raises UserError if a direction has too few."""
-    count: int = job.config.shots
+    count: int = job.config.num_shots
     found: dict[str, list[tuple[str, str]]] = {direction: [] for direction in directions if count}
     if not count:
         return found
@@ -124,7 +124,7 @@ def _few_shot_pairs(job: Job, directions: set[str]) -> dict[str, list[tuple[str,
                 if all(len(own) == count for own in found.values()):
                     return found
     few = ", ".join(f"{len(own)} in {direction}" for direction, own in found.items() if len(own) < count)
-    raise UserError(f"shots={count}, but there are fewer training pairs to show: {few}; lower stages.translate.shots")
+    raise UserError(f"num_shots={count}, but there are fewer training pairs to show: {few}; lower stages.translate.num_shots")
 
 
 def _outputs(
@@ -134,7 +134,7 @@ def _outputs(
     config: Translating = job.config
     progress, kept = decode.log_progress(job), PartialOutputs(job, "outputs")
     if config.decoding == "beam":
-        best = decode.beam_search(model, prompts, config.beams, limits, progress, on_rows, kept)
+        best = decode.beam_search(model, prompts, config.num_beams, limits, progress, on_rows, kept)
         return [[ids] for ids in best]
     sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
     return decode.sample(model, prompts, sampling, limits, progress, on_rows, kept)
@@ -142,7 +142,7 @@ def _outputs(
 
 def _hypothesis(tokenizer: PreTrainedTokenizerBase, output: list[int], config: Translating) -> Hypothesis:
     """The output as text. After examples a model continues with more of them, so only the first line counts."""
-    text, *more = decode.text(tokenizer, output).split("\n") if config.shots else [decode.text(tokenizer, output)]
+    text, *more = decode.text(tokenizer, output).split("\n") if config.num_shots else [decode.text(tokenizer, output)]
     return Hypothesis(text.strip(), len(output), not more and len(output) == config.max_new_tokens)
 
 

@@ -33,7 +33,9 @@ class Vllm:
     engine: Any
 
 
-def load(checkpoint: Input, hardware: Hardware, precision: str, longest: int, beams: int) -> tuple[Vllm, PreTrainedTokenizerBase]:
+def load(
+    checkpoint: Input, hardware: Hardware, precision: str, longest: int, num_beams: int
+) -> tuple[Vllm, PreTrainedTokenizerBase]:
     """The checkpoint with all adapters merged, split over this machine's devices, and its tokenizer.
 
     `longest` is the largest number of tokens of a prompt and its output together. Raises UserError if vLLM is not installed.
@@ -57,7 +59,7 @@ def load(checkpoint: Input, hardware: Hardware, precision: str, longest: int, be
             trust_remote_code=False,
             tensor_parallel_size=hardware.devices,
             max_model_len=longest,  # else its cache is sized for the model's maximum length
-            max_logprobs=max(20, 2 * beams),  # its beam search requests twice its beams; the default limit is 20
+            max_logprobs=max(20, 2 * num_beams),  # its beam search requests twice its beams; the default limit is 20
         )
     return Vllm(engine), tokenizer
 

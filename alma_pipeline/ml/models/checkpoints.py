@@ -104,7 +104,7 @@ def _write_adapter(trainee: TrainableModel, state: State, folder: Path) -> None:
         {name: tensor.contiguous() for name, tensor in state.items()}, folder / "adapter_model.safetensors", {"format": "pt"}
     )
     base: dict[str, Any] = {"base_key": trainee.base_key, "merged": list(trainee.merged)}
-    base |= {} if trainee.base_weights == "as_is" else {"base_weights": trainee.base_weights}
+    base |= {} if trainee.quantization == "none" else {"quantization": trainee.quantization}
     (folder / BASE_FILE).write_text(json.dumps(base, indent=1) + "\n", encoding="utf-8")
 
 

@@ -40,8 +40,8 @@ class TrainableModel:
     base_key: str
     merged: tuple[str, ...]
     """Keys of the adapters merged into the base before training, in order."""
-    base_weights: str
-    """`nf4` if the base's matrices are held in 4 bits, else `as_is`."""
+    quantization: str
+    """`nf4` if the base's matrices are held in 4 bits, else `none`."""
     tokenizer: Path
     """Folder with the tokenizer files to copy into the checkpoint."""
 
@@ -58,11 +58,11 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
     continued = _adapter_to_continue(init, config.adapter)
     merge = init.adapters[: len(init.adapters) - len(continued)]
     # 4-bit weights cannot take a merge: the sum would have to be rounded again.
-    if config.base_weights == nf4.KIND:
+    if config.quantization == nf4.KIND:
         if merge:
             raise UserError(
-                "base_weights=nf4 needs a full model under the adapter, but other adapters must be merged into it first; "
-                "use base_weights=as_is"
+                "quantization=nf4 needs a full model under the adapter, but other adapters must be merged into it first; "
+                "use quantization=none"
             )
         model = nf4.load_nf4(Path(init.base), DTYPES[config.precision], hardware)
     else:
@@ -78,7 +78,7 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
         base_key=init.base_key,
         merged=tuple(init.adapter_keys[: len(merge)]),
         tokenizer=Path(init.path),
-        base_weights=config.base_weights,
+        quantization=config.quantization,
     )
 
 
@@ -111,7 +111,7 @@ def load_merged(checkpoint: Input, adapters: Sequence[str], precision: str) -> P
 
 def load_base_model(checkpoint: Input, precision: str) -> PreTrainedModel:
     """The full model under the checkpoint's adapters; if those were trained on NF4 weights, rounded to NF4 in fp32 first."""
-    if base_weights_of(Path(checkpoint.adapters[0])) != nf4.KIND:
+    if quantization_of(Path(checkpoint.adapters[0])) != nf4.KIND:
         return load_full(Path(checkpoint.base), DTYPES[precision])
     return nf4.round_to_nf4(load_full(Path(checkpoint.base), torch.float32)).to(DTYPES[precision])
 
@@ -149,15 +149,15 @@ def load_adapter(model: PeftModel, folder: Path, name: str = "default") -> None:
 def check_base(folder: Path, base_key: str, merged: Sequence[str]) -> None:
     """Raises UserError unless the adapter in `folder` was trained on this base with these adapters merged."""
     found = _base_file(folder)
-    found.pop("base_weights", None)
+    found.pop("quantization", None)
     expected = {"base_key": base_key, "merged": list(merged)}
     if found != expected:
         raise UserError(f"the adapter in {folder} was trained on another base: found {found}, expected {expected}")
 
 
-def base_weights_of(folder: Path) -> str:
-    """How the base's weights were held when the adapter in `folder` was trained: `nf4` or `as_is`."""
-    return str(_base_file(folder).get("base_weights", "as_is"))
+def quantization_of(folder: Path) -> str:
+    """How the base's weights were held when the adapter in `folder` was trained: `nf4` or `none`."""
+    return str(_base_file(folder).get("quantization", "none"))
 
 
 def _base_file(folder: Path) -> dict[str, Any]:
@@ -209,8 +209,8 @@ def _continue_adapter(model: PreTrainedModel, init: Input, asking: Training, dro
     # Compare everything that fixes the shape or the weights below it.
     found = {"rank": config.r, "alpha": float(config.lora_alpha), "targets": sorted(config.target_modules)}
     requested = {"rank": lora.rank, "alpha": float(lora.alpha), "targets": sorted(lora.targets)}
-    found |= {"base_weights": base_weights_of(folder)}
-    requested |= {"base_weights": asking.base_weights}
+    found |= {"quantization": quantization_of(folder)}
+    requested |= {"quantization": asking.quantization}
     if found != requested:
         raise UserError(
             f"adapter=continue trains the parent's LoRA {found}, but the settings request {requested}; make them equal"

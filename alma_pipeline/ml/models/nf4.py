@@ -24,7 +24,7 @@ def load_nf4(folder: Path, dtype: torch.dtype, hardware: Hardware) -> PreTrained
     """
     _library()
     if hardware.zero_stage == 3:
-        raise UserError("base_weights=nf4 cannot be used with hardware.zero_stage=3, which slices weights; use stage 0, 1 or 2")
+        raise UserError("quantization=nf4 cannot be used with hardware.zero_stage=3, which slices weights; use stage 0, 1 or 2")
     # QLoRA's own settings: NF4 with double quantisation.
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type=KIND, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
@@ -54,6 +54,6 @@ def _library() -> Any:
         return functional
     except ImportError as error:
         raise UserError(
-            "base_weights=nf4 needs the package bitsandbytes, which is not installed: pip install 'alma_pipeline[4bit]'; "
-            "or set base_weights=as_is"
+            "quantization=nf4 needs the package bitsandbytes, which is not installed: pip install 'alma_pipeline[4bit]'; "
+            "or set quantization=none"
         ) from error

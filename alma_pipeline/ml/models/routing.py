@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models.load import base_weights_of, check_base, load_adapter, load_base_model, load_merged, peft_config
+from alma_pipeline.ml.models.load import check_base, load_adapter, load_base_model, load_merged, peft_config, quantization_of
 from alma_pipeline.schema import Hardware
 
 
@@ -58,8 +58,8 @@ def _check_alike(checkpoints: Mapping[str, Input]) -> None:
 
 
 def _rounding(checkpoint: Input) -> list[str]:
-    held = base_weights_of(Path(checkpoint.adapters[0]))
-    return [] if held == "as_is" else [held]
+    held = quantization_of(Path(checkpoint.adapters[0]))
+    return [] if held == "none" else [held]
 
 
 class Router:

@@ -26,7 +26,7 @@ def epoch_order(examples: int, seed: int, epoch: int) -> NDArray[np.unsignedinte
     return indices
 
 
-def global_batch(step: int, size: int, examples: int, seed: int) -> list[int]:
+def global_batch_size(step: int, size: int, examples: int, seed: int) -> list[int]:
     """Indices of the `size` examples of optimiser step `step`, counted from 0.
 
     Batches continue across the end of an epoch, so none is short; a batch larger than the set contains some examples twice.
@@ -35,12 +35,12 @@ def global_batch(step: int, size: int, examples: int, seed: int) -> list[int]:
     return [int(epoch_order(examples, seed, place // examples)[place % examples]) for place in places]
 
 
-def check_budget(longest: int, row_tokens: int, name: str) -> None:
+def check_budget(longest: int, micro_batch_tokens: int, name: str) -> None:
     """Raises UserError if the longest example of the set `name` exceeds a micro-batch's token budget."""
-    if longest > row_tokens:
+    if longest > micro_batch_tokens:
         raise UserError(
-            f"hardware.row_tokens={row_tokens}, but the longest {name} example takes {longest} tokens; "
-            f"set hardware.row_tokens to {longest} or more, or shorten the corpus's examples"
+            f"hardware.micro_batch_tokens={micro_batch_tokens}, but the longest {name} example takes {longest} tokens; "
+            f"set hardware.micro_batch_tokens to {longest} or more, or shorten the corpus's examples"
         )
 
 

@@ -17,5 +17,5 @@ def train_on_blocks(job: Job, config: BlockTraining) -> dict[str, Any]:
     world = init_process_group(job.hardware)
     corpus = Path(job.inputs["corpus"].path)
     trainee = open_for_training(job.inputs["init"], config, job.hardware, config.lora.dropout)
-    objective = blocks_objective(trainee.model, job.hardware.row_tokens, config.documents)
+    objective = blocks_objective(trainee.model, job.hardware.micro_batch_tokens, config.cross_document_attention)
     return train(job, world, trainee, objective, read_blocks(corpus, "train"), read_sequences(corpus, "dev"))

@@ -41,9 +41,9 @@ class DevSample:
 
 
 def dev_scorer(job: Job, dev: Sequence[Any], split: PromptAndAnswer) -> DevScore | None:
-    """The dev score of a job with `choose_by=dev_score`, over some of its dev examples; None for any other job."""
+    """The dev score of a job with `select_by=dev_score`, over some of its dev examples; None for any other job."""
     config: Training = job.config
-    if config.choose_by != "dev_score" or not len(dev):
+    if config.select_by != "dev_score" or not len(dev):
         return None
     tokenizer = AutoTokenizer.from_pretrained(job.inputs["init"].path, local_files_only=True)
     return dev_score(spread(dev, config.dev_score_examples, split), tokenizer, job.hardware.decode_tokens)
@@ -77,22 +77,21 @@ def divergence(config: Training, parent: Mapping[str, float], now: Mapping[str, 
     `loss` is always measured; `score` (chrF++, 0 to 100) and `loops` (a share, 0 to 1) only if the node has a dev score.
     """
     # The dev loss is compared for every node.
-    limit = config.diverged_above * parent["loss"]
+    limit = config.max_dev_loss_ratio * parent["loss"]
     if not now["loss"] <= limit:  # true for NaN as well
-        return (
-            f"the dev loss is {now['loss']:.4g} {when}, above {limit:.4g} = diverged_above x {parent['loss']:.4g}, the parent's"
-        )
+        ratio = f"max_dev_loss_ratio x {parent['loss']:.4g}, the parent's"
+        return f"the dev loss is {now['loss']:.4g} {when}, above {limit:.4g} = {ratio}"
     # Scores mean something only if the parent translates at all.
     if parent.get("score", 0.0) < MIN_PARENT_SCORE:
         return None
-    floor = config.diverged_below * parent["score"]
+    floor = config.min_dev_score_ratio * parent["score"]
     if now["score"] < floor:
-        threshold = f"below {floor:.4g} = diverged_below x {parent['score']:.4g}, the parent's"
+        threshold = f"below {floor:.4g} = min_dev_score_ratio x {parent['score']:.4g}, the parent's"
         return f"the dev score is {now['score']:.4g} {when}, {threshold}"
     # A run that started before loops were counted has none recorded for its parent.
     before = parent.get("loops", 0.0)
-    if now["loops"] > max(config.diverged_loops, before):
-        threshold = f"above {config.diverged_loops:.0%} = diverged_loops and above the parent's {before:.0%}"
+    if now["loops"] > max(config.max_loop_share, before):
+        threshold = f"above {config.max_loop_share:.0%} = max_loop_share and above the parent's {before:.0%}"
         return f"{now['loops']:.0%} of the dev translations are repetition loops {when}, {threshold}"
     return None
 

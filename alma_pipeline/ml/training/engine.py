@@ -32,7 +32,10 @@ class Engine:
         # Without ZeRO, DeepSpeed neither clips in one pass nor reports the norm, so a hook does both.
         if not self.zero_stage:
             optimizer.register_step_pre_hook(self._clip)
-            self._clip_norm, self._trained = config.clip, [p for group in optimizer.param_groups for p in group["params"]]
+            self._clip_norm, self._trained = (
+                config.max_grad_norm,
+                [p for group in optimizer.param_groups for p in group["params"]],
+            )
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(config, hardware))
         if ranks == 1 and not self.zero_stage:
             # One process has nothing to reduce, but DeepSpeed would copy all gradients before it notices.
@@ -77,7 +80,7 @@ class Engine:
         nn.functional.linear = LINEAR
 
     def _clip(self, *_: Any) -> None:
-        """Compute the gradient norm and clip to `clip`, for runs without ZeRO."""
+        """Compute the gradient norm and clip to `max_grad_norm`, for runs without ZeRO."""
         gradients = [p.grad for p in self._trained if p.grad is not None]
         self.grad_norm = torch.nn.utils.get_total_norm(gradients)
         if self._clip_norm:
@@ -107,7 +110,7 @@ def deepspeed_config(config: Training, hardware: Hardware) -> dict[str, Any]:
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         # DeepSpeed's default would clip at 1.
-        "gradient_clipping": config.clip if hardware.zero_stage else 0.0,
+        "gradient_clipping": config.max_grad_norm if hardware.zero_stage else 0.0,
         "zero_allow_untested_optimizer": True,
         # DeepSpeed's CPU optimiser would be compiled on first use; torch's fused one needs no compiler.
         "zero_force_ds_cpu_optimizer": False,

@@ -22,13 +22,13 @@ TRIAL_TOKENS = 16
 """Tokens of the trial in `choose_head`; each gives a whole vocabulary of logits to compare."""
 
 
-def num_chunks(row_tokens: int, vocabulary: int) -> int:
+def num_chunks(micro_batch_tokens: int, vocabulary: int) -> int:
     """Number of chunks in which the head is called for a micro-batch: 1 or 8, constant for a run.
 
     It must not depend on the data: ZeRO-3 gathers the head once per chunk, on all ranks in step. If the head's weights are
     whole on each rank, chunks hold `WHOLE_LOGITS` logits instead.
     """
-    return 1 if row_tokens * vocabulary <= WHOLE_LOGITS else 8
+    return 1 if micro_batch_tokens * vocabulary <= WHOLE_LOGITS else 8
 
 
 def label_logprobs(model: nn.Module, inputs: dict[str, Any], positions: Tensor, labels: Tensor, chunks: int, head: str) -> Tensor:

@@ -24,7 +24,7 @@ from alma_pipeline.ml.models.causal import causal_model
 from alma_pipeline.ml.models.load import TrainableModel
 from alma_pipeline.ml.training import resume
 from alma_pipeline.ml.training.attention import unpacked_attention
-from alma_pipeline.ml.training.batching import check_budget, global_batch
+from alma_pipeline.ml.training.batching import check_budget, global_batch_size
 from alma_pipeline.ml.training.dev_set import DevScore, divergence
 from alma_pipeline.ml.training.engine import Engine, adamw
 from alma_pipeline.ml.training.microbatches import GlobalBatch, stream
@@ -123,7 +123,7 @@ class _Loop(Generic[Example, Norms]):
     progress: TrainingProgress = field(default_factory=TrainingProgress)
 
     def __post_init__(self) -> None:
-        self.selection = CheckpointSelector(Path(self.job.work), self.job.config.choose_by, self.steps)
+        self.selection = CheckpointSelector(Path(self.job.work), self.job.config.select_by, self.steps)
         self.topology = resume.Topology(self.world.size, self.job.hardware.zero_stage, self.job.config.precision)
 
     def resume(self) -> None:
@@ -159,7 +159,7 @@ class _Loop(Generic[Example, Norms]):
     def _batch(self, step: int) -> list[Example]:
         """The examples of optimiser step `step`, counted from 0."""
         config = self.job.config
-        return [self.data[place] for place in global_batch(step, config.global_batch, len(self.data), config.seed)]
+        return [self.data[place] for place in global_batch_size(step, config.global_batch_size, len(self.data), config.seed)]
 
     def _step(self, micro_batches: Iterator[tuple[GlobalBatch[Norms], Batch]]) -> TrainingStep:
         """Run one optimiser step on the next global batch."""
@@ -252,10 +252,10 @@ def _check(data: Split[Any], dev: Split[Any], job: Job, score: DevScore | None) 
     """Raises UserError for a dev set, a selection rule or a token budget that cannot work."""
     if not len(dev.examples):
         raise UserError("the dev set is empty; expected at least one example to measure: raise held_out")
-    if job.config.choose_by == "dev_score" and score is None:
-        raise UserError(f"choose_by=dev_score: {job.config.kind} has no dev score; use choose_by=dev_loss or last")
-    check_budget(data.longest, job.hardware.row_tokens, "training")
-    check_budget(dev.longest, job.hardware.row_tokens, "dev")
+    if job.config.select_by == "dev_score" and score is None:
+        raise UserError(f"select_by=dev_score: {job.config.kind} has no dev score; use select_by=dev_loss or last")
+    check_budget(data.longest, job.hardware.micro_batch_tokens, "training")
+    check_budget(dev.longest, job.hardware.micro_batch_tokens, "dev")
 
 
 def _peak_memory(device: torch.device) -> int:

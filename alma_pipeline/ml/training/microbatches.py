@@ -57,4 +57,4 @@ def _on_cpu(
 
 def _overhead(hardware: Hardware) -> int:
     """Fixed cost of a micro-batch, in tokens: under ZeRO-2 and 3 each one also moves gradients and weights."""
-    return hardware.row_tokens // (64 if hardware.zero_stage < 2 else 16)
+    return hardware.micro_batch_tokens // (64 if hardware.zero_stage < 2 else 16)

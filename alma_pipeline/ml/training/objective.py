@@ -30,15 +30,15 @@ Norms = TypeVar("Norms")
 class Objective(nn.Module, ABC, Generic[Example, Norms]):
     """A model and its loss in one module, so that `deepspeed.initialize` sees the whole forward pass."""
 
-    def __init__(self, model: nn.Module, row_tokens: int) -> None:
-        """`row_tokens` is the token budget of a micro-batch, which also fixes the number of chunks of logits.
+    def __init__(self, model: nn.Module, micro_batch_tokens: int) -> None:
+        """`micro_batch_tokens` is the token budget of a micro-batch, which also fixes the number of chunks of logits.
 
         Uses packed rows if a trial shows that the model is correct on them.
         """
         super().__init__()
         self.model = model
-        self.row_tokens = row_tokens
-        self.chunks = num_chunks(row_tokens, causal_model(model).config.get_text_config().vocab_size)
+        self.micro_batch_tokens = micro_batch_tokens
+        self.chunks = num_chunks(micro_batch_tokens, causal_model(model).config.get_text_config().vocab_size)
         self.attention = str(causal_model(model).config._attn_implementation)
         self.layout = choose_layout(model)
         self.head = logprobs.choose_head(model)
@@ -67,8 +67,8 @@ class Objective(nn.Module, ABC, Generic[Example, Norms]):
         """
         lengths = [self.length(example) for example in examples]
         if self.layout == "packed":
-            return packed_batches(lengths, self.row_tokens, ranks)
-        return padded_batches(lengths, self.row_tokens, ranks, overhead)
+            return packed_batches(lengths, self.micro_batch_tokens, ranks)
+        return padded_batches(lengths, self.micro_batch_tokens, ranks, overhead)
 
     def rows(self, examples: Sequence[Example]) -> Batch:
         """`inputs`, `positions` and `labels` of one micro-batch on the CPU; see `layouts.Rows`."""
@@ -138,17 +138,17 @@ class LanguageModel(Objective[Tokens, int]):
 class SeparateDocuments(LanguageModel):
     """Mean cross-entropy (nats) over all tokens of a global batch except each document's first; documents are separate."""
 
-    def __init__(self, model: nn.Module, row_tokens: int, bos: int, eos: int) -> None:
+    def __init__(self, model: nn.Module, micro_batch_tokens: int, bos: int, eos: int) -> None:
         """A document starts with the token `bos` and ends with `eos`; the two may be equal.
 
         Raises UserError for a model that is not correct on packed rows.
         """
-        super().__init__(model, row_tokens)
+        super().__init__(model, micro_batch_tokens)
         self.bos, self.eos = bos, eos
         if self.layout != "packed":
             raise UserError(
-                "documents=apart needs packed rows, but a trial shows that this architecture is wrong on them; "
-                "use documents=joined"
+                "cross_document_attention=false needs packed rows, but a trial shows that this architecture is wrong on them; "
+                "use cross_document_attention=true"
             )
 
     def items(self, example: Tokens) -> list[Item]:
@@ -162,9 +162,9 @@ class SeparateDocuments(LanguageModel):
         return [Item(part[:1], (part[1:],)) for part in parts]
 
 
-def blocks_objective(model: nn.Module, row_tokens: int, documents: str) -> LanguageModel:
-    """The objective for blocks of text with `documents` joined or apart; BOS and EOS come from the model's config."""
-    if documents == "joined":
-        return LanguageModel(model, row_tokens)
+def blocks_objective(model: nn.Module, micro_batch_tokens: int, cross_document_attention: bool) -> LanguageModel:
+    """The objective for blocks of text. BOS and EOS, which separate documents, come from the model's config."""
+    if cross_document_attention:
+        return LanguageModel(model, micro_batch_tokens)
     config = causal_model(model).config
-    return SeparateDocuments(model, row_tokens, config.bos_token_id, config.eos_token_id)
+    return SeparateDocuments(model, micro_batch_tokens, config.bos_token_id, config.eos_token_id)

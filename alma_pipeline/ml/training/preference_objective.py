@@ -34,8 +34,8 @@ class PreferenceModel(Objective[PreferencePair, PairCounts]):
     The model must have no dropout: a margin compares two answers and must not depend on two dropout masks.
     """
 
-    def __init__(self, model: nn.Module, row_tokens: int, terms: LossSettings) -> None:
-        super().__init__(model, row_tokens)
+    def __init__(self, model: nn.Module, micro_batch_tokens: int, terms: LossSettings) -> None:
+        super().__init__(model, micro_batch_tokens)
         self.terms = terms
 
     def items(self, example: PreferencePair) -> list[Item]:

@@ -33,7 +33,7 @@ def train_on_preferences(job: Job, config: PreferenceTraining, terms: LossSettin
 
     # Dropout is off, as in the published trainer.
     trainee = open_for_training(init, config, job.hardware, dropout=0.0)
-    objective = PreferenceModel(trainee.model, job.hardware.row_tokens, terms)
+    objective = PreferenceModel(trainee.model, job.hardware.micro_batch_tokens, terms)
 
     # DPO and IPO compare with the parent's log-probabilities, which are those of the model before its first step.
     if terms.loss in WITH_REFERENCE:

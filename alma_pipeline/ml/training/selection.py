@@ -27,9 +27,9 @@ class BestCheckpoint:
 class CheckpointSelector:
     """The best checkpoint so far, in `<work>/best-<step>`."""
 
-    def __init__(self, work: Path, choose_by: str, steps: int) -> None:
+    def __init__(self, work: Path, select_by: str, steps: int) -> None:
         """`steps` is the length of the run."""
-        self.work, self.choose_by, self.steps = work, choose_by, steps
+        self.work, self.select_by, self.steps = work, select_by, steps
         self.kept: BestCheckpoint | None = None
         self._in_resume_point: BestCheckpoint | None = None
 
@@ -50,11 +50,11 @@ class CheckpointSelector:
 
     def is_better(self, step: int, measures: dict[str, float]) -> bool:
         """Whether to keep the weights after `step`; on a tie the earlier ones stay."""
-        if self.choose_by == "last":
+        if self.select_by == "last":
             return step == self.steps
         if self.kept is None:
             return True
-        if self.choose_by == "dev_score":
+        if self.select_by == "dev_score":
             return measures["score"] > self.kept.measures["score"]
         return measures["loss"] < self.kept.measures["loss"]
 

@@ -17,7 +17,7 @@ LANGUAGES = {
     "ru": GroupedLanguage(name="Russian", locale="ru", nllb="rus_Cyrl", group=3),
 }
 LOCAL = Hardware(name="test")
-PAIR = Hardware(name="pair", side_by_side=2)
+PAIR = Hardware(name="pair", max_parallel_nodes=2)
 
 
 def recipe(nodes: dict[str, NodeConfig], *targets: str, hardware: Hardware = LOCAL, **others: Any) -> Config:

@@ -9,7 +9,7 @@ import pytest
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.ml.data import token_arrays
 from alma_pipeline.ml.data.token_arrays import read_blocks, read_sequences
-from alma_pipeline.ml.training.batching import global_batch
+from alma_pipeline.ml.training.batching import global_batch_size
 from helpers.tiny_model import make_documents, make_pairs
 
 
@@ -77,7 +77,7 @@ def test_a_large_corpus_is_opened_and_its_first_batch_taken_without_reading_it(t
     try:
         split, mapped = read_sequences(tmp_path, "train"), mapped_bytes()
         opened = tracemalloc.get_traced_memory()[1]
-        batches = [[split.examples[place] for place in global_batch(step, 64, count, seed=1)] for step in range(20)]
+        batches = [[split.examples[place] for place in global_batch_size(step, 64, count, seed=1)] for step in range(20)]
         begun = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -49,7 +49,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Vllm:
     return Vllm(Engine())
 
 
-@pytest.mark.parametrize(("beams", "logprobs"), [(5, 20), (12, 24)])
+@pytest.mark.parametrize(("num_beams", "logprobs"), [(5, 20), (12, 24)])
 def test_a_checkpoint_is_cut_up_over_the_devices_for_texts_no_longer_than_they_get(
     tmp_path: Path, model: Vllm, monkeypatch: pytest.MonkeyPatch, beams: int, logprobs: int
 ) -> None:
@@ -57,7 +57,7 @@ def test_a_checkpoint_is_cut_up_over_the_devices_for_texts_no_longer_than_they_g
     monkeypatch.setattr(sys.modules["vllm"], "LLM", SimpleNamespace, raising=False)
     monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
     eight = Hardware(name="test", device="cuda", devices=8, launcher="torchrun")
-    found, tokenizer = vllm.load(checkpoint, eight, "bf16", longest=512, beams=beams)
+    found, tokenizer = vllm.load(checkpoint, eight, "bf16", longest=512, num_beams=beams)
     assert vars(found.engine) == {
         "model": checkpoint.base,
         "tokenizer": checkpoint.path,

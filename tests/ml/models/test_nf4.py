@@ -18,7 +18,7 @@ IDS = torch.tensor([[0, 5, 9, 17, 33]])
 
 
 def asking(**settings: Any) -> Training:
-    values: dict[str, Any] = {"kind": "test", "steps": 1, "adapter": "new", "lora": LORA, "seed": 3, "base_weights": "nf4"}
+    values: dict[str, Any] = {"kind": "test", "steps": 1, "adapter": "new", "lora": LORA, "seed": 3, "quantization": "nf4"}
     return Training(**(values | settings))
 
 
@@ -35,7 +35,7 @@ def base(tmp_path: Path) -> Input:
 
 def test_without_the_package_the_way_to_it_is_named(base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
-    with pytest.raises(UserError, match=r"needs the package bitsandbytes.*alma_pipeline\[4bit\].*base_weights=as_is"):
+    with pytest.raises(UserError, match=r"needs the package bitsandbytes.*alma_pipeline\[4bit\].*quantization=none"):
         open_for_training(base, asking(), CPU, 0.0)
 
 
@@ -54,14 +54,14 @@ def test_training_on_4_bits_and_what_becomes_of_the_adapter(tmp_path: Path, base
     from stages.parallel.run import run
 
     inputs = {"init": base, "corpus": make_pairs(tmp_path / "corpus")}
-    job = make_job(tmp_path / "work", "parallel", inputs, adapter="new", base_weights="nf4")
+    job = make_job(tmp_path / "work", "parallel", inputs, adapter="new", quantization="nf4")
     made = as_input(job, run(job))
-    assert json.loads((job.out / BASE_FILE).read_text())["base_weights"] == "nf4"
+    assert json.loads((job.out / BASE_FILE).read_text())["quantization"] == "nf4"
     packed = open_for_training(made, asking(adapter="continue"), CPU, 0.0).model
     whole = load_merged(made, made.adapters, "fp32")
     assert torch.allclose(logits(packed), logits(whole), atol=1e-4)
-    with pytest.raises(UserError, match="'base_weights': 'nf4'"):
-        open_for_training(made, asking(adapter="continue", base_weights="as_is"), CPU, 0.0)
+    with pytest.raises(UserError, match="'quantization': 'nf4'"):
+        open_for_training(made, asking(adapter="continue", quantization="none"), CPU, 0.0)
     (job.out / BASE_FILE).write_text(json.dumps({"base_key": base.key, "merged": []}))  # as if it were an ordinary adapter
     unrounded = load_merged(made, made.adapters, "fp32")
     assert float((logits(unrounded) - logits(packed)).abs().max()) > 1e-3, "the rounding must matter"

@@ -11,7 +11,7 @@ from alma_pipeline.ml.training.batching import (
     best_fit,
     check_budget,
     epoch_order,
-    global_batch,
+    global_batch_size,
     packed_batches,
     padded_batches,
     padded_tokens,
@@ -30,13 +30,13 @@ def test_order_is_the_same_in_every_process() -> None:
 
 
 def test_batches_run_on_over_the_end_of_an_epoch() -> None:
-    stream = [place for step in range(7) for place in global_batch(step, 6, 14, seed=5)]
+    stream = [place for step in range(7) for place in global_batch_size(step, 6, 14, seed=5)]
     for epoch in range(3):
         assert stream[14 * epoch : 14 * (epoch + 1)] == epoch_order(14, 5, epoch).tolist()
 
 
 def test_batch_larger_than_the_set_holds_examples_twice() -> None:
-    assert Counter(global_batch(0, 10, 4, seed=0)).most_common(1)[0][1] == 3
+    assert Counter(global_batch_size(0, 10, 4, seed=0)).most_common(1)[0][1] == 3
 
 
 def random_cases() -> list[tuple[list[int], int, int]]:
@@ -113,6 +113,6 @@ def test_load_is_balanced_over_ranks() -> None:
 def test_budget_below_the_longest_example_names_both_numbers() -> None:
     """B5"""
     check_budget(64, 64, "training")
-    with pytest.raises(UserError, match=r"hardware.row_tokens=63, but the longest dev example takes 64 tokens") as error:
+    with pytest.raises(UserError, match=r"hardware.micro_batch_tokens=63, but the longest dev example takes 64 tokens") as error:
         check_budget(64, 63, "dev")
-    assert "set hardware.row_tokens to 64" in str(error.value)
+    assert "set hardware.micro_batch_tokens to 64" in str(error.value)

@@ -32,19 +32,19 @@ def test_a_run_within_its_limits_goes_on(now: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("loss", [3.01, float("nan"), float("inf")])
 def test_dev_loss_above_the_parents(loss: float) -> None:
-    assert found({"loss": loss}) == f"the dev loss is {loss:.4g} now, above 3 = diverged_above x 2, the parent's"
+    assert found({"loss": loss}) == f"the dev loss is {loss:.4g} now, above 3 = max_dev_loss_ratio x 2, the parent's"
 
 
 def test_dev_score_below_the_parents() -> None:
-    assert found({"score": 19.9}) == "the dev score is 19.9 now, below 20 = diverged_below x 40, the parent's"
-    assert found({"score": 19.9}, diverged_below=0.4) is None
-    assert found({"score": 0.0}, diverged_below=0.0) is None
+    assert found({"score": 19.9}) == "the dev score is 19.9 now, below 20 = min_dev_score_ratio x 40, the parent's"
+    assert found({"score": 19.9}, min_dev_score_ratio=0.4) is None
+    assert found({"score": 0.0}, min_dev_score_ratio=0.0) is None
 
 
 def test_repetition_loops_beyond_the_limit_and_the_parents() -> None:
-    told = "60% of the dev translations are repetition loops now, above 50% = diverged_loops and above the parent's 10%"
+    told = "60% of the dev translations are repetition loops now, above 50% = max_loop_share and above the parent's 10%"
     assert found({"loops": 0.6}) == told
-    assert found({"loops": 0.6}, diverged_loops=0.6) is None
+    assert found({"loops": 0.6}, max_loop_share=0.6) is None
     assert found({"loops": 0.6}, PARENT | {"loops": 0.7}) is None
     assert found({"loops": 0.8}, PARENT | {"loops": 0.7}) is not None
 
@@ -64,8 +64,8 @@ def test_a_run_begun_before_loops_were_counted() -> None:
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ({"score": 3.0}, r"the dev score is 3 after step 4 of 6, below 15 = diverged_below x 30, the parent's"),
-        ({"loops": 0.75}, r"75% of the dev translations are repetition loops after step 4 of 6, above 50% = diverged_loops"),
+        ({"score": 3.0}, r"the dev score is 3 after step 4 of 6, below 15 = min_dev_score_ratio x 30, the parent's"),
+        ({"loops": 0.75}, r"75% of the dev translations are repetition loops after step 4 of 6, above 50% = max_loop_share"),
     ],
 )
 def test_the_loop_stops_and_says_where_the_last_good_checkpoint_is(tmp_path: Path, lost: dict[str, float], message: str) -> None:
@@ -74,13 +74,13 @@ def test_the_loop_stops_and_says_where_the_last_good_checkpoint_is(tmp_path: Pat
         tmp_path / "work",
         "parallel",
         {"init": make_base(tmp_path / "base"), "corpus": corpus},
-        choose_by="dev_score",
+        select_by="dev_score",
         evaluations=3,
     )
     trainee = open_for_training(job.inputs["init"], job.config, job.hardware, 0.0)
     told = iter([{"score": 30.0, "loops": 0.0}, {"score": 31.0, "loops": 0.0}, {"score": 31.0, "loops": 0.0} | lost])
     data, dev = (read_sequences(Path(corpus.path), name) for name in ("train", "dev"))
-    objective = LanguageModel(trainee.model, job.hardware.row_tokens)
+    objective = LanguageModel(trainee.model, job.hardware.micro_batch_tokens)
     with pytest.raises(Diverged, match=message) as error:
         train(job, init_process_group(job.hardware), trainee, objective, data, dev, lambda model: next(told))
     assert str(error.value).endswith(f"Log: {job.work}/metrics.jsonl. Last good checkpoint: {job.work}/best-2")

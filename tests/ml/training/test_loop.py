@@ -59,7 +59,7 @@ def test_result_counts_what_was_trained_on(tmp_path: Path, inputs: dict[str, Inp
 
 
 def test_dev_loss_is_measured_before_and_after_on_all_of_dev(tmp_path: Path, inputs: dict[str, Input]) -> None:
-    job = job_of(tmp_path, inputs, {"row_tokens": 24}, steps=12, learning_rate=2e-2)
+    job = job_of(tmp_path, inputs, {"micro_batch_tokens": 24}, steps=12, learning_rate=2e-2)
     result = run(job)
     assert result["before"]["loss"] == pytest.approx(dev_loss(Path(inputs["init"].path), inputs), rel=1e-6)
     assert result["after"]["loss"] == pytest.approx(dev_loss(job.out, inputs), rel=1e-6)
@@ -76,21 +76,28 @@ def dev_loss(checkpoint: Path, inputs: dict[str, Input]) -> float:
         return float(objective(objective.collate(dev), objective.norms(dev))[0])
 
 
-@pytest.mark.parametrize("choose_by", ["dev_loss", "dev_score", "last"])
-def test_checkpoint_is_chosen_by_the_nodes_rule(tmp_path: Path, inputs: dict[str, Input], choose_by: str) -> None:
+@pytest.mark.parametrize("select_by", ["dev_loss", "dev_score", "last"])
+def test_checkpoint_is_chosen_by_the_nodes_rule(tmp_path: Path, inputs: dict[str, Input], select_by: str) -> None:
     """B12: with a rate this high the dev loss rises again, so that the rules part ways."""
     job = job_of(
-        tmp_path, inputs, steps=16, learning_rate=0.1, evaluations=8, choose_by=choose_by, schedule="constant", diverged_above=9.0
+        tmp_path,
+        inputs,
+        steps=16,
+        learning_rate=0.1,
+        evaluations=8,
+        select_by=select_by,
+        schedule="constant",
+        max_dev_loss_ratio=9.0,
     )
     result = run(job)
     losses = {int(found["step"]): found["loss"] for found in result["evaluations"]}
     assert list(losses) == [2, 4, 6, 8, 10, 12, 14, 16]
     assert min(losses, key=losses.__getitem__) != 16
-    if choose_by == "dev_score":
+    if select_by == "dev_score":
         scores = {int(found["step"]): found["score"] for found in result["evaluations"]}
         assert result["chosen_step"] == max(scores, key=scores.__getitem__)
     else:
-        assert result["chosen_step"] == (16 if choose_by == "last" else min(losses, key=losses.__getitem__))
+        assert result["chosen_step"] == (16 if select_by == "last" else min(losses, key=losses.__getitem__))
     assert dev_loss(job.out, inputs) == pytest.approx(losses[result["chosen_step"]], rel=1e-6)
     assert files(job.out) == FULL
     assert [path.name for path in Path(job.work).glob("best-*")] == [f"best-{result['chosen_step']}"]
@@ -98,8 +105,8 @@ def test_checkpoint_is_chosen_by_the_nodes_rule(tmp_path: Path, inputs: dict[str
 
 def test_run_that_gets_worse_is_stopped(tmp_path: Path, inputs: dict[str, Input]) -> None:
     """B60"""
-    job = job_of(tmp_path, inputs, learning_rate=1.0, diverged_above=1.05, schedule="constant")
-    with pytest.raises(Diverged, match=r"the dev loss is .* after step 3 of 6, above .* = diverged_above x .*") as error:
+    job = job_of(tmp_path, inputs, learning_rate=1.0, max_dev_loss_ratio=1.05, schedule="constant")
+    with pytest.raises(Diverged, match=r"the dev loss is .* after step 3 of 6, above .* = max_dev_loss_ratio x .*") as error:
         run(job)
     assert f"{job.work}/metrics.jsonl" in str(error.value)
     assert "Last good checkpoint: the parent" in str(error.value)
@@ -121,16 +128,16 @@ def test_labels_not_seen_exactly_once_stop_the_run(tmp_path: Path, inputs: dict[
 
 def test_row_budget_below_the_longest_example_is_refused(tmp_path: Path, inputs: dict[str, Input]) -> None:
     """B5"""
-    with pytest.raises(UserError, match=r"hardware.row_tokens=8, but the longest training example takes \d+ tokens"):
-        run(job_of(tmp_path, inputs, {"row_tokens": 8}))
+    with pytest.raises(UserError, match=r"hardware.micro_batch_tokens=8, but the longest training example takes \d+ tokens"):
+        run(job_of(tmp_path, inputs, {"micro_batch_tokens": 8}))
 
 
 def test_monolingual_training_has_no_dev_score(tmp_path: Path, inputs: dict[str, Input]) -> None:
     from stages.mono.run import run as run_mono
 
     inputs["corpus"] = make_documents(tmp_path / "documents")
-    with pytest.raises(UserError, match="choose_by=dev_score: mono has no dev score"):
-        run_mono(make_job(tmp_path / "work", "mono", inputs, choose_by="dev_score"))
+    with pytest.raises(UserError, match="select_by=dev_score: mono has no dev score"):
+        run_mono(make_job(tmp_path / "work", "mono", inputs, select_by="dev_score"))
 
 
 def test_processes_must_be_those_of_the_hardware(tmp_path: Path, inputs: dict[str, Input]) -> None:
@@ -193,7 +200,7 @@ def test_vectors_do_not_decay(inputs: dict[str, Input]) -> None:
 
 @pytest.mark.parametrize("clip", [0.0, 0.01])
 def test_clipping_scales_the_gradient_and_reports_its_norm(tmp_path: Path, inputs: dict[str, Input], clip: float) -> None:
-    job = job_of(tmp_path, inputs, clip=clip)
+    job = job_of(tmp_path, inputs, max_grad_norm=clip)
     trainee = open_for_training(inputs["init"], job.config, job.hardware, 0.0)
     before = {name: p.detach().clone() for name, p in trainee.model.named_parameters()}
     init_process_group(job.hardware)

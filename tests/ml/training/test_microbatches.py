@@ -83,7 +83,7 @@ TWO = ((9, 11, 10, 12, 8), (7, 13))
 
 
 def test_every_example_is_laid_out_once_in_its_own_global_batch(objective: Watched) -> None:
-    found = list(stream(objective, batches(TWO), World(0, 1, CPU), Hardware(name="test", row_tokens=ROW_TOKENS)))
+    found = list(stream(objective, batches(TWO), World(0, 1, CPU), Hardware(name="test", micro_batch_tokens=ROW_TOKENS)))
     assert [whole.rounds for whole, _ in found] == [3, 3, 3, 1]
     assert sorted(number for ids, _ in objective.made[:3] for number in ids) == [0, 1, 2, 3, 4]
     assert sorted(objective.made[3][0]) == [5, 6]
@@ -91,14 +91,14 @@ def test_every_example_is_laid_out_once_in_its_own_global_batch(objective: Watch
 
 
 def test_ranks_share_a_global_batch_and_agree_on_its_numbers(objective: Watched) -> None:
-    hardware = Hardware(name="test", row_tokens=ROW_TOKENS)
+    hardware = Hardware(name="test", micro_batch_tokens=ROW_TOKENS)
     wholes = [[whole for whole, _ in stream(objective, batches(TWO), World(rank, 2, CPU), hardware)] for rank in (0, 1)]
     assert wholes[0] == wholes[1]
     assert sorted(number for ids, _ in objective.made for number in ids) == list(range(7))
 
 
 def test_a_cpu_lays_out_only_what_is_asked_for(objective: Watched) -> None:
-    found = stream(objective, batches(TWO), World(0, 1, CPU), Hardware(name="test", row_tokens=ROW_TOKENS))
+    found = stream(objective, batches(TWO), World(0, 1, CPU), Hardware(name="test", micro_batch_tokens=ROW_TOKENS))
     assert objective.made == []
     next(found)
     assert [thread for _, thread in objective.made] == [threading.current_thread().name]
@@ -106,7 +106,7 @@ def test_a_cpu_lays_out_only_what_is_asked_for(objective: Watched) -> None:
 
 @pytest.mark.usefixtures("no_gpu_needed")
 def test_a_gpu_has_the_next_micro_batch_made_meanwhile_over_the_end_of_a_global_batch_too(objective: Watched) -> None:
-    found = stream(objective, batches(TWO), World(0, 1, GPU), Hardware(name="test", row_tokens=ROW_TOKENS))
+    found = stream(objective, batches(TWO), World(0, 1, GPU), Hardware(name="test", micro_batch_tokens=ROW_TOKENS))
     for taken in (1, 2, 3):  # the third is the last of the first global batch
         next(found)
         assert objective.wait_for(taken + 1), f"with {taken} taken only {len(objective.made)} were made"
@@ -116,7 +116,7 @@ def test_a_gpu_has_the_next_micro_batch_made_meanwhile_over_the_end_of_a_global_
 
 
 def test_what_goes_to_a_gpu_is_pinned_first_and_otherwise_the_same(objective: Watched, no_gpu_needed: list[str]) -> None:
-    hardware = Hardware(name="test", row_tokens=ROW_TOKENS)
+    hardware = Hardware(name="test", micro_batch_tokens=ROW_TOKENS)
     there = list(stream(objective, batches(TWO), World(0, 1, GPU), hardware))
     assert no_gpu_needed[0] == "pinned"
     assert no_gpu_needed.count("pinned") == no_gpu_needed.count("copied") == sum(tensors(batch) for _, batch in there)
@@ -149,7 +149,7 @@ def test_an_error_in_the_making_is_raised_where_the_batch_is_asked_for(device: t
 def test_a_batch_is_accumulated_to_its_end_and_the_next_one_left(objective: Watched) -> None:
     losses: list[float] = []
     engine: Callable[..., Any] = objective
-    found = stream(objective, batches(TWO), World(0, 1, CPU), Hardware(name="test", row_tokens=ROW_TOKENS))
+    found = stream(objective, batches(TWO), World(0, 1, CPU), Hardware(name="test", micro_batch_tokens=ROW_TOKENS))
     whole, totals = accumulate(engine, found, lambda loss: losses.append(loss.item()))  # type: ignore[arg-type]
     assert (len(losses), whole.labels, int(totals["labels"])) == (3, 45, 45)
     assert sum(losses) == pytest.approx(objective.measures({n: float(v) for n, v in totals.items()})["loss"], rel=1e-6)

@@ -38,9 +38,9 @@ def test_documents_are_found_also_where_bos_and_eos_are_the_same_token(bos: int)
 
 def test_a_model_that_cannot_be_packed_is_refused() -> None:
     torch.manual_seed(0)
-    with pytest.raises(UserError, match="use documents=joined"):
+    with pytest.raises(UserError, match="use cross_document_attention=true"):
         SeparateDocuments(bloom(), 64, BOS, EOS)
 
 
 def test_joined_blocks_are_as_published() -> None:
-    assert type(blocks_objective(llama(), 64, "joined")) is LanguageModel
+    assert type(blocks_objective(llama(), 64, True)) is LanguageModel

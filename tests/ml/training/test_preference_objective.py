@@ -28,10 +28,10 @@ def make_pairs(sizes: Sequence[tuple[int, int, int]] = SIZES) -> list[Preference
 
 
 def make_objective(
-    tau: Tau | None = None, nll_norm: str = "token", row_tokens: int = 512, model: PreTrainedModel | None = None
+    tau: Tau | None = None, nll_norm: str = "token", micro_batch_tokens: int = 512, model: PreTrainedModel | None = None
 ) -> PreferenceModel:
     terms = LossSettings(beta=0.3, nll_weight=0.8, nll_norm=nll_norm, tau=tau)
-    return PreferenceModel(model or make_model(LlamaConfig), row_tokens, terms)
+    return PreferenceModel(model or make_model(LlamaConfig), micro_batch_tokens, terms)
 
 
 def make_model(config: type[PreTrainedConfig], **settings: object) -> PreTrainedModel:
@@ -105,7 +105,7 @@ def test_any_split_gives_the_same_gradient(variant: str) -> None:
     """B53: one by one, uneven pieces, pieces cut by tokens over two ranks with an empty one, and all at once."""
     objective, pairs = make_objective(VARIANTS[variant]), make_pairs()
     whole = split_gradient(objective, pairs, [list(range(8))])
-    objective.row_tokens = 32
+    objective.micro_batch_tokens = 32
     by_tokens = list(chain.from_iterable(objective.micro_batches(pairs, ranks=3, overhead=0)))
     assert len(by_tokens) % 3 == 0 and len(by_tokens) > 3
     for pieces in ([[i] for i in range(8)], [[7, 0, 3], [1], [2, 4, 5, 6]], [[*range(8)], []], by_tokens):
@@ -163,7 +163,7 @@ def test_a_batch_of_no_pairs_has_a_gradient_of_zeros(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_a_micro_batch_takes_the_tokens_its_lengths_announce(layout: str) -> None:
     """Both answers of a pair are in the same micro-batch, and its rows stay within the budget."""
-    objective, pairs = make_objective(row_tokens=64), make_pairs()
+    objective, pairs = make_objective(micro_batch_tokens=64), make_pairs()
     objective.layout = layout
     lengths = [objective.length(pair) for pair in pairs]
     assert lengths[1] == (5 + 2 + 9 if layout == "packed" else 2 * (5 + 9))

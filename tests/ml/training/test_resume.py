@@ -69,7 +69,7 @@ def test_taken_up_run_ends_with_the_same_weights(
 
 def test_a_taken_up_run_recomputes_its_layers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers drops what a layer keeps only in one that is set to train, and a model is loaded set to evaluate."""
-    hardware = {"gradient_checkpointing": True, "row_tokens": 32}
+    hardware = {"gradient_checkpointing": True, "micro_batch_tokens": 32}
     first, second = (copy_of(tmp_path, name, hardware) for name in ("first", "second"))
     set_aside(monkeypatch, first, (2,), Path(second.work))
     calls = {"forward": 0, "backward": 0}

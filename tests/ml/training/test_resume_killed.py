@@ -111,7 +111,7 @@ def test_killed_anywhere_the_weights_are_those_of_an_undisturbed_run(tmp_path: P
     """B8: killed while a resume point is written, at random moments of training, and while the checkpoint is."""
     inputs = {"init": make_base(tmp_path / "base"), "corpus": make_documents(tmp_path / "documents")}
     settings = {"steps": STEPS, "evaluations": 3, "lora": dataclasses.replace(LORA, dropout=0.2)}
-    calm, killed = (make_job(tmp_path / name, kind, inputs, EVERY_STEP | {"row_tokens": 32}, **settings) for name in "ab")
+    calm, killed = (make_job(tmp_path / name, kind, inputs, EVERY_STEP | {"micro_batch_tokens": 32}, **settings) for name in "ab")
     for job in (calm, killed):
         job.write()
     server.start(calm)

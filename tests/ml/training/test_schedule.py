@@ -60,7 +60,7 @@ def test_rate_peaks_after_a_warm_up_rounded_up() -> None:
     ],
 )
 def test_horizon_in_steps(horizon: dict[str, Any], examples: int, tokens: int, expected: int) -> None:
-    assert total_steps(training(global_batch=8, **horizon), examples, tokens) == expected
+    assert total_steps(training(global_batch_size=8, **horizon), examples, tokens) == expected
 
 
 def test_no_example_is_the_users_mistake() -> None:

@@ -11,7 +11,7 @@ from alma_pipeline.ml.data.prompts import one_line
 from alma_pipeline.ml.decoding import hypotheses
 from alma_pipeline.ml.decoding.hypotheses import LoadedModel
 from alma_pipeline.ml.models.routing import Router, load_with_adapters
-from stages.interpret.config import Config
+from stages.translate_text.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Settings of `interpret`: translate the user's sentences with one checkpoint, or with one adapter per language group."""
+"""Settings of `translate_text`: translate the user's sentences with one checkpoint, or with one adapter per language group."""
 
 from dataclasses import dataclass, field
 
@@ -9,6 +9,6 @@ from alma_pipeline.schema import Translating
 class Config(Translating):
     """How to translate, and with which adapter for which language."""
 
-    kind: str = "interpret"
+    kind: str = "translate_text"
     routes: dict[str, str] = field(default_factory=dict)
     """Language (the side that is not English) to the input whose adapter translates it; empty: one input translates all."""

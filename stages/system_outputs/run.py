@@ -8,7 +8,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.rows import directions
 from alma_pipeline.ml.data.system_outputs import SystemOutputs
-from stages.outputs.config import Config
+from stages.system_outputs.config import Config
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def run(job: Job) -> dict[str, Any]:
     directions with outputs. Raises UserError if there are none.
     """
     config: Config = job.config
-    ((system, source),) = config.given.items()
+    ((system, source),) = config.system_outputs.items()
     outputs = SystemOutputs(system, source, config.languages, job)
     rows = _rows(Path(job.inputs["test"].path) / "test.jsonl", config.directions or directions(config.languages))
     # A system may have outputs in some directions only; the others are reported as missing.
