@@ -116,6 +116,7 @@ def hub_results(store: Store, evaluations: list[ScoredCheckpoint]) -> "Iterator[
     """The scores in the hub's format: one result for each test set, direction and metric."""
     from huggingface_hub import EvalResult
 
+    # `signatures` names the metrics; the other numbers of a direction are guards, which the hub does not know.
     for evaluation in evaluations:
         pairs = _test(store, evaluation)
         for direction, scores in evaluation.result["directions"].items():

@@ -146,7 +146,7 @@ def _summary(job: ReportJob, step: Step, scores: dict[str, str]) -> Iterator[str
     if step.node.name in scores:
         yield scores[step.node.name]
         return
-    # The first measure that exists; a preference node has several, of which accuracy tells more than loss.
+    # The order of MEASURES is one of preference: pair accuracy is more informative than a preference loss.
     after = record.result.get("after", {})
     for name, label in MEASURES:
         if name in after:

@@ -91,6 +91,7 @@ def _field_problems(item: "dataclasses.Field[Any]", value: Any, name: str) -> It
     choices = item.metadata.get("choices")
     if choices and value not in choices:
         yield f"{name}={value}: expected one of {', '.join(choices)}; {suggestion(str(value), list(choices))}"
+    # Values from the command line may have the wrong type: check it before comparing.
     limits = item.metadata.get("limits")
     if not limits:
         return

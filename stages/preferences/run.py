@@ -137,6 +137,7 @@ def _outputs_of(job: Job, system: str, config: Config, sources: list[SourceSente
     Raises UserError if it translated none of them.
     """
     outputs = SystemOutputs(system, config.system_outputs[system], config.languages, job)
+    # The system is asked direction by direction; results go back to the sources' own order.
     result: list[list[str]] = [[] for _ in sources]
     for direction in dict.fromkeys(item.direction for item in sources):
         places = [place for place, item in enumerate(sources) if item.direction == direction]
@@ -202,6 +203,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _counts(made: Mapping[str, Triples], left_out: Mapping[str, Counter[str]]) -> dict[str, Any]:
     """Numbers of pairs and dropped sources, in total and by direction. `left_out`: sources dropped before sampling."""
+    # A direction's dropped sources are those without a pair in either split, and those never sampled.
     by_split = {split: Counter(row["direction"] for row in triples.rows) for split, triples in made.items()}
     dropped = {
         direction: sum((triples.dropped.get(direction, Counter[str]()) for triples in made.values()), reasons)

@@ -206,6 +206,7 @@ def with_local_model(metric: Neural, paths: Mapping[str, str]) -> Neural:
 def worker_error(kind: str, text: str, model: str, python: str) -> PipelineError:
     """The worker's error: a UserError that says what to do if the kind is known, else a PipelineError (B47)."""
     page = f"https://huggingface.co/{model}"
+    # By class name: the worker's exceptions come from packages that this process may not have.
     lacking = f"{python} lacks a package; run `make comet`, or set evaluation.comet.python to another interpreter"
     advice = {
         "GatedRepoError": f"it is gated; accept its licence at {page} with the account whose token is in HF_TOKEN",
