@@ -210,6 +210,34 @@ def test_rooms_are_small() -> None:
     assert {folder: folders.count(folder) for folder in set(folders) if folders.count(folder) > 24} == {}
 
 
+SMALL = {
+    "__main__.py": "Python wants it",
+    "paths.py": "imported by all, imports nothing of rooms",
+    "console.py": "the ground floor's only use of rich",
+    "schema/scorer.py": "one noun; `evaluation` and `data` both hold it",
+    "schema/block_training.py": "settings of two kinds, which cannot import each other",
+    "schema/preference_training.py": "settings of two kinds, which cannot import each other",
+    "config/groups.py": "help must not import Hydra",
+    "config/overrides.py": "the report's jobs read overrides without composing",
+    "config/shared_settings.py": "the one generated part of the configuration",
+    "cli/show.py": "a verb lives in the file of its name",
+    "ml/rng.py": "resume and load both need it",
+    "ml/models/causal.py": "training and decoding both need it",
+    "ml/training/block_training.py": "the body of two kinds, which cannot import each other",
+}
+"""Modules below 40 lines, and why each is alone."""
+
+
+def test_small_modules_have_a_reason_to_be_alone() -> None:
+    package = ROOT / "alma_pipeline"
+    small = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py" and len(path.read_text(encoding="utf-8").splitlines()) < 40
+    }
+    assert small == set(SMALL)
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.removeprefix("alma_pipeline/").startswith(WITHOUT_HYDRA)])
 def test_workers_and_what_they_stand_on_know_no_hydra(path: str) -> None:
     """B17, B21."""

@@ -1,4 +1,4 @@
-"""`export`: a checkpoint of the store as a plain Hugging Face folder with a model card, merged or as an adapter."""
+"""`export`: writes a checkpoint as a plain Hugging Face folder with a model card, merged or as an adapter, and uploads it."""
 
 import json
 import os
@@ -27,17 +27,19 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def main(arguments: Arguments) -> int:
-    """`export NAME|KEY FOLDER`. Raises UserError for what is no checkpoint, and before it would overwrite anything."""
+    """Export an artifact to a folder. Raises UserError if it is not a checkpoint, or if the folder is not empty."""
     store, console = Store(store_root()), LiteralConsole()
     record, folder = find_artifact(store, arguments.artifact), Path(arguments.folder)
     if not record.checkpoint:
-        raise UserError(f"{record.path.name} is of kind {record.kind}, which leaves no model; export one that was trained")
+        raise UserError(f"{record.path.name} is of kind {record.kind}, which has no model; export a checkpoint")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists; export writes an empty or new folder, and overwrites nothing")
+        raise UserError(f"{folder} exists and is not an empty folder; export overwrites nothing, so name a new one")
+    # Whatever would fail at the upload fails now, before the merge.
     repo = arguments.push
     if repo:
         _check_push(repo)
     as_adapter = arguments.adapter
+    # Written beside the target and renamed at the end, so that a failed export leaves nothing behind.
     unfinished = folder.with_name(f"{folder.name}.unfinished-{secrets.token_hex(4)}")
     try:
         measured = _adapter(store, record, unfinished) if as_adapter else _merged(store, record, arguments.precision, unfinished)
@@ -47,15 +49,15 @@ def main(arguments: Arguments) -> int:
             folder.rmdir()
         os.rename(unfinished, folder)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)  # never what was there before: the name is this call's own
-    console.print_line(f"{record.path.name} → {folder.absolute()}{_told(measured)}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+    console.print_line(f"{record.path.name} → {folder.absolute()}{_differences(measured)}")
     if repo:
         console.print_line(f"pushed to {_push(folder, repo)}")
     return 0
 
 
 def _merged(store: Store, record: Record, precision: str | None, folder: Path) -> dict[str, Any]:
-    """The full model with its adapters merged, in `folder`; how far it is from base and adapters."""
+    """Write the merged model to `folder`; returns how much its logits differ from those of base and adapters."""
     precision = precision or _precision(store, record)
     job: Any = kind_config("merge")
     config = job(precision=precision)
@@ -69,7 +71,7 @@ def _merged(store: Store, record: Record, precision: str | None, folder: Path) -
 
 
 def _precision(store: Store, record: Record) -> str:
-    """That of the full model it stands on."""
+    """The precision of the full model below the checkpoint."""
     settings = json.loads((_base(store, record).path / "config.json").read_text(encoding="utf-8"))
     return PRECISIONS.get(settings.get("dtype") or settings.get("torch_dtype") or "", "fp32")
 
@@ -77,16 +79,20 @@ def _precision(store: Store, record: Record) -> str:
 def _base(store: Store, record: Record) -> Record:
     found = store.find(record.checkpoint["base_key"])
     if found is None:
-        raise UserError(f"{record.path.name} stands on the artifact {record.checkpoint['base_key'][:12]}, which is gone")
+        raise UserError(
+            f"the base of {record.path.name}, artifact {record.checkpoint['base_key'][:12]}, is no longer in the store"
+        )
     return found
 
 
 def _adapter(store: Store, record: Record, folder: Path) -> dict[str, Any]:
-    """The adapter alone, naming the published model it belongs on."""
+    """Write the adapter alone; its settings name the published model that it was trained on."""
     if record.checkpoint["form"] != "adapter":
-        raise UserError(f"{record.path.name} is a full model; leave --adapter out")
+        raise UserError(f"{record.path.name} is a full model; remove --adapter")
     if len(record.checkpoint["adapter_keys"]) > 1:
-        raise UserError(f"{record.path.name} stands on a base with other adapters merged; export it merged, without --adapter")
+        raise UserError(
+            f"{record.path.name} was trained on a base with other adapters merged; export it merged, without --adapter"
+        )
     base = _base(store, record)
     folder.mkdir(parents=True)
     for path in record.path.iterdir():
@@ -98,7 +104,7 @@ def _adapter(store: Store, record: Record, folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _told(measured: dict[str, Any]) -> str:
+def _differences(measured: dict[str, Any]) -> str:
     if not measured.get("adapters"):
         return ""
     return (

@@ -247,9 +247,9 @@ def test_the_snippet_runs_and_prompts_as_the_model_was_trained(
     ("words", "said"),
     [
         (["parallel"], "arguments are required: FOLDER; usage: alma-pipeline export"),
-        (["parallel.score", "{new}"], "is of kind score, which leaves no model"),
-        (["parallel", "{full}"], "exists; export writes an empty or new folder"),
-        (["base", "{new}", "--adapter"], "is a full model; leave --adapter out"),
+        (["parallel.score", "{new}"], "is of kind score, which has no model"),
+        (["parallel", "{full}"], "exists and is not an empty folder; export overwrites nothing"),
+        (["base", "{new}", "--adapter"], "is a full model; remove --adapter"),
         (["parallel", "{new}", "--push", "tiny"], "expected OWNER/NAME"),
         (["parallel", "{new}", "--push", "me/tiny"], "needs a token with write access, found none; set HF_TOKEN"),
         (["parallel", "{new}", "--precision", "fp8"], "expected one of fp32, bf16, fp16"),
