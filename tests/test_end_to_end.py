@@ -33,7 +33,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
 def test_the_whole_recipe_runs_and_says_what_it_did(recipe: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     store, done = recipe
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for text in ("bits per byte", "chrF++", "preference accuracy", "parallel (from mono) against parallel_scratch", "mlflow ui"):
+    for text in (
+        "bits per byte",
+        "chrF++",
+        "preference accuracy",
+        "parallel (from mono) vs. parallel_scratch (from base)",
+        "mlflow ui",
+    ):
         assert text in done.stdout
     verdicts = plan(store, *ALL)
     assert len(verdicts) == 41
@@ -54,7 +60,7 @@ def test_a_changed_beta_runs_cpo_and_its_evaluation_alone(recipe: tuple[Path, su
     verdicts = plan(store, *SMALL, *PAIRS, "stage=cpo", "stages.cpo.beta=0.2")
     running = {name for name, (verdict, _) in verdicts.items() if verdict != "reuse"}
     assert running == {"cpo", "cpo.translate", "cpo.score"}
-    assert verdicts["cpo"][1] == "because stages.cpo.beta 0.1 → 0.2"
+    assert verdicts["cpo"][1] == "stages.cpo.beta 0.1 → 0.2"
 
 
 def test_a_groups_override_runs_that_group_alone(recipe: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from alma_pipeline.job import Job
 from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
-from alma_pipeline.ml.models.merge import merge_adapters
+from alma_pipeline.ml.models.merge import merge_and_compare
 from stages.merge.config import Config
 
 
@@ -17,7 +17,7 @@ def run(job: Job) -> dict[str, Any]:
     config: Config = job.config
     checkpoint = job.inputs["checkpoint"]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
-    model, measured = merge_adapters(checkpoint, config.precision, tokenizer)
+    model, measured = merge_and_compare(checkpoint, config.precision, tokenizer)
     model.save_pretrained(job.out)
     for name in TOKENIZER_FILES:
         if (Path(checkpoint.path) / name).is_file():

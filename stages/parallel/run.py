@@ -6,7 +6,7 @@ from typing import Any
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.token_arrays import Tokens, read_sequences
 from alma_pipeline.ml.distributed import init_process_group
-from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.models.open import open_for_training
 from alma_pipeline.ml.training.dev_set import dev_scorer
 from alma_pipeline.ml.training.loop import train
 from alma_pipeline.ml.training.objective import LanguageModel

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from alma_pipeline.ml.models.load import load_for_inference
+from alma_pipeline.ml.models.open import load_for_inference
 from helpers.tiny_model import ADAPTER, as_input, files, logged, make_base, make_documents, make_job, weights
 from stages.group_adapter.run import run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alma_pipeline.ml.models.load import load_for_inference
+from alma_pipeline.ml.models.open import load_for_inference
 from alma_pipeline.schema import Training
 from helpers.tiny_model import FULL, as_input, files, logged, make_base, make_documents, make_job, weights
 from stages.group_adapter.config import Config as GroupAdapter

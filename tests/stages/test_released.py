@@ -17,7 +17,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.execution.runner import Runner, job_input
 from alma_pipeline.files import write_json
 from alma_pipeline.job import read_job
-from alma_pipeline.ml.models.load import load_for_inference
+from alma_pipeline.ml.models.open import load_for_inference
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.identity import key_of

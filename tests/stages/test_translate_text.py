@@ -11,7 +11,7 @@ from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.decoding.reranking import Reranker, chrf, minimum_bayes_risk
 from alma_pipeline.ml.decoding.search import Sampling
-from alma_pipeline.ml.models.load import load_for_inference
+from alma_pipeline.ml.models.open import load_for_inference
 from alma_pipeline.schema import Hardware
 from helpers.tiny_adapter import make_adapter
 from helpers.tiny_checkpoint import LANGUAGES, make_checkpoint, make_job, read, write

@@ -22,7 +22,7 @@ from alma_pipeline.ml.decoding.reranking import Reranker
 from alma_pipeline.ml.decoding.search import DecodeLimits, Sampling
 from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.ml.distributed import World
-from alma_pipeline.ml.models.load import free_device_memory, load_for_inference
+from alma_pipeline.ml.models.open import free_device_memory, load_for_inference
 from alma_pipeline.schema import Translating
 
 LoadedModel = tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase, OnRows | None]

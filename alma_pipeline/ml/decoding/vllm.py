@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Sampling, trim
-from alma_pipeline.ml.models.load import load_merged
+from alma_pipeline.ml.models.merge import load_merged
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.decoding import VLLM_MISSING
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from alma_pipeline import files
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.ml.models.load import BASE_FILE, TrainableModel, load_full
+from alma_pipeline.ml.models.load import BASE_FILE, load_full
+from alma_pipeline.ml.models.open import TrainableModel
 
 TOKENIZER_FILES = (
     "tokenizer.json",

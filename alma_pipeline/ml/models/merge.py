@@ -1,12 +1,10 @@
-"""Merge adapters into their base, and verify on a probe that the logits stay equal (B15).
+"""Merge adapters into their base: for training and decoding as they are loaded, for export with a check of the logits (B15)."""
 
-For export only: training and decoding merge through `models.load` and need no check at every start.
-"""
-
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,7 +22,38 @@ TOLERANCE = 1e-4
 """Largest allowed logit difference, relative to the largest logit; fp32 rounding stays far below it (our choice)."""
 
 
-def merge_adapters(
+def load_merged(checkpoint: Input, adapters: Sequence[str], precision: str) -> PreTrainedModel:
+    """The full model of `checkpoint` with its first `adapters` merged in fp32, then cast once to `precision`, on the CPU.
+
+    Raises UserError for an adapter of another base.
+    """
+    if not adapters:
+        return load_full(Path(checkpoint.base), DTYPES[precision])
+    model = load_base_model(checkpoint, "fp32")
+    for number in range(len(adapters)):
+        model = merge_adapter(with_adapter(model, checkpoint, number))
+    return model.to(DTYPES[precision])
+
+
+def with_adapter(model: PreTrainedModel, checkpoint: Input, number: int) -> PeftModel:
+    """The model with adapter `number` of the checkpoint on top, not merged; `model` holds all adapters before it.
+
+    Raises UserError if the adapter was trained on another base or on other adapters.
+    """
+    folder = Path(checkpoint.adapters[number])
+    check_base(folder, checkpoint.base_key, checkpoint.adapter_keys[:number])
+    wrapped = get_peft_model(model, peft_config(folder, dropout=0.0), autocast_adapter_dtype=False)
+    load_adapter(wrapped, folder)
+    return wrapped
+
+
+def merge_adapter(wrapped: PeftModel) -> PreTrainedModel:
+    """Merge the adapter into the weights, W + (alpha / r) B A, in their precision. Raises ValueError if that gives a NaN."""
+    merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
+    return merged
+
+
+def merge_and_compare(
     checkpoint: Input, precision: str, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """The full model with all adapters merged in fp32 and cast once to `precision`, and the largest logit differences.
@@ -37,12 +66,10 @@ def merge_adapters(
     model = whole.eval()
     largest = difference = 0.0
     # Merge one adapter at a time, so that each is checked against the weights it was trained on.
-    for number, folder in enumerate(map(Path, checkpoint.adapters)):
-        check_base(folder, checkpoint.base_key, checkpoint.adapter_keys[:number])
-        wrapped = get_peft_model(model, peft_config(folder, dropout=0.0), autocast_adapter_dtype=False).eval()
-        load_adapter(wrapped, folder)
+    for number in range(len(checkpoint.adapters)):
+        wrapped = with_adapter(model, checkpoint, number).eval()
         before = _logits(wrapped, probe)
-        model = wrapped.merge_and_unload(safe_merge=True)
+        model = merge_adapter(wrapped)
         difference = max(difference, _distance(before, _logits(model, probe)))
         largest = max(largest, *(float(logits.abs().max()) for logits in before))
     if not difference <= TOLERANCE * largest:  # true for NaN as well

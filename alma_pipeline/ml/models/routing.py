@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models.load import check_base, load_adapter, load_base_model, load_merged, peft_config, quantization_of
+from alma_pipeline.ml.models.load import check_base, load_adapter, load_base_model, peft_config, quantization_of
+from alma_pipeline.ml.models.merge import load_merged
 from alma_pipeline.schema import Hardware
 
 

@@ -21,7 +21,7 @@ from alma_pipeline.ml import rng
 from alma_pipeline.ml.data.token_arrays import Split
 from alma_pipeline.ml.distributed import World, all_gather, all_reduce_sum
 from alma_pipeline.ml.models.causal import causal_model
-from alma_pipeline.ml.models.load import TrainableModel
+from alma_pipeline.ml.models.open import TrainableModel
 from alma_pipeline.ml.training import resume
 from alma_pipeline.ml.training.attention import unpacked_attention
 from alma_pipeline.ml.training.batching import check_budget, global_batch_size

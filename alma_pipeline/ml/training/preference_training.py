@@ -9,7 +9,7 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml.data.preference_pairs import PairLimits, read_pairs
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.ml.distributed import init_process_group
-from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.models.open import open_for_training
 from alma_pipeline.ml.training.dev_set import dev_scorer
 from alma_pipeline.ml.training.loop import train
 from alma_pipeline.ml.training.preference_losses import WITH_REFERENCE, LossSettings

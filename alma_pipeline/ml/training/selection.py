@@ -12,7 +12,7 @@ from alma_pipeline import files
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.ml.distributed import World, barrier
 from alma_pipeline.ml.models.checkpoints import gather_state, write_checkpoint
-from alma_pipeline.ml.models.load import TrainableModel
+from alma_pipeline.ml.models.open import TrainableModel
 
 
 @dataclass(frozen=True)

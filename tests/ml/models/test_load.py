@@ -14,7 +14,9 @@ from torch import Tensor
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.models.checkpoints import check_state, gather_state, write_checkpoint
-from alma_pipeline.ml.models.load import TrainableModel, load_for_inference, load_full, load_merged, open_for_training
+from alma_pipeline.ml.models.load import load_full
+from alma_pipeline.ml.models.merge import load_merged
+from alma_pipeline.ml.models.open import TrainableModel, load_for_inference, open_for_training
 from alma_pipeline.schema import Hardware, Training
 from helpers.tiny_model import ADAPTER, FULL, LORA, files, make_base, weights
 

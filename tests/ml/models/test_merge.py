@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.models import merge
-from alma_pipeline.ml.models.merge import PROBE, merge_adapters
+from alma_pipeline.ml.models.merge import PROBE, merge_and_compare
 from alma_pipeline.schema import Hardware
 from helpers.tiny_adapter import make_adapter
 from helpers.tiny_checkpoint import make_checkpoint
@@ -50,7 +50,7 @@ def test_the_merged_folder_says_what_base_and_adapter_say(tmp_path: Path, base: 
 
 
 def test_the_cast_is_measured_apart(adapted: Input) -> None:
-    model, measured = merge_adapters(adapted, "bf16", AutoTokenizer.from_pretrained(adapted.path))
+    model, measured = merge_and_compare(adapted, "bf16", AutoTokenizer.from_pretrained(adapted.path))
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     assert measured["cast_difference"] > measured["tolerance"] > measured["difference"]
 
@@ -59,13 +59,13 @@ def test_a_difference_above_the_tolerance_is_refused(adapted: Input, monkeypatch
     """With a tolerance that rounding alone exceeds."""
     monkeypatch.setattr(merge, "TOLERANCE", 1e-12)
     with pytest.raises(PipelineError, match="merged model differs from base and adapter"):
-        merge_adapters(adapted, "fp32", AutoTokenizer.from_pretrained(adapted.path))
+        merge_and_compare(adapted, "fp32", AutoTokenizer.from_pretrained(adapted.path))
 
 
 def test_an_adapter_of_another_base_is_refused(adapted: Input) -> None:
     """B16."""
     with pytest.raises(UserError, match="trained on another base"):
-        merge_adapters(replace(adapted, base_key="d" * 64), "fp32", AutoTokenizer.from_pretrained(adapted.path))
+        merge_and_compare(replace(adapted, base_key="d" * 64), "fp32", AutoTokenizer.from_pretrained(adapted.path))
 
 
 def test_a_broken_adapter_is_not_merged(tmp_path: Path, base: Input) -> None:
@@ -74,9 +74,9 @@ def test_a_broken_adapter_is_not_merged(tmp_path: Path, base: Input) -> None:
     tensors = load_file(file)
     save_file({name: tensor / 0 for name, tensor in tensors.items()}, file, {"format": "pt"})
     with pytest.raises((PipelineError, ValueError), match=r"NaN|differs"):
-        merge_adapters(broken, "fp32", AutoTokenizer.from_pretrained(broken.path))
+        merge_and_compare(broken, "fp32", AutoTokenizer.from_pretrained(broken.path))
 
 
 def test_a_full_model_has_nothing_to_merge(base: Input) -> None:
-    _, measured = merge_adapters(base, "fp32", AutoTokenizer.from_pretrained(base.path))
+    _, measured = merge_and_compare(base, "fp32", AutoTokenizer.from_pretrained(base.path))
     assert measured == {"difference": 0.0, "tolerance": 0.0, "cast_difference": 0.0}

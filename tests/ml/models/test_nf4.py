@@ -9,7 +9,9 @@ import torch
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models.load import BASE_FILE, load_merged, open_for_training
+from alma_pipeline.ml.models.load import BASE_FILE
+from alma_pipeline.ml.models.merge import load_merged
+from alma_pipeline.ml.models.open import open_for_training
 from alma_pipeline.schema import Hardware, Training
 from helpers.tiny_model import LORA, as_input, make_base, make_job, make_pairs
 

@@ -9,7 +9,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.decoding import decode, generate, tree
 from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Results, Sampling
-from alma_pipeline.ml.models.load import load_merged
+from alma_pipeline.ml.models.merge import load_merged
 from alma_pipeline.ml.models.routing import Router, load_with_adapters
 from alma_pipeline.schema import Hardware
 from helpers.tiny_adapter import make_adapter

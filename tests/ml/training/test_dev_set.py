@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from alma_pipeline.ml.data.token_arrays import read_sequences
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.distributed import init_process_group
-from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.models.open import open_for_training
 from alma_pipeline.ml.training.dev_set import DevSample, dev_score, divergence
 from alma_pipeline.ml.training.loop import train
 from alma_pipeline.ml.training.objective import LanguageModel

@@ -15,7 +15,7 @@ from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data.token_arrays import read_sequences
 from alma_pipeline.ml.distributed import init_process_group
-from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.models.open import open_for_training
 from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.engine import Engine, adamw, deepspeed_config
 from alma_pipeline.ml.training.objective import LanguageModel

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from alma_pipeline.ml.models.load import open_for_training
+from alma_pipeline.ml.models.open import open_for_training
 from helpers.split_gradients import BUDGETS, examples_of, gradient, job_of, objective_of
 from helpers.tiny_model import make_base, make_pairs
 

@@ -1,0 +1,141 @@
+"""Open a checkpoint for training, with the adapter a node requests, or merged for inference. Writes nothing."""
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from alma_pipeline.errors import UserError
+from alma_pipeline.job import Input
+from alma_pipeline.ml import rng
+from alma_pipeline.ml.models import nf4
+from alma_pipeline.ml.models.load import DTYPES, check_base, load_adapter, peft_config, quantization_of
+from alma_pipeline.ml.models.merge import load_merged
+from alma_pipeline.schema import Hardware, Lora, Training
+
+
+@dataclass(frozen=True)
+class TrainableModel:
+    """A model ready for training, and the provenance that its checkpoint records."""
+
+    model: PreTrainedModel | PeftModel
+    """On the CPU in the node's precision, or on the device with 4-bit matrices; only trained parameters require gradients."""
+    form: str
+    """What is trained and saved: `full` or `adapter`."""
+    base: Path
+    """Folder of the full model."""
+    base_key: str
+    merged: tuple[str, ...]
+    """Keys of the adapters merged into the base before training, in order."""
+    quantization: str
+    """`nf4` if the base's matrices are held in 4 bits, else `none`."""
+    tokenizer: Path
+    """Folder with the tokenizer files to copy into the checkpoint."""
+
+
+def open_for_training(init: Input, config: Training, hardware: Hardware, dropout: float) -> TrainableModel:
+    """Load the parent `init` with the adapter that `config` requests; `dropout` is LoRA's, all other dropout is 0.
+
+    A new adapter is initialised from `config.seed`, equally on every rank.
+    Raises UserError if the parent lacks what `config.adapter` needs.
+    """
+    # Every rank must draw the same new adapter.
+    rng.seed(config.seed, rank=0)
+    # All adapters below the one that is trained become part of the weights.
+    continued = _adapter_to_continue(init, config.adapter)
+    merge = init.adapters[: len(init.adapters) - len(continued)]
+    # 4-bit weights cannot take a merge: the sum would have to be rounded again.
+    if config.quantization == nf4.KIND:
+        if merge:
+            raise UserError(
+                "quantization=nf4 needs a full model under the adapter, but other adapters must be merged into it first; "
+                "use quantization=none"
+            )
+        model = nf4.load_nf4(Path(init.base), DTYPES[config.precision], hardware)
+    else:
+        model = load_merged(init, merge, config.precision)
+    if config.adapter != "none":
+        model = _new_adapter(model, config.lora, dropout) if not continued else _continue_adapter(model, init, config, dropout)
+    if hardware.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return TrainableModel(
+        model=model,
+        form="full" if config.adapter == "none" else "adapter",
+        base=Path(init.base),
+        base_key=init.base_key,
+        merged=tuple(init.adapter_keys[: len(merge)]),
+        tokenizer=Path(init.path),
+        quantization=config.quantization,
+    )
+
+
+def load_for_inference(checkpoint: Input, hardware: Hardware, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The checkpoint with all adapters merged, in evaluation mode on this process's device, and its tokenizer."""
+    model = load_merged(checkpoint, checkpoint.adapters, precision)
+    device = "cpu" if hardware.device == "cpu" else torch.device("cuda", torch.cuda.current_device())
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    return model.to(device).eval(), tokenizer
+
+
+def free_device_memory() -> None:
+    """Free the memory of deleted models, so that another process can use the device."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing if CUDA was not used
+
+
+def _adapter_to_continue(init: Input, adapter: str) -> list[str]:
+    """A list with the adapter to train further, or empty. Raises UserError if `adapter` and the parent do not go together."""
+    if adapter == "continue":
+        if not init.adapters:
+            raise UserError("adapter=continue needs a parent with an adapter, found a full model; use adapter=new")
+        return init.adapters[-1:]
+    if adapter in ("none", "new") and init.adapters:
+        raise UserError(
+            f"adapter={adapter} needs a full model as parent, found one with an adapter; "
+            "use adapter=continue or adapter=merge_then_new"
+        )
+    if adapter == "merge_then_new" and not init.adapters:
+        raise UserError("adapter=merge_then_new needs a parent with an adapter, found a full model; use adapter=new")
+    return []
+
+
+def _new_adapter(model: PreTrainedModel, lora: Lora, dropout: float) -> PeftModel:
+    """Wrap the model with a LoRA whose product is 0, so that training starts exactly from the parent."""
+    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    unknown = sorted(set(lora.targets) - linear)
+    if unknown or not lora.targets:
+        raise UserError(f"lora.targets={lora.targets}: this model has no {unknown}; expected some of {sorted(linear)}")
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=dropout,
+        target_modules=sorted(lora.targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def _continue_adapter(model: PreTrainedModel, init: Input, asking: Training, dropout: float) -> PeftModel:
+    """Wrap the model with the parent's LoRA. Its shape is fixed, so settings that ask for another are an error."""
+    folder, lora = Path(init.adapters[-1]), asking.lora
+    check_base(folder, init.base_key, init.adapter_keys[:-1])
+    config = peft_config(folder, dropout)
+    # Compare everything that fixes the shape or the weights below it.
+    found = {"rank": config.r, "alpha": float(config.lora_alpha), "targets": sorted(config.target_modules)}
+    requested = {"rank": lora.rank, "alpha": float(lora.alpha), "targets": sorted(lora.targets)}
+    found |= {"quantization": quantization_of(folder)}
+    requested |= {"quantization": asking.quantization}
+    if found != requested:
+        raise UserError(
+            f"adapter=continue trains the parent's LoRA {found}, but the settings request {requested}; make them equal"
+        )
+    # Saved adapters are marked for inference, which would freeze them.
+    config.inference_mode = False
+    wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
+    load_adapter(wrapped, folder)
+    return wrapped
