@@ -18,7 +18,7 @@ def main(worker: str, checkpoint: str) -> None:
     assert found and found.loader
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    model = module.loaded(Path(checkpoint), "fp32", "cpu")
+    model = module.load_model(Path(checkpoint), "fp32", "cpu")
     threads: set[int] = set()
     kind = type(model.encoder.tokenizer)
 
@@ -28,7 +28,7 @@ def main(worker: str, checkpoint: str) -> None:
             super().set_truncation_and_padding(*words, **settings)
 
     model.encoder.tokenizer.__class__ = Watched
-    lines = list(module.scores(model, json.load(sys.stdin), 4, True))
+    lines = list(module.score_segments(model, json.load(sys.stdin), 4, True))
     print(json.dumps({"cut": sum(line["cut"] for line in lines), "threads": len(threads)}))
 
 
