@@ -58,7 +58,7 @@ def compare(root: Path, names: list[str], significance: str = "") -> int:
         print_board(screen, board, AGAINST)
     tests.save()
     if how := describe_tests(tests.test, kinds_of_tests(row.cells for board in shown for row in board.rows)):
-        screen.print_line(f"\n▲ better and ▼ worse than {BASELINE}, beyond chance; ≈ may be chance ({how})", "dim")
+        screen.print_line(f"\n▲ better and ▼ worse than {BASELINE}, significantly; ≈ not significant ({how})", "dim")
     return 0
 
 

@@ -50,7 +50,7 @@ def environment() -> Iterator[str]:
     for name in NEEDED:
         version = _version(name)
         if not version:
-            yield f"{name} is not installed; run `pip install -c constraints.txt alma_pipeline`"
+            yield f"{name} is not installed; run `pip install -c constraints.txt -e .` in the checkout"
         elif (name, version) in KNOWN_BAD:
             yield f"{name} {version}: {KNOWN_BAD[name, version]}; install the release in constraints.txt"
 

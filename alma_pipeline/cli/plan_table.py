@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from alma_pipeline.plan.estimate import NOT_INCLUDED, Estimate
-from alma_pipeline.plan.node import base_name
+from alma_pipeline.plan.node import base_name, is_training
 from alma_pipeline.plan.plan import Cause, Plan, Step
 from alma_pipeline.schema import Hardware, Training
 from alma_pipeline.units import count, rough_duration, size
@@ -197,8 +197,12 @@ def _fit(plan: Plan, hardware: Hardware) -> Text:
         if estimate.nf4_bytes
     ]
     ways += ["model.quantization=nf4 sets it for every adapter"] if len(ways) > 1 else []
-    ways.append(
-        "try hardware.zero_stage=3, hardware.offload=cpu, hardware.gradient_checkpointing=true, a smaller "
-        "hardware.micro_batch_tokens or more devices"
-    )
+    # Training and decoding have their memory settings apart.
+    if any(is_training(step.node) for step, _ in too_big):
+        ways.append(
+            "try hardware.zero_stage=3, hardware.offload=cpu, hardware.gradient_checkpointing=true, a smaller "
+            "hardware.micro_batch_tokens or more devices"
+        )
+    if not all(is_training(step.node) for step, _ in too_big):
+        ways.append("for decoding, try a smaller hardware.decode_tokens")
     return Text(f"does not fit into {limit}: {needs}; {'; '.join(ways)}", style="bold red")

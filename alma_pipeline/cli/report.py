@@ -42,8 +42,7 @@ def _show(report: Report) -> None:
         terminal.print_board(screen, board)
     if report.method:
         screen.print_line(
-            "\n▲ better and ▼ worse than the system it was trained from or is held against, beyond chance; "
-            f"≈ may be chance ({report.method})",
+            f"\n▲ better and ▼ worse than its parent or its baseline, significantly; ≈ not significant ({report.method})",
             "dim",
         )
     for sentence in (*report.notes, *report.stops):

@@ -20,7 +20,7 @@ class Config(PreferenceTraining):
 
     kind: str = "cpo"
     loss: str = choice("cpo", "hinge", "simpo", "cpo_simpo", "dpo", "ipo", as_before="cpo")
-    """The loss to minimise; `alma_pipeline.ml.preference` lists formulas and sources. cpo, hinge and cpo_simpo have a likelihood
+    """The loss to minimise; `preference_losses` lists formulas and sources. cpo, hinge and cpo_simpo have a likelihood
     term; dpo and ipo compare with the parent checkpoint. simpo and cpo_simpo compare means over tokens, which are small, so they
     need a larger beta: their authors use 2 to 10, and gamma 0.3 to 0.8 times beta (princeton-nlp/SimPO, README;
     fe1ixxu/CPO_SIMPO, training_configs)."""

@@ -70,3 +70,4 @@ def test_what_does_not_fit_names_the_settings_that_help(store: Store, cpo: Confi
     small = dataclasses.replace(cpo, hardware=dataclasses.replace(cpo.hardware, memory_gb=0.1))
     text = " ".join(shown(make_plan(small, store), 200, small.hardware).split())
     assert "does not fit into 0.1 GB per device: " in text and "try hardware.zero_stage=3" in text
+    assert "for decoding, try a smaller hardware.decode_tokens" in text

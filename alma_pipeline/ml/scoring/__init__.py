@@ -1,1 +1,4 @@
-"""Scoring of translations: metrics, guards, paired tests and preference candidates. Decodes nothing."""
+"""Scoring of translations: metrics, guards, paired tests and preference candidates.
+
+It decodes nothing, and only the COMET worker loads a model.
+"""

@@ -14,7 +14,7 @@ from helpers.search_model import CONFIGS, DECODERS, EOS, LIMITS, PROMPTS, VOCABU
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("num_beams", [1, 2, 5])
+@pytest.mark.parametrize("beams", [1, 2, 5])
 @DECODERS
 def test_equals_generate_one_prompt_at_a_time(module: object, model: PreTrainedModel, beams: int) -> None:
     """B50, B59: prompts of 1 to 14 tokens in batches, outputs in the order of the prompts."""

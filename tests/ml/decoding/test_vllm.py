@@ -49,7 +49,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Vllm:
     return Vllm(Engine())
 
 
-@pytest.mark.parametrize(("num_beams", "logprobs"), [(5, 20), (12, 24)])
+@pytest.mark.parametrize(("beams", "logprobs"), [(5, 20), (12, 24)])
 def test_a_checkpoint_is_cut_up_over_the_devices_for_texts_no_longer_than_they_get(
     tmp_path: Path, model: Vllm, monkeypatch: pytest.MonkeyPatch, beams: int, logprobs: int
 ) -> None:

@@ -33,7 +33,7 @@ def modules(base: Input, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 @pytest.mark.parametrize("module", [generate, tree])
-@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("beams", [1, 3])
 def test_a_mixed_batch_gives_what_each_adapter_gives_alone(modules: dict[str, Input], module: object, beams: int) -> None:
     """The reference is the merged model, one prompt at a time: other code, and no batch at all."""
     names = ["g1", "g6", "g6", "g1", "g6", "g1", "g1", "g6", "g1"]
