@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -22,7 +22,9 @@ from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.plan.step import Rerun, Step
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from alma_pipeline.tracking.run_metadata import SweepJob
+
+if TYPE_CHECKING:
+    from alma_pipeline.tracking.run_metadata import SweepJob
 
 MAX_SHOWN = 120
 """Tokens shown of each part of an example."""
@@ -39,7 +41,7 @@ def main(arguments: Arguments) -> int:
     return run_single(arguments, job)
 
 
-def job(session: Session, request: Request, sweep: SweepJob | None) -> dict[str, Record]:
+def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[str, Record]:
     """Build the text that is missing and nothing else, then print examples; the artifacts by node name."""
     store = Store(store_root())
     names = text_nodes(make_plan(request.config, store, session.rerun))

@@ -3,6 +3,7 @@
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alma_pipeline.cli import tables
 from alma_pipeline.cli.arguments import Arguments
@@ -13,7 +14,9 @@ from alma_pipeline.redact import redact
 from alma_pipeline.schema import Config
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from alma_pipeline.tracking.run_metadata import SweepJob
+
+if TYPE_CHECKING:
+    from alma_pipeline.tracking.run_metadata import SweepJob
 
 
 def main(arguments: Arguments) -> int:
@@ -25,7 +28,7 @@ def main(arguments: Arguments) -> int:
     return run_single(arguments, job)
 
 
-def job(session: Session, request: Request, sweep: SweepJob | None) -> dict[str, Record]:
+def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[str, Record]:
     """Plan, build what is missing, and print the results; the artifacts by node name."""
     store = Store(store_root())
     plan = pinned_plan(request.config, store, session.rerun)

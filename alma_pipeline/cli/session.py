@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,7 +23,9 @@ from alma_pipeline.plan.plan import Plan, Rerun, make_plan
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from alma_pipeline.tracking.run_metadata import SweepJob
+
+if TYPE_CHECKING:
+    from alma_pipeline.tracking.run_metadata import SweepJob  # tracking is imported once there is work
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Session:
             launcher.close()
 
 
-RunJob = Callable[[Session, Request, SweepJob | None], dict[str, Record]]
+RunJob = Callable[[Session, Request, "SweepJob | None"], dict[str, Record]]
 """Carries out one job, as part of a sweep or alone; returns its artifacts by node name."""
 
 
@@ -107,7 +109,7 @@ def pinned_plan(config: Config, store: Store, rerun: Rerun) -> Plan:
     return plan
 
 
-def execute(session: Session, request: Request, plan: Plan, store: Store, sweep: SweepJob | None) -> dict[str, Record]:
+def execute(session: Session, request: Request, plan: Plan, store: Store, sweep: "SweepJob | None") -> dict[str, Record]:
     """Run a plan's work with tracking and progress; all its artifacts by node name. Raises StageFailed and UserError."""
     from alma_pipeline.cli import progress
     from alma_pipeline.execution import preflight, provenance
