@@ -159,14 +159,23 @@ def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
     estimates = [step.estimate for step in plan.steps if step.estimate]
     if not estimates:
         return
-    # Nodes side by side share the hardware, so that their times are not simply added up.
-    time = f"about {rough_duration(sum(estimate.seconds for estimate in estimates) / hardware.max_parallel_nodes)}"
+    time = f"about {rough_duration(total_seconds(plan, hardware))}"
     unknown = [step.node.name for step in plan.steps if step.estimate and not step.estimate.seconds]
     if unknown:
         time = f"{time}, excluding {', '.join(unknown)} (unknown until the text is prepared)"
     yield Text("; ".join([f"hardware {hardware.name}: {_devices(hardware)}", time, *_disk(estimates)]))
     yield _fit(plan, hardware)
     yield Text(f"≈ is an estimate; memory is per device; not included: {NOT_INCLUDED}", style="dim")
+
+
+def total_seconds(plan: Plan, hardware: Hardware) -> float:
+    """Seconds of the whole plan: the sum over its nodes shared by those that run in parallel, at least its longest chain."""
+    chains: dict[str, float] = {}
+    for step in plan.steps:
+        own = step.estimate.seconds if step.estimate else 0.0
+        chains[step.node.name] = own + max((chains[name] for name in step.inputs.values()), default=0.0)
+    total = sum(step.estimate.seconds for step in plan.steps if step.estimate)
+    return max(total / hardware.max_parallel_nodes, *chains.values())
 
 
 def _devices(hardware: Hardware) -> str:

@@ -3,9 +3,10 @@
 import dataclasses
 import io
 
+import pytest
 from rich.console import Console
 
-from alma_pipeline.cli.plan_table import plan_table
+from alma_pipeline.cli.plan_table import plan_table, total_seconds
 from alma_pipeline.config import load
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Config, Hardware
@@ -71,3 +72,12 @@ def test_what_does_not_fit_names_the_settings_that_help(store: Store, cpo: Confi
     text = " ".join(shown(make_plan(small, store), 200, small.hardware).split())
     assert "does not fit into 0.1 GB per device: " in text and "try hardware.zero_stage=3" in text
     assert "for decoding, try a smaller hardware.decode_tokens" in text
+
+
+def test_the_whole_takes_the_sum_shared_but_never_less_than_its_longest_chain(store: Store, cpo: Config) -> None:
+    plan = make_plan(cpo, store)
+    seconds = {step.node.name: step.estimate.seconds if step.estimate else 0.0 for step in plan.steps}
+    chain = ("base", "mono_corpus", "mono", "parallel", "preferences", "cpo", "cpo.translate", "cpo.score")
+    one, many = (dataclasses.replace(cpo.hardware, max_parallel_nodes=number) for number in (1, 100))
+    assert total_seconds(plan, one) == pytest.approx(sum(seconds.values()))
+    assert sum(seconds.values()) > total_seconds(plan, many) >= sum(seconds[name] for name in chain) > max(seconds.values())
