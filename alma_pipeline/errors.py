@@ -50,7 +50,12 @@ class StageFailed(PipelineError):
 
 def suggestion(word: str, known: list[str]) -> str:
     """`did you mean 'beta'?` if a known name is close, else `known: ...` with all of them; for an old name the new one."""
+    return nearest(word, known) or f"known: {', '.join(sorted(known))}"
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """As `suggestion`, but empty if no known name is close: for a text that lists them all anyway."""
     if (renamed := RENAMED.get(word)) in known:
         return f"it is now called '{renamed}'"
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
+    return f"did you mean '{close[0]}'?" if close else ""

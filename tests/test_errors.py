@@ -16,6 +16,13 @@ def test_the_nearest_name_or_all_of_them() -> None:
     assert suggestion("x", ["gamma", "beta"]) == "known: beta, gamma"
 
 
+def test_names_that_are_listed_anyway_are_listed_once() -> None:
+    for override, options in (("stage=zzz", "(options: all, "), ("stages.cpo.select_by=x", "expected one of dev_loss, ")):
+        with pytest.raises(ConfigError) as error:
+            load.load([override])
+        assert options in str(error.value) and "known" not in str(error.value)
+
+
 def test_an_old_name_is_answered_with_the_new_one_where_that_is_known() -> None:
     assert suggestion("clip", ["max_grad_norm", "clap"]) == "it is now called 'max_grad_norm'"
     assert suggestion("clip", ["clap"]) == "did you mean 'clap'?"

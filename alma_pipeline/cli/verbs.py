@@ -10,7 +10,7 @@ from typing import NoReturn
 from alma_pipeline import __doc__ as about
 from alma_pipeline import __version__
 from alma_pipeline.cli import help
-from alma_pipeline.errors import UserError, suggestion
+from alma_pipeline.errors import UserError, nearest
 
 PROGRAM = "alma-pipeline"
 SETTINGS = "[GROUP=OPTION] [KEY=VALUE] ..."
@@ -212,7 +212,7 @@ def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     def checked(text: str) -> str:
         if text in values:
             return text
-        hint = suggestion(text, list(values))
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(values)}, found '{text}'; {hint}")
+        hint = nearest(text, list(values))
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(values)}, found '{text}'{f'; {hint}' if hint else ''}")
 
     return checked

@@ -25,9 +25,10 @@ def from_tree(tree: DictConfig) -> Config:
     }
     plain["scorers"] = {name: build(Neural, entry, f"scorers.{name}", found) for name, entry in plain["scorers"].items()}
     model = plain["model"] if isinstance(plain["model"], dict) else {}
+    entries = model.pop("released", None)
     released = {
         name: build(Released, entry, f"model.released.{name}", found)
-        for name, entry in (model.pop("released", None) or {}).items()
+        for name, entry in (entries if isinstance(entries, dict) else {}).items()
     }
     config: Config = build(Config, plain, "", found)
     stages = {str(name): _node(tree, values, str(name), found) for name in tree.stages}

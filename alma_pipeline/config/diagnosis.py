@@ -53,6 +53,9 @@ def _parse(text: str, found: list[str]) -> Override | None:
     except HydraException as error:
         found.append(f"{text}: not a setting ({first_line(error)}); expected GROUP=OPTION or KEY=VALUE")
         return None
+    if not override.key_or_group:
+        found.append(f"{text}: not a setting; expected GROUP=OPTION or KEY=VALUE")
+        return None
     if override.is_sweep_override():
         key = override.key_or_group
         plain = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP
@@ -104,7 +107,8 @@ def _bad_choice(text: str, override: Override, folders: list[Path]) -> str | Non
     wrong = [str(name) for name in (value if isinstance(value, list) else [value]) if str(name) not in options]
     if not wrong:
         return None
-    return f"{text}: no such option; {errors.suggestion(wrong[0], options)} (options: {', '.join(options)})"
+    hint = errors.nearest(wrong[0], options)
+    return f"{text}: no such option{f'; {hint}' if hint else ''} (options: {', '.join(options)})"
 
 
 def _bad_value(tree: DictConfig, text: str, override: Override, folders: list[Path]) -> str | None:

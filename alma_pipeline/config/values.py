@@ -18,6 +18,8 @@ from alma_pipeline.schema import fields
 
 ANOTHER = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 """The interpolation of one key and nothing else; OmegaConf resolves all others."""
+UNRESOLVED = object()
+"""Stands for a value whose problem is in `found` already."""
 DEPTH = 20
 """Limit for nested interpolations; deeper ones are circular."""
 
@@ -64,13 +66,13 @@ class ResolvedTree:
             return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         except OmegaConfBaseException as error:
             self.found.append(describe(error, key))
-            return MISSING
+            return UNRESOLVED
 
 
 def build(schema: type, values: Any, key: str, found: list[str]) -> Any:
     """Plain values as a dataclass; None if they do not fit, with a text in `found` for each mistake."""
     if not isinstance(values, dict):
-        if values != MISSING:
+        if values is not UNRESOLVED and values != MISSING:
             found.append(f"{key}={values}: expected a mapping with {', '.join(_hints(schema))}")
         return None
 
@@ -83,11 +85,14 @@ def build(schema: type, values: Any, key: str, found: list[str]) -> Any:
     arguments = {}
     for item in dataclasses.fields(schema):
         value = values.get(item.name, item.default)
+        if value is UNRESOLVED:
+            continue
         if value is MISSING or value == MISSING:
             found.append(f"{_under(key, item.name)}: missing; give it {fields.expected(hints[item.name])}")
         elif item.name in values:
             arguments[item.name] = _fitted(hints[item.name], value, _under(key, item.name), found)
-    return schema(**arguments) if len(found) == before else None
+    unresolved = any(value is UNRESOLVED for value in values.values())
+    return schema(**arguments) if len(found) == before and not unresolved else None
 
 
 def _under(key: str, name: Any) -> str:

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from alma_pipeline.errors import suggestion
+from alma_pipeline.errors import nearest
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", list: "a list, as in [a,b]"}
 
@@ -90,7 +90,8 @@ def _field_problems(item: "dataclasses.Field[Any]", value: Any, name: str) -> It
         return
     choices = item.metadata.get("choices")
     if choices and value not in choices:
-        yield f"{name}={value}: expected one of {', '.join(choices)}; {suggestion(str(value), list(choices))}"
+        hint = nearest(str(value), list(choices))
+        yield f"{name}={value}: expected one of {', '.join(choices)}{f'; {hint}' if hint else ''}"
     # Values from the command line may have the wrong type: check it before comparing.
     limits = item.metadata.get("limits")
     if not limits:

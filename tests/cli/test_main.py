@@ -24,6 +24,9 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["groups.g7.arpo.beta=0.4"], ["groups.g7", "takes no part", "g1, g5"]),
     (["groups.g1.apro.beta=0.4"], ["groups.g1.apro", "did you mean 'arpo'?"]),
     (["stage=cpo", "stages.arpo.beta=1"], ["stages.arpo", "not used by this stage"]),
+    (["=3"], ["=3: not a setting; expected GROUP=OPTION or KEY=VALUE"]),
+    (["~"], ["~: not a setting"]),
+    (["model.released=${x}"], ["model.released: Interpolation key 'x' not found"]),
     (["data.languages=[de,xx]"], ["'xx' is not in the language table"]),
     (["data.languages=[de,nl]", "languages.de.group=null"], ["'de' has no group"]),
     (["pln"], ["unknown command 'pln'", "did you mean 'plan'?", "Settings are written GROUP=OPTION"]),
@@ -84,6 +87,11 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert done.returncode == 2 and "4 problems" in done.stderr
     for text in ("model=14b", "betta", "seed=abc", "hardware.devices=0"):
         assert text in done.stderr
+
+
+def test_a_reference_to_nothing_is_told_once(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("plan", "data.root=${oops}") == 2
+    assert capsys.readouterr().err == "alma-pipeline: data.root: Interpolation key 'oops' not found\n"
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
