@@ -5,6 +5,11 @@ import re
 PATTERN = re.compile(r"\{(lang|direction|pair|side|nllb)\}")
 """Placeholders in `data.<source>.path` and `config`."""
 
+QUOTED_ONLY = re.compile(r"[~\u0080-\U0010ffff]")
+"""Characters that Hydra takes within quotes only, as in `~/my texts` and `/tmp/Übung`."""
+WITH_MEANING = re.compile(r"""["'\\,$(){}\[\]]""")
+"""Characters that mean something to Hydra: a value with one of them stays as it was typed."""
+
 
 def for_single_run(override: str) -> str:
     """A setting of a single run, as Hydra takes it."""
@@ -18,8 +23,13 @@ def as_list(override: str) -> str:
 
 
 def as_text(override: str) -> str:
-    """`data.parallel.path=my/{lang}-en.tsv` as the text it means; Hydra would take the brace for a mapping."""
+    """`data.parallel.path=my/{lang}-en.tsv` as the text it means; Hydra would take the brace for a mapping.
+
+    Likewise `data.root=~/texts` and `data.root=Übung`, which Hydra would reject.
+    """
     name, _, value = override.partition("=")
+    if QUOTED_ONLY.search(value) and not WITH_MEANING.search(value):
+        return f"{name}='{value}'"
     starts = "" if PATTERN.match(value) else "{["  # {lang}.txt is a placeholder, {a: b} a mapping
     return f"{name}='{value}'" if "{" in value and value[0] not in f"{starts}\"'$" else override
 

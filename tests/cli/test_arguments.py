@@ -107,7 +107,16 @@ def test_what_is_wrong_is_named(words: list[str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_path_of_the_home_folder_or_with_any_letter_is_text() -> None:
+    """Hydra takes neither character without quotes."""
+    for path in ("~/texts", "/tmp/Übung", "日本", "~/日 本=1", "a~b"):
+        assert parse([f"data.root={path}"]).overrides == [f"data.root='{path}'"]
+    for text in ("data.root='~/x'", "data.languages=[ü]", "a=ü,b", "~seed", "+a=b"):
+        assert parse([text]).overrides == [text]
+
+
 def test_a_brace_in_a_value_is_text() -> None:
     """Hydra takes it for the beginning of a mapping."""
     assert parse(["data.mono.path=web/{lang}/*.txt"]).overrides == ["data.mono.path='web/{lang}/*.txt'"]
+    assert parse(["data.mono.path=~/{lang}/ü.txt"]).overrides == ["data.mono.path='~/{lang}/ü.txt'"]
     assert parse(["a={b: 1}", "c='{d}'", "e=${f}"]).overrides == ["a={b: 1}", "c='{d}'", "e=${f}"]
