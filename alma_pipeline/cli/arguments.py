@@ -53,7 +53,7 @@ def parse(words: list[str]) -> Arguments:
             raise UserError(_unknown_flag(name, taken, list(flags), list(verbs.get(verb, top)._option_string_actions)))
     # Then the verb.
     if verb and verb not in verbs:
-        hint = suggestion(verb, list(verbs))
+        hint = f"did you mean '--{verb}'?" if f"--{verb}" in flags else suggestion(verb, list(verbs))
         raise UserError(f"unknown command '{verb}'; {hint}{'' if hint.endswith('?') else '.'} S{SYNTAX[1:]}")
     # Help is printed even if arguments are missing.
     names = [name for name, _ in found.flags]
@@ -144,7 +144,8 @@ def _parsed(found: Words, verb: str, parser: Parser) -> Arguments:
     arguments.overrides = [as_text(text if arguments.multirun else as_list(text)) for text in overrides]
     for name in ("resolve", "package"):
         if getattr(arguments, name, None) and not arguments.cfg:
-            raise UserError(f"--{name} needs --cfg, as in `--cfg job --{name}`")
+            example = {"resolve": "--resolve", "package": "--package stages.cpo"}[name]
+            raise UserError(f"--{name} needs --cfg, as in `--cfg job {example}`")
     return arguments
 
 

@@ -47,6 +47,14 @@ def problems(overrides: list[str], error: Exception) -> list[str]:
     return list(dict.fromkeys(found)) or [describe(error, folders=folders)]
 
 
+def unknown_key(overrides: list[str], key: str) -> str:
+    """The text for a dotted key that the configuration of these overrides does not have."""
+    parsed: list[str] = []
+    override = _parse(f"{key}=null", parsed)
+    problem = _bad_key(compose.compose_tree(overrides, hydra=True), key, override) if override else None
+    return problem or f"{key}: no such key"
+
+
 def _parse(text: str, found: list[str]) -> Override | None:
     try:
         override = OverridesParser.create().parse_override(text)

@@ -3,7 +3,10 @@
 `compose` composes, `check` checks, and `diagnosis` explains a request that does not compose. It plans nothing.
 """
 
+import contextlib
+import io
 import re
+import sys
 
 from omegaconf import DictConfig
 
@@ -73,10 +76,21 @@ def _check_one_option(overrides: list[str]) -> None:
 
 def ask_hydra(words: list[str]) -> int:
     """Let Hydra answer: `--cfg`, `--info`, `--hydra-help` and completion. Raises ConfigError."""
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    told = io.StringIO()
     try:
-        return run_hydra(words, lambda tree: None)
+        with contextlib.redirect_stderr(told):
+            return run_hydra(words, lambda tree: None)
     except COMPOSITION_ERRORS as error:
         from alma_pipeline.config import diagnosis
 
-        overrides = [word for word in words if "=" in word and not word.startswith("-")]
         raise ConfigError(diagnosis.problems(overrides, error)) from error
+    except SystemExit as ended:
+        if not ended.code or "--package" not in words:
+            raise
+        from alma_pipeline.config import diagnosis
+
+        told = io.StringIO()  # Hydra's text has no nearest name
+        raise ConfigError([diagnosis.unknown_key(overrides, words[words.index("--package") + 1])]) from ended
+    finally:
+        print(told.getvalue(), end="", file=sys.stderr)

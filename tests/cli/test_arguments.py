@@ -71,6 +71,7 @@ def test_names_and_files() -> None:
     [
         (["plna"], r"unknown command 'plna'; did you mean 'plan'\? Settings are written GROUP=OPTION or KEY=VALUE"),
         (["zzz"], r"unknown command 'zzz'; known: adopt, .*translate\. Settings are written"),
+        (["help"], r"unknown command 'help'; did you mean '--help'\?"),
         (["run", "mono"], "unexpected word 'mono'; settings are written GROUP=OPTION or KEY=VALUE"),
         (["--forse", "mono"], r"unknown flag --forse; did you mean '--force'\?"),
         (["--stage=cpo"], "settings have no dashes: stage=cpo"),
@@ -98,6 +99,7 @@ def test_names_and_files() -> None:
         (["compare", "a"], "arguments are required: B; usage: alma-pipeline compare A B"),
         (["--cfg", "job", "--info"], "--info: not allowed with argument -c/--cfg"),
         (["--resolve"], "--resolve needs --cfg, as in `--cfg job --resolve`"),
+        (["--package", "x"], "--package needs --cfg, as in `--cfg job --package stages.cpo`"),
         (["--config-name", "x"], "--config-name is not supported"),
     ],
 )

@@ -94,6 +94,11 @@ def test_a_reference_to_nothing_is_told_once(command: Callable[..., int], capsys
     assert capsys.readouterr().err == "alma-pipeline: data.root: Interpolation key 'oops' not found\n"
 
 
+def test_a_part_of_the_configuration_that_does_not_exist(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--cfg", "job", "-p", "stages.cpo.bta") == 2
+    assert capsys.readouterr().err == "alma-pipeline: stages.cpo.bta: no key 'bta' in stages.cpo; did you mean 'beta'?\n"
+
+
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run(tmp_path, "stage=mono", store=str(tmp_path / "file" / "store"))
