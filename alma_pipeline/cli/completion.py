@@ -13,7 +13,7 @@ from alma_pipeline.config.groups import node_names
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import CONF
 
-KEYS = ("groups", "group", "languages", "seed", "stages", "target", "targets", "upstream")
+KEYS = ("directions", "group", "groups", "languages", "rounds", "seed", "stages", "target", "targets", "tokens", "upstream")
 """Top-level settings that are not option groups."""
 
 
@@ -27,11 +27,18 @@ def answer(words: list[str]) -> int:
         )
     if sys.argv[0].endswith(".py"):
         raise UserError(f"tab completion works for {PROGRAM}, not for python -m: {PROGRAM} -sc install=bash")
-    if action == "query" and not _query(os.environ.get("COMP_LINE", "")):
+    if action == "query" and not _query(_before_cursor()):
         return 0
     from alma_pipeline.config import load
 
     return load.ask_hydra(["--shell-completion", asked])
+
+
+def _before_cursor() -> str:
+    """The line up to the cursor; bash gives its place in bytes."""
+    line = os.environ.get("COMP_LINE", "").encode()
+    place = os.environ.get("COMP_POINT", "")
+    return line[: int(place) if place.isdigit() else len(line)].decode(errors="ignore")
 
 
 def _query(line: str) -> bool:
@@ -45,8 +52,11 @@ def _query(line: str) -> bool:
 
     # Print what this project knows: a flag's values, flags, a verb's arguments, or verbs.
     flag = _open_flag(found, before, flags)
+    name, equals, _ = last.partition("=")
     if flag:
-        known = [*flag.choices] if flag.choices else _node_names(flag)
+        known = _values(flag)
+    elif equals and name in flags:
+        known = [f"{name}={value}" for value in _values(flags[name])]
     elif last.startswith("-"):
         known = [*verbs[verb]._option_string_actions] if verb else [*flags]
     else:
@@ -68,6 +78,11 @@ def _open_flag(found: Words, before: list[str], flags: Flags) -> Action | None:
     action = flags.get(name)
     is_open = action and [name, *taken] == before[-1 - len(taken) :] and len(taken) < room(action)
     return action if is_open else None
+
+
+def _values(flag: Action) -> list[str]:
+    """The values of a flag, as far as they are known."""
+    return [*flag.choices] if flag.choices else _node_names(flag)
 
 
 def _argument(found: Words, verb: str, verbs: dict[str, Parser]) -> list[str]:

@@ -1,5 +1,6 @@
 """Tab completion as a person uses it: an interactive bash on a terminal, and the tab key (B28)."""
 
+import dataclasses
 import os
 import pty
 import select
@@ -11,6 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from alma_pipeline.cli.completion import KEYS
+from alma_pipeline.paths import CONF
+from alma_pipeline.schema import Config
 
 COMMAND = Path(sys.executable).with_name("alma-pipeline")
 TO_START, TAB = "\x01", "\t"
@@ -77,6 +82,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         ("show parallel_c", "show parallel_corpus"),
         ("adopt model=7b parallel_c", "adopt model=7b parallel_corpus"),
         ("compare cpo parallel_c", "compare cpo parallel_corpus"),
+        ("--format=l", "--format=latex"),
+        ("plan --why=parallel_c", "plan --why=parallel_corpus"),
+        ("direc", "directions="),
         ("plan stage=cp", "plan stage=cpo"),
         ("--only cpo model=smo", "--only cpo model=smollm2_135m"),
         ("stage=cpo stages.cpo.be", "stage=cpo stages.cpo.beta="),
@@ -84,6 +92,17 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 )
 def test_a_tab_completes_verbs_flags_nodes_and_settings(shell: Shell, typed: str, expected: str) -> None:
     assert shell.completed(typed) == expected
+
+
+def test_every_top_level_setting_is_known() -> None:
+    names = {item.name for item in dataclasses.fields(Config)}
+    assert names - {path.name for path in CONF.iterdir()} <= set(KEYS)
+
+
+def test_what_follows_the_cursor_is_left_alone() -> None:
+    environment = os.environ | {"COMP_LINE": "alma-pipeline pl stage=cpo", "COMP_POINT": str(len("alma-pipeline pl"))}
+    done = subprocess.run([COMMAND, "-sc", "query=bash"], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "plan\n" and not done.stderr
 
 
 def test_it_is_for_the_command_alone() -> None:
