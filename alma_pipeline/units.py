@@ -52,7 +52,12 @@ def count(value: float) -> str:
     return f"{value:.1f}B"
 
 
+def typed(value: Any) -> str:
+    """A setting's value as it is typed: null, true, false."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def shorten(value: Any) -> str:
-    """A value as text, cut to 40 characters."""
-    text = str(value)
+    """A setting's value as it is typed, cut to 40 characters."""
+    text = typed(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -99,7 +99,7 @@ def settings(one: Side, other: Side) -> Iterator[Difference]:
             yield Difference(name, *(payload["kind"] if payload else NONE for payload in (theirs, ours)))
             continue
         for key, a, b in differences(_with_language_codes(theirs["config"]), _with_language_codes(ours["config"])):
-            yield Difference(f"{name}.{key}", str(a), str(b))
+            yield Difference(f"{name}.{key}", typed(a), typed(b))
 
 
 def _with_language_codes(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from alma_pipeline.plan.node import Node, base_name
 from alma_pipeline.plan.step import Cause
 from alma_pipeline.store.identity import ABSENT, differences
-from alma_pipeline.units import shorten
+from alma_pipeline.units import shorten, typed
 
 MAX_CAUSES = 3
 """Causes that a reason names; it counts the others."""
@@ -44,7 +44,9 @@ def every_difference(old: Mapping[str, Any], new: Mapping[str, Any], setting: st
     `setting`: the key below which the settings are typed, such as `stages.cpo`; without it their names are relative.
     """
     prefix = f"{setting}." if setting else ""
-    found = [(f"{prefix}{name}", str(before), str(after)) for name, before, after in differences(old["config"], new["config"])]
+    found = [
+        (f"{prefix}{name}", typed(before), typed(after)) for name, before, after in differences(old["config"], new["config"])
+    ]
     found += [(key, str(old[key]), str(new[key])) for key in ("kind", "version") if old[key] != new[key]]
     found += [(f"input {role}", str(a)[:12], str(b)[:12]) for role, a, b in differences(old["inputs"], new["inputs"])]
     return found

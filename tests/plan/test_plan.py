@@ -73,7 +73,7 @@ def test_a_setting_that_was_not_there_before(made: Store, cpo: Config) -> None:
     (record.path / "record.json").unlink()
     reason = make_plan(cpo, made)["cpo"].reason
     steps = cpo.stages["cpo"].steps
-    assert reason == f"stages.cpo.steps (absent) → {steps}, stages.cpo.epochs (absent) → None"
+    assert reason == f"stages.cpo.steps (absent) → {steps}, stages.cpo.epochs (absent) → null"
 
 
 def test_a_bumped_version_is_the_reason(made: Store, cpo: Config, monkeypatch: pytest.MonkeyPatch) -> None:

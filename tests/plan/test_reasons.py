@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from alma_pipeline.plan.plan import Cause, Plan, make_plan
-from alma_pipeline.plan.reasons import MAX_CAUSES
+from alma_pipeline.plan.reasons import MAX_CAUSES, every_difference
 from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
 from helpers.artifacts import fill
@@ -102,3 +102,9 @@ def test_no_reason_names_more_than_a_few_causes(made: Store, words: list[str]) -
     for step in plan.work:
         named = step.reason.count(" → ") + step.reason.count("inputs changed") + step.reason.count(" removed ")
         assert named <= MAX_CAUSES and (named or step.cause in (Cause.NEW, Cause.NOT_ADOPTED)), step.reason
+
+
+def test_values_are_written_as_they_are_typed() -> None:
+    old = {"kind": "cpo", "version": 1, "config": {"steps": 3, "per_group": True}, "inputs": {}}
+    new = old | {"config": {"steps": None, "per_group": False}}
+    assert every_difference(old, new) == [("steps", "3", "null"), ("per_group", "true", "false")]
