@@ -21,6 +21,7 @@ from alma_pipeline.report.significance import BOOTSTRAP, PairedTests, describe_t
 from alma_pipeline.report.systems import System
 from alma_pipeline.report.terminal import print_board
 from alma_pipeline.store.identity import differences
+from alma_pipeline.units import typed
 
 BASELINE, OTHER = "A", "B"
 NONE = "–"
