@@ -28,9 +28,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def outside() -> dict[str, str]:
+    """The environment without the path of this checkout, whose metadata would pass for an installed package."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def pip(*words: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=outside(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -45,8 +50,7 @@ def fresh(folder: Path) -> Path:
 
 def planned(python: Path, folder: Path) -> tuple[Path, dict[str, str]]:
     """Where the command takes its code from, and the verdicts of its plan, run in `folder`."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["ALMA_PIPELINE_STORE"] = str(folder / "store")
+    environment = outside() | {"ALMA_PIPELINE_STORE": str(folder / "store")}
     where = "import alma_pipeline, stages; print(alma_pipeline.__file__); print(next(iter(stages.__path__)))"
     found = subprocess.run([python, "-c", where], cwd=folder, env=environment, capture_output=True, text=True, check=True)
     code, kinds = map(Path, found.stdout.splitlines())

@@ -1,6 +1,7 @@
 """Composes schema, overrides and search path into one tree with Hydra, and splits a grid into jobs. Checks no values."""
 
 import dataclasses
+import functools
 import os
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigNode, ConfigStore
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alma_pipeline.config import shared_settings
 from alma_pipeline.config.hydra_errors import describe
+from alma_pipeline.config.late_nodes import late_node
 from alma_pipeline.config.locate import SEARCH_PATH, config_folders
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.paths import CONF
@@ -28,43 +30,29 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, Va
 """What Hydra raises for overrides and files that do not compose; OSError for a file that is not a mapping."""
 
 
-class LateSchema:
-    """A schema in Hydra's store, built only when Hydra copies it: a stage needs half of them."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> DictConfig:
-        node: DictConfig = thaw(OmegaConf.structured(kind_config(self.kind) if self.kind else Config))
-        if not self.kind:
-            OmegaConf.set_struct(node.groups, False)  # the graph checks its names; it knows the groups of the run
-            # Users choose the names of systems and columns.
-            for names in (node.evaluation.outputs, *(node.data[source].columns for source in SOURCES)):
-                OmegaConf.set_struct(names, False)
-        elif "outputs" in node:
-            OmegaConf.set_struct(node.outputs, False)
-        return node
-
-
-class LateNode(ConfigNode):
-    """Holds a `LateSchema`. It never changes, so the copy that Hydra makes of its whole store can share it."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "LateNode":
-        return self
-
-
 def register() -> None:
     """Put the typed schema where the defaults lists of the YAML files find it. Can be called repeatedly."""
     repo = ConfigStore.instance().repo
     if "schema.yaml" not in repo:
-        repo["kind"] = {f"{kind}.yaml": _late(kind) for kind in kinds()}
-        repo["schema.yaml"] = _late("")
-        shared_settings.register()
+        repo["kind"] = {f"{kind}.yaml": late_node("kind", kind, functools.partial(_kind_schema, kind)) for kind in kinds()}
+        repo["schema.yaml"] = late_node(None, "schema", _schema)
+        repo["from"] = shared_settings.groups()
 
 
-def _late(kind: str) -> LateNode:
-    node: Any = LateSchema(kind)
-    return LateNode(name=f"{kind or 'schema'}.yaml", node=node, group="kind" if kind else None, package=None, provider=None)
+def _kind_schema(kind: str) -> DictConfig:
+    node: DictConfig = thaw(OmegaConf.structured(kind_config(kind)))
+    if "outputs" in node:
+        OmegaConf.set_struct(node.outputs, False)  # users choose the names of systems
+    return node
+
+
+def _schema() -> DictConfig:
+    node: DictConfig = thaw(OmegaConf.structured(Config))
+    OmegaConf.set_struct(node.groups, False)  # the graph checks its names; it knows the groups of the run
+    # Users choose the names of systems and columns.
+    for names in (node.evaluation.outputs, *(node.data[source].columns for source in SOURCES)):
+        OmegaConf.set_struct(names, False)
+    return node
 
 
 def compose_tree(overrides: list[str], hydra: bool = False) -> DictConfig:

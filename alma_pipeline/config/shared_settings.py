@@ -5,29 +5,33 @@
 """
 
 import dataclasses
+import functools
 
-from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
 
+from alma_pipeline.config.late_nodes import LateNode, late_node
 from alma_pipeline.schema import Architecture, Budget, Cleaning, Data, Horizon, Lora, PreferenceBudget, Source
 
 
-def register() -> None:
-    """Add the group `from` to Hydra's config store."""
-    for item in dataclasses.fields(Budget):
-        if item.type in (Horizon, PreferenceBudget):
-            _store("budget", item.name, item.type)
-    for item in dataclasses.fields(Data):
-        if item.type is Source:
-            # One setting holds for all sources of a data option; `files` is filled in by the plan.
-            _store("data", item.name, Source, files=None, on_error="${data.on_error}")
-    _store("data", "cleaning", Cleaning)
-    _store("model", "architecture", Architecture)
-    _store("model", "lora", Lora)
-    _store("model", "group_lora", Lora)
+def groups() -> dict[str, dict[str, LateNode]]:
+    """The group's folders and files, as Hydra's config store holds them."""
+    budgets = {item.name: item.type for item in dataclasses.fields(Budget) if item.type in (Horizon, PreferenceBudget)}
+    sources = {item.name: Source for item in dataclasses.fields(Data) if item.type is Source}
+    models = {"architecture": Architecture, "lora": Lora, "group_lora": Lora}
+    return {
+        folder: {
+            f"{name}.yaml": late_node(f"from/{folder}", name, functools.partial(_references, folder, name, schema))
+            for name, schema in files.items()
+        }
+        for folder, files in (("budget", budgets), ("data", sources | {"cleaning": Cleaning}), ("model", models))
+    }
 
 
-def _store(group: str, name: str, schema: type, **instead: str | None) -> None:
-    """The entry for `group.name`: an interpolation for each field; `instead` replaces some of them, or with None omits them."""
-    settings = {item.name: f"${{{group}.{name}.{item.name}}}" for item in dataclasses.fields(schema)} | instead
-    node = {key: value for key, value in settings.items() if value}
-    ConfigStore.instance().store(group=f"from/{group}", name=name, node=node)
+def _references(group: str, name: str, schema: type) -> DictConfig:
+    """A reference to each field of `group.name`."""
+    settings = {item.name: f"${{{group}.{name}.{item.name}}}" for item in dataclasses.fields(schema)}
+    if schema is Source:
+        # One setting holds for all sources of a data option; the plan fills in `files`.
+        settings["on_error"] = "${data.on_error}"
+        del settings["files"]
+    return OmegaConf.create(settings)

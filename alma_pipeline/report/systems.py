@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.plan.node import Node
+from alma_pipeline.plan.node import OUTPUTS, Node
 from alma_pipeline.report.jobs import ReportJob
 from alma_pipeline.report.names import describe_test_set
 from alma_pipeline.schema.metrics import METRICS
@@ -147,7 +147,7 @@ def _evaluation(job: ReportJob, score: Node, scores: Record) -> ScoredCheckpoint
     test_set = describe_test_set(record) if record else test
     if hypotheses.kind == OUTPUTS_KIND:
         return ScoredCheckpoint(
-            hypotheses.name.removesuffix(f".{OUTPUTS_KIND}"), None, test, test_set, scores, translations, from_files=True
+            hypotheses.name.removesuffix(f".{OUTPUTS}"), None, test, test_set, scores, translations, from_files=True
         )
     checkpoint = job.plan[hypotheses.inputs["checkpoint"]].node
     return ScoredCheckpoint(checkpoint.name, checkpoint.group, test, test_set, scores, translations)

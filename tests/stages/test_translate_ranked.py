@@ -87,7 +87,7 @@ def test_a_scorer_that_cannot_do_it_is_refused_before_anything_is_decoded(
 def test_so_is_one_whose_python_is_not_there(tmp_path: Path, inputs: dict[str, Input], comet_models: Path) -> None:
     how: dict[str, Any] = {"decoding": "quality", "rank_by": ["mine"], "scorers": {"mine": neural(comet_models, "unified")}}
     job = prepared(tmp_path / "store" / "work" / "job", inputs, str(tmp_path / "nowhere"), **how)
-    with pytest.raises(UserError, match="whose Python was expected"):
+    with pytest.raises(UserError, match="its Python was expected"):
         run(job)
     assert not list(job.resume.rglob("*"))
 
