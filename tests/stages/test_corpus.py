@@ -2,71 +2,30 @@
 
 import hashlib
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
-import babel
 import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.job import Input, Job
+from alma_pipeline.job import Input
 from alma_pipeline.ml.data import ingest, tokenise
 from alma_pipeline.ml.data.cldr import CldrReader, Phrasebook
-from alma_pipeline.ml.models.tokenizer import train_tokenizer
-from alma_pipeline.schema import Cleaning, Hardware, Language, Source
+from alma_pipeline.schema import Cleaning, Source
+from helpers.generated_corpus import DIRECTIONS, LANGUAGES, NAMES, PARTS, TEST, TRAIN, Made, make_base
 from helpers.text_files import json_lines
-from stages.corpus.config import Config
-from stages.corpus.run import run
-
-NAMES = {"en": "English", "de": "German", "cs": "Czech"}
-LANGUAGES = {code: Language(name=name, locale=code) for code, name in NAMES.items()}
-TRAIN = Source(revision=babel.__version__)
-TEST = Source(revision=babel.__version__, split="test")
-DIRECTIONS = {"de-en", "en-de", "cs-en", "en-cs"}
-PARTS = ("tokens", "offsets", "prompt")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Input:
-    folder = tmp_path_factory.mktemp("base")
-    texts = [f"Translate this from Czech to English:\nCzech: {n}. května\nEnglish:May {n} Tage" for n in range(40)]
-    train_tokenizer(texts, 290).save_pretrained(folder)
-    return Input(key="base", kind="base", path=str(folder), result={}, base=str(folder))
+    return make_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
 def tokenizer(base: Input) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(base.path)
-
-
-class Made:
-    """A corpus that was run: its folder, rows, arrays and counts."""
-
-    def __init__(self, work: Path, inputs: dict[str, Input], files: dict[str, str] | None = None, **settings: Any) -> None:
-        config = Config(**{"languages": LANGUAGES, "seed": 7, "held_out": 20, **settings})
-        job = Job("corpus", "0", str(work), config, Hardware(name="cpu"), inputs, files or {})
-        self.out, self.counts = job.out, run(job)["counts"]
-
-    @property
-    def files(self) -> set[str]:
-        return {path.name for path in self.out.iterdir()}
-
-    def rows(self, split: str) -> list[dict[str, str]]:
-        return [json.loads(line) for line in (self.out / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
-
-    def array(self, name: str) -> "np.ndarray[Any, Any]":
-        found: np.ndarray[Any, Any] = np.load(self.out / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        return found
-
-    def examples(self, split: str) -> list[tuple[list[int], int]]:
-        tokens, offsets, prompt = (self.array(f"{split}.{part}") for part in PARTS)
-        assert tokens.dtype == prompt.dtype == np.int32
-        assert offsets[0] == 0 and offsets[-1] == len(tokens) and len(offsets) == len(prompt) + 1
-        bounds = zip(offsets, offsets[1:], prompt, strict=False)
-        return [(tokens[start:end].tolist(), int(size)) for start, end, size in bounds]
 
 
 @pytest.fixture(scope="module")
@@ -308,39 +267,3 @@ def test_null_takes_all_there_is(base: Input, tmp_path: Path) -> None:
     made = Made(tmp_path, {"base": base}, form="pairs", pairs=TRAIN, train=None, held_out=None, languages=two)
     assert made.counts["directions"]["de-en"]["train"] > 5000
     assert made.counts["directions"]["de-en"]["dev"] > 500
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"form": "pairs", "pairs": Source(reader="hub", repo="some/pairs")},
-            r"cannot read the data set some/pairs, split train",
-        ),
-        (
-            {"form": "pairs", "pairs": Source(reader="candidates")},
-            r"reader=candidates has no text of de-en to read; expected cldr, hub or files",
-        ),
-        (
-            {"form": "pairs", "pairs": Source(revision="2.0")},
-            "revision=2.0: Babel generates this text, and Babel .* is installed",
-        ),
-        ({"form": "pairs", "pairs": TEST}, "reader=cldr, split=test: expected split=train"),
-        ({"form": "test", "pairs": TRAIN}, "reader=cldr, split=train: expected split=test"),
-        ({"form": "test", "pairs": TEST, "held_out": 5000}, r"held_out=5000 for every direction.*has only 793 pairs for de-en"),
-        (
-            {"form": "documents", "text": TRAIN, "held_out": 5000},
-            r"held_out=5000 for every language.*only 194 of en's 194 rows.*own held-out",
-        ),
-        ({"form": "documents", "text": TRAIN, "train": 1, "block": 4096}, "too few for one block of block=4096"),
-        ({"form": "documents", "text": TRAIN, "probabilities": {"de": 0.0}}, "no text to sample from"),
-        ({"form": "pairs", "pairs": TRAIN, "languages": {"en": LANGUAGES["en"]}}, "at least one other language; found en"),
-        ({"form": "pairs", "pairs": TRAIN, "prompt": "chat"}, "prompt=chat: expected alma or x_alma"),
-    ],
-)
-def test_what_cannot_be_made_is_refused(
-    base: Input, tmp_path: Path, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)  # it would try again for half a minute
-    with pytest.raises(UserError, match=message):
-        Made(tmp_path, {"base": base}, **settings)
