@@ -167,14 +167,13 @@ def named_losses(sums: PairLogprobs, terms: LossSettings) -> Tensor:
     if terms.loss in ("simpo", "cpo_simpo"):
         per_token = sums.chosen / sums.chosen_labels - sums.rejected / sums.rejected_labels
         return -logsigmoid(terms.beta * per_token - terms.gamma)
-    if terms.loss not in WITH_REFERENCE or sums.reference is None:
-        raise ValueError(
-            f"loss={terms.loss} with reference sums {sums.reference}: expected a known loss, with sums if it needs them"
-        )
-    margin = (sums.chosen - sums.reference[:, 0]) - (sums.rejected - sums.reference[:, 1])
-    if terms.loss == "dpo":
-        return -logsigmoid(terms.beta * margin)
-    return (margin - 1 / (2 * terms.beta)).square()
+    if sums.reference is not None:
+        margin = (sums.chosen - sums.reference[:, 0]) - (sums.rejected - sums.reference[:, 1])
+        if terms.loss == "dpo":
+            return -logsigmoid(terms.beta * margin)
+        if terms.loss == "ipo":
+            return (margin - 1 / (2 * terms.beta)).square()
+    raise ValueError(f"loss={terms.loss} with reference sums {sums.reference}: expected a known loss, with sums if it needs them")
 
 
 def cpo_losses(sums: PairLogprobs, beta: float, tau: Tau | None) -> Tensor:
