@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Invocation, Tracker
 
+Make = Callable[..., Tracker]
 KEY = "0123456789abcdef" * 4
 SCORES: dict[str, Any] = {
     "directions": {"de-en": {"chrf++": 70.5, "bleu": 40.0}, "en-de": {"chrf++": 60.5, "bleu": 30.0}},

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import time
 from collections import namedtuple
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,7 @@ from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker, check_uri, replay, tracking_uri
 from alma_pipeline.tracking.recorder import Recorder
 from alma_pipeline.tracking.server import _share, connect
-from helpers.tracking import KEY, SCORES, invocation, line, one_run, runs, script, start_node
-
-Make = Callable[..., Tracker]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all tests, made once (it takes seconds); each test has its own experiment."""
-    return tmp_path_factory.mktemp("a store")
-
-
-@pytest.fixture
-def settings(request: pytest.FixtureRequest) -> Tracking:
-    return Tracking(name="t", experiment=request.node.name, system_metrics=False)
-
-
-@pytest.fixture
-def make(root: Path, settings: Tracking) -> Make:
-    return lambda given=None, tracking=settings: Tracker(root, tracking, given or invocation())
-
-
-@pytest.fixture
-def client(root: Path) -> Any:
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri=tracking_uri(root))
+from helpers.tracking import KEY, SCORES, Make, invocation, line, one_run, runs, script, start_node
 
 
 def test_the_database_lets_readers_in_while_runs_write(root: Path, make: Make, tmp_path: Path) -> None:

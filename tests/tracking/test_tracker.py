@@ -4,40 +4,14 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alma_pipeline.schema import Tracking
-from alma_pipeline.tracking import Tracker, recorder, tracking_uri
-from helpers.tracking import KEY, SCORES, artifact, invocation, line, one_run, runs, script, start_node, warnings
-
-Make = Callable[..., Tracker]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all tests, made once (it takes seconds); each test has its own experiment."""
-    return tmp_path_factory.mktemp("a store")
-
-
-@pytest.fixture
-def settings(request: pytest.FixtureRequest) -> Tracking:
-    return Tracking(name="t", experiment=request.node.name, system_metrics=False)
-
-
-@pytest.fixture
-def make(root: Path, settings: Tracking) -> Make:
-    return lambda given=None, tracking=settings: Tracker(root, tracking, given or invocation())
-
-
-@pytest.fixture
-def client(root: Path) -> Any:
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri=tracking_uri(root))
+from alma_pipeline.tracking import Tracker, recorder
+from helpers.tracking import KEY, SCORES, Make, artifact, invocation, line, one_run, runs, script, start_node, warnings
 
 
 def test_what_an_invocation_leaves(make: Make, client: Any, settings: Tracking, tmp_path: Path) -> None:

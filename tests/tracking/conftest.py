@@ -1,0 +1,33 @@
+"""Trackers of one database that the tests of a module share, each with an experiment of its own."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alma_pipeline.schema import Tracking
+from alma_pipeline.tracking import Tracker, tracking_uri
+from helpers.tracking import Make, invocation
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database for all tests, made once (it takes seconds); each test has its own experiment."""
+    return tmp_path_factory.mktemp("a store")
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Tracking:
+    return Tracking(name="t", experiment=request.node.name, system_metrics=False)
+
+
+@pytest.fixture
+def make(root: Path, settings: Tracking) -> Make:
+    return lambda given=None, tracking=settings: Tracker(root, tracking, given or invocation())
+
+
+@pytest.fixture
+def client(root: Path) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri(root))
