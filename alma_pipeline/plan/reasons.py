@@ -27,6 +27,7 @@ def run_reason(node: Node, old: Mapping[str, Any] | None, new: Mapping[str, Any]
     if old["kind"] != new["kind"]:
         return Cause.VERSION_CHANGED, f"kind {old['kind']} → {new['kind']}"
     version = [f"version of {node.kind} {old['version']} → {new['version']}"] if old["version"] != new["version"] else []
+    version += [f"rule {name} has changed" for name, _, _ in differences(old.get("rules", {}), new.get("rules", {}))]
     own = list(changed_settings(node.setting, old["config"], new["config"]))
     inputs = _changed_inputs(node, old["inputs"], new["inputs"])
     if context and (len(own) != 1 or inputs or version):
@@ -39,7 +40,7 @@ def run_reason(node: Node, old: Mapping[str, Any] | None, new: Mapping[str, Any]
 
 
 def every_difference(old: Mapping[str, Any], new: Mapping[str, Any], setting: str = "") -> list[tuple[str, str, str]]:
-    """(name, before, after) of every setting, of kind and version, and of every input, whose keys are shortened.
+    """(name, before, after) of every setting, of kind, version and rules, and of every input, whose keys are shortened.
 
     `setting`: the key below which the settings are typed, such as `stages.cpo`; without it their names are relative.
     """
@@ -48,6 +49,7 @@ def every_difference(old: Mapping[str, Any], new: Mapping[str, Any], setting: st
         (f"{prefix}{name}", typed(before), typed(after)) for name, before, after in differences(old["config"], new["config"])
     ]
     found += [(key, str(old[key]), str(new[key])) for key in ("kind", "version") if old[key] != new[key]]
+    found += [(f"rule {name}", str(a), str(b)) for name, a, b in differences(old.get("rules", {}), new.get("rules", {}))]
     found += [(f"input {role}", str(a)[:12], str(b)[:12]) for role, a, b in differences(old["inputs"], new["inputs"])]
     return found
 

@@ -39,6 +39,13 @@ class NodeConfig:
         """The inputs that this node reads with its present settings."""
         return self.inputs
 
+    def rules(self) -> dict[str, int]:
+        """Versions of rules whose meaning has changed, by name, where this node's settings put them to use; part of the key.
+
+        A changed rule gives a new key to the nodes that it concerns, and to no other: `version` would change all of a kind.
+        """
+        return {}
+
     def text_inputs(self) -> dict[str, TextInput]:
         """The text that this node reads with its present settings, by the name of the setting."""
         return {}

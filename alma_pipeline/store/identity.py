@@ -76,10 +76,12 @@ def _value(value: Any) -> Any:
 
 
 def payload(config: NodeConfig, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """The value that is hashed: kind, the kind's version, settings, and each input's key by role."""
+    """The value that is hashed: kind, the kind's version, changed rules if any, settings, and each input's key by role."""
+    rules = config.rules()
     return {
         "kind": config.kind,
         "version": type(config).version,
+        **({"rules": rules} if rules else {}),
         "config": key_settings(config),
         "inputs": dict(inputs),
     }

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from alma_pipeline.plan.plan import Cause, Plan, make_plan
-from alma_pipeline.plan.reasons import MAX_CAUSES, every_difference
+from alma_pipeline.plan.reasons import MAX_CAUSES, every_difference, run_reason
 from alma_pipeline.schema import Config
+from alma_pipeline.store.identity import ABSENT
 from alma_pipeline.store.store import Store
 from helpers.artifacts import fill
 from helpers.fake_stages.recipes import changed
@@ -108,3 +109,10 @@ def test_values_are_written_as_they_are_typed() -> None:
     old = {"kind": "cpo", "version": 1, "config": {"steps": 3, "per_group": True}, "inputs": {}}
     new = old | {"config": {"steps": None, "per_group": False}}
     assert every_difference(old, new) == [("steps", "3", "null"), ("per_group", "true", "false")]
+
+
+def test_a_changed_rule_is_a_reason(made: Store, cpo: Config) -> None:
+    node = next(step.node for step in make_plan(cpo, made).steps if step.node.name == "cpo")
+    old = {"kind": node.kind, "version": 2, "config": {}, "inputs": {}}
+    assert run_reason(node, old, old | {"rules": {"tmx": 2}}, "") == (Cause.VERSION_CHANGED, "rule tmx has changed")
+    assert every_difference(old, old | {"rules": {"tmx": 2}}) == [("rule tmx", ABSENT, "2")]

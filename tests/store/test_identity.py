@@ -174,6 +174,18 @@ def test_version_counts() -> None:
     assert key_of(payload(Bumped(), {})) != key_of(payload(Old(), {}))
 
 
+def test_a_changed_rule_gives_a_new_key_where_it_is_used_and_nowhere_else() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Reading(NodeConfig):
+        formats: tuple[str, ...] = ()
+
+        def rules(self) -> dict[str, int]:
+            return {"tmx": 2} if "tmx" in self.formats else {}
+
+    assert payload(Reading(formats=("tmx",)), {})["rules"] == {"tmx": 2}
+    assert "rules" not in payload(Reading(formats=("tsv",)), {})
+
+
 def test_execution_settings_never_enter_a_payload() -> None:
     """By structure: no node holds a hardware or tracking setting, whatever the nodes are called."""
     outside = {item.name for schema in (Hardware, Tracking) for item in dataclasses.fields(schema)} - {"name"}
