@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +19,49 @@ class DigestCache:
 
     def __init__(self, cache: Path | None) -> None:
         self.cache = cache
-        self._known: dict[str, str] = {}
-        if cache and cache.is_file():
-            try:
-                self._known = json.loads(cache.read_text(encoding="utf-8"))
-            except (OSError, ValueError):  # truncated or unreadable: the digests are computed again
-                self._known = {}
+        self._known = _saved_digests(cache) if cache else {}
 
     def of(self, path: Path) -> str:
         """The hex digest of a file. Raises UserError if it cannot be read."""
         try:
-            stat = path.stat()
-            # ctime and inode too: `cp -p` replaces the content and keeps the mtime.
-            identity = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
-            if identity not in self._known:
-                with open(path, "rb") as file:
-                    self._known[identity] = hashlib.file_digest(file, "sha256").hexdigest()
+            if (identity := _identity(path)) not in self._known:
+                self._known[identity] = digest(path)
                 self._save()
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
         return self._known[identity]
+
+    def remember(self, found: Mapping[Path, str]) -> None:
+        """Add digests that were computed elsewhere, of files as they are now."""
+        self._known |= {_identity(path): value for path, value in found.items()}
+        self._save()
 
     def _save(self) -> None:
         if not self.cache or not self.cache.parent.is_dir() or not os.access(self.cache.parent, os.W_OK):
             return
         temporary = self.cache.with_name(f"{self.cache.name}.{os.getpid()}")
         try:
+            # Another process may have added some since this one read the file.
+            self._known = _saved_digests(self.cache) | self._known
             temporary.write_text(json.dumps(self._known, indent=0), encoding="utf-8")
             os.replace(temporary, self.cache)
         except OSError:  # a full disk: the next plan computes the digests again
             temporary.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> str:
+    """What changes with a file's content. Change time and inode too: `cp -p` replaces the content and keeps the other time."""
+    stat = path.stat()
+    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
+
+
+def _saved_digests(cache: Path) -> dict[str, str]:
+    """The content of a digest cache; empty if there is none, or if it is damaged: the digests are then computed again."""
+    try:
+        found = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def new_folder_beside(final: Path) -> Path:

@@ -44,6 +44,7 @@ def main(arguments: Arguments) -> int:
     step = _adoption_step(plan, name, source, arguments.adapter)
     store.check_writable()
     found = store.find(step.key) or _import(store, step, plan)
+    _check_weights(store, step, found)
     alias = _add_alias(store, plan[name], found)
     LiteralConsole().print_line(f"{name} = {source}: {found.path}\n{alias.path.name} points to it")
     return 0
@@ -120,6 +121,17 @@ def _import(store: Store, step: Step, plan: Plan) -> Record:
     finally:
         launcher.close()
     return runner.done[step.node.name]
+
+
+def _check_weights(store: Store, step: Step, found: Record) -> None:
+    """Raises UserError if the artifact's weights are not those that its key was made of; it is then moved away."""
+    stated: dict[str, str] = step.payload["config"].get("files", {})
+    weights = {name: value for name, value in stated.items() if name.endswith(".safetensors") and name in found.digests}
+    other = [name for name, value in weights.items() if found.digests[name] != value]
+    if other:
+        store.move_to_replaced(found.path)
+        raise UserError(f"{step.reason}/{other[0]} changed while it was being adopted; nothing was adopted: try again")
+    store.check_files(found)
 
 
 def _add_alias(store: Store, asked: Step, found: Record) -> Record:

@@ -49,6 +49,7 @@ def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[st
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         records = execute(session, request, plan, store, None)
+    store.check_files(*(records[name] for name in names if name in records))
     show(session.console, plan, records)
     return records
 

@@ -11,7 +11,8 @@ from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import digest
 from alma_pipeline.paths import store_root
-from alma_pipeline.store.record import Record, is_complete, read_record
+from alma_pipeline.store.damage import remedy
+from alma_pipeline.store.record import LOGS, Record, read_record, size_difference
 from alma_pipeline.store.store import Store
 from alma_pipeline.units import size
 
@@ -65,16 +66,21 @@ def store_problems(store: Store, verify: bool) -> Iterator[str]:
             continue
         if record is None:
             yield f"{folder}: has no record.json, so it is not a finished artifact; move it out of the store"
-        elif not is_complete(record):
-            yield f"{folder}: files are missing or have changed in size; run its node again"
-        elif verify:
-            yield from (f"{folder}/{name}: content changed; run its node again with --force" for name in _changed(record))
+        else:
+            yield from _file_problems(record, verify)
 
 
-def _changed(record: Record) -> Iterator[str]:
-    for name, expected in record.digests.items():
-        if digest(record.path / name) != expected:
-            yield name
+def _file_problems(record: Record, verify: bool) -> Iterator[str]:
+    """Files, logs included, that are missing or have changed in size; with `verify` every file is read and compared."""
+    for name in record.files:
+        if text := size_difference(record, name):
+            yield f"{record.path / name} {text}{_advice(record, name)}"
+        elif verify and digest(record.path / name) != record.digests[name]:
+            yield f"{record.path / name} has changed content{_advice(record, name)}"
+
+
+def _advice(record: Record, name: str) -> str:
+    return ": a log, which nothing but reports needs" if name in LOGS else f". {remedy(record)}"
 
 
 def _version(name: str) -> str:

@@ -11,7 +11,7 @@ from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import one_off
-from alma_pipeline.execution.runner import job_input
+from alma_pipeline.execution.runner import job_input, loaded_with
 from alma_pipeline.model_card import card
 from alma_pipeline.model_card.training import published_as
 from alma_pipeline.paths import store_root
@@ -29,11 +29,12 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 def main(arguments: Arguments) -> int:
     """Export an artifact to a folder. Raises UserError if it is not a checkpoint, or if the folder is not empty."""
     store, console = Store(store_root()), LiteralConsole()
-    record, folder = find_artifact(store, arguments.artifact), Path(arguments.folder)
+    record, folder = find_artifact(store, arguments.artifact), Path(arguments.folder).resolve()
     if not record.checkpoint:
         raise UserError(f"{record.path.name} is of kind {record.kind}, which has no model; export a checkpoint")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; export overwrites nothing, so name a new one")
+    store.check_files(*loaded_with(store, record))
     # Whatever would fail at the upload fails now, before the merge.
     repo = arguments.push
     if repo:

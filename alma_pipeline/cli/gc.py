@@ -64,6 +64,9 @@ def candidates(store: Store, kept: list[Record]) -> Iterator[Candidate]:
             yield _candidate(path, "left by a job that ended early")
     if not kept:
         return
+    # What such an artifact depends on is unknown.
+    if problems := store.unreadable():
+        raise UserError("\n".join(problems.values()))
     records = store.records()
     needed = reachable(store, records, kept)
     for record in records:

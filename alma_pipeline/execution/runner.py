@@ -88,6 +88,9 @@ class Runner:
             missing = [name for name in step.inputs.values() if name not in available]
             if missing:
                 raise UserError(f"{step.node.name} needs {', '.join(missing)}, which does not exist yet; drop --only")
+        # Damage is found before the first node starts, not after days.
+        read = dict.fromkeys(name for step in plan.work for name in step.inputs.values() if name in self.done)
+        self.store.check_files(*(record for name in read for record in loaded_with(self.store, self.done[name])))
 
     def _start(self, step: Step) -> bool:
         """Start the step and return True, also if its artifact exists by now; False while inputs or free slots are missing."""
@@ -197,15 +200,15 @@ class Runner:
 
 
 def job_input(store: Store, record: Record) -> Input:
-    """A finished artifact as the input of a job, a checkpoint with its base and adapters.
+    """A finished artifact as the input of a job, a checkpoint with its base and adapters; their files are checked.
 
-    Raises UserError if one of those is missing from the store.
+    Raises UserError if one of those is missing from the store, or if a file differs from its record.
     """
+    store.check_files(*loaded_with(store, record))
     plain = Input(key=record.key, kind=record.kind, path=str(record.path), result=record.result)
     if not record.checkpoint:
         return plain
-    base = _required(store, record.checkpoint["base_key"])
-    adapters = [_required(store, key) for key in record.checkpoint["adapter_keys"]]
+    base, *adapters = _loading_order(store, record)
     return dataclasses.replace(
         plain,
         base=str(base.path),
@@ -213,6 +216,16 @@ def job_input(store: Store, record: Record) -> Input:
         adapters=[str(adapter.path) for adapter in adapters],
         adapter_keys=[adapter.key for adapter in adapters],
     )
+
+
+def loaded_with(store: Store, record: Record) -> list[Record]:
+    """The artifact, and for a checkpoint the others that it is loaded with. Raises UserError if one is missing."""
+    others = _loading_order(store, record) if record.checkpoint else []
+    return [record, *(other for other in others if other.key != record.key)]
+
+
+def _loading_order(store: Store, checkpoint: Record) -> list[Record]:
+    return [_required(store, key) for key in (checkpoint.checkpoint["base_key"], *checkpoint.checkpoint["adapter_keys"])]
 
 
 def _required(store: Store, key: str) -> Record:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alma_pipeline.errors import UserError
 from alma_pipeline.job import build_dataclass
 from alma_pipeline.schema import NodeConfig
 from alma_pipeline.schema.kinds import kind_config
@@ -57,7 +58,10 @@ class Lineages:
 
     def _of_key(self, key: str) -> Origins:
         if key not in self._known:
-            record = self._store.find(key)
+            try:
+                record = self._store.find(key)
+            except UserError:  # the damage of another artifact is not this plan's concern
+                record = None
             self._known[key] = self._of(record.payload) if record else Origins()
         return self._known[key]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.files import DigestCache
 from alma_pipeline.plan import released, rounds
 from alma_pipeline.plan.corpus_size import counts
 from alma_pipeline.plan.estimate import Estimate, estimate
@@ -43,7 +42,7 @@ class Plan:
 
 def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
     """Resolve the targets of a configuration against a store. Raises ConfigError."""
-    nodes = pinned(with_files(build(config), config, DigestCache(store.root / "digests.json")), store)
+    nodes = pinned(with_files(build(config), config, store.digests), store)
     rerun = rerun or Rerun()
     _check_names(nodes, rerun)
     # Inputs come first, so that each step can look up the keys, verdicts and causes of its inputs.

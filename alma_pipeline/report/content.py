@@ -10,7 +10,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.report import findings
 from alma_pipeline.report.caveats import early_stops, footnotes, mark_contaminated
 from alma_pipeline.report.cost import CostTotal, NodeCost, cost_totals, energy_note, node_costs
-from alma_pipeline.report.curves import Curve, curves
+from alma_pipeline.report.curves import Curve, curves, lost_curves
 from alma_pipeline.report.guard_rates import GuardRate, LanguageConfusion, group_confusions, guard_rates, language_confusions
 from alma_pipeline.report.jobs import ReportJob
 from alma_pipeline.report.lengths import LengthTable, scores_by_length
@@ -115,7 +115,7 @@ def build_report(overrides: list[str], jobs: list[ReportJob], store: Store) -> R
         rates=rates,
         confusions=[*language_confusions(found), *group_confusions(found, job)],
         lengths=scores_by_length(found),
-        notes=[*footnotes(found), *_unscored_jobs(jobs)],
+        notes=[*footnotes(found), *_unscored_jobs(jobs), *lost_curves(jobs)],
         stops=early_stops(jobs, store),
         findings=findings.findings(job.plan, job.records),
         curves=curves(jobs),

@@ -2,13 +2,15 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from alma_pipeline.errors import UserError
 from alma_pipeline.plan.node import is_training
 from alma_pipeline.report.jobs import ReportJob
+from alma_pipeline.store.damage import checked_content
+from alma_pipeline.store.record import Record
 
+LOG = "metrics.jsonl"
 MAX_POINTS = 240
 """Points of a drawn line; more would not be visible."""
 MEASURES = {
@@ -60,7 +62,7 @@ def curves(jobs: list[ReportJob]) -> list[Curve]:
                 continue
             # Jobs of a sweep share artifacts; each is drawn once, as one seed.
             seen.add(record.key)
-            lines = list(_lines(record.path / "metrics.jsonl"))
+            lines = _lines(record)
             for measure, label in MEASURES.items():
                 train, dev = (_series(lines, f"{part}/{measure}") for part in ("train", "dev"))
                 # Training batches are noisy and smoothed; dev values are few and drawn as they are.
@@ -71,13 +73,31 @@ def curves(jobs: list[ReportJob]) -> list[Curve]:
     return list(found.values())
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """(step, metrics) of each line; nothing for an adopted checkpoint, which has no such file."""
-    if path.is_file():
-        with open(path, encoding="utf-8") as file:
-            for text in file:
-                line = json.loads(text)
-                yield line["step"], line["metrics"]
+def lost_curves(jobs: list[ReportJob]) -> list[str]:
+    """A sentence for each trained node whose log is missing or differs from its record, so that it has no curve."""
+    records = [job.records[step.node.name] for job in jobs for step in job.plan.steps if step.node.name in job.records]
+    return list(dict.fromkeys(f"no training curve of {record.name}: {text}" for record in records if (text := _lost(record))))
+
+
+def _lost(record: Record) -> str:
+    try:
+        _log(record)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _log(record: Record) -> str:
+    """The metrics of a node's attempt; empty for an adopted checkpoint. Raises UserError if the file is not as recorded."""
+    return checked_content(record, LOG) if LOG in record.files else ""
+
+
+def _lines(record: Record) -> list[tuple[int, dict[str, float]]]:
+    """(step, metrics) of each line; none of a damaged log."""
+    if _lost(record):
+        return []
+    lines = [json.loads(text) for text in _log(record).splitlines()]
+    return [(line["step"], line["metrics"]) for line in lines]
 
 
 def _series(lines: list[tuple[int, dict[str, float]]], name: str) -> Series | None:

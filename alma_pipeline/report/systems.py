@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from alma_pipeline.plan.node import OUTPUTS, Node
 from alma_pipeline.report.jobs import ReportJob
 from alma_pipeline.report.names import describe_test_set
 from alma_pipeline.schema.metrics import METRICS
+from alma_pipeline.store.damage import checked_content
 from alma_pipeline.store.record import Record
 
 SEED_OVERRIDE = "seed="
@@ -67,20 +67,18 @@ class ScoredCheckpoint:
 
     @cached_property
     def segments(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of hypotheses by direction, with segment scores if the score node has them; empty if both files are gone."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        path = next((path for path in self._segment_files() if path.is_file()), None)
-        if path:
-            with open(path, encoding="utf-8") as file:
-                for line in file:
-                    row = json.loads(line)
-                    found.setdefault(row["direction"], []).append(row)
-        return found
+        """Rows of hypotheses by direction, with segment scores if the score node has them; empty if neither node has rows.
 
-    def _segment_files(self) -> Iterator[Path]:
-        yield self.scores.path / "segments.jsonl"
-        if self.translations:
-            yield self.translations.path / "hypotheses.jsonl"
+        Raises UserError if their file differs from its record.
+        """
+        found: dict[str, list[dict[str, Any]]] = {}
+        sources = [(self.scores, "segments.jsonl"), *([(self.translations, "hypotheses.jsonl")] if self.translations else [])]
+        recorded = next(((record, name) for record, name in sources if name in record.files), None)
+        # Rows end with \n alone: a sentence may hold other characters that end a line elsewhere.
+        for line in filter(None, checked_content(*recorded).split("\n") if recorded else []):
+            row = json.loads(line)
+            found.setdefault(row["direction"], []).append(row)
+        return found
 
 
 @dataclass(frozen=True)

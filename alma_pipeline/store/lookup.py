@@ -8,9 +8,13 @@ from alma_pipeline.store.store import Store
 def find_artifact(store: Store, text: str) -> Record:
     """The artifact of a folder name, a node name (the newest) or a key prefix of at least 4 characters, in this order.
 
-    Follows aliases. Raises UserError if nothing matches or the prefix is ambiguous.
+    Follows aliases. Raises UserError if nothing matches, the prefix is ambiguous, or a match has a record that cannot be read.
     """
     records = store.records()
+    for folder, reason in store.unreadable().items():
+        name, _, key = folder.name.rpartition("-")
+        if text in (folder.name, name) or (len(text) >= 4 and key.startswith(text[: len(key)])):
+            raise UserError(reason)
     for match in (
         [record for record in records if record.path.name == text],
         [record for record in records if record.name == text][:1],
@@ -35,8 +39,11 @@ def lineage(store: Store, record: Record, depth: int) -> list[str]:
     """The artifacts that `record` was made from, one line each, indented by depth."""
     lines = []
     for role, key in record.payload["inputs"].items():
-        source = store.find(key)
-        lines.append(f"{'  ' * depth}{role}: {source.path.name if source else f'{key[:12]} (missing)'}")
+        try:
+            source, state = store.find(key), "missing"
+        except UserError:
+            source, state = None, "its record cannot be read"
+        lines.append(f"{'  ' * depth}{role}: {source.path.name if source else f'{key[:12]} ({state})'}")
         if source:
             lines += lineage(store, source, depth + 1)
     return lines

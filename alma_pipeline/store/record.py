@@ -1,14 +1,21 @@
 """The record of a finished artifact (`record.json`, written last), and the check that its files are present."""
 
+import hashlib
 import json
-import os
+import pwd
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.files import write_json
 
 RECORD_SCHEMA = 1
+OWN_DIGEST = "sha256"
+"""Field of `record.json`: the digest of all others."""
+_AWAY = "move {folder} out of the store, and its node will run again"
+LOGS = ("metrics.jsonl", "log.txt", "job.json")
+"""Files of an attempt that are kept with its artifact; no job reads them, so an artifact is complete without them."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Record:
     files: dict[str, int]
     """Size in bytes by relative path; checked before the artifact is reused."""
     digests: dict[str, str]
-    """SHA-256 by relative path; checked by `doctor --verify`."""
+    """SHA-256 by relative path; checked before a job reads the files."""
     created: str
     seconds: float
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -36,15 +43,36 @@ class Record:
     """For an alias of an adopted artifact: the real key."""
 
 
+def write_record(folder: Path, content: dict[str, Any]) -> None:
+    """Write `record.json` with the digest of its own content, atomically."""
+    content = {"schema": RECORD_SCHEMA} | content
+    write_json(folder / "record.json", content | {OWN_DIGEST: _own_digest(content)})
+
+
+def _own_digest(content: dict[str, Any]) -> str:
+    """SHA-256 of a record's content as JSON holds it, in any order of keys."""
+    plain = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
 def read_record(folder: Path) -> Record | None:
-    """The record of an artifact folder; None if the folder has none. Raises UserError for a damaged or foreign record."""
+    """The record of an artifact folder; None if the folder has none.
+
+    Raises UserError for a record that is damaged, was written by another version or cannot be read.
+    """
     file = folder / "record.json"
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); it belongs to {_owner(file)}, who can allow it") from error
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); move {folder} out of the store, and its node will run again") from error
+        raise UserError(f"{file} is damaged ({error}); {_AWAY.format(folder=folder)}") from error
+    # Records of earlier versions have no digest of their own.
+    own = raw.pop(OWN_DIGEST, None) if isinstance(raw, dict) else None
+    if own is not None and own != _own_digest(raw):
+        raise UserError(f"{file} is damaged (it differs from its own digest); {_AWAY.format(folder=folder)}")
     schema = raw.pop("schema", None) if isinstance(raw, dict) else None
     if schema != RECORD_SCHEMA:
         raise UserError(
@@ -57,8 +85,34 @@ def read_record(folder: Path) -> Record | None:
 
 
 def is_complete(record: Record) -> bool:
-    """Whether every recorded file exists with its recorded size; `doctor --verify` also checks the digests."""
+    """Whether every recorded file but the logs exists with its recorded size. Reads no content."""
+    return not incomplete_file(record)
+
+
+def incomplete_file(record: Record) -> str:
+    """The first file, logs apart, that is missing or has another size than recorded, in words; empty if there is none."""
+    names = [name for name in record.files if name not in LOGS]
+    return next((f"{name} {text}" for name in names if (text := size_difference(record, name))), "")
+
+
+def size_difference(record: Record, name: str) -> str:
+    """How the size of a file differs from the recorded one; empty if it does not."""
     try:
-        return all(os.stat(record.path / name).st_size == size for name, size in record.files.items())
+        found = (record.path / name).stat().st_size
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return f"has {found:,} bytes, recorded {record.files[name]:,}" if found != record.files[name] else ""
+
+
+def _owner(path: Path) -> str:
+    """The account that owns a file, or its folder where even that cannot be asked; its number if it has no name here."""
+    try:
+        found = path.stat().st_uid
+    except OSError:
+        found = path.parent.stat().st_uid
+    try:
+        return pwd.getpwuid(found).pw_name
+    except KeyError:
+        return f"user {found}"

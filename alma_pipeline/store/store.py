@@ -21,8 +21,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.files import digest, lock_file, sync, sync_tree, write_json
-from alma_pipeline.store.record import RECORD_SCHEMA, Record, is_complete, read_record
+from alma_pipeline.files import DigestCache, digest, lock_file, sync, sync_tree, write_json
+from alma_pipeline.store.damage import check_files
+from alma_pipeline.store.record import Record, is_complete, read_record, write_record
 
 
 @dataclass
@@ -53,6 +54,18 @@ class Store:
         self.root = root.absolute()
         self._folders: list[Path] | None = None
 
+    @functools.cached_property
+    def digests(self) -> DigestCache:
+        """SHA-256 of text files and of the store's own files, remembered between commands where the store can be written."""
+        return DigestCache(self.root / "digests.json")
+
+    def check_files(self, *records: Record) -> None:
+        """Compare every file that a job reads of these artifacts with its record, once for each file as it is now.
+
+        Raises UserError that names all that differ, each with what to do.
+        """
+        check_files(records, self.digests)
+
     def check_writable(self) -> None:
         """Raise UserError if the store cannot be written. Creates nothing."""
         existing = next(parent for parent in (self.root, *self.root.parents) if parent.exists())
@@ -63,7 +76,10 @@ class Store:
             )
 
     def find(self, key: str) -> Record | None:
-        """The finished, complete artifact of a key (see `is_whole`); None if there is none."""
+        """The finished, complete artifact of a key (see `is_complete`); None if there is none.
+
+        Raises UserError if its record is damaged or cannot be read.
+        """
         found = (read_record(folder) for folder in self._folders_of(key))
         return next((record for record in found if record and record.key == key and is_complete(record)), None)
 
@@ -78,15 +94,25 @@ class Store:
         """Artifact folders whose key starts with the same 12 digits."""
         return [folder for folder in self.folders() if folder.name.endswith(f"-{key[:12]}")]
 
+    def unreadable(self) -> dict[Path, str]:
+        """Artifact folders whose record is damaged or cannot be read, each with the reason and what to do."""
+        found = {}
+        for folder in self.folders():
+            try:
+                read_record(folder)
+            except UserError as error:
+                found[folder] = str(error)
+        return found
+
     def records(self) -> list[Record]:
-        """All finished artifacts, newest first."""
-        found = [record for folder in self.folders() if (record := read_record(folder))]
+        """All finished artifacts whose record can be read, newest first."""
+        found = [record for folder in self.folders() if (record := _readable(folder))]
         return sorted(found, key=lambda record: record.created, reverse=True)
 
     def named(self, name: str) -> list[Record]:
-        """Finished artifacts of a node, newest first."""
+        """Finished artifacts of a node whose record can be read, newest first."""
         folders = [path for path in self.folders() if path.name.rpartition("-")[0] == name]
-        found = [record for folder in folders if (record := read_record(folder))]
+        found = [record for folder in folders if (record := _readable(folder))]
         return sorted(found, key=lambda record: record.created, reverse=True)
 
     def work_path(self, name: str, key: str) -> Path:
@@ -151,28 +177,40 @@ class Store:
         digests = {name: digest(out / name) for name in files}
         # Files reach the disk before the record that vouches for them, so a record proves that they are complete.
         sync_tree(out)
-        write_json(out / "record.json", {"schema": RECORD_SCHEMA, "files": files, "digests": digests} | record)
+        write_record(out, {"files": files, "digests": digests} | record)
         sync(out)
         final = self.root / "artifacts" / work.path.name
         final.parent.mkdir(parents=True, exist_ok=True)
         self._folders = None
         for older in self._folders_of(work.key):
             # Under other names too: nodes with equal settings and inputs share a key, and a key has one artifact.
-            if older == final or ((replaced := read_record(older)) and replaced.key == work.key):
-                self._move_to_replaced(older)
+            if older == final or ((replaced := _readable(older)) and replaced.key == work.key):
+                self.move_to_replaced(older)
         os.rename(out, final)
         sync(final.parent)
         # Last: until the rename is on disk, the work folder is what a new attempt would use.
         shutil.rmtree(work.path)
+        # After the work folder, whose hard links to these files change their times as they go.
+        self.digests.remember({final / name: value for name, value in digests.items()})
         self._folders = None
         done = read_record(final)
         assert done is not None
         return done
 
-    def _move_to_replaced(self, folder: Path) -> None:
+    def move_to_replaced(self, folder: Path) -> None:
+        """Take an artifact folder out of use without deleting it."""
         target = self.root / "replaced" / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(folder, target)
+        self._folders = None
+
+
+def _readable(folder: Path) -> Record | None:
+    """The record of an artifact folder; None if there is none, or if it is damaged or cannot be read."""
+    try:
+        return read_record(folder)
+    except UserError:
+        return None
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:

@@ -33,13 +33,17 @@ def test_a_flipped_byte_is_found_by_its_digest_alone(filled: Store) -> None:
     content[5] ^= 1
     file.write_bytes(content)
     assert found(filled, verify=False) == []
-    assert found(filled, verify=True) == [f"{file}: content changed; run its node again with --force"]
+    assert found(filled, verify=True) == [
+        f"{file} has changed content. Make it again: run the settings that made it with --force mono"
+    ]
 
 
 def test_a_short_file_is_found_without_reading(filled: Store) -> None:
     file = filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin"
     file.write_bytes(b"0123")
-    assert found(filled, verify=False) == [f"{file.parent}: files are missing or have changed in size; run its node again"]
+    assert found(filled, verify=False) == [
+        f"{file} has 4 bytes, recorded 10. Make it again: run the settings that made it with --force mono"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +56,7 @@ def test_a_folder_with_no_good_record_is_told_and_the_rest_still_read(filled: St
     (filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin").unlink()
     first, second = sorted(found(filled, verify=True))
     assert said in first and str(record.parent) in first
-    assert "files are missing" in second
+    assert "model.bin is missing" in second
 
 
 def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +78,7 @@ def test_exit_code_and_text(filled: Store, capsys: pytest.CaptureFixture[str], h
         (filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin").unlink()
     assert doctor.check(filled.root, verify=True) == int(harm)
     text = capsys.readouterr().out
-    assert ("files are missing" in text) == harm
+    assert ("model.bin is missing" in text) == harm
     assert ("every file matches its digest" in text) != harm
     assert "2 artifacts" in text
 

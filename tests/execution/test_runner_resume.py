@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline.errors import StageFailed
+from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.plan.plan import Rerun
 from alma_pipeline.store.store import Store
-from helpers.fake_stages.recipes import chain, planned
+from helpers.damage import flip
+from helpers.fake_stages.recipes import chain, changed, planned
 from helpers.fake_stages.world import World
 
 
@@ -26,6 +27,18 @@ def test_a_killed_node_goes_on_from_its_resume_point(world: World) -> None:
     assert [line["step"] for line in world.told.lines[:6]] == [1, 2, 3, 4, 5, 6], "nor told twice"
     lines = (done["a"].path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_damaged_inputs_stop_a_run_before_its_first_node_and_force_mends_them(world: World) -> None:
+    done = world.run(chain())
+    flip(done["b"].path / "text.txt")
+    another = changed(chain(), "c", text="d")
+    before = world.ran("c")
+    with pytest.raises(UserError, match=r"b-\w+/text\.txt is damaged: its SHA-256 is .*, recorded .*--force b"):
+        world.run(another)
+    assert world.ran("c") == before
+    assert not list((world.store.root / "work").iterdir())
+    assert world.run(another, Rerun(force=("b",)))["c"].result["text"] == "abd"
 
 
 def test_forced_an_unfinished_node_begins_anew(world: World) -> None:

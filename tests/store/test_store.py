@@ -12,7 +12,7 @@ import pytest
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import digest, sync, sync_tree, write_json
 from alma_pipeline.store import store as module
-from alma_pipeline.store.record import is_complete, read_record
+from alma_pipeline.store.record import is_complete, read_record, write_record
 from alma_pipeline.store.store import Store
 from helpers.artifacts import put
 
@@ -45,7 +45,7 @@ def test_logs_come_along_with_an_artifact(store: Store) -> None:
     work.close()
 
 
-@pytest.mark.parametrize("at", ["digest", "sync_tree", "sync", "write_json", "rename"])
+@pytest.mark.parametrize("at", ["digest", "sync_tree", "sync", "write_record", "rename"])
 def test_a_commit_that_is_cut_off_leaves_no_artifact_and_can_be_done_again(
     store: Store, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
@@ -69,10 +69,10 @@ def test_a_commit_that_is_cut_off_leaves_no_artifact_and_can_be_done_again(
 
 def test_the_record_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    for name in ("digest", "sync_tree", "sync", "write_json"):
+    for name in ("digest", "sync_tree", "sync", "write_json", "write_record"):
         monkeypatch.setattr(module, name, _noting(order, name, getattr(module, name)))
     put(store, "mono", KEY)
-    expected = ["write_json", "digest", "sync_tree", "write_json", "sync", "sync"]
+    expected = ["write_json", "digest", "sync_tree", "write_record", "sync", "sync"]
     assert order == expected, "owner; files on disk, record, names on disk"
 
 
@@ -156,7 +156,9 @@ def test_a_record_this_version_did_not_write_is_refused(store: Store, text: str,
 
 def test_a_record_with_a_field_unknown_here_is_refused(store: Store) -> None:
     file = put(store, "mono", KEY).path / "record.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantised": True}))
+    content = json.loads(file.read_text()) | {"quantised": True}
+    content.pop("sha256")
+    write_record(file.parent, content)
     with pytest.raises(UserError, match="quantised"):
         read_record(file.parent)
 
