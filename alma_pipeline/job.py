@@ -16,6 +16,9 @@ from typing import Any
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
 
+RESUME_SCHEMA = 2
+"""Version of resume points; those of another version are not used. 2: files that cannot hold code."""
+
 
 @dataclass(frozen=True)
 class Input:

@@ -16,10 +16,11 @@ def seed(value: int, rank: int) -> None:
 
 
 def states() -> dict[str, Any]:
-    """The generators' states, as `restore` takes them."""
+    """The generators' states in plain values and tensors, as `restore` takes them."""
+    name, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": np.random.get_state(),
+        "numpy": (name, np.asarray(keys).tolist(), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,  # type: ignore[no-untyped-call]
     }

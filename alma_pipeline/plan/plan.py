@@ -109,6 +109,8 @@ def _resolve(node: Node, draft: Mapping[str, Step], config: Config, store: Store
         return dataclasses.replace(step, verdict="run", cause=Cause.NOT_ADOPTED, reason=obstacle)
     old = earlier.payload if earlier else None
     cause, reason = run_reason(node, old, content, _context(config, lineages, old, content))
+    if store.skipped_resume_point(node.name, key):
+        reason += "; its resume point is damaged or of an earlier version, so it starts from step 0"
     return dataclasses.replace(step, verdict="run", cause=cause, reason=reason)
 
 

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import DigestCache, digest, lock_file, sync, sync_tree, write_json
+from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.store.damage import check_files
 from alma_pipeline.store.record import Record, is_complete, read_record, write_record
 
@@ -125,6 +126,11 @@ class Store:
         found = [manifest for path in points.glob("step-*/manifest.json") if (manifest := _manifest(path))]
         return max(found, key=lambda manifest: int(manifest["step"]), default=None)
 
+    def skipped_resume_point(self, name: str, key: str) -> bool:
+        """Whether an unfinished node has resume points, but none that can be used: damaged, or of another version."""
+        manifests = (self.work_path(name, key) / "resume").glob("step-*/manifest.json")
+        return any(manifests) and self.resume_point(name, key) is None
+
     def begin(self, name: str, key: str, waiting: Any = None) -> WorkFolder:
         """Acquire the right to make `key`, after any other process that holds it and any worker it left behind.
 
@@ -214,14 +220,14 @@ def _readable(folder: Path) -> Record | None:
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:
-    """A resume point's manifest; None if it is damaged: the worker skips it too, and logs that."""
+    """A resume point's manifest; None if it is damaged or of another version: the worker skips it too, and logs that."""
     if not path.parent.name.removeprefix("step-").isdigit():
         return None
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return manifest
+    return manifest if isinstance(manifest, dict) and manifest.get("schema") == RESUME_SCHEMA else None
 
 
 def _acquire(lock: FileLock, text: str, waiting: Any) -> None:

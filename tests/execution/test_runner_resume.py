@@ -29,6 +29,17 @@ def test_a_killed_node_goes_on_from_its_resume_point(world: World) -> None:
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_resume_point_of_an_earlier_version_is_not_used_and_the_plan_says_so(world: World) -> None:
+    world.order("a", end="kill", at=3)
+    with pytest.raises(StageFailed):
+        world.run(chain(steps=6))
+    for manifest in (world.store.root / "work").glob("a-*/resume/step-*/manifest.json"):
+        manifest.write_text(manifest.read_text().replace('"schema": 2', '"schema": 1'))
+    step = planned(chain(steps=6), world.store)["a"]
+    assert step.verdict == "run"
+    assert step.reason == "new; its resume point is damaged or of an earlier version, so it starts from step 0"
+
+
 def test_damaged_inputs_stop_a_run_before_its_first_node_and_force_mends_them(world: World) -> None:
     done = world.run(chain())
     flip(done["b"].path / "text.txt")

@@ -187,15 +187,16 @@ def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
     ("points", "expected"),
     [
         ({}, None),
-        ({"step-2": '{"step": 2}', "step-10": '{"step": 10}'}, 10),
-        ({"step-2": '{"step": 2}', "step-10": None}, 2),
-        ({"step-2": '{"step": 2}', "step-10": '{"st'}, 2),
-        ({"step-2": '{"step": 2}', "step-10.tmp-77aa": '{"step": 10}'}, 2),
-        ({"step-x": '{"step": 1}'}, None),
+        ({"step-2": '{"schema": 2, "step": 2}', "step-10": '{"schema": 2, "step": 10}'}, 10),
+        ({"step-2": '{"schema": 2, "step": 2}', "step-10": None}, 2),
+        ({"step-2": '{"schema": 2, "step": 2}', "step-10": '{"st'}, 2),
+        ({"step-2": '{"schema": 2, "step": 2}', "step-10.tmp-77aa": '{"schema": 2, "step": 10}'}, 2),
+        ({"step-2": '{"schema": 1, "step": 2}', "step-4": '{"step": 4}', "step-6": "[]"}, None),
+        ({"step-x": '{"schema": 2, "step": 1}'}, None),
     ],
 )
 def test_resume_point(store: Store, points: dict[str, str | None], expected: int | None) -> None:
-    """B8: the highest point with a manifest, never one that is being written."""
+    """B8: the highest point with a manifest, never one that is being written or of another version."""
     for name, text in points.items():
         folder = store.work_path("mono", KEY) / "resume" / name
         folder.mkdir(parents=True)

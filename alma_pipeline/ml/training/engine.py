@@ -9,6 +9,7 @@ from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.ml.training.state_files import StateFiles
 from alma_pipeline.schema import Hardware, Training
 
 LINEAR = nn.functional.linear
@@ -37,6 +38,7 @@ class Engine:
                 [p for group in optimizer.param_groups for p in group["params"]],
             )
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(config, hardware))
+        self.deepspeed.checkpoint_engine = StateFiles()
         if ranks == 1 and not self.zero_stage:
             # One process has nothing to reduce, but DeepSpeed would copy all gradients before it notices.
             self.deepspeed.enable_backward_allreduce = False
@@ -59,6 +61,9 @@ class Engine:
     def save(self, folder: Path) -> None:
         """Save trained weights and optimiser state to `folder`. A collective call."""
         self.deepspeed.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False, exclude_frozen_parameters=True)
+        # ZeRO leaves a script that reads DeepSpeed's pickles.
+        for script in folder.parent.glob("zero_to_*.py"):
+            script.unlink(missing_ok=True)
 
     def load(self, folder: Path) -> None:
         """Load what `save` wrote. Frozen weights are not saved: they come from the parent. Raises PipelineError if unreadable."""

@@ -2,8 +2,8 @@
 
     <work>/resume/step-N/   DeepSpeed's files, each rank's generator states, and manifest.json, written last
 
-A point is valid only if every file has the size and digest in its manifest. Pickles are read from here only, after that
-check.
+A point is valid only if every file has the size and digest in its manifest. Its files hold numbers and cannot hold code, so that
+whoever resumes in a shared store runs nothing of whoever may write to it.
 """
 
 import dataclasses
@@ -14,17 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alma_pipeline import files
 from alma_pipeline.errors import UserError
+from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.ml import rng
 from alma_pipeline.ml.distributed import World, all_gather, barrier, broadcast
 from alma_pipeline.ml.training.engine import Engine
+from alma_pipeline.ml.training.state_files import load_state, save_state
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
-"""Version of the manifest; points of another version are skipped."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,12 @@ def save(root: Path, engine: Engine, world: World, topology: Topology, step: int
     final = root / f"step-{step}"
     folder = Path(broadcast(str(files.new_folder_beside(final)) if world.is_first else ""))
     engine.save(folder)
-    torch.save(rng.states(), folder / f"generators-{world.rank}.pt")
+    save_state(rng.states(), folder / f"generators-{world.rank}.safetensors")
     # The manifest is written last: without it a folder does not count.
     digests = _digests(folder, world)
     if world.is_first:
         _check_complete(folder, digests, world)
-        manifest = {"schema": SCHEMA, "step": step, "topology": dataclasses.asdict(topology), "progress": progress}
+        manifest = {"schema": RESUME_SCHEMA, "step": step, "topology": dataclasses.asdict(topology), "progress": progress}
         text = json.dumps(manifest | {"files": digests}, indent=1)
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         files.put_in_place(folder, final)
@@ -83,15 +81,14 @@ def newest(root: Path, world: World, topology: Topology) -> Point | None:
             _check_topology(Topology(**manifest["topology"]), topology)
             return Point(folder, step, manifest["progress"])
         if world.is_first:
-            print(f"resume point {folder} is incomplete or damaged; skipping it", flush=True)
+            print(f"resume point {folder} is incomplete, damaged or of an earlier version; skipping it", flush=True)
     return None
 
 
 def restore(point: Point, engine: Engine, world: World) -> None:
     """Load the verified state into the engine, and into this rank's random generators."""
     engine.load(point.folder)
-    # A pickle, but written by `save` into this folder, and its digest was verified.
-    rng.restore(torch.load(point.folder / f"generators-{world.rank}.pt", weights_only=False))
+    rng.restore(load_state(point.folder / f"generators-{world.rank}.safetensors"))
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -100,7 +97,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return manifest if manifest.get("schema") == SCHEMA else None
+    return manifest if manifest.get("schema") == RESUME_SCHEMA else None
 
 
 def _digests(folder: Path, world: World) -> dict[str, list[Any]]:
@@ -119,7 +116,7 @@ def _digest(path: Path) -> list[Any]:
 
 def _check_complete(folder: Path, files: dict[str, list[Any]], world: World) -> None:
     """Raises UserError if some rank's files are not visible to the first one."""
-    missing = [rank for rank in range(world.size) if f"generators-{rank}.pt" not in files]
+    missing = [rank for rank in range(world.size) if f"generators-{rank}.safetensors" not in files]
     if missing:
         raise UserError(f"{folder} has no files of the processes {missing}; the store must be on a disk that all machines share")
 

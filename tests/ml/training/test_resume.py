@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def damage_file(point: Path) -> None:
 
 
 def lose_file(point: Path) -> None:
-    (point / "generators-0.pt").unlink()
+    (point / "generators-0.safetensors").unlink()
 
 
 def lose_manifest(point: Path) -> None:
@@ -133,7 +134,7 @@ def leave_unfinished(point: Path) -> None:
 
 @pytest.mark.parametrize("harm", [damage_file, lose_file, lose_manifest, cut_manifest, leave_unfinished])
 def test_damaged_point_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Any) -> None:
-    """B8, B9: nothing is unpickled before its digest has been compared."""
+    """B8, B9"""
     first, second = copy_of(tmp_path, "first"), copy_of(tmp_path, "second")
     set_aside(monkeypatch, first, (2, 4), Path(second.work))
     harm(second.resume / "step-4")
@@ -151,6 +152,52 @@ def test_with_no_sound_point_the_run_starts_afresh(tmp_path: Path, monkeypatch: 
     run(second)
     assert lines(second)[0]["step"] == 0
     assert digest(second) == digest(first)
+
+
+class Hostile:
+    """Runs code as it is unpickled: it makes a file."""
+
+    def __init__(self, sign: Path) -> None:
+        self.sign = sign
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.sign,)
+
+
+def make_hostile(point: Path, name: str, sign: Path, **manifest: Any) -> None:
+    """Put a pickle in place of a file of a resume point, with a manifest that vouches for it."""
+    torch.save({"python": Hostile(sign)}, point / name)
+    content = json.loads((point / "manifest.json").read_text())
+    content["files"][name] = resume._digest(point / name)
+    (point / "manifest.json").write_text(json.dumps(content | manifest))
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_a_pickle_in_a_resume_point_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero_stage: int) -> None:
+    """Whoever may write to a shared store runs no code as whoever resumes there."""
+    first = copy_of(tmp_path, "first", {"zero_stage": zero_stage})
+    set_aside(monkeypatch, first, (4,), tmp_path / "saved")
+    names = sorted(path.name for path in (tmp_path / "saved/resume/step-4").iterdir() if path.name != "manifest.json")
+    assert len(names) == 2 + bool(zero_stage) and not list(first.resume.glob("*.py"))
+    for name in names:
+        job = copy_of(tmp_path, f"harmed {name}", {"zero_stage": zero_stage})
+        shutil.copytree(tmp_path / "saved", Path(job.work), dirs_exist_ok=True)
+        make_hostile(job.resume / "step-4", name, tmp_path / "sign")
+        with pytest.raises(UserError, match=rf"{re.escape(name)} is not a file of a resume point .*--force NODE"):
+            run(job)
+        assert not (tmp_path / "sign").exists()
+
+
+def test_a_point_of_an_earlier_version_is_not_opened_and_the_run_starts_afresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = copy_of(tmp_path, "first"), copy_of(tmp_path, "second")
+    set_aside(monkeypatch, first, (4,), Path(second.work))
+    make_hostile(second.resume / "step-4", "generators-0.pt", tmp_path / "sign", schema=1)
+    run(second)
+    assert lines(second)[0]["step"] == 0 and digest(second) == digest(first)
+    assert f"resume point {second.resume}/step-4 is incomplete, damaged or of an earlier version" in capsys.readouterr().out
+    assert not (tmp_path / "sign").exists()
 
 
 def test_other_zero_stage_or_precision_is_refused_with_both_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.job import Job
+from alma_pipeline.job import RESUME_SCHEMA, Job
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _save(job: Job, step: int) -> None:
     folder = job.resume / f"step-{step}"
     folder.mkdir(parents=True, exist_ok=True)
     topology = {"processes": job.hardware.world if job.config.distributed else 1, "zero_stage": job.hardware.zero_stage}
-    (folder / "manifest.tmp").write_text(json.dumps({"step": step, "topology": topology}))
+    (folder / "manifest.tmp").write_text(json.dumps({"schema": RESUME_SCHEMA, "step": step, "topology": topology}))
     os.replace(folder / "manifest.tmp", folder / "manifest.json")
 
 
