@@ -52,6 +52,16 @@ def test_texts_of_one_direction_stay_apart(tmp_path: Path, directions: str) -> N
     assert step.node.notes == []
 
 
+def test_rows_without_text_keep_their_numbers(tmp_path: Path) -> None:
+    """Other systems' outputs have a line for them."""
+    for side in ("de", "en"):
+        (tmp_path / f"test.{side}").write_text(f"{side} 1\n\n{side} 3\n")
+    step = planned(tmp_path, "data.test.reader=files", f"data.test.path='{tmp_path}/test.{{side}}'", "directions=[de-en]")
+    job = Job("test_corpus", step.key, str(tmp_path / "work"), step.node.config, Hardware(name="cpu"), {}, step.node.files)
+    assert run(job)["counts"]["cleaning"]["de-en"]["read"] == 3
+    assert [row["id"] for row in rows(job.out / "test.jsonl")] == ["de-en:1", "de-en:3"]
+
+
 def test_one_file_of_a_pair_serves_both_directions_and_the_plan_reports_it(tmp_path: Path) -> None:
     for side in ("de", "en"):
         lines(tmp_path / f"test.en-de.{side}", side, 4)
