@@ -5,6 +5,7 @@ and writes `result.json` last.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import time
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline.files import DigestCache
+from alma_pipeline.given_files import GivenFiles
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
 
@@ -68,7 +71,16 @@ class Job:
     @property
     def cache(self) -> Path:
         """The store's cache folder, shared by its nodes; deleting it is always safe."""
-        return (Path(self.store) if self.store else Path(self.work).parent.parent) / "cache"
+        return self._store / "cache"
+
+    @functools.cached_property
+    def given(self) -> GivenFiles:
+        """The files outside the store that it reads."""
+        return GivenFiles(self.files, DigestCache(self._store / "digests.json"))
+
+    @property
+    def _store(self) -> Path:
+        return Path(self.store) if self.store else Path(self.work).parent.parent
 
     @property
     def rank(self) -> int:

@@ -15,7 +15,7 @@ from rich.text import Text
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.session import Request, Session, execute, pinned_plan, run_single
 from alma_pipeline.console import LiteralConsole
-from alma_pipeline.errors import PipelineError
+from alma_pipeline.errors import ConfigError, PipelineError
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.node import is_training
 from alma_pipeline.plan.plan import Plan, make_plan
@@ -44,14 +44,29 @@ def main(arguments: Arguments) -> int:
 def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[str, Record]:
     """Build the text that is missing and nothing else, then print examples; the artifacts by node name."""
     store = Store(store_root())
-    names = text_nodes(make_plan(request.config, store, session.rerun))
-    plan = pinned_plan(request.config, store, Rerun(only=tuple(names)))
+    names = chosen_nodes(make_plan(request.config, store, session.rerun), session.rerun)
+    plan = pinned_plan(request.config, store, dataclasses.replace(session.rerun, only=tuple(names)))
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         records = execute(session, request, plan, store, None)
-    store.check_files(*(records[name] for name in names if name in records))
-    show(session.console, plan, records)
+    shown = {name: record for name, record in records.items() if name in names or not session.rerun.only}
+    store.check_files(*shown.values())
+    show(session.console, plan, shown)
     return records
+
+
+def chosen_nodes(plan: Plan, rerun: Rerun) -> list[str]:
+    """The nodes to make: with --only those, and the base, whose tokenizer shows them. Raises ConfigError for other nodes."""
+    known = text_nodes(plan)
+    problems = [
+        f"--{flag} {name}: data prepares text and nothing else; expected one of {', '.join(known)}"
+        for flag, names in (("force", rerun.force), ("from", rerun.from_), ("only", rerun.only))
+        for name in names
+        if name not in known
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return [name for name in known if not rerun.only or name in rerun.only or plan[name].node.kind == "base"]
 
 
 def text_nodes(plan: Plan) -> list[str]:
@@ -74,7 +89,7 @@ def show(console: LiteralConsole, plan: Plan, records: Mapping[str, Record]) -> 
         if base and step.node.name in users and step.node.name in records
     ]
     for name in users:
-        if name not in records:
+        if name not in records and name not in text_nodes(plan):
             console.print_line(
                 f"{name}: built from the model's own candidates; `run` builds it, then there is something to show", "dim"
             )

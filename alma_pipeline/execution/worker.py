@@ -40,10 +40,13 @@ def main(work: Path, token: str) -> int:
     try:
         job = read_job(work / "job.json")
         job.out.mkdir(exist_ok=True)
+        if rank == 0:
+            job.given.verify()
         meter = energy.start_meter(job)
         # By name: a worker imports only its own kind and the libraries which that needs.
         result = importlib.import_module(f"stages.{job.config.kind}.run").run(job)
         if rank == 0:
+            job.given.check_unchanged()
             sync_tree(job.out)  # a result promises that the files are on disk, even after a power cut
             write_json(work / "result.json", result | meter.stop())
         return 0

@@ -208,6 +208,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "reason": step.reason,
                 "inputs": step.inputs,
                 "settings": key_settings(step.node.config),
+                "notes": step.node.notes,
                 "estimate": dataclasses.asdict(step.estimate) if step.estimate else None,
                 "path": str(step.record.path) if step.record else None,
             }

@@ -6,21 +6,24 @@ another folder is the same data.
 
 import dataclasses
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.files import DigestCache
-from alma_pipeline.plan.file_patterns import Match, find_files
+from alma_pipeline.plan.file_patterns import Match, Places, find_files
 from alma_pipeline.plan.node import Node
-from alma_pipeline.schema import Config, Neural, NodeConfig, Source, WithScorers, WithSystems
+from alma_pipeline.schema import Config, Neural, NodeConfig, Source, TextInput, WithScorers, WithSystems
 
 PLAIN_FOR_ALL = re.compile(r"all(\.\d+)?\.txt")
 """A file of plain lines that was found under the same name for every direction."""
 SPLITS = {"train": ("train",), "test": ("test", "devtest", "valid", "validation", "dev")}
 """Names of a split in copies of data sets, in order of preference. ALMA's folders have `valid`, and some have no `test`."""
 COPIES = (
-    "{lang}en/{split}.{lang}-en.json*",  # ALMA's folders
+    "{lang}en/{split}.{from_english}.json*",  # ALMA's folders: a set that was made for the direction out of English
+    "{lang}en/{split}.{lang}-en.json*",  # ALMA's folders: both directions
     "{direction}/{split}*",  # a hub repository's configurations: one per direction, or one per pair under either name
     "{direction}/{direction}-{split}*",
     "{lang}-en/{split}*",
@@ -32,6 +35,21 @@ WHOLE = ("data/{split}-*", "{split}*")
 """One table for all directions."""
 
 
+@dataclass(frozen=True)
+class Texts:
+    """The local text of one node, as far as it has been found."""
+
+    places: dict[str, str] = field(default_factory=dict)
+    """Digest to path."""
+    notes: list[str] = field(default_factory=list)
+
+    def named(self, files: Mapping[str, Path], digests: DigestCache) -> dict[str, str]:
+        """The digests of these files by what they contain. Adds to `places`."""
+        found = {name: digests.of(path) for name, path in files.items()}
+        self.places.update((found[name], str(path)) for name, path in files.items())
+        return _without_repeats(found)
+
+
 def with_files(nodes: list[Node], config: Config, digests: DigestCache) -> list[Node]:
     """The nodes with digests and paths of their local text, and with the language codes that its rows may name.
 
@@ -40,8 +58,9 @@ def with_files(nodes: list[Node], config: Config, digests: DigestCache) -> list[
     result, problems = [], []
     for node in nodes:
         try:
-            settled, files = located(node.config, node.setting, config, digests)
-            result.append(dataclasses.replace(node, config=settled, files=files, codes=list(config.languages)))
+            settled, texts = located(node.config, node.setting, config, digests)
+            codes = list(config.languages)
+            result.append(dataclasses.replace(node, config=settled, files=texts.places, codes=codes, notes=texts.notes))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -49,36 +68,61 @@ def with_files(nodes: list[Node], config: Config, digests: DigestCache) -> list[
     return result
 
 
-def located(node: NodeConfig, setting: str, config: Config, digests: DigestCache) -> tuple[NodeConfig, dict[str, str]]:
-    """The node with digests in place of paths, and the path of each digest. Raises ConfigError for missing files."""
-    places: dict[str, str] = {}
+def located(node: NodeConfig, setting: str, config: Config, digests: DigestCache) -> tuple[NodeConfig, Texts]:
+    """The node with digests in place of paths, and where its texts are. Raises ConfigError for missing files."""
+    texts = Texts()
     changes: dict[str, Any] = {}
     problems: list[str] = []
     # Every source of text that the node reads from disk.
     for name, text in node.text_inputs().items():
         try:
-            found = _found(text.source, text.parts, f"{setting}.{name}", config)
+            found = _found(text, f"{setting}.{name}", config)
         except ConfigError as error:
             problems += error.problems
             continue
         if found is not None:
-            named = {file: digests.of(path) for file, path in found.items()}
-            places |= {named[file]: str(path) for file, path in found.items()}
             # Content alone is the identity: a moved or renamed copy of a hub data set stays the same data.
+            named = texts.named(found.files, digests)
             changes[name] = dataclasses.replace(
                 text.source, reader="files", repo=None, revision=None, config=None, path=None, files=named
             )
+            texts.notes.extend(_reversal(f"{setting}.{name}", found))
     # Scorers and other systems' outputs may be local files too.
     if isinstance(node, WithScorers):
-        changes["scorers"] = {name: _scorer(scorer, places) for name, scorer in node.scorers.items()}
+        changes["scorers"] = {name: _scorer(scorer, texts.places) for name, scorer in node.scorers.items()}
     try:
         if isinstance(node, WithSystems):
-            changes["system_outputs"] = _system_outputs(node.system_outputs, node.chosen_directions(), setting, digests, places)
+            changes["system_outputs"] = _system_outputs(node.system_outputs, node.chosen_directions(), setting, digests, texts)
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return (dataclasses.replace(node, **changes), places) if changes else (node, places)
+    return (dataclasses.replace(node, **changes), texts) if changes else (node, texts)
+
+
+def _without_repeats(named: dict[str, str]) -> dict[str, str]:
+    """The names with one for a text that serves both directions of a pair: `de.json`, or `de-en/de.txt` in alphabetical order.
+
+    A direction keeps a name of its own where its text is another one.
+    """
+    held: dict[str, dict[str, str]] = {}
+    for name, digest in named.items():
+        holds = re.split(r"[./]", name)[0]
+        held.setdefault(holds, {})[name.removeprefix(holds)] = digest
+    for direction in [holds for holds in held if "-" in holds]:
+        pair = "-".join(sorted(direction.split("-")))
+        opposite, own = "-".join(reversed(direction.split("-"))), held[direction]
+        if direction.startswith("en-") and own == held.get(direction[3:]):
+            del held[direction]
+        elif direction != pair and all(rest.startswith("/") for rest in own) and held.get(opposite, own) == own:
+            del held[direction]
+            held[pair] = own
+    return {holds + rest: digest for holds, own in held.items() for rest, digest in own.items()}
+
+
+def _reversal(key: str, found: Match) -> Iterator[str]:
+    if found.reversed:
+        yield f"{key}: no text of its own for {', '.join(found.reversed)}; the text of the opposite direction is used, reversed"
 
 
 def _scorer(scorer: Neural, places: dict[str, str]) -> Neural:
@@ -90,9 +134,9 @@ def _scorer(scorer: Neural, places: dict[str, str]) -> Neural:
 
 
 def _system_outputs(
-    outputs: dict[str, Source], directions: list[str], setting: str, digests: DigestCache, places: dict[str, str]
+    outputs: dict[str, Source], directions: list[str], setting: str, digests: DigestCache, texts: Texts
 ) -> dict[str, Source]:
-    """Other systems' outputs by content; a system may lack directions. Adds to `places`. Raises ConfigError."""
+    """Other systems' outputs by content; a system may lack directions. Adds to `texts`. Raises ConfigError."""
     result = {}
     for system, source in outputs.items():
         key, pattern = f"{setting}.outputs.{system}", source.path or ""
@@ -101,7 +145,7 @@ def _system_outputs(
                 [f"{key}={pattern}: expected {{direction}} in the path, or one file whose rows have a column 'direction'"]
             )
         # A file without an extension counts as plain lines, which need a direction in the name.
-        found = find_files([pattern], directions, ("",), Path(), "txt")
+        found = find_files([pattern], directions, ("",), Places(Path()), "txt")
         if not found.files:
             raise ConfigError([_missing_text(f"{key}={pattern}", found, directions)])
         if len(directions) > 1 and any(PLAIN_FOR_ALL.match(name) for name in found.files):
@@ -111,35 +155,35 @@ def _system_outputs(
                     "expected {direction} in the path, rows with a column 'direction', or a single direction"
                 ]
             )
-        named = {name: digests.of(path) for name, path in found.files.items()}
-        places |= {named[name]: str(path) for name, path in found.files.items()}
-        result[system] = dataclasses.replace(source, path=None, files=named)
+        result[system] = dataclasses.replace(source, path=None, files=texts.named(found.files, digests))
     return result
 
 
-def _found(source: Source, parts: list[str], key: str, config: Config) -> dict[str, Path] | None:
+def _found(text: TextInput, key: str, config: Config) -> Match | None:
     """The local files of a source by what they contain; None if it is not read from disk. Raises ConfigError."""
+    source, parts = text.source, text.parts
     if source.reader == "files":
         if not source.path:
             raise ConfigError(
                 [f"{key}.path is empty, but reader=files needs it, as in data/{{lang}}-en.tsv or data/train.{{lang}}-en.{{side}}"]
             )
-        found = find_files([source.path], parts, ("",), Path())
+        found = find_files([source.path], parts, ("",), Places(Path()), reversible=text.reversible)
         if found.missing:
             raise ConfigError([_missing_text(f"{key}.path={source.path}", found, parts)])
-        return found.files
+        return found
     if source.path:
         raise ConfigError([f"{key}.path={source.path}: reader={source.reader} does not read it; set reader=files"])
     if source.reader != "hub" or not config.data.root:
         return None
-    return _copy(source, parts, key, Path(config.data.root).expanduser())
+    return _copy(text, key, Path(config.data.root).expanduser())
 
 
-def _copy(source: Source, parts: list[str], key: str, root: Path) -> dict[str, Path] | None:
+def _copy(text: TextInput, key: str, root: Path) -> Match | None:
     """A copy of a hub data set under `data.root`: a folder of its name, or ALMA's folders directly below; None if there is none.
 
     Raises ConfigError if there is one that lacks parts.
     """
+    source, parts = text.source, text.parts
     if not root.is_dir():
         raise ConfigError([f"data.root={root}: no such folder"])
     # A folder named like the repository counts as its copy, with or without the owner.
@@ -152,14 +196,22 @@ def _copy(source: Source, parts: list[str], key: str, root: Path) -> dict[str, P
     # The first folder with anything in it must have everything; a folder of the set's name must not be empty.
     patterns = [*COPIES, *WHOLE] if pairs else list(DOCUMENTS)
     for folder in own or [root, root / "human_written_data"]:
-        found = find_files(patterns, parts, SPLITS.get(source.split, (source.split,)), folder)
+        splits = SPLITS.get(source.split, (source.split,))
+        found = find_files(patterns, parts, splits, Places(folder), reversible=text.reversible)
         if found.files and not found.missing:
-            return found.files
+            return _with_reversed_tests(found, parts) if source.split != "train" and text.reversible else found
         if found.files:
             raise ConfigError([_missing_text(f"data.root={root}: {key}", found, parts)])
     if own:
         raise ConfigError([_missing_text(f"data.root={root}: {key} ({own[0]})", found, parts)])
     return None
+
+
+def _with_reversed_tests(found: Match, parts: list[str]) -> Match:
+    """A test set out of English that is one into English, reversed; training text has no direction of its own."""
+    own = {name.split(".")[0] for name in found.files}
+    turned = [part for part in parts if part.startswith("en-") and not own & {part, "all"}]
+    return dataclasses.replace(found, reversed=list(dict.fromkeys([*found.reversed, *turned])))
 
 
 def _is_alma(repo: str) -> bool:
@@ -168,6 +220,8 @@ def _is_alma(repo: str) -> bool:
 
 
 def _missing_text(what: str, found: Match, parts: list[str]) -> str:
+    if folder := next((place.rstrip("/") for place in found.looked if Path(place).expanduser().is_dir()), ""):
+        return f"{what}: {folder} is a folder; expected files, as in {folder}/{{lang}}-en.tsv or {folder}/*.jsonl"
     present = [part for part in parts if part not in found.missing]
     tried = f"; looked for {', '.join(found.looked[:4])}" if found.looked else ""
     pairs = bool(present) and "-" in present[0]

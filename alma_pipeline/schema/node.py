@@ -16,6 +16,8 @@ class TextInput:
     source: Source
     parts: list[str]
     """Languages (`de`) for monolingual text, directions (`de-en`) for sentence pairs."""
+    reversible: bool = True
+    """Whether a pair serves both directions; a preference has one."""
 
 
 @dataclass(frozen=True, kw_only=True)

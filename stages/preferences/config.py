@@ -49,7 +49,7 @@ class Config(WithSystems, WithScorers, Decoding):
         return self.inputs if self.pairs.reader == "candidates" else {}
 
     def text_inputs(self) -> dict[str, TextInput]:
-        return {"pairs": TextInput(self.pairs, self.chosen_directions())}
+        return {"pairs": TextInput(self.pairs, self.chosen_directions(), reversible=False)}
 
     def scorer_names(self) -> list[str]:
         """Names in the scorer table; chrF needs no model."""

@@ -22,7 +22,7 @@ def run(job: Job) -> dict[str, Any]:
     # A system may have outputs in some directions only; the others are reported as missing.
     found: dict[str, list[str]] = {}
     for direction, own in rows.items():
-        if texts := outputs.aligned(direction, [row["source"] for row in own]):
+        if texts := outputs.aligned(direction, [row["source"] for row in own], [row["id"] for row in own]):
             found[direction] = texts
     if not found:
         raise UserError(

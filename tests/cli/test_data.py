@@ -8,7 +8,31 @@ from pathlib import Path
 
 import pytest
 
+from alma_pipeline.cli.data import chosen_nodes
+from alma_pipeline.errors import ConfigError
+from alma_pipeline.plan.plan import make_plan
+from alma_pipeline.plan.step import Rerun
+from alma_pipeline.schema import Config
+from alma_pipeline.store.store import Store
 from helpers.text_files import json_lines, nested
+
+
+def test_only_the_text_that_is_asked_for_is_prepared_and_the_base_that_shows_it(store: Store, cpo: Config) -> None:
+    def chosen(rerun: Rerun) -> list[str]:
+        return chosen_nodes(make_plan(cpo, store, rerun), rerun)
+
+    assert {"base", "mono_corpus", "parallel_corpus"} <= set(chosen(Rerun()))
+    assert chosen(Rerun(only=("parallel_corpus",))) == ["base", "parallel_corpus"]
+    assert "mono_corpus" in chosen(Rerun(force=("parallel_corpus",)))
+
+
+@pytest.mark.parametrize("flag", ["force", "from_", "only"])
+def test_a_node_that_is_no_text_is_refused(store: Store, cpo: Config, flag: str) -> None:
+    rerun = Rerun(**{flag: ("mono",)})
+    with pytest.raises(
+        ConfigError, match=rf"--{flag.strip('_')} mono: data prepares text and nothing else; expected one of base,"
+    ):
+        chosen_nodes(make_plan(cpo, store, rerun), rerun)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """One worker by hand: what it reads and writes, and when it ends of its own accord."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from stages.fake.config import Config as Fake
 from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.execution.worker import EXIT_ABANDONED, EXIT_FAILURE, EXIT_USER_ERROR
-from alma_pipeline.files import lock_file
+from alma_pipeline.files import DigestCache, lock_file
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.schema import Hardware, Language
 from alma_pipeline.store.store import Store, WorkFolder
@@ -85,6 +86,29 @@ def test_bad_ends(bench: Bench, end: str, code: int, said: str) -> None:
     assert found == code and said in errors
     assert not (work.path / "result.json").exists()
     assert (work.path / "error.json").exists() == (end == "user")
+    work.close()
+
+
+@pytest.mark.parametrize("during", [False, True])
+def test_text_that_changed_leaves_no_result(bench: Bench, tmp_path: Path, during: bool) -> None:
+    """After the plan, or while the stage runs."""
+    text = tmp_path / "train.tsv"
+    text.write_text("de\ten\n")
+    found = DigestCache(None).of(text)
+    work = bench.begin()
+    job = read_job(work.path / "job.json")
+    dataclasses.replace(job, files={found: str(text)}).write()
+    bench.order(pause=2)
+    if not during:
+        text.write_text("de\ten\na\tb\n")
+    process = bench.start(work.path, work.token)
+    if during:
+        wait_for(lambda: journal(bench.orders, "a") or process.poll() is not None)
+        text.write_text("de\ten\na\tb\n")
+    code, errors = bench.end(process)
+    assert code == EXIT_USER_ERROR
+    assert f"{text} changed {'while it was read' if during else 'after the plan was made'}" in errors
+    assert not (work.path / "result.json").exists() and (work.path / "error.json").exists()
     work.close()
 
 

@@ -122,6 +122,14 @@ def test_a_pair_of_plain_texts(tmp_path: Path) -> None:
         (["data.root={}/nowhere"], r"data\.root=.*nowhere: no such folder"),
         (["data.parallel.reader=files"], r"stages\.parallel_corpus\.pairs\.path is empty, but reader=files needs it"),
         (["data.parallel.reader=files", "data.parallel.path={}/none.tsv"], r"path=.*none\.tsv has no text for cs-en"),
+        (
+            ["data.parallel.reader=files", "data.parallel.path={}/human"],
+            r"human is a folder; expected files, as in .*/human/\{lang\}-en",
+        ),
+        (
+            ["data.parallel.reader=files", "data.parallel.path={}/one.{side}", "directions=[de-en]"],
+            r"one\.de: no file for its other half",
+        ),
         (["data.parallel.path={}/none.tsv"], r"reader=hub does not read it; set reader=files"),
         (["directions=[xx-en]"], r"'xx' in xx-en is not in the language table"),
         (["directions=[fr-en]"], r"fr-en, but 'fr' is not in data\.languages"),
@@ -131,8 +139,9 @@ def test_a_pair_of_plain_texts(tmp_path: Path) -> None:
 )
 def test_what_is_missing_is_told_in_the_plan(tmp_path: Path, overrides: list[str], message: str) -> None:
     alma(tmp_path / "human", "cs", "de", "ru", "zh")
+    (tmp_path / "one.de").write_text("x\n")
     with pytest.raises(ConfigError, match=message):
-        steps(tmp_path, *(text.replace("{}", str(tmp_path)) for text in overrides))
+        steps(tmp_path, *parse([text.replace("{}", str(tmp_path)) for text in overrides]).overrides)
 
 
 def test_directions_choose_languages_and_all_is_as_before(tmp_path: Path) -> None:

@@ -72,10 +72,66 @@ def test_a_file_of_several_directions_may_lack_one(tmp_path: Path, corpus: Input
     assert (result["sentences"], result["missing"]) == (8, ["de-en"])
 
 
-def test_lines_that_the_test_set_left_out_are_told_where_counts_differ(tmp_path: Path, corpus: Input) -> None:
-    corpus = dataclasses.replace(corpus, result={"dropped": {"empty": 1, "long": 0}})
-    with pytest.raises(UserError, match=r"9 lines, and the test set has 8 sentences, after lines .* were dropped \(empty 1\)"):
-        run(prepared(tmp_path, corpus, {"en-de.txt": "x\n" * 9}))
+def of_a_file(tmp_path: Path, numbers: list[int], read: int | None) -> Input:
+    """A test set made of these rows of a file with `read` rows; None as in a record made before the rows were counted."""
+    found = [{"id": f"en-de:{n}", "direction": "en-de", "source": f"May {n}", "target": f"{n}. Mai"} for n in numbers]
+    counts = {"cleaning": {"en-de": {"read": read}}} if read else {}
+    return dataclasses.replace(make_corpus(tmp_path / "numbered", test=found), result={"counts": counts})
+
+
+def lines(count: int, *empty: int) -> str:
+    return "".join(("" if n in empty else f"{n}. Mai") + "\n" for n in range(1, count + 1))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "read", "text"),
+    [
+        ([1, 2, 4, 5], 5, lines(5)),
+        ([1, 2, 4, 5], None, lines(5)),
+        (list(range(1, 101)), 793, lines(793)),
+        ([1, 2, 4], 793, lines(4, 3)),
+    ],
+    ids=["an empty row", "an empty row, an old record", "100 of 793", "the first rows"],
+)
+def test_plain_lines_are_matched_by_the_number_of_the_row(
+    tmp_path: Path, numbers: list[int], read: int | None, text: str
+) -> None:
+    job = prepared(tmp_path, of_a_file(tmp_path, numbers, read), {"en-de.txt": text})
+    assert run(job)["sentences"] == len(numbers)
+    assert [row["hypothesis"] for row in read_rows(job)] == [f"{n}. Mai" for n in numbers]
+
+
+def read_rows(job: Job) -> list[Any]:
+    return read(job.out / "hypotheses.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "read", "text", "message"),
+    [
+        (
+            [*range(1, 5), *range(6, 794)],
+            793,
+            lines(100),
+            r"gpt4, en-de: 100 lines; expected 792, one for each sentence of the test set, or 793, one for each row of its file "
+            r"\(row 5 of the file without text for it, not scored\)\. To score the first 99 sentences "
+            r"alone, set budget\.text\.test=99",
+        ),
+        (
+            list(range(1, 794)),
+            793,
+            lines(100),
+            r"100 lines; expected 793, .* set budget\.text\.test=100, or give rows with 'source'",
+        ),
+        ([1, 2, 4, 5], 9, lines(4, 3), r"4 lines; expected 4, .* or 9, .*row 3 of the file without text"),
+        ([1, 2, 3], 9, lines(10), r"10 lines; expected 3, .* or 9, one for each row of its file, or give rows"),
+    ],
+    ids=["100 of 793 with an empty row", "100 of 793", "empty where the file is", "too many"],
+)
+def test_lines_of_another_number_are_refused_with_what_would_do(
+    tmp_path: Path, numbers: list[int], read: int, text: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(prepared(tmp_path, of_a_file(tmp_path, numbers, read), {"en-de.txt": text}))
 
 
 def test_a_source_that_stands_twice_has_two_outputs(tmp_path: Path) -> None:
@@ -90,7 +146,7 @@ def test_a_source_that_stands_twice_has_two_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({"en-de.txt": "one\ntwo\n"}, r"gpt4, en-de: 2 lines, and the test set has 8 sentences.*budget\.text\.test=null"),
+        ({"en-de.txt": "one\ntwo\n"}, r"gpt4, en-de: 2 lines; expected 8, one for each sentence of the test set, or give"),
         (
             {"en-de.jsonl": '{"source": "May 1", "hypothesis": "1. Mai"}\n'},
             "7 of 8 sentences have no output; the first is 'June 1'",

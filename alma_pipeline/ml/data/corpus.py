@@ -197,12 +197,14 @@ def write_dev_set(
 def write_test_set(builder: CorpusBuilder, source: Source, directions: Sequence[str], count: int | None) -> dict[str, Any]:
     """Write the first `count` pairs of each direction in `round_robin` order; None: all. Raises UserError if there are fewer."""
     text, columns, dropped = builder.reader(source), dict[str, list[SentencePair]](), Counter[str]()
+    read: dict[str, dict[str, int]] = {}
     # No cleaning steps: a score counts the whole test set. Only empty rows are dropped, and line breaks become spaces.
     cleaner = Cleaner(Cleaning(), builder.languages, frozenset())
     for direction in directions:
         stream = text.pairs(direction)
         rows = [row for batch in batched(stream, BATCH) for row in cleaner.pairs(batch)][:count]
         dropped += stream.dropped
+        read[direction] = {"read": stream.position}
         if not rows or (count is not None and len(rows) < count):
             raise UserError(
                 f"held_out={count or 'null'} for every direction, but the text has only {len(rows)} pairs for {direction}; lower "
@@ -216,5 +218,6 @@ def write_test_set(builder: CorpusBuilder, source: Source, directions: Sequence[
         "dropped": dict(dropped + cleaner.dropped),
         "newlines": cleaner.changed["newlines"],
         "rejected": builder.store_rejected(),
+        "cleaning": read,
         "directions": {name: {"test": n} for name, n in Counter(row.direction for row in rows).items()},
     }

@@ -218,6 +218,7 @@ class Ingestion:
     def save(self) -> None:
         """Save the current state as the resume point, atomically. The plan shows `step`."""
         self._saved = time.monotonic()
+        self.job.given.check_unchanged()  # a resume point holds rows of the files that the settings name, and of no others
         text = json.dumps({"step": self.progress.rows, **dataclasses.asdict(self.progress)})
         draft = self.folder / "manifest.json.new"
         draft.write_text(text, encoding="utf-8")

@@ -66,7 +66,7 @@ def open_bytes(path: Path) -> BinaryIO:
         ".xz": lzma.open,
         ".zst": lambda name: io.BufferedReader(pyarrow.input_stream(str(name), compression="zstd")),
     }
-    opener = openers.get(path.suffix, _plain)
+    opener = openers.get(path.suffix.lower(), _plain)
     opened: BinaryIO = opener(path)
     return opened
 

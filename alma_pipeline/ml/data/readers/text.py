@@ -106,11 +106,15 @@ class TextReader:
 
     def _file_rows(self, part: str) -> Iterator[RawRow]:
         found = self._files(part)
-        # Names such as `de-en/de.txt` are one text per side.
-        sides = {name.partition("/")[2].split(".")[0]: Path(self.paths[digest]) for name, digest in found.items() if "/" in name}
-        if sides:
+        # Names such as `de-en/de.txt` and `de-en/de.0.txt` are one text per side, or a shard of it.
+        shards: dict[int, dict[str, Path]] = {}
+        for name, digest in found.items():
+            if "/" in name:
+                shards.setdefault(_number(name), {})[name.partition("/")[2].split(".")[0]] = Path(self.paths[digest])
+        if shards:
             one, other = part.split("-")
-            yield from formats.paired_rows(sides[one], sides[other], (one, other))
+            for sides in shards.values():
+                yield from formats.paired_rows(sides[one], sides[other], (one, other))
             return
         for name, digest in found.items():
             yield from formats.rows(name, Path(self.paths[digest]), self.source.columns)
@@ -120,9 +124,12 @@ class TextReader:
         return next((name.split("/")[0].split(".")[0] for name in self._files(part)), part)
 
     def _files(self, part: str) -> dict[str, str]:
-        """Name to digest of the files that contain a part, ordered by their numbers."""
+        """Name to digest of the files that contain a part, ordered by their numbers.
+
+        A direction's own files come first, then those of its language, of the opposite direction and of all directions.
+        """
         codes = part.split("-")
-        candidates = [part, "-".join(sorted(codes)), *(code for code in codes if code != "en"), "all"]
+        candidates = [part, *(code for code in codes if code != "en"), "-".join(reversed(codes)), "all"]
         for wanted in candidates:
             found = {name: digest for name, digest in self.source.files.items() if name.split("/")[0].split(".")[0] == wanted}
             if found:
