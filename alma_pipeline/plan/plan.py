@@ -8,7 +8,7 @@ from typing import Any
 from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.files import DigestCache
-from alma_pipeline.plan import released, rounds
+from alma_pipeline.plan import adapters, released, rounds
 from alma_pipeline.plan.corpus_size import counts
 from alma_pipeline.plan.estimate import Estimate, estimate
 from alma_pipeline.plan.graph import build
@@ -55,7 +55,13 @@ def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
         draft[node.name] = step
     # Only now is it known which nodes anything that runs will read.
     needed = _needed(draft, rerun)
-    problems = [text for step in draft.values() if step.node.name in needed for text in _resume_problems(step, config, store)]
+    shape = config.model.architecture
+    problems = [
+        text
+        for step in draft.values()
+        if step.node.name in needed
+        for text in (*_resume_problems(step, config, store), *adapters.stored_problems(step, draft, shape, store))
+    ]
     if problems:
         raise ConfigError(problems)
     steps = []

@@ -140,6 +140,19 @@ def test_an_adapter_of_another_base_is_refused(store: Store, mirror: Path) -> No
         run(store, planned(store, "model=13b", "stage=parallel", "target=adopt"))
 
 
+def test_an_adapter_on_one_end_of_tied_weights_is_refused(store: Store, mirror: Path) -> None:
+    """Before anything is written; merged, it would change both ends."""
+    full = make_full(mirror, "haoranxu/ALMA-13B-Pretrain")
+    tied = AutoModelForCausalLM.from_pretrained(full, tie_word_embeddings=True)
+    tied.save_pretrained(full, max_shard_size="30KB")
+    lora = make_lora(mirror, "haoranxu/ALMA-13B-Pretrain-LoRA", "haoranxu/ALMA-13B-Pretrain")
+    settings = lora / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"target_modules": ["q_proj", "lm_head"]}))
+    with pytest.raises(UserError, match=r"the adapter of haoranxu/ALMA-13B-Pretrain-LoRA changes lm_head.*tie_word_embeddings"):
+        run(store, planned(store, "model=13b", "stage=parallel", "target=adopt"))
+    assert [path.name.rpartition("-")[0] for path in store.folders()] == ["mono"]
+
+
 def test_tracking_claims_no_training_for_it(store: Store, mirror: Path) -> None:
     class Heard:
         def node_started(self, node: str, kind: str, key: str, **more: Any) -> None:

@@ -21,7 +21,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
 from alma_pipeline.ml.models.hub import Snapshot
-from alma_pipeline.ml.models.load import BASE_FILE, load_full, peft_config
+from alma_pipeline.ml.models.load import BASE_FILE, load_full, peft_config, refuse_tied
 from alma_pipeline.ml.models.tokenizer import normalise_special_tokens
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -177,6 +177,7 @@ def _check_shapes(source: Snapshot, base: Path, shape: Any) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True))
         wrapped = get_peft_model(model, shape, low_cpu_mem_usage=True)
+    refuse_tied(wrapped, f"the adapter of {source.repo}")
     expected = {name: list(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
     with safe_open(source.folder / ADAPTER_WEIGHTS, framework="pt") as file:
         found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
