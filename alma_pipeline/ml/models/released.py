@@ -15,11 +15,12 @@ import torch
 import yaml
 from peft import get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
+from alma_pipeline.ml.models.end_tokens import end_tokens, stated_end_tokens
 from alma_pipeline.ml.models.hub import Snapshot
 from alma_pipeline.ml.models.load import BASE_FILE, load_full, peft_config, refuse_tied
 from alma_pipeline.ml.models.tokenizer import normalise_special_tokens
@@ -44,9 +45,13 @@ def import_full(source: Snapshot, out: Path) -> dict[str, Any]:
     _link_or_copy(weights, out, link=bool(source.commit))
     # Training and decoding rely on BOS, EOS and a pad token, which must agree everywhere.
     tokenizer = normalise_special_tokens(tokenizer, config)
-    _set_special_tokens(config, tokenizer)
-    config.save_pretrained(out)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    # Decoding stops at every end token that the model states; training uses the first, the tokenizer's.
+    rows = int(config.get_text_config().vocab_size)
+    special["eos_token_id"] = end_tokens(tokenizer.eos_token_id, stated_end_tokens(source.folder), rows)
+    for name, value in special.items():
+        setattr(config, name, value)
+    config.save_pretrained(out)
     # A published model's sampling defaults would make all later decoding sample (X-ALMA's do).
     GenerationConfig(**special).save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -149,11 +154,6 @@ def _link_or_copy(files: Iterable[Path], out: Path, link: bool) -> None:
             except OSError:
                 pass  # another file system, or one without hard links
         shutil.copyfile(real, target)
-
-
-def _set_special_tokens(config: PretrainedConfig, tokenizer: Any) -> None:
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, name, getattr(tokenizer, name))
 
 
 def _check_base_name(source: Snapshot, base: Input) -> None:
