@@ -8,7 +8,7 @@ from typing import Any
 from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.files import DigestCache
-from alma_pipeline.plan import adapters, released, rounds
+from alma_pipeline.plan import adapters, hub_names, released, rounds
 from alma_pipeline.plan.corpus_size import counts
 from alma_pipeline.plan.estimate import Estimate, estimate
 from alma_pipeline.plan.graph import build
@@ -44,6 +44,8 @@ class Plan:
 def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
     """Resolve the targets of a configuration against a store. Raises ConfigError."""
     nodes = pinned(with_files(build(config), config, DigestCache(store.root / "digests.json")), store)
+    if folders := list(dict.fromkeys(hub_names.problems(nodes, config))):
+        raise ConfigError(folders)
     rerun = rerun or Rerun()
     _check_names(nodes, rerun)
     # Inputs come first, so that each step can look up the keys, verdicts and causes of its inputs.
