@@ -78,7 +78,7 @@ def _generate(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, lim
     )
     with torch.no_grad():
         found = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-    return [trim(row, limits.eos) for row in found[:, ids.shape[1] :].tolist()]
+    return [trim(row, limits.ends) for row in found[:, ids.shape[1] :].tolist()]
 
 
 def work(way: str, arguments: argparse.Namespace, pipe: Connection) -> None:

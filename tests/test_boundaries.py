@@ -224,6 +224,7 @@ SMALL = {
     "cli/show.py": "a verb lives in the file of its name",
     "ml/rng.py": "resume and load both need it",
     "ml/models/causal.py": "training and decoding both need it",
+    "ml/models/end_tokens.py": "importing, training, decoding and adopt need it, and adopt imports no torch",
     "ml/training/block_training.py": "the body of two kinds, which cannot import each other",
 }
 """Modules below 40 lines, and why each is alone."""

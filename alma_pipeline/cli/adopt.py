@@ -18,6 +18,7 @@ from alma_pipeline.execution import provenance
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.runner import Runner
 from alma_pipeline.files import digest
+from alma_pipeline.ml.models.end_tokens import stated_end_tokens
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.node import is_training
 from alma_pipeline.plan.plan import Plan, make_plan
@@ -71,7 +72,10 @@ def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step
     if not local and (repo.count("/") != 1 or repo.startswith((".", "/", "~"))):
         raise UserError(f"adopt {name} {source}: expected an existing folder, or OWNER/NAME[@REVISION] on the hub")
     adapter = as_adapter or (local and not any((folder / file).is_file() for file in WEIGHTS))
-    content = {"files": _digests(folder)} if local else {"repo": repo, "revision": revision or "main"}
+    content: dict[str, Any] = {"files": _digests(folder)} if local else {"repo": repo, "revision": revision or "main"}
+    # Of the generation settings only the end tokens are kept, where there are several.
+    if local and not adapter and len(ends := stated_end_tokens(folder)) > 1:
+        content["end_tokens"] = ends
 
     # The key comes from what is adopted, and from the base if that is an adapter.
     stands_on = _stands_on(plan, step) if adapter else {}

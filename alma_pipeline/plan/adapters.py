@@ -1,15 +1,24 @@
-"""Checks that each node's `adapter` setting fits the checkpoint of its parent: a full model, or a LoRA on one.
+"""Checks that each node's adapter fits the checkpoint of its parent: a full model, or a LoRA on one.
 
 The plan checks it, since a worker would find out only after the parent has been trained. Reads no tensors.
 """
 
-from collections.abc import Iterator, Set
+import json
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
+from typing import Any
 
 from alma_pipeline.plan.node import Node
-from alma_pipeline.schema import Training
+from alma_pipeline.plan.step import Step
+from alma_pipeline.schema import Architecture, Training
+from alma_pipeline.schema.training import lora_mismatch
+from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 
 ON_A_LORA = ("continue", "merge_then_new")
 ON_A_FULL_MODEL = ("none", "new")
+ENDS = ("lm_head", "embed_tokens")
+"""Names of the output head and of the input embeddings, which are one matrix in a model with tied weights."""
 
 
 def problems(nodes: list[Node], released: Set[str]) -> Iterator[str]:
@@ -49,3 +58,68 @@ def _misfit(node: Node, parent: Node) -> Iterator[str]:
 def _adapter(node: Node) -> str:
     """The setting; empty for nodes that do not train."""
     return node.config.adapter if isinstance(node.config, Training) else ""
+
+
+def stored_problems(step: Step, draft: Mapping[str, Step], shape: Architecture, store: Store) -> Iterator[str]:
+    """What the stored parent and base of a step that trains show: an adopted parent may be another than the settings say.
+
+    `shape` is that of the model, for a base that is not stored yet.
+    """
+    node = step.node
+    if step.verdict not in ("run", "resume") or not (own := _adapter(node)) or "init" not in node.inputs:
+        return
+    # An adopted parent can have another form, and its LoRA another shape.
+    parent = draft[node.inputs["init"]]
+    record = None if parent.works else parent.record
+    form = record.checkpoint.get("form") if record else parent.released.form if parent.released else None
+    setting, adopted = f"{node.setting}.adapter", f"but {parent.node.name} was adopted as a"
+    if own in ON_A_LORA and form == "full":
+        yield f"{setting}={own} needs a LoRA, {adopted} full model; set {setting}=new or none"
+    elif own in ON_A_FULL_MODEL and form == "adapter":
+        yield f"{setting}={own} needs a full model, {adopted} LoRA; set {setting}=continue or merge_then_new"
+    elif own == "continue" and form == "adapter" and record:
+        yield from _other_shape(node, record)
+    yield from _tied_ends(step, draft, shape, store)
+
+
+def _other_shape(node: Node, parent: Record) -> Iterator[str]:
+    """A LoRA cannot be continued in another shape."""
+    assert isinstance(node.config, Training), "only a node that trains has an adapter"
+    config, base = (_read(parent.path / name) for name in ("adapter_config.json", "base.json"))
+    if config and (different := lora_mismatch(config, base.get("quantization", "none"), node.config)):
+        yield f"{node.setting}.adapter=continue trains the LoRA of {parent.path.name} further, but {different}"
+
+
+def _tied_ends(step: Step, draft: Mapping[str, Step], shape: Architecture, store: Store) -> Iterator[str]:
+    """A LoRA on one end of a model with tied weights trains one end, and once merged changes both."""
+    node, config = step.node, step.node.config
+    assert isinstance(config, Training), "only a node that trains has an adapter"
+    ends = [name for name in ENDS if name in config.lora.targets]
+    if not ends or config.adapter == "none":
+        return
+    base = _base(draft[node.inputs["init"]], draft, store)
+    tied = _read(base.path / "config.json").get("tie_word_embeddings", shape.tied_embeddings) if base else shape.tied_embeddings
+    if tied:
+        source = f"tie_word_embeddings in {base.path / 'config.json'}" if base else "model.architecture.tied_embeddings=true"
+        yield (
+            f"{node.setting}.lora.targets contains {', '.join(ends)}, but the model's output head is its input embeddings "
+            f"({source}), so that merging this LoRA would change both; remove it, or train all weights with "
+            f"{node.setting}.adapter=none"
+        )
+
+
+def _base(step: Step, draft: Mapping[str, Step], store: Store) -> Record | None:
+    """The full model under a step's checkpoint; None if it is not stored yet."""
+    if step.record and not step.works and step.record.checkpoint:
+        return store.find(step.record.checkpoint["base_key"])
+    source = step.node.inputs.get("init")
+    return _base(draft[source], draft, store) if source else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON file; empty if there is none, which the worker reports."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.plan import released, rounds
+from alma_pipeline.plan import adapters, hub_names, released, rounds
 from alma_pipeline.plan.corpus_size import counts
 from alma_pipeline.plan.estimate import Estimate, estimate
 from alma_pipeline.plan.graph import build
@@ -42,7 +42,10 @@ class Plan:
 
 def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
     """Resolve the targets of a configuration against a store. Raises ConfigError."""
-    nodes = pinned(with_files(build(config), config, store.digests), store)
+    nodes = with_files(build(config), config, store.digests)
+    if folders := list(dict.fromkeys(hub_names.problems(nodes, config))):
+        raise ConfigError(folders)
+    nodes = pinned(nodes, store)
     rerun = rerun or Rerun()
     _check_names(nodes, rerun)
     # Inputs come first, so that each step can look up the keys, verdicts and causes of its inputs.
@@ -54,7 +57,13 @@ def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
         draft[node.name] = step
     # Only now is it known which nodes anything that runs will read.
     needed = _needed(draft, rerun)
-    problems = [text for step in draft.values() if step.node.name in needed for text in _resume_problems(step, config, store)]
+    shape = config.model.architecture
+    problems = [
+        text
+        for step in draft.values()
+        if step.node.name in needed
+        for text in (*_resume_problems(step, config, store), *adapters.stored_problems(step, draft, shape, store))
+    ]
     if problems:
         raise ConfigError(problems)
     steps = []

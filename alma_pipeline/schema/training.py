@@ -1,9 +1,9 @@
 """Settings that every training kind shares."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from omegaconf import II
 
@@ -89,3 +89,23 @@ def total_steps(config: Training, examples: int, tokens: int) -> int:
         return math.ceil(config.epochs * examples / config.global_batch_size)
     assert config.tokens is not None, "Training.conflicts lets exactly one horizon through"
     return math.ceil(config.tokens * examples / (tokens * config.global_batch_size))
+
+
+def lora_mismatch(adapter_config: Mapping[str, Any], quantization: str, asked: Training) -> str:
+    """How a LoRA that is to be trained further differs from the settings; empty if it does not.
+
+    `adapter_config`: PEFT's, as in adapter_config.json; `quantization`: how the weights under it were held.
+    """
+    found = {
+        "lora.rank": adapter_config.get("r"),
+        "lora.alpha": float(adapter_config.get("lora_alpha") or 0),
+        "lora.targets": sorted(adapter_config.get("target_modules") or []),
+        "quantization": quantization,
+    }
+    lora = asked.lora
+    requested: dict[str, Any] = {"lora.rank": lora.rank, "lora.alpha": lora.alpha, "lora.targets": sorted(lora.targets)}
+    requested |= {"quantization": asked.quantization}
+    different = [
+        f"{name} is {found[name]} there and {value} in the settings" for name, value in requested.items() if found[name] != value
+    ]
+    return f"{', '.join(different)}; make them equal" if different else ""

@@ -1,6 +1,7 @@
 """A random model whose searches come to different ends, prompts for it, and Hugging Face's own output for each of them."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -37,6 +38,8 @@ def make(kind: str = "llama", **settings: object) -> PreTrainedModel:
         "head_dim": 8,
         "sliding_window": None,
         "tie_word_embeddings": False,
+        "eos_token_id": EOS,
+        "pad_token_id": PAD,
     }
     model = AutoModelForCausalLM.from_config(CONFIGS[kind](**(shape | settings)))
     with torch.no_grad():
@@ -54,7 +57,7 @@ def make_prompts(count: int = 18, seed: int = 0) -> list[list[int]]:
 PROMPTS = make_prompts()
 
 
-def alone(model: PreTrainedModel, prompt: list[int], beams: int) -> list[int]:
+def alone(model: PreTrainedModel, prompt: list[int], beams: int, ends: Sequence[int] = (EOS,)) -> list[int]:
     """Hugging Face's own output for one prompt, every relevant setting spelled out."""
     config = GenerationConfig(
         num_beams=beams,
@@ -62,13 +65,14 @@ def alone(model: PreTrainedModel, prompt: list[int], beams: int) -> list[int]:
         length_penalty=1.0,
         early_stopping=False,
         max_new_tokens=LIMITS.max_new_tokens,
-        eos_token_id=EOS,
+        eos_token_id=list(ends),
         pad_token_id=PAD,
     )
     ids = torch.tensor([prompt])
     outputs = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
     found: list[int] = outputs[0, len(prompt) :].tolist()
-    return found[: found.index(EOS)] if EOS in found else found
+    places = [place for place, token in enumerate(found) if token in ends]
+    return found[: places[0]] if places else found
 
 
 def run(

@@ -16,15 +16,18 @@ from alma_pipeline.config import load
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution.runner import Runner, job_input
 from alma_pipeline.files import write_json
-from alma_pipeline.job import read_job
-from alma_pipeline.ml.models.open import load_for_inference
+from alma_pipeline.job import Job, read_job
+from alma_pipeline.ml.models.checkpoints import gather_state, write_checkpoint
+from alma_pipeline.ml.models.open import load_for_inference, open_for_training
 from alma_pipeline.plan.plan import Plan, make_plan
-from alma_pipeline.schema import Hardware
+from alma_pipeline.schema import Hardware, Training
 from alma_pipeline.store.identity import key_of
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from alma_pipeline.tracking.watcher import TrackingWatcher
 from helpers.hub_mirror import make_full, make_lora, make_stray, rename_base
+from stages.merge import run as merge
+from stages.merge.config import Config as Merge
 
 HARDWARE = Hardware(name="test", threads=1)
 ALONE = ["evaluation.checkpoints=[]", "evaluation.controls={}", "tracking=none"]
@@ -138,6 +141,54 @@ def test_an_adapter_of_another_base_is_refused(store: Store, mirror: Path) -> No
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"r": 3}))
     with pytest.raises(UserError, match=r"does not fit the model mono-.*tensors differ.*expected \[3, 32\]"):
         run(store, planned(store, "model=13b", "stage=parallel", "target=adopt"))
+
+
+def test_several_end_tokens_are_kept_and_end_every_output(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As chat models have them: by adopt, by training on what was adopted, by decoding and by export."""
+    folder = make_full(tmp_path, "mine")
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(settings | {"eos_token_id": [1, 209]}))
+    words = ("stage=parallel", "data.languages=[de,sv]")
+    take(store, monkeypatch, "mono", str(folder), *words)
+    mono = planned(store, *words)["mono"].record
+    assert mono is not None and mono.payload["config"]["end_tokens"] == [1, 209]
+    take(store, monkeypatch, "parallel", str(make_lora(tmp_path, "lora", "")), *words)
+    parallel = planned(store, *words)["parallel"].record
+    assert parallel is not None
+    # What decodes the adapter, and what exports it merged, have both tokens; text ends with the tokenizer's.
+    checkpoint = job_input(store, parallel)
+    model, tokenizer = load_for_inference(checkpoint, HARDWARE, "fp32")
+    assert (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id) == ([1, 209], [1, 209], 1)
+    exported = Job("merge", "0" * 64, str(tmp_path / "work"), Merge(), HARDWARE, {"checkpoint": checkpoint})
+    exported.out.mkdir(parents=True)
+    merge.run(exported)
+    trained = open_for_training(job_input(store, mono), Training(kind="test", steps=1, seed=1), HARDWARE, 0.0)
+    write_checkpoint(trained, gather_state(trained, first=True), tmp_path / "trained", moved=False)
+    for written in (mono.path, exported.out, tmp_path / "trained"):
+        for name in ("config.json", "generation_config.json"):
+            assert json.loads((written / name).read_text())["eos_token_id"] == [1, 209], written / name
+
+
+def test_one_end_token_is_a_number_as_before(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("stage=parallel", "data.languages=[de,sv]")
+    take(store, monkeypatch, "mono", str(make_full(tmp_path, "mine")), *words)
+    mono = planned(store, *words)["mono"].record
+    assert mono is not None and set(mono.payload["config"]) == {"files"}
+    assert json.loads((mono.path / "generation_config.json").read_text())["eos_token_id"] == 1
+
+
+def test_an_adapter_on_one_end_of_tied_weights_is_refused(store: Store, mirror: Path) -> None:
+    """Before anything is written; merged, it would change both ends."""
+    full = make_full(mirror, "haoranxu/ALMA-13B-Pretrain")
+    tied = AutoModelForCausalLM.from_pretrained(full, tie_word_embeddings=True)
+    tied.save_pretrained(full, max_shard_size="30KB")
+    lora = make_lora(mirror, "haoranxu/ALMA-13B-Pretrain-LoRA", "haoranxu/ALMA-13B-Pretrain")
+    settings = lora / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"target_modules": ["q_proj", "lm_head"]}))
+    with pytest.raises(UserError, match=r"the adapter of haoranxu/ALMA-13B-Pretrain-LoRA changes lm_head.*tie_word_embeddings"):
+        run(store, planned(store, "model=13b", "stage=parallel", "target=adopt"))
+    assert [path.name.rpartition("-")[0] for path in store.folders()] == ["mono"]
 
 
 def test_tracking_claims_no_training_for_it(store: Store, mirror: Path) -> None:

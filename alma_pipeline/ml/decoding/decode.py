@@ -4,6 +4,7 @@ Independent of text, prompt formats and files. The result does not depend on the
 number of processes, up to floating-point rounding.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from alma_pipeline.ml.decoding import generate, tree, vllm
 from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Results, Sampling
 from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.ml.distributed import broadcast
+from alma_pipeline.ml.models.end_tokens import as_list
 
 LOG_SECONDS = 1.0
 """Least time between two log lines, in seconds."""
@@ -139,6 +141,7 @@ def _decode(
     left = {index: prompt for index, prompt in enumerate(prompts) if index not in known}
     if not left:
         return [known[index] for index in range(len(prompts))]
+    limits = _with_all_ends(limits, model)
     chosen = left if isinstance(model, Vllm) else _share(left, model)
     results: Results = {}
 
@@ -161,6 +164,12 @@ def _decode(
             model.train(was_training)
         results = _gathered(results, model)
     return [known[index] if index in known else results[index] for index in range(len(prompts))]
+
+
+def _with_all_ends(limits: DecodeLimits, model: PreTrainedModel | Vllm) -> DecodeLimits:
+    """The limits with every end token that the model states: a chat model has more of them than its tokenizer."""
+    stated = model.ends if isinstance(model, Vllm) else as_list(model.generation_config.eos_token_id)
+    return dataclasses.replace(limits, other_ends=tuple(number for number in stated if number != limits.eos))
 
 
 def _share(prompts: dict[int, list[int]], model: PreTrainedModel) -> dict[int, list[int]]:

@@ -59,7 +59,7 @@ def _generate(
     # Left padding puts all outputs behind the same column.
     with _without_defaults(model):
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors)
-    rows = [trim(row, limits.eos) for row in output[:, ids.shape[1] :].tolist()]
+    rows = [trim(row, limits.ends) for row in output[:, ids.shape[1] :].tolist()]
     return [rows[i : i + copies] for i in range(0, len(rows), copies)]
 
 
@@ -80,7 +80,7 @@ def _config(num_beams: int, limits: DecodeLimits) -> GenerationConfig:
         early_stopping=False,
         num_return_sequences=1,
         max_new_tokens=limits.max_new_tokens,
-        eos_token_id=limits.eos,
+        eos_token_id=limits.ends,
         pad_token_id=limits.pad,
         use_cache=True,
     )

@@ -4,7 +4,8 @@ Independent of models and caches. Shapes: S active prompts, w hypotheses each (b
 maximum number of output tokens.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,15 @@ class DecodeLimits:
     decode_tokens: int
     """Token budget of a batch: (longest prompt + max_new_tokens) x width, summed over prompts. Never changes a result."""
     eos: int
+    """The tokenizer's end token."""
     pad: int
+    other_ends: tuple[int, ...] = ()
+    """Further tokens that end an output: chat models have several."""
+
+    @property
+    def ends(self) -> list[int]:
+        """All tokens that end an output."""
+        return [self.eos, *self.other_ends]
 
     def prompts_at_once(self, longest: int, width: int) -> int:
         """Number of prompts of at most `longest` tokens that fit the budget; at least one."""
@@ -66,6 +75,8 @@ class BeamSearch:
 
     def __init__(self, settings: Beams, limits: DecodeLimits, device: torch.device) -> None:
         self.width, self.limits, self.device = settings.width, limits, device
+        self.ends = torch.tensor(limits.ends, device=device)
+        self.proposed = max(2, 1 + len(limits.ends)) * self.width
         self.tensors = self._fresh(0)
 
     def _fresh(self, count: int) -> dict[str, Tensor]:
@@ -97,16 +108,16 @@ class BeamSearch:
 
         Rows that were done before take part, without effect on their outputs.
         """
-        now, rank = self.tensors, torch.arange(2 * self.width, device=self.device)
+        now, rank = self.tensors, torch.arange(self.proposed, device=self.device)
         scores, beams, tokens = self._candidates(logits)
         # Finished rows stay in the batch until it is compacted, so their length must stay in bounds.
         now["length"] = (now["length"] + 1).clamp(max=self.limits.max_new_tokens)
         length = now["length"]
-        # Write the tokens of all 2w candidates; some end here, w of the others run on.
+        # Write the tokens of all candidates; some end here, w of the others run on.
         histories = now["tokens"].gather(1, beams[..., None].expand(-1, -1, now["tokens"].shape[2]))
         histories.scatter_(2, (length - 1)[:, None, None].expand(-1, histories.shape[1], 1), tokens[..., None])
         # An ended candidate counts only if it ranks among the best w, as in Hugging Face's search.
-        ends = (tokens == self.limits.eos) | (length == self.limits.max_new_tokens)[:, None]
+        ends = torch.isin(tokens, self.ends) | (length == self.limits.max_new_tokens)[:, None]
         self._finish(torch.where(ends & (rank < self.width), scores / length[:, None], NEG_INF), histories)
         # Of the open ones, the best w become the next beams.
         running, order = torch.where(ends, scores + NEG_INF, scores).topk(self.width)
@@ -115,18 +126,18 @@ class BeamSearch:
         return beams.gather(1, order), tokens.gather(1, order), self._done(running[:, 0])
 
     def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The 2w best continuations, best first: total log-probabilities, beams and tokens, each [S, 2w].
+        """The best continuations, best first: total log-probabilities, beams and tokens, each [S, c].
 
-        Twice the width, since up to w of them may end with EOS.
+        c is twice the width, since up to w of them may end with EOS, and one width more for each further end token.
         """
-        count = min(2 * self.width, logits.shape[-1])
+        count = min(self.proposed, logits.shape[-1])
         values, tokens = fast_topk(logits.float().log_softmax(-1), count)
         values = values + self.tensors["scores"][..., None]
-        scores, flat = values.flatten(1).topk(2 * self.width)
+        scores, flat = values.flatten(1).topk(self.proposed)
         return scores, flat // count, tokens.flatten(1).gather(1, flat)
 
     def _finish(self, scores: Tensor, histories: Tensor) -> None:
-        """Record newly finished hypotheses. scores: [S, 2w] mean log-probabilities, NEG_INF if not finished."""
+        """Record newly finished hypotheses. scores: [S, c] mean log-probabilities, NEG_INF if not finished."""
         now = self.tensors
         now["finished"] = torch.cat([now["finished"], scores], 1).topk(self.width)[0]
         score, place = scores.max(1)
@@ -145,7 +156,7 @@ class BeamSearch:
     def outputs(self, row: int) -> list[list[int]]:
         """The best hypothesis of a finished prompt, without EOS."""
         length = int(self.tensors["best_length"][row])
-        return [trim(self.tensors["best_tokens"][row, :length].tolist(), self.limits.eos)]
+        return [trim(self.tensors["best_tokens"][row, :length].tolist(), self.limits.ends)]
 
 
 class SampleSearch:
@@ -153,6 +164,7 @@ class SampleSearch:
 
     def __init__(self, settings: Sampling, limits: DecodeLimits, device: torch.device) -> None:
         self.settings, self.width, self.limits, self.device = settings, settings.width, limits, device
+        self.ends = torch.tensor(limits.ends, device=device)
         self.tensors = self._fresh([])
 
     def _fresh(self, indices: list[int]) -> dict[str, Tensor]:
@@ -182,7 +194,7 @@ class SampleSearch:
         tokens = invert(logits, now["noise"].gather(2, place)[..., 0], self.settings)
         tokens = torch.where(now["ended"], self.limits.eos, tokens)
         now["tokens"].scatter_(2, place, tokens[..., None])
-        now["ended"] = now["ended"] | (tokens == self.limits.eos)
+        now["ended"] = now["ended"] | torch.isin(tokens, self.ends)
         now["length"] = (now["length"] + 1).clamp(max=longest)
         done = now["ended"].all(1) | (now["length"] == longest)
         return torch.arange(width, device=self.device).expand(count, -1), tokens, done
@@ -190,12 +202,12 @@ class SampleSearch:
     def outputs(self, row: int) -> list[list[int]]:
         """The samples of a finished prompt, without EOS."""
         length = int(self.tensors["length"][row])
-        return [trim(tokens[:length], self.limits.eos) for tokens in self.tensors["tokens"][row].tolist()]
+        return [trim(tokens[:length], self.limits.ends) for tokens in self.tensors["tokens"][row].tolist()]
 
 
-def trim(tokens: list[int], eos: int) -> list[int]:
-    """The tokens before the first EOS."""
-    return tokens[: tokens.index(eos)] if eos in tokens else tokens
+def trim(tokens: list[int], ends: Sequence[int]) -> list[int]:
+    """The tokens before the first end token."""
+    return list(itertools.takewhile(lambda token: token not in ends, tokens))
 
 
 def noise(seed: int, index: int, shape: tuple[int, ...]) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":

@@ -1,7 +1,8 @@
 """Decode with vLLM, an optional package, in place of a Hugging Face model.
 
 Results are not compared with other engines: vLLM rounds and draws in its own way, and its beam search ranks hypotheses by
-log-probability over the length of prompt and output together (B50). `engine` is therefore part of the key of `translate` and
+log-probability over the length of prompt and output together (B50). That search knows the tokenizer's end token alone; a
+hypothesis is cut at the first of the others. `engine` is therefore part of the key of `translate` and
 `preferences`. Written for the interface of vLLM 0.10 (`LLM.generate`, `LLM.beam_search`) and tested with a stand-in; it
 has not been run with vLLM itself, which needs a GPU.
 """
@@ -9,6 +10,7 @@ has not been run with vLLM itself, which needs a GPU.
 import os
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Sampling, trim
+from alma_pipeline.ml.models.end_tokens import stated_end_tokens
 from alma_pipeline.ml.models.merge import load_merged
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.decoding import VLLM_MISSING
@@ -31,6 +34,8 @@ class Vllm:
     """A checkpoint loaded by vLLM; `engine` is its `LLM`."""
 
     engine: Any
+    ends: tuple[int, ...] = ()
+    """The end tokens that the checkpoint states."""
 
 
 def load(
@@ -61,7 +66,7 @@ def load(
             max_model_len=longest,  # else its cache is sized for the model's maximum length
             max_logprobs=max(20, 2 * num_beams),  # its beam search requests twice its beams; the default limit is 20
         )
-    return Vllm(engine), tokenizer
+    return Vllm(engine, tuple(stated_end_tokens(Path(checkpoint.base)))), tokenizer
 
 
 def decode(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Sampling, limits: DecodeLimits, finish: Finish) -> None:
@@ -78,7 +83,7 @@ def _drawn(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Samplin
     """Samples, or greedy outputs, for each prompt."""
     from vllm import SamplingParams  # type: ignore[import-not-found, unused-ignore]
 
-    common = {"max_tokens": limits.max_new_tokens, "stop_token_ids": [limits.eos], "detokenize": False}
+    common = {"max_tokens": limits.max_new_tokens, "stop_token_ids": limits.ends, "detokenize": False}
     if isinstance(settings, Sampling):
         drawn = {"n": settings.width, "temperature": settings.temperature, "top_p": settings.top_p}
         # vLLM seeds a request's n outputs with seed, seed + 1, ...; ranges of different requests must not overlap.
@@ -87,7 +92,7 @@ def _drawn(model: Vllm, prompts: dict[int, list[int]], settings: Beams | Samplin
     else:
         parameters = [SamplingParams(temperature=0.0, **common)] * len(prompts)
     found = model.engine.generate(_tokens(prompts), parameters)
-    return [[trim(list(output.token_ids), limits.eos) for output in each.outputs] for each in found]
+    return [[trim(list(output.token_ids), limits.ends) for output in each.outputs] for each in found]
 
 
 def _beams(model: Vllm, prompts: dict[int, list[int]], width: int, limits: DecodeLimits) -> list[list[list[int]]]:
@@ -97,7 +102,7 @@ def _beams(model: Vllm, prompts: dict[int, list[int]], width: int, limits: Decod
     parameters = BeamSearchParams(beam_width=width, max_tokens=limits.max_new_tokens, length_penalty=1.0)
     found = model.engine.beam_search(_tokens(prompts), parameters)
     best = [list(each.sequences[0].tokens[len(prompt) :]) for prompt, each in zip(prompts.values(), found, strict=True)]
-    return [[trim(tokens, limits.eos)] for tokens in best]
+    return [[trim(tokens, limits.ends)] for tokens in best]
 
 
 def _seed(seed: int, index: int) -> int:

@@ -29,7 +29,14 @@ TOKENIZER_PATTERNS = (
     "*.model",
     "chat_template*",
 )
-FULL_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_PATTERNS, "README.md")
+FULL_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    *TOKENIZER_PATTERNS,
+    "README.md",
+)
 ADAPTER_PATTERNS = ("adapter_config.json", "adapter_model.safetensors", "README.md")
 EXCLUDED_PATTERNS = ("*/*", "adapter_*", "consolidated*")
 """Never part of a full model: subfolders, a stray adapter (ALMA-13B-R has an adapter_config.json), a vendor's own format."""

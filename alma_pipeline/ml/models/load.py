@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -76,6 +77,22 @@ def _base_file(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} has no {BASE_FILE}, which names the base of its adapter; adopt the adapter again")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
+
+
+def refuse_tied(model: PeftModel, adapter: str) -> None:
+    """Raises UserError if a LoRA is on the output head or the input embeddings of a model whose two share one matrix.
+
+    Merged, it would change both sides; trained, it changed one. `adapter` names the LoRA in the message.
+    """
+    causal = model.get_base_model()
+    ends = causal.get_output_embeddings(), causal.get_input_embeddings()
+    changed = [end for end in ends if isinstance(end, LoraLayer)]
+    if changed and ends[0] is not None and ends[0].weight is ends[1].weight:
+        names = [name.rpartition(".")[2] for name, module in causal.named_modules() if module in changed]
+        raise UserError(
+            f"{adapter} changes {', '.join(names)}, but this model's output head is its input embeddings (tie_word_embeddings), "
+            "so that merging would change both; use a LoRA without it"
+        )
 
 
 def peft_config(folder: Path, dropout: float) -> LoraConfig:

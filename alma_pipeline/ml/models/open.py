@@ -13,9 +13,10 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml import rng
 from alma_pipeline.ml.models import nf4
-from alma_pipeline.ml.models.load import DTYPES, check_base, load_adapter, peft_config, quantization_of
+from alma_pipeline.ml.models.load import DTYPES, check_base, load_adapter, peft_config, quantization_of, refuse_tied
 from alma_pipeline.ml.models.merge import load_merged
 from alma_pipeline.schema import Hardware, Lora, Training
+from alma_pipeline.schema.training import lora_mismatch
 
 
 @dataclass(frozen=True)
@@ -117,25 +118,21 @@ def _new_adapter(model: PreTrainedModel, lora: Lora, dropout: float) -> PeftMode
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=False)
+    wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
+    refuse_tied(wrapped, f"lora.targets={lora.targets}")
+    return wrapped
 
 
 def _continue_adapter(model: PreTrainedModel, init: Input, asking: Training, dropout: float) -> PeftModel:
     """Wrap the model with the parent's LoRA. Its shape is fixed, so settings that ask for another are an error."""
-    folder, lora = Path(init.adapters[-1]), asking.lora
+    folder = Path(init.adapters[-1])
     check_base(folder, init.base_key, init.adapter_keys[:-1])
     config = peft_config(folder, dropout)
-    # Compare everything that fixes the shape or the weights below it.
-    found = {"rank": config.r, "alpha": float(config.lora_alpha), "targets": sorted(config.target_modules)}
-    requested = {"rank": lora.rank, "alpha": float(lora.alpha), "targets": sorted(lora.targets)}
-    found |= {"quantization": quantization_of(folder)}
-    requested |= {"quantization": asking.quantization}
-    if found != requested:
-        raise UserError(
-            f"adapter=continue trains the parent's LoRA {found}, but the settings request {requested}; make them equal"
-        )
+    if different := lora_mismatch(config.to_dict(), quantization_of(folder), asking):
+        raise UserError(f"adapter=continue trains the parent's LoRA further, but {different}")
     # Saved adapters are marked for inference, which would freeze them.
     config.inference_mode = False
     wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
+    refuse_tied(wrapped, str(folder))
     load_adapter(wrapped, folder)
     return wrapped

@@ -15,13 +15,14 @@ import torch
 import yaml
 from peft import get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
+from alma_pipeline.ml.models.end_tokens import end_tokens, stated_end_tokens
 from alma_pipeline.ml.models.hub import Snapshot
-from alma_pipeline.ml.models.load import BASE_FILE, load_full, peft_config
+from alma_pipeline.ml.models.load import BASE_FILE, load_full, peft_config, refuse_tied
 from alma_pipeline.ml.models.tokenizer import normalise_special_tokens
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -44,9 +45,13 @@ def import_full(source: Snapshot, out: Path) -> dict[str, Any]:
     _link_or_copy(weights, out, link=bool(source.commit))
     # Training and decoding rely on BOS, EOS and a pad token, which must agree everywhere.
     tokenizer = normalise_special_tokens(tokenizer, config)
-    _set_special_tokens(config, tokenizer)
-    config.save_pretrained(out)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    # Decoding stops at every end token that the model states; training uses the first, the tokenizer's.
+    rows = int(config.get_text_config().vocab_size)
+    special["eos_token_id"] = end_tokens(tokenizer.eos_token_id, stated_end_tokens(source.folder), rows)
+    for name, value in special.items():
+        setattr(config, name, value)
+    config.save_pretrained(out)
     # A published model's sampling defaults would make all later decoding sample (X-ALMA's do).
     GenerationConfig(**special).save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -151,11 +156,6 @@ def _link_or_copy(files: Iterable[Path], out: Path, link: bool) -> None:
         shutil.copyfile(real, target)
 
 
-def _set_special_tokens(config: PretrainedConfig, tokenizer: Any) -> None:
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, name, getattr(tokenizer, name))
-
-
 def _check_base_name(source: Snapshot, base: Input) -> None:
     """Raises UserError if the adapter names another base. Local paths, which authors leave in, are ignored."""
     named = json.loads((source.folder / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
@@ -177,6 +177,7 @@ def _check_shapes(source: Snapshot, base: Path, shape: Any) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True))
         wrapped = get_peft_model(model, shape, low_cpu_mem_usage=True)
+    refuse_tied(wrapped, f"the adapter of {source.repo}")
     expected = {name: list(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
     with safe_open(source.folder / ADAPTER_WEIGHTS, framework="pt") as file:
         found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.token_arrays import Tokens
 from alma_pipeline.ml.models.causal import causal_model
+from alma_pipeline.ml.models.end_tokens import as_list
 from alma_pipeline.ml.training import logprobs
 from alma_pipeline.ml.training.batching import packed_batches, padded_batches
 from alma_pipeline.ml.training.layouts import Item
@@ -167,4 +168,5 @@ def blocks_objective(model: nn.Module, micro_batch_tokens: int, cross_document_a
     if cross_document_attention:
         return LanguageModel(model, micro_batch_tokens)
     config = causal_model(model).config
-    return SeparateDocuments(model, micro_batch_tokens, config.bos_token_id, config.eos_token_id)
+    # Of several end tokens the first is the tokenizer's, which ends the documents.
+    return SeparateDocuments(model, micro_batch_tokens, config.bos_token_id, as_list(config.eos_token_id)[0])

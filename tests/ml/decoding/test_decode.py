@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, models
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from alma_pipeline.ml.decoding import decode, generate, tree
-from alma_pipeline.ml.decoding.search import Beams, DecodeLimits
-from helpers.search_model import CONFIGS, DECODERS, EOS, LIMITS, PROMPTS, VOCABULARY, alone, make, run
+from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, trim
+from helpers.search_model import CONFIGS, DECODERS, EOS, LIMITS, PROMPTS, SAMPLING, VOCABULARY, alone, make, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -87,6 +87,34 @@ def test_a_model_with_an_adapter_decodes_as_the_merged_one() -> None:
     merged = wrapped.merge_and_unload()
     assert found == [alone(merged, prompt, 3) for prompt in PROMPTS[:8]]
     assert found != [alone(make(), prompt, 3) for prompt in PROMPTS[:8]]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@DECODERS
+def test_an_output_ends_at_each_end_token(module: object, model: PreTrainedModel, beams: int) -> None:
+    """As Hugging Face's own generate does, which considers more candidates then."""
+    ends = [EOS, 17, 23]
+    several = replace(LIMITS, other_ends=tuple(ends[1:]))
+    expected = [[alone(model, prompt, beams, ends)] for prompt in PROMPTS]
+    found = run(module, model, PROMPTS, Beams(width=beams), several)
+    assert found == expected != run(module, model, PROMPTS, Beams(width=beams))
+    assert not any(set(output) & set(ends) for [output] in found)
+
+
+@DECODERS
+def test_a_sample_ends_at_each_end_token(module: object, model: PreTrainedModel) -> None:
+    """The samples are those of one end token, cut at the first of several."""
+    found = run(module, model, PROMPTS, SAMPLING, replace(LIMITS, other_ends=(17, 23)))
+    whole = run(module, model, PROMPTS, SAMPLING)
+    assert found == [[trim(output, [17, 23]) for output in outputs] for outputs in whole] != whole
+
+
+def test_the_end_tokens_are_those_that_the_model_states() -> None:
+    """Its generation config has them: whatever decodes stops at each, and at the tokenizer's."""
+    model = make()
+    model.generation_config = GenerationConfig(eos_token_id=[17, EOS, 23])
+    expected = [alone(model, prompt, 2, [EOS, 17, 23]) for prompt in PROMPTS]
+    assert decode.beam_search(model, PROMPTS, 2, LIMITS) == expected
 
 
 def test_decoding_leaves_training_mode_as_it_was(model: PreTrainedModel) -> None:

@@ -83,6 +83,14 @@ def test_beams(model: Vllm) -> None:
     assert [(own.beam_width, own.max_tokens) for own in model.engine.asked] == [(5, 4)]
 
 
+def test_every_end_token_ends_an_output(model: Vllm) -> None:
+    """vLLM's beam search knows one of them, so its hypotheses are cut at the others."""
+    several = Vllm(model.engine, ends=(END, 8, 6))
+    assert decode.beam_search(several, PROMPTS, 1, LIMITS) == [[0, 3], [0, 4], [0]]
+    assert {tuple(own.stop_token_ids) for own in model.engine.asked} == {(END, 8, 6)}
+    assert decode.beam_search(several, PROMPTS, 5, LIMITS) == [[], [], []]
+
+
 def test_samples_have_seeds_of_their_own(model: Vllm) -> None:
     seeds = set()
     for seed in range(50):

@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.models import merge
-from alma_pipeline.ml.models.merge import PROBE, merge_and_compare
+from alma_pipeline.ml.models.merge import PROBE, load_merged, merge_and_compare
 from alma_pipeline.schema import Hardware
 from helpers.tiny_adapter import make_adapter
 from helpers.tiny_checkpoint import make_checkpoint
+from helpers.tiny_model import make_base
 from stages.merge.config import Config
 from stages.merge.run import run
 
@@ -80,3 +81,42 @@ def test_a_broken_adapter_is_not_merged(tmp_path: Path, base: Input) -> None:
 def test_a_full_model_has_nothing_to_merge(base: Input) -> None:
     _, measured = merge_and_compare(base, "fp32", AutoTokenizer.from_pretrained(base.path))
     assert measured == {"difference": 0.0, "tolerance": 0.0, "cast_difference": 0.0}
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Input:
+    return make_base(tmp_path_factory.mktemp("tied"), tied=True)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_a_lora_on_one_end_of_tied_weights_is_never_merged(tmp_path: Path, tied: Input, target: str) -> None:
+    """PEFT merges it into both ends with no more than a warning: the logits differ by more than 1."""
+    lora = make_adapter(tied, tmp_path / "lora", seed=1, rank=2, targets=["q_proj", target])
+    wrapped = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tied.path), lora.path)
+    ids = torch.arange(3, 23)[None]
+    with torch.no_grad():
+        before = wrapped(input_ids=ids).logits
+        assert float((wrapped.merge_and_unload()(input_ids=ids).logits - before).abs().max()) > 1
+    for use in (
+        lambda: load_merged(lora, lora.adapters, "fp32"),
+        lambda: merge_and_compare(lora, "fp32", AutoTokenizer.from_pretrained(tied.path)),
+    ):
+        with pytest.raises(UserError, match=f"changes {target}, but this model's output head is its input embeddings"):
+            use()
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_a_lora_on_one_end_of_separate_weights_is_merged(tmp_path: Path, base: Input, target: str) -> None:
+    lora = make_adapter(base, tmp_path / "lora", seed=1, rank=2, targets=["q_proj", target])
+    ids = torch.arange(3, 23)[None]
+    with torch.no_grad():
+        expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.path), lora.path)(input_ids=ids).logits
+        found = load_merged(lora, lora.adapters, "fp32")(input_ids=ids).logits
+    assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+
+
+def test_every_merge_is_compared_before_its_model_is_used(adapted: Input, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, decoding and vLLM load merged models through this one function."""
+    monkeypatch.setattr(merge, "TOLERANCE", 1e-12)
+    with pytest.raises(PipelineError, match=r"merged model differs from base and adapter.*nothing uses the merged model"):
+        load_merged(adapted, adapted.adapters, "bf16")

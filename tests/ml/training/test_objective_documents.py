@@ -44,3 +44,11 @@ def test_a_model_that_cannot_be_packed_is_refused() -> None:
 
 def test_joined_blocks_are_as_published() -> None:
     assert type(blocks_objective(llama(), 64, True)) is LanguageModel
+
+
+def test_of_several_end_tokens_the_tokenizer_s_ends_a_document() -> None:
+    """A chat model states several; the first is the tokenizer's, with which the corpus was written."""
+    model = llama()
+    model.config.bos_token_id, model.config.eos_token_id = BOS, [EOS, 7]
+    apart = blocks_objective(model, 64, False)
+    assert isinstance(apart, SeparateDocuments) and (apart.bos, apart.eos) == (BOS, EOS)
