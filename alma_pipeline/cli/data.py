@@ -120,7 +120,9 @@ def _request(step: Step, record: Record, base: Record) -> dict[str, Any]:
 
 def _tokenised(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "alma_pipeline.ml.data.preview"]
-    done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, input=json.dumps(requests), capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         raise PipelineError(f"the examples could not be tokenised:\n{done.stderr.strip()[-2000:]}")
     answers: list[dict[str, Any]] = json.loads(done.stdout)

@@ -10,6 +10,7 @@ import sys
 
 from alma_pipeline.cli.arguments import Arguments, parse
 from alma_pipeline.errors import ConfigError, PipelineError, StageFailed, UserError
+from alma_pipeline.streams import prepare_streams
 
 PIPE_CLOSED = 128 + signal.SIGPIPE
 """The exit code a shell reports for a program whose reader closed the pipe."""
@@ -18,6 +19,7 @@ PIPE_CLOSED = 128 + signal.SIGPIPE
 def main() -> int:
     """Entry point of `alma-pipeline` and `python -m alma_pipeline`."""
     signal.signal(signal.SIGTERM, _interrupt)
+    prepare_streams()
     try:
         code = _main(sys.argv[1:])
         sys.stdout.flush()

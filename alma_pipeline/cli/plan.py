@@ -18,6 +18,7 @@ from alma_pipeline.plan.reasons import every_difference
 from alma_pipeline.redact import redact_values
 from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.store import Store
+from alma_pipeline.streams import write_utf8
 
 
 def main(arguments: Arguments) -> int:
@@ -57,7 +58,7 @@ def _as_json(request: Request, arguments: Arguments) -> dict[str, Any]:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(redact_values(value), indent=1, ensure_ascii=False))
+    write_utf8(json.dumps(redact_values(value), indent=1, ensure_ascii=False) + "\n")
 
 
 def _print_table(request: Request, arguments: Arguments, console: LiteralConsole) -> None:

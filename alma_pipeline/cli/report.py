@@ -1,8 +1,8 @@
 """`report`: tables in the terminal and a page in the store and in MLflow, or tables for a paper on standard output."""
 
-import os
 from pathlib import Path
 
+from alma_pipeline.cli import output_file
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.session import overrides
 from alma_pipeline.console import LiteralConsole
@@ -13,26 +13,37 @@ from alma_pipeline.report import paper, terminal
 from alma_pipeline.report.content import Report, build_report
 from alma_pipeline.report.jobs import ReportJob, plan_jobs
 from alma_pipeline.store.store import Store
+from alma_pipeline.streams import write_utf8
 
 
 def main(arguments: Arguments) -> int:
     """Report on what the overrides describe. Raises ConfigError, and UserError if the store has no scores of it."""
     root = store_root()
     store = Store(root)
+    output = Path(arguments.output).expanduser() if arguments.output else None
+    as_page = arguments.format in (None, "html")
+    # A report can take minutes of resampling, so its file is checked first.
+    if output:
+        output_file.check(output)
     jobs = plan_jobs(overrides(arguments), store)
     report = build_report(arguments.overrides, jobs, store)
-    output = Path(arguments.output).expanduser() if arguments.output else None
-    if arguments.format in (None, "html"):
+    if as_page:
         _show(report)
         path = output or root / "reports" / f"{report.name}.html"
-        _write_page(report, path)
+        try:
+            _write_page(report, path)
+        except UserError as error:
+            if output:
+                raise
+            LiteralConsole().print_line(f"no page: {error}", "yellow")  # a store that is read-only has tables to show
+            return 0
         _track(root, jobs, path)
         return 0
     text = paper.latex(report) if arguments.format == "latex" else paper.markdown(report)
     if output:
-        write(output, text)
+        output_file.write(output, text)
     else:
-        print(text, end="")
+        write_utf8(text)
     return 0
 
 
@@ -54,19 +65,8 @@ def _show(report: Report) -> None:
 def _write_page(report: Report, path: Path) -> None:
     from alma_pipeline.report import page
 
-    write(path, page.render(report))
+    output_file.write(path, page.render(report))
     LiteralConsole().print_line(f"\nreport: {path}")
-
-
-def write(path: Path, text: str) -> None:
-    """Write atomically. Raises UserError if the path cannot be written."""
-    draft = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; give another path with --output FILE") from error
 
 
 def _track(root: Path, jobs: list[ReportJob], path: Path) -> None:

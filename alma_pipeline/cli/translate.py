@@ -4,26 +4,24 @@ Decodes with the settings of `stages.translate`, like test sets. Downloads nothi
 """
 
 import dataclasses
-import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.cli import segments
+from alma_pipeline.cli import output_file, segments, source_languages, translation_output
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.segments import Segment
+from alma_pipeline.cli.translation_job import note, translations
 from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
 from alma_pipeline.errors import ConfigError, UserError, suggestion
-from alma_pipeline.execution import one_off, preflight
+from alma_pipeline.execution import preflight
 from alma_pipeline.execution.runner import job_input
 from alma_pipeline.job import Input
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan import node_settings, rounds
 from alma_pipeline.plan.node import EXAMPLES
 from alma_pipeline.plan.plan import Cause, Plan, make_plan
-from alma_pipeline.schema import Config, Hardware
+from alma_pipeline.schema import Config
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import NODE_FIELDS
 from alma_pipeline.store.store import Store
@@ -34,6 +32,8 @@ def main(arguments: Arguments) -> int:
     # `direction` is a setting of this verb, not of the configuration.
     given = [text for text in arguments.overrides if text.startswith("direction=")]
     direction = given[-1].removeprefix("direction=") if given else ""
+    output = Path(arguments.output).expanduser() if arguments.output not in (None, output_file.STANDARD_OUTPUT) else None
+    translation_output.check_files(arguments.files, output)
     overrides = with_search_path([text for text in arguments.overrides if text not in given], arguments.config_dir)
     config = load.load(overrides)
 
@@ -49,12 +49,20 @@ def main(arguments: Arguments) -> int:
     _check_directions(config, found, targets)
     preflight.check_scorers(settings.scorers, config.hardware)
     preflight.check_engines({"stages.translate": settings.engine}, config.hardware)
-    texts = translate(settings, config.hardware, store, found, inputs)
-    lines = (segments.rendered(segment, text) + "\n" for segment, text in zip(found, texts, strict=True))
-    if arguments.output:
-        Path(arguments.output).write_text("".join(lines), encoding="utf-8")
-    else:
-        sys.stdout.writelines(lines)
+
+    # A segment has several lines or none: each line is translated for itself.
+    parents = [segment for segment in found for _ in segment.lines()]
+    lines = [(segment.direction, line) for segment in found for line in segment.lines()]
+    if not lines:
+        note("nothing to translate: the input has no text")
+        translation_output.write(output, "".join(translation_output.rendered(found, [], [])))
+        return 0
+    others = source_languages.other_languages(lines, config.languages)
+    for text in source_languages.warnings(parents, others, config.languages):
+        note(text)
+    with translations(settings, config.hardware, store, lines, inputs) as made:
+        translation_output.write(output, "".join(translation_output.rendered(found, made, others)))
+    translation_output.warn(parents, made, settings)
     return 0
 
 
@@ -141,41 +149,3 @@ def _direction_problem(config: Config, direction: str, targets: dict[str, str]) 
     if "all" not in targets and f"g{config.languages[others[0]].group}" not in targets:
         return f"direction={direction}: needs group {config.languages[others[0]].group}, which group={config.group} excludes"
     return ""
-
-
-def translate(settings: Any, hardware: Hardware, store: Store, found: list[Segment], inputs: dict[str, Input]) -> list[str]:
-    """The translation of each segment, in order."""
-    units = [(segment.direction, line) for segment in found for line in segment.lines()]
-    if not units:
-        return [segment.text for segment in found]
-
-    def feed(work: Path) -> None:
-        with open(work / "sources.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(unit, ensure_ascii=False) + "\n" for unit in units)
-
-    with one_off.run_one_off(store.root, settings, hardware, inputs, feed, _progress) as (out, result):
-        with open(out / "translations.jsonl", encoding="utf-8") as file:
-            lines: Iterator[str] = iter([json.loads(line) for line in file])
-    _warn(result, len(units), settings)
-    return [segment.translated(lines) for segment in found]
-
-
-def _progress(lines: one_off.MetricsLines) -> None:
-    if sys.stderr.isatty():
-        last = lines[-1]
-        end = "\n" if last["step"] == last["total"] else ""
-        what = "lines" if last["metrics"] else "scores"  # a scorer reports progress without metrics
-        print(f"\r{last['step']:,} of {last['total']:,} {what}", end=end, file=sys.stderr, flush=True)
-
-
-def _warn(result: dict[str, Any], count: int, settings: Any) -> None:
-    """Warn on standard error of cut sources, cut translations and joined lines, which the output does not show."""
-    for name, what, limit in (
-        ("sources_cut", "lines were cut", "max_source"),
-        ("outputs_at_limit", "translations were cut", "max_new_tokens"),
-    ):
-        if result[name]:
-            text = f"{result[name]} of {count} {what} at {getattr(settings, limit)} tokens"
-            print(f"alma-pipeline: {text}; raise stages.translate.{limit} to allow more", file=sys.stderr)
-    if joined := result["outputs_joined"]:
-        print(f"alma-pipeline: {joined} of {count} translations had several lines, which were joined", file=sys.stderr)

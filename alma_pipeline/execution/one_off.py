@@ -1,11 +1,14 @@
-"""A one-off job: an ordinary worker in a temporary folder, leaving no artifact.
+"""A one-off job: an ordinary worker in a folder beside the artifacts, leaving no artifact.
 
 <root>/aside/<name>-XXXX/   a store of one work folder; deleted after the job, or by `gc` if the job was killed
 
-Results worth keeping, such as a model's scores, go to the cache of the main store.
+A job with a key continues in the folder of that key where an interrupted one left it. Results worth keeping, such as a
+model's scores, go to the cache of the root.
 """
 
 import json
+import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -15,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.errors import UserError
-from alma_pipeline.execution.attempt import follow_metrics, has_result, worker_error
+from alma_pipeline.errors import StageFailed, UserError
+from alma_pipeline.execution.attempt import clear_leftovers, follow_metrics, has_result, worker_error
 from alma_pipeline.execution.launch import start_without_server
 from alma_pipeline.execution.processes import WorkerHandle
 from alma_pipeline.execution.runner import POLL_SECONDS
@@ -27,7 +30,9 @@ from alma_pipeline.store.store import Store, WorkFolder
 MetricsLines = list[dict[str, Any]]
 """New lines of a metrics.jsonl."""
 PLACEHOLDER_KEY = "0" * 64
-"""Placeholder key: the job makes no artifact, and its temporary store holds nothing else."""
+"""Placeholder key: the job makes no artifact, and its own store holds nothing else."""
+WAIT_SECONDS = 3.0
+"""How long the worker of a killed command gets to notice that and to leave its folder."""
 
 
 @contextmanager
@@ -38,34 +43,81 @@ def run_one_off(
     inputs: Mapping[str, Input],
     feed: Callable[[Path], None],
     report: Callable[[MetricsLines], None],
+    key: str = "",
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Run a job and give its output folder and its result; both are deleted when the context exits.
+    """Run a job below `root` (see `scratch_root`) and give its output folder and its result; both are deleted at the exit.
 
-    `feed(work)` writes the job's own files into the work folder first; `report` gets each batch of new metrics lines.
-    Raises UserError or StageFailed if the worker fails; after StageFailed the folder and its log are kept.
+    `feed(work)` writes the job's own files into the work folder first; `report` gets each batch of new metrics lines. `key`
+    names everything that determines the result: an interrupted job is then continued by the next one with its key. Raises
+    UserError or StageFailed if the worker fails; after StageFailed the folder and its log are kept.
     """
-    # A store of its own, so that neither its lock nor its files can meet those of a node.
-    folder = _folder(root / "aside", config.kind)
-    store = Store(folder)
-    work = store.begin(config.kind, PLACEHOLDER_KEY)
-    failed = True
+    folder, work = _begin(root / "aside", config.kind, key)
+    kept = False
     try:
         job = Job(config.kind, PLACEHOLDER_KEY, str(work.path), config, hardware, dict(inputs), store=str(root))
-        job.out.mkdir()
-        job.write()
-        feed(work.path)
-        # No other node runs at the same time, so it may use the whole machine.
-        running = start_without_server(replace(hardware, max_parallel_nodes=1), work.path, work.token, config.distributed)
-        _follow(running, config.kind, work, report)
-        failed = False
+        # An earlier worker may have finished whose results nobody has read yet.
+        if not has_result(work.path):
+            clear_leftovers(work.path, fresh=False)
+            (work.path / "metrics.jsonl").unlink(missing_ok=True)
+            job.write()
+            feed(work.path)
+            # No other node runs at the same time, so it may use the whole machine.
+            alone = replace(hardware, max_parallel_nodes=1)
+            running = start_without_server(alone, work.path, work.token, config.distributed)
+            _follow(running, config.kind, work, report)
         yield job.out, json.loads((work.path / "result.json").read_text(encoding="utf-8"))
-    except UserError:  # its message is complete; nobody needs the log
-        failed = False
+    except StageFailed:
+        kept = True  # its message names the log
+        raise
+    except BrokenPipeError:  # whoever reads the results wants no more of them
+        raise
+    except BaseException:
+        kept = bool(key) and (has_result(work.path) or any(work.path.glob("resume/*")))
         raise
     finally:
+        _end(folder, work, kept)
+
+
+def scratch_root(store: Path, otherwise: Path) -> Path:
+    """The store if a job can run in it, else `otherwise`, which is created: a store that is only read has no room for jobs."""
+    try:
+        (store / "aside").mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=store / "aside"):
+            return store
+    except OSError:
+        pass
+    try:
+        otherwise.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if otherwise.is_symlink() or otherwise.stat().st_uid != os.getuid():
+            raise UserError(f"{otherwise} belongs to another user; set TMPDIR to a folder of your own")
+    except OSError as error:
+        raise UserError(
+            f"neither the store {store} nor {otherwise} can be written ({error.strerror}); set TMPDIR to a writable folder"
+        ) from error
+    return otherwise
+
+
+def _begin(aside: Path, name: str, key: str) -> tuple[Path, WorkFolder]:
+    """The folder of this key; a new one without a key, and while another process works in that of the key."""
+    # A store of its own, so that neither its lock nor its files can meet those of a node.
+    aside.mkdir(parents=True, exist_ok=True)
+    folder, until = aside / f"{name}-{key[:12]}", time.monotonic() + WAIT_SECONDS
+    while key and time.monotonic() < until:
+        if work := Store(folder).begin_if_free(name, PLACEHOLDER_KEY):
+            return folder, work
+        time.sleep(POLL_SECONDS)
+    folder = aside / f"{name}-{secrets.token_hex(4)}"
+    return folder, Store(folder).begin(name, PLACEHOLDER_KEY)
+
+
+def _end(folder: Path, work: WorkFolder, kept: bool) -> None:
+    """Delete the folder, unless its work is kept, and release it."""
+    try:
+        if not kept:
+            # Renamed first: another process may look for the same key, and must not find half a folder.
+            shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.done-{secrets.token_hex(4)}")))
+    finally:
         work.close()
-        if not failed:
-            shutil.rmtree(folder)
 
 
 def _follow(running: WorkerHandle, name: str, work: WorkFolder, report: Callable[[MetricsLines], None]) -> None:
@@ -87,13 +139,3 @@ def _follow(running: WorkerHandle, name: str, work: WorkFolder, report: Callable
         report(lines)
     if code != 0 or not has_result(work.path):
         raise worker_error(name, work.path, code)
-
-
-def _folder(parent: Path, name: str) -> Path:
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
-    except OSError as error:
-        raise UserError(
-            f"the store cannot be written: {parent}: {error.strerror}; set ALMA_PIPELINE_STORE to a writable folder"
-        ) from error

@@ -40,6 +40,7 @@ def worker_environment(hardware: Hardware, processes: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     values |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    values["PYTHONIOENCODING"] = "utf-8"  # logs are UTF-8; in another locale a library that prints a name would fail
     if hardware.device == "cpu":
         values["CUDA_VISIBLE_DEVICES"] = ""
     return values

@@ -53,7 +53,7 @@ class PairedTests:
         self.path, self.test = path, test
         try:
             self._known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             self._known = {}
         self._new = False
 

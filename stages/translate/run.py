@@ -30,7 +30,7 @@ def run(job: Job) -> dict[str, Any]:
         "sentences": len(rows),
         "output_tokens": sum(hypothesis.tokens for hypothesis in made.found),
         "seconds": made.seconds,
-        "sources_cut": made.cut,
+        "sources_cut": len(made.cut),
         "outputs_at_limit": made.at_limit,
         **({"ranked_by": made.signatures} if made.signatures else {}),
     }

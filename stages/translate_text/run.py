@@ -18,9 +18,10 @@ def run(job: Job) -> dict[str, Any]:
     """Inputs: checkpoints by name, or one named `all` if there are no routes; `examples` for few-shot prompts. Also reads
     `sources.jsonl` in the work folder, lines of [direction, one-line source].
 
-    Writes `translations.jsonl`, one line per source in the same order; line breaks in a translation become spaces (B45). With
-    routes, even a single language is translated with its unmerged adapter, so that a mixed file and one file per language give
-    the same translations.
+    Writes `translations.jsonl`, one object per source in the same order: its `text`, and whether the source was cut at
+    `max_source` (`source_cut`), the translation at `max_new_tokens` (`translation_cut`), and whether its line breaks became
+    spaces (`joined`, B45). With routes, even a single language is translated with its unmerged adapter, so that a mixed file and
+    one file per language give the same translations.
     """
     hypotheses.init_process_group(job)
     with open(Path(job.work) / "sources.jsonl", encoding="utf-8") as file:
@@ -29,9 +30,11 @@ def run(job: Job) -> dict[str, Any]:
     if made is None:
         return {}
     with open(job.out / "translations.jsonl", "w", encoding="utf-8") as file:
-        texts = [one_line(hypothesis.text) for hypothesis in made.found]
-        file.writelines(json.dumps(text, ensure_ascii=False) + "\n" for text, _ in texts)
-    return {"sources_cut": made.cut, "outputs_at_limit": made.at_limit, "outputs_joined": sum(joined for _, joined in texts)}
+        for place, hypothesis in enumerate(made.found):
+            text, joined = one_line(hypothesis.text)
+            cut = {"source_cut": place in made.cut, "translation_cut": hypothesis.truncated}
+            file.write(json.dumps({"text": text, **cut, "joined": joined}, ensure_ascii=False) + "\n")
+    return {"translations": len(made.found)}
 
 
 def _loaded(job: Job, directions: list[str]) -> LoadedModel:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from alma_pipeline.cli import main
-from alma_pipeline.cli.report import write
 from alma_pipeline.report import paper
 from alma_pipeline.report.content import Report, build_report
 from alma_pipeline.report.jobs import ReportJob, plan_job
@@ -78,10 +77,24 @@ def test_a_place_that_cannot_be_written(
     assert "cannot be written" in capsys.readouterr().err and (tmp_path / "file").read_text() == "kept"
 
 
-def test_a_page_replaces_an_older_one_whole(tmp_path: Path) -> None:
-    write(tmp_path / "page.html", "old")
-    write(tmp_path / "page.html", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["page.html"] and (tmp_path / "page.html").read_text() == "new"
+def test_a_file_that_cannot_be_written_is_refused_before_the_report_is_built(
+    command: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("alma_pipeline.cli.report.build_report", lambda *words: pytest.fail("nothing is computed"))
+    assert run(monkeypatch, "report", "--output", str(tmp_path), *WORDS) == 2
+    assert f"{tmp_path} is a folder; expected a file" in capsys.readouterr().err
+
+
+def test_a_store_that_cannot_hold_the_page_still_has_tables(
+    finished: Store, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "artifacts").symlink_to(finished.root / "artifacts")
+    (tmp_path / "reports").write_text("no folder")
+    monkeypatch.setattr("alma_pipeline.cli.report.build_report", lambda *words: report)
+    monkeypatch.setenv("ALMA_PIPELINE_STORE", str(tmp_path))
+    assert run(monkeypatch, "report", *WORDS) == 0
+    text = capsys.readouterr().out
+    assert "chrF++" in text and "no page: " in text and "give another path with --output FILE" in text
 
 
 def cells(line: str, separator: str) -> list[str]:

@@ -47,11 +47,22 @@ def is_other_language(text: str, code: str, confidence: float) -> bool:
 
     Always False for a language that the model does not know.
     """
+    return bool(other_language(text, code, confidence))
+
+
+def other_language(text: str, code: str, confidence: float) -> str:
+    """The language other than `code` that the text is in with a probability of at least `confidence`; empty if there is none."""
     if not is_supported(code):
-        return False
+        return ""
     found, probability = _identifier().classify(text)
     alike = any({found, code} <= siblings for siblings in CONFUSABLE)
-    return bool(found != code and not alike and probability >= confidence)
+    return str(found) if found != code and not alike and probability >= confidence else ""
+
+
+def is_language(text: str, code: str, confidence: float) -> bool:
+    """Whether the text is in this language with a probability of at least `confidence`."""
+    found, probability = _identifier().classify(text)
+    return bool(found == code and probability >= confidence)
 
 
 def is_supported(code: str) -> bool:

@@ -70,18 +70,19 @@ class Prompter:
         texts = [self.text(direction, source) for direction, source in rows]
         return [[self.bos, *ids] for ids in self._encode(texts)[0]]
 
-    def within(self, rows: Sequence[tuple[str, str]], longest: int) -> tuple[list[list[int]], int]:
-        """Token ids of the prompts, none longer than `longest`, and the number of truncated sources.
+    def within(self, rows: Sequence[tuple[str, str]], longest: int) -> tuple[list[list[int]], set[int]]:
+        """Token ids of the prompts, none longer than `longest`, and the rows whose source was truncated.
 
         Line breaks become spaces. Truncates the source, between characters, so that the prompt keeps its end; the released
         code truncates the prompt and so loses the words that ask for the translation. Raises UserError if the prompt is too
         long even with an empty source.
         """
         rows = [(direction, one_line(source)[0]) for direction, source in rows]
-        prompts, cut = self.prompts(rows), 0
+        prompts, cut = self.prompts(rows), set[int]()
         for i, (direction, source) in enumerate(rows):
             if len(prompts[i]) > longest:
-                prompts[i], cut = self._shortened(direction, source, longest), cut + 1
+                prompts[i] = self._shortened(direction, source, longest)
+                cut.add(i)
         return prompts, cut
 
     def _shortened(self, direction: str, source: str, longest: int) -> list[int]:

@@ -47,8 +47,8 @@ class Hypotheses:
     found: list[Hypothesis]
     seconds: float
     """Seconds of decoding and choosing, without loading the model."""
-    cut: int
-    """Number of sources truncated to `max_source`."""
+    cut: set[int]
+    """Rows whose source was truncated to `max_source`."""
     signatures: dict[str, str]
     """Of the scorers that chose among samples, by name."""
 
