@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "peft", "deepspeed", "datasets", "accelerate",
 WITHOUT_HYDRA = ("errors", "redact", "job", "store/", "ml/", "execution/", "cli/doctor")
 """Starts of paths in the package: workers, and what they stand on."""
 ORDER = (
-    ("errors", "paths", "files", "given_files", "redact", "units", "streams", "console"),
+    ("errors", "paths", "files", "given_files", "redact", "units", "streams", "console", "start"),
     ("schema",),
     ("job",),
     ("ml.distributed", "ml.rng"),
@@ -38,6 +38,7 @@ ORDER = (
 Modules of the ground floor import one another, but in no circle. `stages` may import all up to `ml.training`.
 """
 LOADS = {
+    "alma_pipeline/start.py": ["name"],
     "alma_pipeline/cli/main.py": ["f'alma_pipeline.cli.{arguments.verb}'"],
     "alma_pipeline/schema/kinds.py": ["f'stages.{kind}.config'"],
     "alma_pipeline/execution/worker.py": ["f'stages.{job.config.kind}.run'"],

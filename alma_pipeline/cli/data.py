@@ -6,12 +6,12 @@ Imports no tokenizer: a subprocess splits the examples into pieces.
 import dataclasses
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from alma_pipeline import start
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.session import Request, Session, execute, pinned_plan, run_single
 from alma_pipeline.console import LiteralConsole
@@ -119,7 +119,7 @@ def _request(step: Step, record: Record, base: Record) -> dict[str, Any]:
 
 
 def _tokenised(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "alma_pipeline.ml.data.preview"]
+    command = start.command("alma_pipeline.ml.data.preview")
     done = subprocess.run(
         command, input=json.dumps(requests), capture_output=True, encoding="utf-8", errors="replace", check=False
     )

@@ -5,12 +5,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from alma_pipeline import start
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.execution.processes import STOP_SECONDS, stop_group, worker_environment
 from alma_pipeline.schema import Hardware
@@ -56,7 +56,7 @@ class ForkServer:
         self._codes: dict[int, int] = {}
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "alma_pipeline.execution.fork_server", *PRELOADED],
+                start.command("alma_pipeline.execution.fork_server", *PRELOADED),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,

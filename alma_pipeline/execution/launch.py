@@ -3,9 +3,12 @@
 Independent of what the worker does. Every command is a list of words; no shell reads it.
 """
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
+from alma_pipeline import start
 from alma_pipeline.execution.fork_client import ForkServer
 from alma_pipeline.execution.processes import WorkerHandle, WorkerProcess, start_process, worker_environment
 from alma_pipeline.schema import Hardware
@@ -13,13 +16,20 @@ from alma_pipeline.schema import Hardware
 
 def command(hardware: Hardware, work: Path, token: str) -> list[str]:
     """The command that starts all ranks of a job that runs on several processes."""
-    worker = ["-m", "alma_pipeline.execution.worker", str(work), token]
+    worker = start.script("alma_pipeline.execution.worker", str(work), token)
     if hardware.launcher == "deepspeed":
-        hosts = ["--hostfile", str(hardware.hostfile), "--num_nodes", str(hardware.nodes), "--num_gpus", str(hardware.devices)]
+        hosts = [
+            "--hostfile",
+            os.path.abspath(str(hardware.hostfile)),
+            "--num_nodes",
+            str(hardware.nodes),
+            "--num_gpus",
+            str(hardware.devices),
+        ]
         # Without --no_local_rank it inserts its own argument before ours (B17).
-        return [sys.executable, "-m", "deepspeed.launcher.runner", *hosts, "--no_local_rank", "--module", *worker[1:]]
+        return [sys.executable, "-P", "-m", "deepspeed.launcher.runner", *hosts, "--no_local_rank", *worker]
     if hardware.launcher == "slurm":
-        agent = [sys.executable, "-m", "alma_pipeline.execution.slurm_agent"]
+        agent = start.command("alma_pipeline.execution.slurm_agent")
         return [*_srun(hardware), *agent, *_size_options(hardware, work), *worker]
     if hardware.nodes > 1:
         return torchrun([*_size_options(hardware, work), *rendezvous_options(str(hardware.rendezvous)), *worker])
@@ -28,7 +38,7 @@ def command(hardware: Hardware, work: Path, token: str) -> list[str]:
 
 def torchrun(words: list[str]) -> list[str]:
     """The torchrun command under the running Python."""
-    return [sys.executable, "-m", "torch.distributed.run", *words]
+    return [sys.executable, "-P", "-m", "torch.distributed.run", *words]
 
 
 def rendezvous_options(endpoint: str) -> list[str]:
@@ -68,17 +78,25 @@ class Launcher:
                 self.server.close()
                 self.server = ForkServer(self.hardware, self.log)
             return self.server.start(work, token)
-        return start_process(command(self.hardware, work, token), work, worker_environment(self.hardware, self.hardware.devices))
+        return _start_ranks(self.hardware, work, token)
 
     def close(self) -> None:
         """Stop the fork server and the workers forked from it."""
         self.server.close()
 
 
+def _start_ranks(hardware: Hardware, work: Path, token: str) -> WorkerProcess:
+    """Start all ranks of a job through its launcher."""
+    # DeepSpeed reads this file of variables in the folder where it is started, which is the work folder.
+    variables = Path(".deepspeed_env")
+    if hardware.launcher == "deepspeed" and variables.is_file():
+        shutil.copy(variables, work)
+    return start_process(command(hardware, work, token), work, worker_environment(hardware, hardware.devices))
+
+
 def start_without_server(hardware: Hardware, work: Path, token: str, distributed: bool) -> WorkerProcess:
     """Start a worker without a fork server: faster for a single job, which needs few of the modules that a server imports."""
     if distributed and hardware.launcher != "local":
-        return start_process(command(hardware, work, token), work, worker_environment(hardware, hardware.devices))
-    return start_process(
-        [sys.executable, "-m", "alma_pipeline.execution.worker", str(work), token], work, worker_environment(hardware, 1)
-    )
+        return _start_ranks(hardware, work, token)
+    words = start.command("alma_pipeline.execution.worker", str(work), token)
+    return start_process(words, work, worker_environment(hardware, 1))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from alma_pipeline import start
 from alma_pipeline.schema import Hardware
 
 STOP_SECONDS = 45.0
@@ -29,7 +30,7 @@ class WorkerHandle(Protocol):
 
 
 def worker_environment(hardware: Hardware, processes: int) -> dict[str, str]:
-    """A worker's environment: this one without tracking and launcher variables, with device and threads.
+    """A worker's environment: this one without tracking, launcher and unsuitable Python variables, with device and threads.
 
     `processes`: how many of the node's processes share this machine's cores.
     """
@@ -40,7 +41,7 @@ def worker_environment(hardware: Hardware, processes: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     values |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    values["PYTHONIOENCODING"] = "utf-8"  # logs are UTF-8; in another locale a library that prints a name would fail
+    start.set_variables(values)
     if hardware.device == "cpu":
         values["CUDA_VISIBLE_DEVICES"] = ""
     return values
@@ -62,12 +63,18 @@ class WorkerProcess:
 
 
 def start_process(words: list[str], work: Path, variables: dict[str, str]) -> WorkerProcess:
-    """Start a command in a process group of its own; its output is appended to the work folder's log."""
+    """Start a command in a process group of its own, in the work folder; its output is appended to the folder's log."""
     with open(work / "log.txt", "ab") as log:
         log.write(f"$ {shlex.join(words)}\n".encode())
         log.flush()
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=variables, start_new_session=True
+            words,
+            cwd=work,  # the DeepSpeed launcher puts its own working folder on the import path of every rank
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            start_new_session=True,
         )
     return WorkerProcess(process)
 

@@ -12,12 +12,15 @@ from alma_pipeline.execution.launch import command
 from alma_pipeline.execution.processes import worker_environment
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.fields import problems
+from helpers import ROOT
 
-WORKER = ["-m", "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner"]
+START = str(ROOT / "alma_pipeline" / "start.py")
+WORKER = [START, "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
+TORCHRUN = [sys.executable, "-P", "-m", "torch.distributed.run"]
+DEEPSPEED = [sys.executable, "-P", "-m", "deepspeed.launcher.runner"]
 SRUN = ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
-AGENT = [sys.executable, "-m", "alma_pipeline.execution.slurm_agent", "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=mono-3f"]
+SIZE = ["--nnodes=2", "--nproc-per-node=4", "--rdzv-id=mono-3f"]
+AGENT = [sys.executable, "-P", START, "alma_pipeline.execution.slurm_agent", *SIZE]
 
 
 @pytest.mark.parametrize(
@@ -26,14 +29,14 @@ AGENT = [sys.executable, "-m", "alma_pipeline.execution.slurm_agent", "--nnodes=
         ({"launcher": "torchrun", "devices": 8}, [*TORCHRUN, "--standalone", "--nproc-per-node=8", *WORKER]),
         (
             {"launcher": "torchrun", "devices": 4, "nodes": 2, "rendezvous": "first:29400"},
-            [*TORCHRUN, *AGENT[3:], "--rdzv-backend=c10d", "--rdzv-endpoint=first:29400", *WORKER],
+            [*TORCHRUN, *SIZE, "--rdzv-backend=c10d", "--rdzv-endpoint=first:29400", *WORKER],
         ),
         (
             {"launcher": "deepspeed", "devices": 4, "nodes": 2, "hostfile": "/etc/hosts of mine"},
             [
                 *DEEPSPEED,
-                *("--hostfile", "/etc/hosts of mine", "--num_nodes", "2", "--num_gpus", "4", "--no_local_rank", "--module"),
-                *WORKER[1:],
+                *("--hostfile", "/etc/hosts of mine", "--num_nodes", "2", "--num_gpus", "4", "--no_local_rank"),
+                *WORKER,
             ],
         ),
         (

@@ -33,7 +33,7 @@ def test_two_processes_through_the_deepspeed_launcher(orders: Path, tmp_path: Pa
     world = World(tmp_path, orders, Launcher(hardware, tmp_path))
     done = world.run(recipe({"a": FakeMany(text="a")}, hardware=hardware))
     assert done["a"].result["text"] == "a" and "rank 1" in ranks(orders)
-    assert (done["a"].path / "log.txt").read_text().startswith(f"$ {sys.executable} -m deepspeed")
+    assert (done["a"].path / "log.txt").read_text().startswith(f"$ {sys.executable} -P -m deepspeed")
     world.launcher.close()
 
 

@@ -12,8 +12,9 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.execution import slurm_agent
 from alma_pipeline.execution.launch import command
 from alma_pipeline.schema import Hardware
+from helpers import ROOT
 
-WORKER = ["-m", "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
+WORKER = [str(ROOT / "alma_pipeline" / "start.py"), "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
 
 Played = Callable[[str, str], None]
 

@@ -3,7 +3,8 @@
 What a test orders stands in `$FAKE_ORDERS/<node>.json`, apart from the settings, so that it changes no key:
     pause   seconds per step
     hold    a step that waits until `$FAKE_ORDERS/<node>.go` is there
-    end     user | crash | exit | silent | kill | stubborn | late (only when Python is taken down), after step `at`
+    end     user | crash | exit | silent | kill | stubborn | late (only when Python is taken down), after step `at`;
+            demanding: no bad end, but it fails under a Python without assertions, docstrings, warnings or UTF-8
     spawn   leave a process behind
     result  more for the result
 What a worker did stands in `$FAKE_ORDERS/<node>.journal`: a line `pid word` for each step.
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,10 @@ def _misbehave(end: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if end == "late":
         atexit.register(os.abort)
+    if end == "demanding":
+        assert __debug__ and (json.loads.__doc__ or "").startswith("Deserialize"), "PYTHONOPTIMIZE"
+        warnings.warn("a warning is no error", stacklevel=1)
+        print("数")
     if end == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(60)
