@@ -93,3 +93,6 @@ def _unknown_names(config: Config) -> Iterator[str]:
         for name in getattr(config.evaluation, key):
             if name not in anywhere:
                 yield f"evaluation.{key}: no node '{name}'; {errors.suggestion(name, anywhere)}"
+    for control, counterpart in config.evaluation.controls.items():
+        if counterpart not in anywhere:
+            yield f"evaluation.controls.{control}={counterpart}: no such node; {errors.suggestion(counterpart, anywhere)}"

@@ -72,7 +72,7 @@ def _wrong_system_names(config: Config) -> Iterator[str]:
 
 
 def _controls(config: Config) -> list[str]:
-    """Control nodes whose counterpart is a target or an ancestor of one."""
+    """Control nodes whose counterpart is a target or an ancestor of one, if they are evaluated: nothing else reads them."""
     needed = set(config.targets)
     frontier = list(config.targets)
     while frontier:
@@ -80,7 +80,8 @@ def _controls(config: Config) -> list[str]:
             if name not in needed and name in config.stages:
                 needed.add(name)
                 frontier.append(name)
-    return [control for control, counterpart in config.evaluation.controls.items() if counterpart in needed]
+    evaluated = config.evaluation.checkpoints
+    return [control for control, other in config.evaluation.controls.items() if other in needed and control in evaluated]
 
 
 def _instances(config: Config, spoken: Languages) -> Iterator[Node]:

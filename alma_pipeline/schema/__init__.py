@@ -68,7 +68,7 @@ class Evaluation:
     every_direction: list[str] = field(default_factory=list)
     """Group checkpoints that also translate the directions of other groups."""
     controls: dict[str, str] = field(default_factory=dict)
-    """Control node to the node it is compared with; the control runs whenever that node does."""
+    """Control node to the node it is compared with; the control runs if it is among `checkpoints` and that node takes part."""
     outputs: dict[str, str] = field(default_factory=dict)
     """Name of another system to the path of its outputs for the test sentences: `out/gpt4.{direction}.txt`."""
     num_beams: int = number(5, at_least=1)

@@ -27,6 +27,7 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["=3"], ["=3: not a setting; expected GROUP=OPTION or KEY=VALUE"]),
     (["~"], ["~: not a setting"]),
     (["model.released=${x}"], ["model.released: Interpolation key 'x' not found"]),
+    (["evaluation.controls.parallel_scratch=paralel"], ["parallel_scratch=paralel: no such node", "did you mean 'parallel'?"]),
     (["data.languages=[de,xx]"], ["'xx' is not in the language table"]),
     (["data.languages=[de,nl]", "languages.de.group=null"], ["'de' has no group"]),
     (["pln"], ["unknown command 'pln'", "did you mean 'plan'?", "Settings are written GROUP=OPTION"]),

@@ -186,12 +186,15 @@ def test_group_overrides_that_would_change_nothing_are_refused(groups: dict[str,
 
 def test_a_control_takes_part_when_its_counterpart_does() -> None:
     nodes = {
+        "translate": Translate(),
+        "score": Score(),
+        "test_corpus": Fake(),
         "base": Fake(),
         "mono": Fake(inputs={"init": "base"}),
         "parallel": Fake(inputs={"init": "mono"}),
         "parallel_from_base": Fake(inputs={"init": "base"}),
     }
-    evaluation = Evaluation(name="test", controls={"parallel_from_base": "parallel"})
+    evaluation = Evaluation(name="test", controls={"parallel_from_base": "parallel"}, checkpoints=["parallel_from_base"])
     assert "parallel_from_base" in names(build(recipe(nodes, "parallel", evaluation=evaluation)))
     assert names(build(recipe(nodes, "mono", evaluation=evaluation))) == ["base", "mono"]
     without_text = nodes | {"parallel_from_base": Fake(inputs={"corpus": "parallel_corpus"})}
@@ -200,6 +203,16 @@ def test_a_control_takes_part_when_its_counterpart_does() -> None:
     )
     on_the_way = nodes | {"cpo": Fake(inputs={"init": "parallel"})}
     assert "parallel_from_base" in names(build(recipe(on_the_way, "cpo", evaluation=evaluation)))
+
+
+@pytest.mark.parametrize("stage", ["parallel", "cpo"])
+def test_a_control_that_is_not_evaluated_is_not_trained(stage: str) -> None:
+    config = loaded(f"stage={stage}", "evaluation=controls")
+    assert "parallel_scratch" in names(build(config))
+    alone = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, checkpoints=["parallel"]))
+    others = {"parallel"} if stage == "parallel" else {"parallel", "preferences", "cpo"}
+    expected = {*SHARED, "parallel_corpus", "test_corpus", "parallel.translate", "parallel.score"} | others
+    assert set(names(build(alone))) == expected
 
 
 def test_what_the_test_text_is_made_from_comes_along() -> None:
