@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "peft", "deepspeed", "datasets", "accelerate",
 WITHOUT_HYDRA = ("errors", "redact", "job", "store/", "ml/", "execution/", "cli/doctor")
 """Starts of paths in the package: workers, and what they stand on."""
 ORDER = (
-    ("errors", "paths", "files", "given_files", "redact", "units", "streams", "console", "start"),
+    ("errors", "paths", "files", "given_files", "redact", "units", "instants", "streams", "console", "start"),
     ("schema",),
     ("job",),
     ("ml.distributed", "ml.rng"),
@@ -214,6 +214,7 @@ def test_rooms_are_small() -> None:
 SMALL = {
     "__main__.py": "Python wants it",
     "paths.py": "imported by all, imports nothing of rooms",
+    "instants.py": "records, provenance, tracking and reports share it",
     "console.py": "the ground floor's only use of rich",
     "schema/scorer.py": "one noun; `evaluation` and `data` both hold it",
     "schema/block_training.py": "settings of two kinds, which cannot import each other",

@@ -5,10 +5,10 @@ plans find it and its record claims no training that did not happen. Replaces no
 """
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import instants
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
@@ -144,7 +144,7 @@ def _add_alias(store: Store, asked: Step, found: Record) -> Record:
     try:
         (work.path / "out").mkdir(exist_ok=True)
         record: dict[str, Any] = {"name": asked.node.name, "key": asked.key, "kind": asked.node.kind, "payload": asked.payload}
-        record |= {"result": {}, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": 0.0, "alias_of": found.key}
+        record |= {"result": {}, "created": instants.now(), "seconds": 0.0, "alias_of": found.key}
         return store.commit(work, record)
     finally:
         work.close()

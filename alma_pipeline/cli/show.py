@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from alma_pipeline import instants
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.paths import store_root
@@ -23,7 +24,7 @@ def show(root: Path, name: str) -> int:
     record = find_artifact(store, name)
     console = LiteralConsole()
     console.print_line(f"{record.name}  {record.kind}  {record.key}", style="bold")
-    console.print_line(f"{record.path}\nmade {record.created} in {duration(record.seconds)}, {_size(record)}")
+    console.print_line(f"{record.path}\nmade {instants.shown(record.created)} in {duration(record.seconds)}, {_size(record)}")
     console.print_line("\nlineage")
     for line in lineage(store, record, 1):
         console.print_line(line)

@@ -7,10 +7,10 @@ import platform
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import instants
 from alma_pipeline.redact import redact_values
 
 PACKAGES = ("torch", "transformers", "peft", "deepspeed", "datasets", "mlflow", "sacrebleu", "babel", "hydra-core")
@@ -19,7 +19,7 @@ PACKAGES = ("torch", "transformers", "peft", "deepspeed", "datasets", "mlflow", 
 def capture() -> dict[str, Any]:
     """Git state of this project's folder, command line, versions and machine, as plain redacted values."""
     value = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "time": instants.now(),
         "user": _user(),
         "host": socket.gethostname(),
         "pid": os.getpid(),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from alma_pipeline import instants
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution.attempt import Attempt, clear_leftovers, has_result, truncate_metrics
 from alma_pipeline.execution.launch import Launcher
@@ -190,7 +191,7 @@ class Runner:
             "kind": step.config.kind,
             "payload": step.payload,
             "result": result,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "created": instants.now(),
             "seconds": round(written.stat().st_mtime - (work / "job.json").stat().st_mtime, 2),
             "provenance": self.provenance,
             "hardware": dataclasses.asdict(job.hardware),

@@ -3,9 +3,10 @@
 import hashlib
 import re
 import shlex
-import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from alma_pipeline import instants
 from alma_pipeline.errors import UserError
 from alma_pipeline.report import findings
 from alma_pipeline.report.caveats import early_stops, footnotes, mark_contaminated
@@ -101,7 +102,7 @@ def build_report(overrides: list[str], jobs: list[ReportJob], store: Store) -> R
         title=title,
         subtitle=f"data {job.config.data.name}, budget {job.config.budget.name}, evaluation {job.config.evaluation.name}",
         command=shlex.join(_typed(overrides, jobs)),
-        made=time.strftime("%Y-%m-%d %H:%M"),
+        made=instants.shown(datetime.now(UTC)),
         done=len({record.key for each in jobs for record in each.records.values()}),
         nodes=len({step.key for each in jobs for step in each.plan.steps}),
         seeds=max(len(system.seeds) for system in found),

@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import dataclass
 
+from alma_pipeline import instants
 from alma_pipeline.plan.node import is_training
 from alma_pipeline.report.jobs import ReportJob
 from alma_pipeline.report.systems import System
@@ -23,7 +24,7 @@ class ArtifactOrigin:
     folder: str
     key: str
     made: str
-    """Time of the commit, ISO 8601."""
+    """Local time of the commit, with its offset from UTC."""
     seconds: float
     code: str
     """Git commit, and whether the working tree differed from it."""
@@ -74,7 +75,7 @@ def _origin(node: str, record: Record, folders: dict[str, str], trained: bool) -
         record.kind,
         record.path.name,
         record.key,
-        record.created,
+        instants.shown(record.created),
         record.seconds,
         _code(provenance.get("git", {})),
         typed_command(provenance.get("argv", [])),

@@ -8,9 +8,11 @@ import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import instants
 from alma_pipeline.config.overrides import for_single_run
 from alma_pipeline.errors import UserError
 from alma_pipeline.plan.node import OUTPUTS
@@ -71,8 +73,8 @@ def _stored(store: Store, record: Record) -> Side:
 def _newest(found: Iterator[ScoredCheckpoint]) -> list[ScoredCheckpoint]:
     """For each test set the newest translations; of their scores those with most metrics, the newer ones on a tie."""
 
-    def rank(evaluation: ScoredCheckpoint) -> tuple[str, int, str]:
-        made = evaluation.translations.created if evaluation.translations else ""
+    def rank(evaluation: ScoredCheckpoint) -> tuple[datetime, int, datetime]:
+        made = evaluation.translations.created if evaluation.translations else instants.NEVER
         return made, len(evaluation.result.get("signatures", {})), evaluation.scores.created
 
     by_test: dict[str, ScoredCheckpoint] = {}

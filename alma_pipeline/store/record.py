@@ -4,9 +4,11 @@ import hashlib
 import json
 import pwd
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import instants
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import write_json
 
@@ -32,7 +34,8 @@ class Record:
     """Size in bytes by relative path; checked before the artifact is reused."""
     digests: dict[str, str]
     """SHA-256 by relative path; checked before a job reads the files."""
-    created: str
+    created: datetime
+    """In UTC. Old records hold local time, most with its offset."""
     seconds: float
     provenance: dict[str, Any] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
@@ -79,9 +82,10 @@ def read_record(folder: Path) -> Record | None:
             f"{file} has schema {schema}, expected {RECORD_SCHEMA}: another version wrote it; use that one or another store"
         )
     try:
-        return Record(path=folder, **raw)
-    except TypeError as error:
-        raise UserError(f"{file} does not match schema {RECORD_SCHEMA} ({error}); move {folder} out of the store") from error
+        return Record(path=folder, **raw | {"created": instants.parse(raw["created"])})
+    except (TypeError, KeyError, ValueError) as error:
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"{file} does not match schema {RECORD_SCHEMA} ({reason}); move {folder} out of the store") from error
 
 
 def is_complete(record: Record) -> bool:

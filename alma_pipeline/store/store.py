@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from alma_pipeline import instants
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import DigestCache, digest, lock_file, sync, sync_tree, write_json
 from alma_pipeline.job import RESUME_SCHEMA
@@ -205,7 +205,7 @@ class Store:
 
     def move_to_replaced(self, folder: Path) -> None:
         """Take an artifact folder out of use without deleting it."""
-        target = self.root / "replaced" / f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        target = self.root / "replaced" / f"{folder.name}-{instants.stamp()}-{secrets.token_hex(2)}"
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(folder, target)
         self._folders = None

@@ -1,17 +1,19 @@
 """`compare`: what two sides are, differ in, and score."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from alma_pipeline import instants
 from alma_pipeline.cli import compare
 from alma_pipeline.errors import UserError
 from alma_pipeline.report import sides, significance
 from alma_pipeline.report.jobs import ReportJob, plan_jobs
 from alma_pipeline.report.scoreboard import build_boards
 from alma_pipeline.report.sides import find_side
-from alma_pipeline.report.systems import systems
+from alma_pipeline.report.systems import ScoredCheckpoint, systems
 from alma_pipeline.store.store import Store
 from helpers.finished_store import finish
 
@@ -120,6 +122,17 @@ def test_scoring_again_makes_no_seed_of_a_checkpoint(tmp_path: Path) -> None:
     assert len(system.seeds) == 1
     alone = find_side(store.root, store.named("base.score")[-1].key)
     assert [len(system.seeds) for system in alone.systems] == [1]
+
+
+def test_the_newest_translations_are_those_of_the_last_instant(finished: Store) -> None:
+    """Made in Tokyo, and 43 seconds later in Los Angeles, where it was still the day before."""
+    record = next(record for record in finished.records() if record.kind == "score")
+    made = [
+        replace(record, key=text, created=instants.parse(text))
+        for text in ("2026-11-28T23:35:43-0800", "2026-11-29T16:35:00+0900")
+    ]
+    given = [ScoredCheckpoint("cpo", None, "test", "wmt22", record, record) for record in made]
+    assert [one.scores.key for one in sides._newest(iter(given))] == ["2026-11-28T23:35:43-0800"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """`show` and `plan --diff`: finding an artifact by what one remembers of it."""
 
+import time
+
 import pytest
 
 from alma_pipeline.cli import plan, show
@@ -60,10 +62,17 @@ def test_lineage(filled: Store) -> None:
     assert lookup.lineage(filled, lookup.find_artifact(filled, "cpo"), 0) == ["init: ffffffffffff (missing)"]
 
 
-def test_show(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert show.show(filled.root, "mono") == 0
+def test_show_in_local_time(filled: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert show.show(filled.root, "mono") == 0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
     text = capsys.readouterr().out
-    for part in (NEW, str(filled.root), "2026-11-03", '"beta": 0.2', '"steps": 5', f"mono-{OLD[:12]}", "1 files"):
+    assert "made 2026-11-03 09:00:00 +0900 in" in text
+    for part in (NEW, str(filled.root), '"beta": 0.2', '"steps": 5', f"mono-{OLD[:12]}", "1 files"):
         assert part in text.replace("\n", "") or part in text, part
 
 

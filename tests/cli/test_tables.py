@@ -10,6 +10,7 @@ from rich.table import Table
 from stages.fake.config import Config as Fake
 
 from alma_pipeline.cli import tables
+from alma_pipeline.instants import NEVER
 from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.store.record import Record
@@ -28,7 +29,7 @@ RESULT: dict[str, Any] = {
 
 
 def record(name: str, kind: str, result: dict[str, Any]) -> Record:
-    return Record(Path(f"/store/{name}"), name, name, kind, {}, result, {}, {}, "", 1.0)
+    return Record(Path(f"/store/{name}"), name, name, kind, {}, result, {}, {}, NEVER, 1.0)
 
 
 def score(name: str, *directions: str, **averages: dict[str, float]) -> Record:

@@ -191,7 +191,7 @@ def test_a_worker_outlives_the_clearing_up_of_its_folder(bench: Bench) -> None:
     work.close()
 
 
-WHEN = {"created": "", "seconds": 0.0}
+WHEN = {"created": "2026-11-29T07:35:00+00:00", "seconds": 0.0}
 
 
 def test_a_store_that_this_node_does_not_see(bench: Bench, tmp_path: Path) -> None:

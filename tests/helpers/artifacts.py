@@ -1,8 +1,8 @@
 """Artifacts made by the store's own protocol, without a worker."""
 
-import time
 from typing import Any
 
+from alma_pipeline import instants
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
@@ -23,7 +23,7 @@ def put(store: Store, name: str, key: str, record: dict[str, Any] | None = None,
             "kind": "fake",
             "payload": {"kind": "fake", "version": 1, "config": {}, "inputs": {}},
             "result": {},
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "created": instants.now(),
             "seconds": 1.0,
         }
         return store.commit(work, plain | (record or {}))

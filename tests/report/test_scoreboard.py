@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from alma_pipeline.instants import NEVER
 from alma_pipeline.ml.scoring.paired_tests import compare_segments
 from alma_pipeline.report import paper, significance
 from alma_pipeline.report.content import Report, build_report
@@ -178,7 +179,7 @@ def test_lengths_average_one_signature_only() -> None:
         "directions": {"en-de": {"ter": 1.0}, "en-zh": {"ter": 1.0}},
         "signatures": {"ter": {"en-de": "asian:no", "en-zh": "asian:yes"}},
     }
-    record = Record(Path("x"), "x.score", "k", "score", {}, result, {}, {}, "", 0.0)
+    record = Record(Path("x"), "x.score", "k", "score", {}, result, {}, {}, NEVER, 0.0)
     found = ScoredCheckpoint("x", None, "test", "test", record, None)
     rows = {
         name: [{"source": "s" * n, "scores": {"ter": value}} for n in range(8)]
@@ -197,7 +198,7 @@ def test_languages_that_came_out(report: Report) -> None:
 
 def evaluation(score: float, seed: int, **rates: float) -> ScoredCheckpoint:
     result = {"directions": {"en-de": {"chrf++": score, **rates}}, "signatures": {"chrf++": "s"}}
-    record = Record(Path(f"x-{seed}"), "x.score", f"{seed}-{score}", "score", {}, result, {}, {}, "", 0.0)
+    record = Record(Path(f"x-{seed}"), "x.score", f"{seed}-{score}", "score", {}, result, {}, {}, NEVER, 0.0)
     return ScoredCheckpoint("x", None, "test", "test", record, None)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from alma_pipeline.instants import NEVER
 from alma_pipeline.report import page, paper
 from alma_pipeline.report.caveats import contamination_notes, early_stops, footnotes, mark_contaminated
 from alma_pipeline.report.content import Report, build_report
@@ -31,7 +32,7 @@ from helpers.finished_store import SEGMENTS, composed, finish
 )
 def test_a_test_set_is_called_by_its_source_and_size(pairs: dict[str, Any], held_out: int | None, expected: str) -> None:
     payload = {"config": {"pairs": pairs, "held_out": held_out}}
-    assert describe_test_set(Record(Path(), "test_corpus", "k", "corpus", payload, {}, {}, {}, "", 0.0)) == expected
+    assert describe_test_set(Record(Path(), "test_corpus", "k", "corpus", payload, {}, {}, {}, NEVER, 0.0)) == expected
 
 
 def test_given_outputs_are_scored_on_the_whole_set_and_a_recipe_on_its_budget() -> None:
