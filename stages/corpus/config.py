@@ -9,6 +9,8 @@ from omegaconf import II
 from alma_pipeline.schema import Cleaning, Source, TextInput, WithDirections
 from alma_pipeline.schema.fields import choice, number
 
+WITHOUT_MARKS = {"Latn", "Cyrl", "Grek", "Geor", "Hans", "Hant", "Jpan", "Hang"}
+"""Scripts whose letters have no marks of their own: NFKC joins theirs to the letters."""
 AT_LEAST_ONE = {"above": None, "at_least": 1, "below": None, "at_most": None}
 
 
@@ -53,6 +55,12 @@ class Config(WithDirections):
     def roles(self) -> dict[str, str]:
         """The test corpus is an input only if its sentences are to be removed from this one."""
         return {role: name for role, name in self.inputs.items() if role != "test" or "test" in self.cleaning.steps}
+
+    def rules(self) -> dict[str, int]:
+        """marks 2: vowel signs belong to words where texts are compared by their letters; before, they were left out."""
+        compares = {"near", "test"} & set(self.cleaning.steps)
+        marked = any(language.nllb[-4:] not in WITHOUT_MARKS for language in self.languages.values())
+        return {"marks": 2} if compares and marked else {}
 
     def text_inputs(self) -> dict[str, TextInput]:
         """Monolingual text is not read in a language whose share is 0."""

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data import ingest, tokenise
-from alma_pipeline.schema import Cleaning, Source
+from alma_pipeline.schema import Cleaning, Language, Source
 from helpers.text_files import LANGUAGES, english, german, json_lines, make_base, make_job, nested, rows
 from stages.corpus.config import Config
 from stages.corpus.run import run
@@ -122,6 +122,21 @@ def test_the_test_corpus_is_an_input_only_where_it_matters() -> None:
     inputs = {"base": "base", "test": "test_corpus"}
     assert Config(inputs=inputs).roles() == {"base": "base"}
     assert Config(inputs=inputs, cleaning=Cleaning(steps=["test"])).roles() == inputs
+
+
+@pytest.mark.parametrize(
+    ("codes", "steps", "expected"),
+    [
+        (("en", "de"), ["near", "test"], {}),
+        (("en", "de", "hi"), ["near"], {"marks": 2}),
+        (("en", "hi"), ["test"], {"marks": 2}),
+        (("en", "hi"), ["exact", "script"], {}),
+    ],
+)
+def test_the_rule_of_marks_counts_where_a_script_has_them(codes: tuple[str, ...], steps: list[str], expected: Any) -> None:
+    languages = LANGUAGES | {"hi": Language(name="Hindi", locale="hi", nllb="hin_Deva")}
+    config = Config(languages={code: languages[code] for code in codes}, cleaning=Cleaning(steps=steps))
+    assert config.rules() == expected
 
 
 def test_a_test_form(tmp_path: Path) -> None:

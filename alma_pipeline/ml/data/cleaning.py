@@ -5,12 +5,12 @@ The settings `Cleaning` (conf: data.cleaning) name the steps and their limits. `
 """
 
 import hashlib
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 from alma_pipeline.ml.data.language_id import in_script, is_other_language
@@ -20,12 +20,15 @@ from alma_pipeline.schema import Cleaning, Language
 
 ALWAYS = ("empty", "held_out")
 """Steps that run whatever the settings say."""
-NON_WORD = re.compile(r"[\W_]+")
+NON_WORD = regex.compile(r"[\p{Cf}\p{Variation_Selector}]+|[^\p{L}\p{N}\p{M}\p{Cf}][\p{M}\p{Cf}]*")
+"""All but letters, digits and their marks. A mark on anything else, as in an emoji, goes with it."""
 
 
 def match_key(text: str) -> str:
-    """Letters and digits only, NFKC-normalised and case-folded: equal for near duplicates."""
-    return NON_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
+    """Letters with their marks and digits only, NFKC-normalised and case-folded: equal for near duplicates."""
+    # Folding takes letters apart: the Turkish capital i into i and a dot, which no small letter has, others into what NFKC joins.
+    folded = unicodedata.normalize("NFKC", text).casefold().replace("i\u0307", "i")
+    return NON_WORD.sub("", unicodedata.normalize("NFKC", folded))
 
 
 def match_keys(rows: Iterable[Mapping[str, str]]) -> frozenset[str]:

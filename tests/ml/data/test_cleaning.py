@@ -42,6 +42,35 @@ def test_each_step_drops_its_own_and_counts_it(step: str, pair: tuple[str, str],
     assert kept == [good] and counts == {reason: 1}
 
 
+HINDI = ["दिन", "दीन", "काल", "कल"]
+APART = [HINDI, ["กิน", "กัน"], ["كَتَبَ", "كُتِبَ"], ["বর", "বর্\u200d", "বার"], ["ẹ\u0301", "ẹ\u0300"]]
+"""Different words of a script whose vowels are marks: day and poor, time and tomorrow; to eat and together; he wrote, was written."""
+
+
+@pytest.mark.parametrize("words", APART, ids=["Hindi", "Thai", "Arabic", "Bengali", "Yoruba"])
+def test_words_that_differ_in_their_vowel_signs_are_no_duplicates(words: list[str]) -> None:
+    kept, counts = clean(["near"], *((word, word) for word in words))
+    assert [source for source, _ in kept] == words and not counts
+    test = match_keys([{"source": words[0], "target": words[0]}])
+    kept, counts = clean(["test"], *((word, word) for word in words), test=test)
+    assert [source for source, _ in kept] == words[1:] and counts == {"test": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("I don\u00b4t", "i don't"),
+        ("gern \u2764\ufe0f", "Gern"),
+        ("İSTANBUL", "istanbul"),
+        ("Mu\u0308nchen", "MÜNCHEN!"),
+        ("co\u00adop", "coop"),
+        ("می\u200cروم", "میروم"),
+    ],
+)
+def test_marks_on_what_is_no_letter_and_invisible_characters_make_no_difference(one: str, other: str) -> None:
+    assert match_key(one) == match_key(other) != ""
+
+
 def test_without_steps_everything_but_empty_rows_stays() -> None:
     pairs = [(GERMAN, ENGLISH), (GERMAN, ENGLISH), (CZECH, "x"), (GERMAN * 3, "Поезд")]
     assert clean([], *pairs, ("", ENGLISH)) == (pairs, {"empty": 1})
