@@ -31,8 +31,20 @@ def test_a_published_model_is_loaded_trained_and_translates(tmp_path: Path) -> N
     train, test = tmp_path / "train.de-en.jsonl", tmp_path / "test.de-en.jsonl"
     for file, rows in ((train, SENTENCES[:10]), (test, SENTENCES[10:])):
         file.write_text("".join(json.dumps({"de": de, "en": en}, ensure_ascii=False) + "\n" for de, en in rows), encoding="utf-8")
-    words = ["model=smollm2_135m", "stage=parallel", "directions=[de-en]", "evaluation=paper", "evaluation.checkpoints=[parallel]"]
-    words += ["stages.parallel.inputs.init=base", "budget.parallel.steps=10", "budget.text.dev=1", "budget.text.test=2", "stages.parallel.evaluations=1"]
+    words = [
+        "model=smollm2_135m",
+        "stage=parallel",
+        "directions=[de-en]",
+        "evaluation=paper",
+        "evaluation.checkpoints=[parallel]",
+    ]
+    words += [
+        "stages.parallel.inputs.init=base",
+        "budget.parallel.steps=10",
+        "budget.text.dev=1",
+        "budget.text.test=2",
+        "stages.parallel.evaluations=1",
+    ]
     words += ["stages.parallel.global_batch_size=4", "evaluation.num_beams=1", "evaluation.max_new_tokens=24", "tracking=none"]
     words += ["data.parallel.reader=files", f"data.parallel.path={train}", "data.test.reader=files", f"data.test.path={test}"]
     done = run(tmp_path / "store", *words)

@@ -86,7 +86,9 @@ def test_an_adapter_is_merged_into_the_weights_it_was_trained_on_to_the_bit(
     AutoModelForCausalLM.from_pretrained(base.base, dtype=stored).save_pretrained(base.base)
     trainee = open_for_training(base, asking(precision=precision), CPU, 0.0)
     trained_on = {
-        name.removeprefix("base_model.model.").replace(".base_layer", ""): dequantize_4bit(module.weight, module.weight.quant_state)
+        name.removeprefix("base_model.model.").replace(".base_layer", ""): dequantize_4bit(
+            module.weight, module.weight.quant_state
+        )
         for name, module in trainee.model.named_modules()
         if isinstance(module, bitsandbytes.nn.Linear4bit)
     }
