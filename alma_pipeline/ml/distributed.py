@@ -19,7 +19,6 @@ from torch import Tensor
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Hardware
 
-
 NO_LIMIT = datetime.timedelta(days=30)
 """How long ranks wait for one another: longer than any job. A rank that dies is found by its launcher."""
 

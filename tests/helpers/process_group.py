@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-
 MINUTES = datetime.timedelta(minutes=10)
 
 
 def in_processes(work: Callable[[Path], None], folder: Path, limit: datetime.timedelta = MINUTES) -> None:
-    """Run `work` in two processes of one group, whose collectives wait `limit` at most. They are forks of a server that has imported the libraries and opened no group:
-    the fork of a process whose earlier tests opened one inherits locks of threads that it does not have."""
+    """Run `work` in two processes of one group, whose collectives wait `limit` at most.
+
+    They are forks of a server that has imported the libraries and opened no group: the fork of a process whose earlier tests
+    opened one inherits locks of threads that it does not have.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["helpers.search_model"])
     processes = [context.Process(target=_join, args=(work, rank, folder, limit), daemon=True) for rank in range(2)]

@@ -36,7 +36,7 @@ def slow_write(folder: Path) -> None:
 def hangs(folder: Path) -> None:
     """A rank that never comes is found by the limit of the group that computes."""
     if torch.distributed.get_rank() == 0:
-        with pytest.raises(RuntimeError, match="(?i)timed out"):
+        with pytest.raises(RuntimeError, match=r"(?i)timed out"):
             distributed.all_reduce_sum(torch.ones(1))
     else:
         time.sleep(3 * LIMIT.total_seconds())
