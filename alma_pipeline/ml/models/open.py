@@ -34,6 +34,8 @@ class TrainableModel:
     """Keys of the adapters merged into the base before training, in order."""
     quantization: str
     """`nf4` if the base's matrices are held in 4 bits, else `none`."""
+    precision: str
+    """What the weights are computed in, and what 4-bit matrices were rounded from."""
     tokenizer: Path
     """Folder with the tokenizer files to copy into the checkpoint."""
 
@@ -71,6 +73,7 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
         merged=tuple(init.adapter_keys[: len(merge)]),
         tokenizer=Path(init.path),
         quantization=config.quantization,
+        precision=config.precision,
     )
 
 

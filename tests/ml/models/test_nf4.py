@@ -1,15 +1,20 @@
 """4-bit bases: what is said without the package, and with it that an adapter stays with the weights it was trained on."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from transformers import AutoModelForCausalLM
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models.load import BASE_FILE
+from alma_pipeline.ml.models.checkpoints import gather_state, write_checkpoint
+from alma_pipeline.ml.models.load import BASE_FILE, load_base_model
 from alma_pipeline.ml.models.merge import load_merged
 from alma_pipeline.ml.models.open import open_for_training
 from alma_pipeline.schema import Hardware, Training
@@ -30,6 +35,12 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return found
 
 
+@pytest.fixture(autouse=True)
+def no_packed_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU with AVX-512 BF16 bitsandbytes packs weights for a kernel that wants matrices with rows in multiples of 32."""
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Input:
     return make_base(tmp_path / "base", tied=False)
@@ -48,11 +59,8 @@ def test_it_freezes_what_it_rounds() -> None:
         assert f"needs adapter=new or continue; found adapter={adapter}" in said
 
 
-def test_training_on_4_bits_and_what_becomes_of_the_adapter(tmp_path: Path, base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_on_4_bits_and_what_becomes_of_the_adapter(tmp_path: Path, base: Input) -> None:
     """Trained through DeepSpeed; decoded on the rounded weights; refused on the ones they were rounded from (B15)."""
-    bitsandbytes = pytest.importorskip("bitsandbytes", reason="an optional package")
-    # On a CPU with AVX-512 BF16 it packs weights for a kernel of its own, which wants matrices with rows in multiples of 32.
-    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
     from stages.parallel.run import run
 
     inputs = {"init": base, "corpus": make_pairs(tmp_path / "corpus")}
@@ -67,3 +75,27 @@ def test_training_on_4_bits_and_what_becomes_of_the_adapter(tmp_path: Path, base
     (job.out / BASE_FILE).write_text(json.dumps({"base_key": base.key, "merged": []}))  # as if it were an ordinary adapter
     unrounded = load_merged(made, made.adapters, "fp32")
     assert float((logits(unrounded) - logits(packed)).abs().max()) > 1e-3, "the rounding must matter"
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_an_adapter_is_merged_into_the_weights_it_was_trained_on_to_the_bit(
+    tmp_path: Path, base: Input, stored: torch.dtype, precision: str
+) -> None:
+    """The precision that the base was rounded from is in base.json: from another one, every scale differs (B15)."""
+    AutoModelForCausalLM.from_pretrained(base.base, dtype=stored).save_pretrained(base.base)
+    trainee = open_for_training(base, asking(precision=precision), CPU, 0.0)
+    trained_on = {
+        name.removeprefix("base_model.model.").replace(".base_layer", ""): dequantize_4bit(
+            module.weight, module.weight.quant_state
+        )
+        for name, module in trainee.model.named_modules()
+        if isinstance(module, bitsandbytes.nn.Linear4bit)
+    }
+    assert len(trained_on) > 10
+    folder = tmp_path / "adapter"
+    write_checkpoint(trainee, gather_state(trainee, first=True), folder, moved=False)
+    assert json.loads((folder / BASE_FILE).read_text())["quantized_from"] == precision
+    under = dict(load_base_model(dataclasses.replace(base, adapters=[str(folder)]), "fp32").named_parameters())
+    for name, weights in trained_on.items():
+        assert torch.equal(under[f"{name}.weight"], weights.float()), name
