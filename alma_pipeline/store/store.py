@@ -21,10 +21,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.files import DigestCache, digest, lock_file, sync, sync_tree, write_json
+from alma_pipeline.files import DigestCache, apply_umask, digest, lock_file, sync, sync_tree, write_json
 from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.store.damage import check_files
-from alma_pipeline.store.record import Record, is_complete, read_record, write_record
+from alma_pipeline.store.record import Record, incomplete_file, is_complete, read_record, write_record
 
 
 @dataclass
@@ -83,6 +83,16 @@ class Store:
         """
         found = (read_record(folder) for folder in self._folders_of(key))
         return next((record for record in found if record and record.key == key and is_complete(record)), None)
+
+    def incomplete(self, key: str) -> str:
+        """What the artifact of a key lacks, if it exists but cannot be used; empty if it is complete, or if there is none."""
+        for folder in self._folders_of(key):
+            record = read_record(folder)
+            if record is None:
+                return f"{folder} has no record.json"
+            if record.key == key and (text := incomplete_file(record)):
+                return f"{folder}/{text}"
+        return ""
 
     def folders(self) -> list[Path]:
         """All artifact folders, complete or not, sorted; the listing is cached until this process changes it."""
@@ -178,6 +188,7 @@ class Store:
         for name in ("metrics.jsonl", "log.txt", "job.json"):
             if (work.path / name).exists():
                 shutil.copy2(work.path / name, out / name)
+        apply_umask(out)
         # After the copies, so that they are recorded too.
         files = {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
         digests = {name: digest(out / name) for name in files}
