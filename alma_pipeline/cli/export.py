@@ -92,10 +92,10 @@ def _merged(store: Store, record: Record, precision: str | None, folder: Path) -
     """Write the merged model to `folder`; returns how much its logits differ from those of base and adapters."""
     precision = precision or _precision(store, record)
     job: Any = kind_config("merge")
-    config = job(precision=precision)
+    config, hardware = job(precision=precision), Hardware(name="export")
     inputs = {"checkpoint": job_input(store, record)}
     # The scratch folder serves as the job's store: the store itself may be somebody else's, and read-only.
-    with one_off.run_one_off(folder.parent, config, Hardware(name="export"), inputs, lambda work: None, lambda lines: None) as done:
+    with one_off.run_one_off(folder.parent, config, hardware, inputs, lambda work: None, lambda lines: None) as done:
         out, result = done
         os.rename(out, folder)
         measured: dict[str, Any] = {"precision": precision} | result["merge"]

@@ -6,6 +6,7 @@
 <root>/replaced/                   artifacts replaced by a forced run; nothing is ever overwritten
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -44,7 +45,11 @@ class WorkFolder:
         write_json(self.path / "owner.json", owner | {"token": ""})
 
     def close(self) -> None:
-        """Release the lock, so that another process can take over the folder."""
+        """Release the lock, so that another process can take over the folder; one in which nothing was begun is removed."""
+        with contextlib.suppress(OSError):
+            if [path.name for path in self.path.iterdir()] == ["owner.json"]:
+                (self.path / "owner.json").unlink()
+                self.path.rmdir()
         self.lock.release()
 
 
@@ -162,8 +167,8 @@ class Store:
         # First the parents, one at a time; then the worker that an earlier parent may have left.
         lock = lock_file(owner_lock)
         acquire(lock, f"{name}: waiting for another process that is running it")
+        work = WorkFolder(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
         try:
-            work = WorkFolder(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
             work.path.mkdir(parents=True, exist_ok=True)
             # Workers poll this file: a new token makes one exit whose own parent died.
             owner = {"token": work.token, "pid": os.getpid(), "host": socket.gethostname()}
@@ -173,7 +178,7 @@ class Store:
             acquire(leftover, f"{name}: waiting for a worker of an earlier run to exit")
             leftover.release()
         except BaseException:
-            lock.release()
+            work.close()
             raise
         self._folders = None
         return work
