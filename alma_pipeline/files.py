@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,8 +52,8 @@ class DigestCache:
 
 def _identity(path: Path) -> str:
     """What changes with a file's content. Change time and inode too: `cp -p` replaces the content and keeps the other time."""
-    stat = path.stat()
-    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
+    found = path.stat()
+    return f"{path}|{found.st_size}|{found.st_mtime_ns}|{found.st_ctime_ns}|{found.st_ino}"
 
 
 def _saved_digests(cache: Path) -> dict[str, str]:
@@ -72,12 +73,29 @@ def new_folder_beside(final: Path) -> Path:
 
 
 def put_in_place(folder: Path, final: Path) -> None:
-    """Flush `folder` to disk, then rename it to `final`, replacing an older one."""
+    """Flush `folder` to disk, then rename it to `final`, replacing an older one. The umask decides who may read it."""
+    apply_umask(folder)
     sync_tree(folder)
     if final.exists():
         shutil.rmtree(final)
     os.rename(folder, final)
     sync(final.parent)
+
+
+def apply_umask(folder: Path) -> None:
+    """Give every file in `folder` at least the permissions that a new file gets there.
+
+    safetensors and temporary files are for their owner alone, whatever the umask says.
+    """
+    probe = folder / f".mode-{uuid.uuid4().hex[:8]}"
+    probe.touch()
+    usual = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in folder.rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        # Files of others are left alone: hard links to a cache that somebody else filled.
+        if path.is_file() and mode | usual != mode and path.stat().st_uid == os.geteuid():
+            path.chmod(mode | usual)
 
 
 def sync(path: Path) -> None:

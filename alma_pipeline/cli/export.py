@@ -4,14 +4,17 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
-from alma_pipeline.errors import UserError
+from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.execution import one_off
 from alma_pipeline.execution.runner import job_input, loaded_with
+from alma_pipeline.files import apply_umask
 from alma_pipeline.model_card import card
 from alma_pipeline.model_card.training import published_as
 from alma_pipeline.paths import store_root
@@ -40,33 +43,61 @@ def main(arguments: Arguments) -> int:
     if repo:
         _check_push(repo)
     as_adapter = arguments.adapter
-    # Written beside the target and renamed at the end, so that a failed export leaves nothing behind.
-    unfinished = folder.with_name(f"{folder.name}.unfinished-{secrets.token_hex(4)}")
-    try:
-        measured = _adapter(store, record, unfinished) if as_adapter else _merged(store, record, arguments.precision, unfinished)
-        text = card.render_card(store, record, measured, as_adapter, repo or folder.absolute().name)
-        (unfinished / "README.md").write_text(text, encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        os.rename(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    console.print_line(f"{record.path.name} → {folder.absolute()}{_differences(measured)}")
+    with _scratch(folder) as scratch:
+        made = scratch / "model"
+        measured = _adapter(store, record, made) if as_adapter else _merged(store, record, arguments.precision, made)
+        text = card.render_card(store, record, measured, as_adapter, repo or folder.name)
+        (made / "README.md").write_text(text, encoding="utf-8")
+        apply_umask(made)
+        _publish(made, folder)
+    console.print_line(f"{record.path.name} → {folder}{_differences(measured)}")
     if repo:
         console.print_line(f"pushed to {_push(folder, repo)}")
     return 0
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder on the target's disk to work in, deleted at the end; kept after StageFailed, whose log is in it.
+
+    Beside the target, or inside it where it exists, since its parent may not be writable. Raises UserError if there is no room.
+    """
+    name = f"{folder.name}.unfinished-{secrets.token_hex(4)}"
+    scratch = folder / name if folder.exists() else folder.with_name(name)
+    try:
+        scratch.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{scratch.parent} cannot be written: {error.strerror}; export to another folder") from error
+    kept = False
+    try:
+        yield scratch
+    except StageFailed:
+        kept = True
+        raise
+    finally:
+        if not kept:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(made: Path, folder: Path) -> None:
+    """Move the finished model to its place: by one rename, or file by file into an empty folder that exists."""
+    if not folder.exists():
+        os.rename(made, folder)
+        return
+    for path in made.iterdir():
+        os.rename(path, folder / path.name)
 
 
 def _merged(store: Store, record: Record, precision: str | None, folder: Path) -> dict[str, Any]:
     """Write the merged model to `folder`; returns how much its logits differ from those of base and adapters."""
     precision = precision or _precision(store, record)
     job: Any = kind_config("merge")
-    config = job(precision=precision)
+    config, hardware = job(precision=precision), Hardware(name="export")
     inputs = {"checkpoint": job_input(store, record)}
-    with one_off.run_one_off(store.root, config, Hardware(name="export"), inputs, lambda work: None, lambda lines: None) as done:
+    # The scratch folder serves as the job's store: the store itself may be somebody else's, and read-only.
+    with one_off.run_one_off(folder.parent, config, hardware, inputs, lambda work: None, lambda lines: None) as done:
         out, result = done
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(out, folder)
+        os.rename(out, folder)
         measured: dict[str, Any] = {"precision": precision} | result["merge"]
         return measured
 
@@ -95,7 +126,7 @@ def _adapter(store: Store, record: Record, folder: Path) -> dict[str, Any]:
             f"{record.path.name} was trained on a base with other adapters merged; export it merged, without --adapter"
         )
     base = _base(store, record)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for path in record.path.iterdir():
         if path.name in ADAPTER_FILES or "token" in path.name or path.name == "special_tokens_map.json":
             shutil.copyfile(path, folder / path.name)

@@ -15,6 +15,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.plan import make_plan, to_json
 from alma_pipeline.plan.reasons import every_difference
+from alma_pipeline.plan.remade import made_again
 from alma_pipeline.redact import redact_values
 from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.store import Store
@@ -67,6 +68,7 @@ def _print_table(request: Request, arguments: Arguments, console: LiteralConsole
         why.explain(console, plan, arguments.why)
     else:
         console.print(plan_table(plan, request.config.hardware, console.width))
+        made_again(plan)
 
 
 def diff(root: Path, first: str, second: str) -> int:

@@ -20,6 +20,7 @@ from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.plan import pins
 from alma_pipeline.plan.plan import Plan, Rerun, make_plan
+from alma_pipeline.plan.remade import made_again
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
@@ -117,6 +118,8 @@ def execute(session: Session, request: Request, plan: Plan, store: Store, sweep:
     from alma_pipeline.tracking import watcher
 
     # Every check that can fail comes before the first node starts.
+    for text in made_again(plan):
+        session.console.print_line(text, "yellow")
     store.check_writable()
     config = request.config
     watcher.check_tracking(config)

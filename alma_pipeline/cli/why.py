@@ -13,6 +13,7 @@ ALONE = {
     Cause.COMPLETE: "An artifact with exactly these settings and inputs exists.",
     Cause.ADOPTED: "A checkpoint trained elsewhere serves in place of training.",
     Cause.UNFINISHED: "An interrupted attempt with exactly these settings and inputs left a resume point.",
+    Cause.INCOMPLETE: "Its settings and inputs are the same, but files of its artifact are gone.",
     Cause.NOT_NEEDED: "",
     Cause.ROUND_STOPPED: "Later rounds of preferences are skipped once the dev score falls.",
 }

@@ -74,7 +74,7 @@ def _work(work: Path, token: str) -> NoReturn:
 
 def _redirect(log: Path) -> None:
     """Send the worker's output to its own log, and close its input."""
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(handle, 1)
     os.dup2(handle, 2)

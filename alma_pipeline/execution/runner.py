@@ -232,7 +232,8 @@ def _loading_order(store: Store, checkpoint: Record) -> list[Record]:
 def _required(store: Store, key: str) -> Record:
     record = store.find(key)
     if record is None:
-        raise UserError(f"a checkpoint needs the artifact {key[:12]}, which is missing; run its node again with --force")
+        lack = store.incomplete(key) or f"the artifact {key[:12]} is missing"
+        raise UserError(f"a checkpoint cannot be loaded: {lack}; run the node that made it again with --force")
     return record
 
 

@@ -94,9 +94,12 @@ def _resolve(node: Node, draft: Mapping[str, Step], config: Config, store: Store
     requested = _requested_again(node, draft, rerun)
     # A checkpoint that a person adopted takes precedence over a published one.
     if record is not None and record.alias_of and not requested:
-        record = store.find(record.alias_of)
+        alias, record = record, store.find(record.alias_of)
         if record is not None:
             return _reuse_adopted(node, key, record)
+        lack = store.incomplete(alias.alias_of) or f"{alias.alias_of[:12]} is no longer in the store"
+        step = Step(node, key, content, "run", Cause.INCOMPLETE, f"its adopted checkpoint is incomplete: {lack}", None)
+        return dataclasses.replace(step, requested_key=key)
     # A published checkpoint, unless the node is to be trained again.
     obstacle = ""
     entry = config.model.released.get(node.name)
@@ -114,6 +117,8 @@ def _resolve(node: Node, draft: Mapping[str, Step], config: Config, store: Store
         return dataclasses.replace(step, verdict="run", cause=requested[0], reason=requested[1])
     if point := store.resume_point(node.name, key):
         return dataclasses.replace(step, verdict="resume", cause=Cause.UNFINISHED, reason=f"from step {point['step']:,}")
+    if lack := store.incomplete(key):
+        return dataclasses.replace(step, verdict="run", cause=Cause.INCOMPLETE, reason=f"its artifact is incomplete: {lack}")
     if obstacle:
         return dataclasses.replace(step, verdict="run", cause=Cause.NOT_ADOPTED, reason=obstacle)
     old = earlier.payload if earlier else None

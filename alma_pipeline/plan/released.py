@@ -79,13 +79,14 @@ def adoption_step(node: Node, requested_key: str, released: Released, draft: Map
     own |= {"config": {"repo": released.repo, "revision": released.revision}}
     key = key_of(own)
     record = store.find(key)
+    lack = store.incomplete(key)
     return Step(
         node,
         key,
         own,
         "reuse" if record else "adopt",
         Cause.ADOPTED,
-        f"{released.repo}@{released.revision[:12]}",
+        f"{released.repo}@{released.revision[:12]}{f' again: {lack}' if lack else ''}",
         record,
         released=released,
         requested_key=requested_key,

@@ -6,6 +6,7 @@
 <root>/replaced/                   artifacts replaced by a forced run; nothing is ever overwritten
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -21,10 +22,10 @@ from filelock import FileLock, Timeout
 
 from alma_pipeline import instants
 from alma_pipeline.errors import UserError
-from alma_pipeline.files import DigestCache, digest, lock_file, sync, sync_tree, write_json
+from alma_pipeline.files import DigestCache, apply_umask, digest, lock_file, sync, sync_tree, write_json
 from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.store.damage import check_files
-from alma_pipeline.store.record import Record, is_complete, read_record, write_record
+from alma_pipeline.store.record import Record, incomplete_file, is_complete, read_record, write_record
 
 
 @dataclass
@@ -44,7 +45,11 @@ class WorkFolder:
         write_json(self.path / "owner.json", owner | {"token": ""})
 
     def close(self) -> None:
-        """Release the lock, so that another process can take over the folder."""
+        """Release the lock, so that another process can take over the folder; one in which nothing was begun is removed."""
+        with contextlib.suppress(OSError):
+            if [path.name for path in self.path.iterdir()] == ["owner.json"]:
+                (self.path / "owner.json").unlink()
+                self.path.rmdir()
         self.lock.release()
 
 
@@ -83,6 +88,16 @@ class Store:
         """
         found = (read_record(folder) for folder in self._folders_of(key))
         return next((record for record in found if record and record.key == key and is_complete(record)), None)
+
+    def incomplete(self, key: str) -> str:
+        """What the artifact of a key lacks, if it exists but cannot be used; empty if it is complete, or if there is none."""
+        for folder in self._folders_of(key):
+            record = read_record(folder)
+            if record is None:
+                return f"{folder} has no record.json"
+            if record.key == key and (text := incomplete_file(record)):
+                return f"{folder}/{text}"
+        return ""
 
     def folders(self) -> list[Path]:
         """All artifact folders, complete or not, sorted; the listing is cached until this process changes it."""
@@ -152,8 +167,8 @@ class Store:
         # First the parents, one at a time; then the worker that an earlier parent may have left.
         lock = lock_file(owner_lock)
         acquire(lock, f"{name}: waiting for another process that is running it")
+        work = WorkFolder(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
         try:
-            work = WorkFolder(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
             work.path.mkdir(parents=True, exist_ok=True)
             # Workers poll this file: a new token makes one exit whose own parent died.
             owner = {"token": work.token, "pid": os.getpid(), "host": socket.gethostname()}
@@ -163,7 +178,7 @@ class Store:
             acquire(leftover, f"{name}: waiting for a worker of an earlier run to exit")
             leftover.release()
         except BaseException:
-            lock.release()
+            work.close()
             raise
         self._folders = None
         return work
@@ -178,6 +193,7 @@ class Store:
         for name in ("metrics.jsonl", "log.txt", "job.json"):
             if (work.path / name).exists():
                 shutil.copy2(work.path / name, out / name)
+        apply_umask(out)
         # After the copies, so that they are recorded too.
         files = {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
         digests = {name: digest(out / name) for name in files}

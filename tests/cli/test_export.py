@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from alma_pipeline.schema import Language
 from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
+from helpers.damage import flip
 from helpers.fake_hub import FakeHub
 from helpers.model_cards import header
 from helpers.tiny_adapter import make_adapter
@@ -136,13 +139,16 @@ def test_merged_with_its_card_and_pushed(filled: Store, tmp_path: Path) -> None:
     assert hub.files["README.md"] == (folder / "README.md").read_bytes()
     assert hub.tokens == {"Bearer hf_canary12345"}
     assert "hf_canary12345" not in done.stdout + done.stderr + told
-    assert not list((filled.root / "aside").iterdir()) and not list(folder.parent.glob("*unfinished*"))
+    assert not (filled.root / "aside").exists() and not list(folder.parent.glob("*unfinished*"))
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == dict.fromkeys(hub.files, 0o644)
 
 
 def test_the_adapter_alone_names_the_published_base(filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "adapter"
-    folder.mkdir()  # an empty one will do
-    assert command(filled, monkeypatch, SFT[:6], str(folder), "--adapter") == 0
+    folder.mkdir()
+    monkeypatch.chdir(folder)  # an empty one will do, and its owner may be in it
+    assert command(filled, monkeypatch, SFT[:6], ".", "--adapter") == 0
+    assert not [path for path in folder.iterdir() if path.is_dir()]
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "someone/tiny"
     base = AutoModelForCausalLM.from_pretrained(filled.find(BASE).path)  # type: ignore[union-attr]
     assert PeftModel.from_pretrained(base, folder).peft_config["default"].r == 4
@@ -243,12 +249,42 @@ def test_the_snippet_runs_and_prompts_as_the_model_was_trained(
     assert 'print(translate("Das Haus ist klein.", "German", "English"))' in snippet
 
 
+@pytest.mark.parametrize("harm", [flip, Path.unlink, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize(("words", "file"), [((), "model.safetensors"), (("--adapter",), "adapter_model.safetensors")])
+def test_damaged_weights_are_not_exported(
+    filled: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    file: str,
+    harm: Callable[[Path], object],
+) -> None:
+    store = Store(tmp_path / "store")
+    shutil.copytree(filled.root, store.root)
+    (weights,) = store.root.glob(f"artifacts/*/{file}")
+    harm(weights)
+    assert command(store, monkeypatch, "parallel", str(tmp_path / "new"), *words) == 2
+    told = capsys.readouterr().err
+    assert str(weights) in told or "which is missing" in told
+    assert "--force" in told and not (tmp_path / "new").exists()
+
+
+def test_a_store_that_is_only_read_needs_no_room_for_an_export(
+    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(filled.root.rglob("*"))
+    assert command(filled, monkeypatch, "parallel", str(tmp_path / "new" / "model")) == 0
+    assert sorted(filled.root.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["parallel"], "arguments are required: FOLDER; usage: alma-pipeline export"),
         (["parallel.score", "{new}"], "is of kind score, which has no model"),
         (["parallel", "{full}"], "exists and is not an empty folder; export overwrites nothing"),
+        (["base", "/proc/new"], "/proc cannot be written"),
         (["base", "{new}", "--adapter"], "is a full model; remove --adapter"),
         (["parallel", "{new}", "--push", "tiny"], "expected OWNER/NAME"),
         (["parallel", "{new}", "--push", "me/tiny"], "needs a token with write access, found none; set HF_TOKEN"),

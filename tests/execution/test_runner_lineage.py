@@ -61,7 +61,7 @@ def test_a_checkpoint_without_what_it_stands_on_is_refused(world: World) -> None
     done = world.run(recipe(nodes))
     (done["base"].path / "text.txt").unlink()
     after = nodes | {"more": Fake(text="m", adapter="continue", inputs={"init": "sft"})}
-    with pytest.raises(UserError, match=f"needs the artifact {done['base'].key[:12]}, which is missing"):
+    with pytest.raises(UserError, match=rf"cannot be loaded: {done['base'].path}/text.txt is missing; .* --force"):
         world.run(recipe(after))
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from alma_pipeline.config import load as configuration
+from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.plan.graph import build
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Config, Released
@@ -39,7 +40,9 @@ def real(*overrides: str) -> Config:
 def left_off(store: Store, name: str, key: str, step: int, **topology: Any) -> None:
     folder = store.work_path(name, key) / "resume" / f"step-{step}"
     folder.mkdir(parents=True)
-    text = json.dumps({"step": step, "topology": {"processes": 1, "zero_stage": 0, "precision": "fp32"} | topology})
+    text = json.dumps(
+        {"schema": RESUME_SCHEMA, "step": step, "topology": {"processes": 1, "zero_stage": 0, "precision": "fp32"} | topology}
+    )
     (folder / "manifest.json").write_text(text)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -70,7 +71,7 @@ def test_a_setting_that_was_not_there_before(made: Store, cpo: Config) -> None:
     for key in ("steps", "epochs"):
         del old["payload"]["config"][key]
     put(made, "cpo", "0" * 64, {"payload": old["payload"]})
-    (record.path / "record.json").unlink()
+    shutil.rmtree(record.path)
     reason = make_plan(cpo, made)["cpo"].reason
     steps = cpo.stages["cpo"].steps
     assert reason == f"stages.cpo.steps (absent) → {steps}, stages.cpo.epochs (absent) → null"
@@ -90,7 +91,7 @@ def test_a_damaged_artifact_is_made_again(made: Store, cpo: Config) -> None:
     (record.path / "text.txt").unlink()
     plan = make_plan(cpo, made)
     assert works(plan) == ["cpo"], "with the same key as before, so that what was made of it still holds"
-    assert plan["cpo"].reason == "artifact is incomplete"
+    assert plan["cpo"].reason == f"its artifact is incomplete: {record.path}/text.txt is missing"
 
 
 def test_what_nobody_needs_any_more_is_not_made(made: Store, cpo: Config) -> None:

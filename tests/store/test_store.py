@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import time
+import stat
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import save_file
 
 from alma_pipeline import instants
 from alma_pipeline.errors import UserError
@@ -37,6 +39,24 @@ def test_an_artifact_comes_back_as_it_was_put(store: Store) -> None:
     assert list((store.root / "work").iterdir()) == [], "nothing is left of the work"
     assert [record.key for record in store.records()] == [record.key for record in store.named("mono")] == [KEY]
     assert store.named("mon") == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_the_umask_decides_who_may_read_an_artifact(store: Store, umask: int, mode: int) -> None:
+    """safetensors writes files for their owner alone."""
+    before = os.umask(umask)
+    try:
+        work = store.begin("mono", KEY)
+        (work.path / "out").mkdir()
+        save_file({}, work.path / "out" / "model.safetensors")
+        (work.path / "out" / "run.sh").touch(mode=0o755)
+        record = store.commit(work, RECORD)
+        work.close()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in record.path.iterdir()}
+    assert modes == {"model.safetensors": mode, "record.json": mode, "run.sh": 0o755 & ~umask | mode}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in store.root.glob("*/*.owner")} == {mode}
 
 
 def test_logs_come_along_with_an_artifact(store: Store) -> None:

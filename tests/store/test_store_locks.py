@@ -26,6 +26,16 @@ def test_begin_tells_a_worker_whom_it_belongs_to(store: Store) -> None:
     second.close()
 
 
+def test_a_work_folder_in_which_nothing_was_begun_is_removed(store: Store) -> None:
+    """As after several runs at once, of which one makes the artifact and the others find it."""
+    store.begin("mono", KEY).close()
+    assert not list((store.root / "work").iterdir())
+    work = store.begin("mono", KEY)
+    (work.path / "job.json").write_text("{}")
+    work.close()
+    assert sorted(path.name for path in work.path.iterdir()) == ["job.json", "owner.json"]
+
+
 def test_begin_waits_for_another_process_and_says_so_once(store: Store) -> None:
     holder = _holding(store.root / "locks" / f"{KEY[:12]}.owner", seconds=0.6)
     told: list[str] = []

@@ -47,7 +47,7 @@ def test_the_loss_scale_of_fp16_comes_back_as_its_numbers(tmp_path: Path) -> Non
         init_scale=2.0**16, scale_window=1000, min_scale=1.0, delayed_shift=1, consecutive_hysteresis=False,
         raise_error_at_min_scale=True, dtype=torch.half,
     )  # fmt: skip
-    scaler.update_scale(True)
+    scaler.cur_scale, scaler.cur_iter, scaler.last_overflow_iter = 2.0**15, 7, 6
     save_state({"loss_scaler": scaler}, tmp_path / "state")
     found = load_state(tmp_path / "state")["loss_scaler"]
     assert type(found) is DynamicLossScaler and vars(found) == vars(scaler)
