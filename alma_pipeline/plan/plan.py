@@ -40,6 +40,11 @@ class Plan:
         """Steps that have something to do, in order."""
         return [step for step in self.steps if step.works]
 
+    @property
+    def notes(self) -> list[str]:
+        """What is to know about the text of its steps, each once."""
+        return list(dict.fromkeys(note for step in self.steps if step.verdict != "skip" for note in step.node.notes))
+
 
 def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
     """Resolve the targets of a configuration against a store. Raises ConfigError.
