@@ -147,3 +147,12 @@ def sync_tree(folder: Path) -> None:
     """Wait until a folder and everything in it is on disk."""
     for path in (*folder.rglob("*"), folder):
         sync(path)
+
+
+def last_digests(cache: Path | None) -> dict[Path, str]:
+    """The last digest of every file in a digest cache, those that are gone included; empty if there is no readable cache."""
+    try:
+        found = json.loads(cache.read_text(encoding="utf-8")) if cache else {}
+        return {Path(identity.rsplit("|", 4)[0]): value for identity, value in found.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}

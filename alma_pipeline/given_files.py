@@ -19,9 +19,9 @@ class GivenFiles:
     """
 
     def __init__(self, paths: Mapping[str, str], digests: DigestCache) -> None:
-        """`paths`: SHA-256 to path."""
+        """`paths`: SHA-256 to path; that of a scorer's checkpoint is its revision, `sha256:...`."""
         self._digests = digests
-        self._expected = {Path(path): digest for digest, path in paths.items()}
+        self._expected = {Path(path): digest.removeprefix("sha256:") for digest, path in paths.items()}
         self._seen = {path: path.stat() for path in self._expected if path.exists()}
 
     def verify(self) -> None:

@@ -18,6 +18,12 @@ def given(tmp_path: Path) -> tuple[GivenFiles, Path]:
     return GivenFiles({digest(path): str(path)}, DigestCache(None)), path
 
 
+def test_a_scorers_revision_is_a_digest(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(b"weights")
+    GivenFiles({f"sha256:{digest(path)}": str(path)}, DigestCache(None)).verify()
+
+
 def append(path: Path) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.write("drei\n")

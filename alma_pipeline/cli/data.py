@@ -46,6 +46,8 @@ def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[st
     store = Store(store_root())
     names = chosen_nodes(make_plan(request.config, store, session.rerun), session.rerun)
     plan = pinned_plan(request.config, store, dataclasses.replace(session.rerun, only=tuple(names)))
+    for note in plan.notes:
+        session.console.print_line(note, "yellow")
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         records = execute(session, request, plan, store, None)

@@ -44,8 +44,7 @@ def plan_table(plan: Plan, hardware: Hardware, width: int) -> Group:
         if names:
             label = (f"{verdict} ({len(names)}): ", COLOURS[verdict])
             parts.append(Text.assemble("\n" if rows else "", label, (", ".join(_without_repetition(names)), "dim")))
-    notes = dict.fromkeys(note for step in plan.steps if step.verdict != "skip" for note in step.node.notes)
-    parts += [Text(f"{'' if number else chr(10)}{note}", style="yellow") for number, note in enumerate(notes)]
+    parts += [Text(f"{'' if number else chr(10)}{note}", style="yellow") for number, note in enumerate(plan.notes)]
     return Group(*parts, *_summary(plan, hardware))
 
 

@@ -32,6 +32,8 @@ def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[st
     """Plan, build what is missing, and print the results; the artifacts by node name."""
     store = Store(store_root())
     plan = pinned_plan(request.config, store, session.rerun)
+    for note in plan.notes:
+        session.console.print_line(note, "yellow")
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         records = execute(session, request, plan, store, sweep)

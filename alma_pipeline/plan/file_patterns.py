@@ -1,5 +1,6 @@
 """Finds files by a path pattern with {lang}, {direction}, {pair}, {side}, {split} and *. Reads names only, never contents."""
 
+import fnmatch
 import glob
 import os
 import re
@@ -72,7 +73,7 @@ def _regex(pattern: str) -> str:
     result, end = "", 0
     for found in WILDCARD.finditer(pattern):
         text = found[0]
-        inner = "[^/]*" if text[0] == "*" else "[^/]" if text == "?" else re.sub(r"^\[!", "[^", text.replace("\\", r"\\"))
+        inner = "[^/]*" if text[0] == "*" else "[^/]" if text == "?" else fnmatch.translate(text)[len("(?s:") : -len(r")\Z")]
         result += re.escape(pattern[end : found.start()]) + (re.escape(text[1]) if text in LITERAL else f"({inner})")
         end = found.end()
     return result + re.escape(pattern[end:])

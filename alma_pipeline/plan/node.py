@@ -30,6 +30,8 @@ class Node:
     target: bool = False
     files: dict[str, str] = field(default_factory=dict)
     """Digest to path of the text files that its settings name by digest; not part of its identity."""
+    gone: list[str] = field(default_factory=list)
+    """Those of its text files that no longer exist; the settings have their last known digests."""
     notes: list[str] = field(default_factory=list)
     """What the plan reports about its text; not part of its identity."""
     codes: list[str] = field(default_factory=list)

@@ -39,14 +39,22 @@ class Plan:
         """Steps that have something to do, in order."""
         return [step for step in self.steps if step.works]
 
+    @property
+    def notes(self) -> list[str]:
+        """What is to know about the text of its steps, each once."""
+        return list(dict.fromkeys(note for step in self.steps if step.verdict != "skip" for note in step.node.notes))
+
 
 def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
-    """Resolve the targets of a configuration against a store. Raises ConfigError."""
+    """Resolve the targets of a configuration against a store. Raises ConfigError.
+
+    `rerun`: None if nothing is about to run, as for a report; text that is gone is then no error, whatever would read it.
+    """
     nodes = with_files(build(config), config, store.digests)
     if folders := list(dict.fromkeys(hub_names.problems(nodes, config))):
         raise ConfigError(folders)
     nodes = pinned(nodes, store)
-    rerun = rerun or Rerun()
+    runs, rerun = rerun is not None, rerun or Rerun()
     _check_names(nodes, rerun)
     # Inputs come first, so that each step can look up the keys, verdicts and causes of its inputs.
     draft: dict[str, Step] = {}
@@ -64,8 +72,10 @@ def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
         if step.node.name in needed
         for text in (*_resume_problems(step, config, store), *adapters.stored_problems(step, draft, shape, store))
     ]
+    if runs:
+        problems += [text for step in draft.values() if step.node.name in needed for text in _gone_problems(step)]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(dict.fromkeys(problems)))
     steps = []
     for step in draft.values():
         if step.works and step.node.name not in needed:
@@ -178,6 +188,18 @@ def _resume_problems(step: Step, config: Config, store: Store) -> list[str]:
         f"{step.node.name} can resume {step.reason} only with the processes and the ZeRO stage that saved it: found "
         f"{', '.join(changed)}. Restore hardware.devices x hardware.nodes and hardware.zero_stage, or start it again with "
         f"--force {step.node.name}"
+    ]
+
+
+def _gone_problems(step: Step) -> list[str]:
+    """Text that a step must read and that is gone; a finished artifact needs its digest alone."""
+    if not step.works or step.verdict == "adopt":
+        return []
+    why = f"{step.verdict}: {step.reason}" if step.reason else step.verdict
+    return [
+        f"{step.node.name} must read {path}, which is gone ({why}). Put it back, or name other text; only what is finished needs "
+        "no text"
+        for path in step.node.gone
     ]
 
 

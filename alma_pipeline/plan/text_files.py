@@ -6,13 +6,13 @@ another folder is the same data.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.files import DigestCache
+from alma_pipeline.files import DigestCache, last_digests
 from alma_pipeline.plan.file_patterns import Match, Places, find_files
 from alma_pipeline.plan.node import Node
 from alma_pipeline.schema import Config, Neural, NodeConfig, Source, TextInput, WithScorers, WithSystems
@@ -39,13 +39,22 @@ WHOLE = ("data/{split}-*", "{split}*")
 class Texts:
     """The local text of one node, as far as it has been found."""
 
+    digests: DigestCache
+    earlier: Mapping[Path, str]
+    """The last known digest of every file that an earlier plan of the store found."""
     places: dict[str, str] = field(default_factory=dict)
     """Digest to path."""
+    gone: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def named(self, files: Mapping[str, Path], digests: DigestCache) -> dict[str, str]:
-        """The digests of these files by what they contain. Adds to `places`."""
-        found = {name: digests.of(path) for name, path in files.items()}
+    def named(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """The digests of these files by what they contain. Adds to `places`, and to `gone` files that are there no more."""
+        gone = [path for path in files.values() if not path.exists()]
+        if gone:
+            self.gone.extend(map(str, gone))
+            others = f" and {len(gone) - 1} more files are" if len(gone) > 1 else " is"
+            self.notes.append(f"{gone[0]}{others} gone; what was made of the text is known by its last SHA-256")
+        found = {name: self.earlier[path] if path in gone else self.digests.of(path) for name, path in files.items()}
         self.places.update((found[name], str(path)) for name, path in files.items())
         return _without_repeats(found)
 
@@ -56,11 +65,21 @@ def with_files(nodes: list[Node], config: Config, digests: DigestCache) -> list[
     Raises ConfigError with all missing files of all nodes.
     """
     result, problems = [], []
+    earlier = last_digests(digests.cache)
     for node in nodes:
+        texts = Texts(digests, earlier)
         try:
-            settled, texts = located(node.config, node.setting, config, digests)
-            codes = list(config.languages)
-            result.append(dataclasses.replace(node, config=settled, files=texts.places, codes=codes, notes=texts.notes))
+            settled = located(node.config, node.setting, config, texts)
+            result.append(
+                dataclasses.replace(
+                    node,
+                    config=settled,
+                    files=texts.places,
+                    gone=texts.gone,
+                    notes=texts.notes,
+                    codes=list(config.languages),
+                )
+            )
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -68,21 +87,20 @@ def with_files(nodes: list[Node], config: Config, digests: DigestCache) -> list[
     return result
 
 
-def located(node: NodeConfig, setting: str, config: Config, digests: DigestCache) -> tuple[NodeConfig, Texts]:
-    """The node with digests in place of paths, and where its texts are. Raises ConfigError for missing files."""
-    texts = Texts()
+def located(node: NodeConfig, setting: str, config: Config, texts: Texts) -> NodeConfig:
+    """The node with digests in place of paths. Adds to `texts`. Raises ConfigError for missing files."""
     changes: dict[str, Any] = {}
     problems: list[str] = []
     # Every source of text that the node reads from disk.
     for name, text in node.text_inputs().items():
         try:
-            found = _found(text, f"{setting}.{name}", config)
+            found = _found(text, f"{setting}.{name}", config, list(texts.earlier))
         except ConfigError as error:
             problems += error.problems
             continue
         if found is not None:
             # Content alone is the identity: a moved or renamed copy of a hub data set stays the same data.
-            named = texts.named(found.files, digests)
+            named = texts.named(found.files)
             changes[name] = dataclasses.replace(
                 text.source, reader="files", repo=None, revision=None, config=None, path=None, files=named
             )
@@ -92,12 +110,12 @@ def located(node: NodeConfig, setting: str, config: Config, digests: DigestCache
         changes["scorers"] = {name: _scorer(scorer, texts.places) for name, scorer in node.scorers.items()}
     try:
         if isinstance(node, WithSystems):
-            changes["system_outputs"] = _system_outputs(node.system_outputs, node.chosen_directions(), setting, digests, texts)
+            changes["system_outputs"] = _system_outputs(node.system_outputs, node.chosen_directions(), setting, texts)
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return (dataclasses.replace(node, **changes), texts) if changes else (node, texts)
+    return dataclasses.replace(node, **changes) if changes else node
 
 
 def _without_repeats(named: dict[str, str]) -> dict[str, str]:
@@ -133,9 +151,7 @@ def _scorer(scorer: Neural, places: dict[str, str]) -> Neural:
     return dataclasses.replace(scorer, model=f"{scorer.revision}.ckpt")
 
 
-def _system_outputs(
-    outputs: dict[str, Source], directions: list[str], setting: str, digests: DigestCache, texts: Texts
-) -> dict[str, Source]:
+def _system_outputs(outputs: dict[str, Source], directions: list[str], setting: str, texts: Texts) -> dict[str, Source]:
     """Other systems' outputs by content; a system may lack directions. Adds to `texts`. Raises ConfigError."""
     result = {}
     for system, source in outputs.items():
@@ -145,7 +161,7 @@ def _system_outputs(
                 [f"{key}={pattern}: expected {{direction}} in the path, or one file whose rows have a column 'direction'"]
             )
         # A file without an extension counts as plain lines, which need a direction in the name.
-        found = find_files([pattern], directions, ("",), Places(Path()), "txt")
+        found = find_files([pattern], directions, ("",), Places(Path(), list(texts.earlier)), "txt")
         if not found.files:
             raise ConfigError([_missing_text(f"{key}={pattern}", found, directions)])
         if len(directions) > 1 and any(PLAIN_FOR_ALL.match(name) for name in found.files):
@@ -155,11 +171,11 @@ def _system_outputs(
                     "expected {direction} in the path, rows with a column 'direction', or a single direction"
                 ]
             )
-        result[system] = dataclasses.replace(source, path=None, files=texts.named(found.files, digests))
+        result[system] = dataclasses.replace(source, path=None, files=texts.named(found.files))
     return result
 
 
-def _found(text: TextInput, key: str, config: Config) -> Match | None:
+def _found(text: TextInput, key: str, config: Config, earlier: Sequence[Path]) -> Match | None:
     """The local files of a source by what they contain; None if it is not read from disk. Raises ConfigError."""
     source, parts = text.source, text.parts
     if source.reader == "files":
@@ -167,7 +183,7 @@ def _found(text: TextInput, key: str, config: Config) -> Match | None:
             raise ConfigError(
                 [f"{key}.path is empty, but reader=files needs it, as in data/{{lang}}-en.tsv or data/train.{{lang}}-en.{{side}}"]
             )
-        found = find_files([source.path], parts, ("",), Places(Path()), reversible=text.reversible)
+        found = find_files([source.path], parts, ("",), Places(Path(), earlier), reversible=text.reversible)
         if found.missing:
             raise ConfigError([_missing_text(f"{key}.path={source.path}", found, parts)])
         return found
@@ -175,29 +191,29 @@ def _found(text: TextInput, key: str, config: Config) -> Match | None:
         raise ConfigError([f"{key}.path={source.path}: reader={source.reader} does not read it; set reader=files"])
     if source.reader != "hub" or not config.data.root:
         return None
-    return _copy(text, key, Path(config.data.root).expanduser())
+    return _copy(text, key, Path(config.data.root).expanduser().absolute(), earlier)
 
 
-def _copy(text: TextInput, key: str, root: Path) -> Match | None:
+def _copy(text: TextInput, key: str, root: Path, earlier: Sequence[Path]) -> Match | None:
     """A copy of a hub data set under `data.root`: a folder of its name, or ALMA's folders directly below; None if there is none.
 
     Raises ConfigError if there is one that lacks parts.
     """
     source, parts = text.source, text.parts
-    if not root.is_dir():
+    if not _is_folder(root, earlier):
         raise ConfigError([f"data.root={root}: no such folder"])
     # A folder named like the repository counts as its copy, with or without the owner.
     repo = source.repo or ""
     folders = [root / repo, root / repo.rpartition("/")[2]]
     pairs = all("-" in part for part in parts)
-    own = [folder for folder in folders if repo and folder.is_dir()]
+    own = [folder for folder in folders if repo and _is_folder(folder, earlier)]
     if not own and not (pairs and _is_alma(repo)):
         return None
     # The first folder with anything in it must have everything; a folder of the set's name must not be empty.
     patterns = [*COPIES, *WHOLE] if pairs else list(DOCUMENTS)
     for folder in own or [root, root / "human_written_data"]:
         splits = SPLITS.get(source.split, (source.split,))
-        found = find_files(patterns, parts, splits, Places(folder), reversible=text.reversible)
+        found = find_files(patterns, parts, splits, Places(folder, earlier), reversible=text.reversible)
         if found.files and not found.missing:
             return _with_reversed_tests(found, parts) if source.split != "train" and text.reversible else found
         if found.files:
@@ -205,6 +221,11 @@ def _copy(text: TextInput, key: str, root: Path) -> Match | None:
     if own:
         raise ConfigError([_missing_text(f"data.root={root}: {key} ({own[0]})", found, parts)])
     return None
+
+
+def _is_folder(path: Path, earlier: Sequence[Path]) -> bool:
+    """Whether a folder exists, or had files earlier."""
+    return path.is_dir() or any(path in file.parents for file in earlier)
 
 
 def _with_reversed_tests(found: Match, parts: list[str]) -> Match:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from alma_pipeline.cli.plan_table import plan_table, total_seconds
 from alma_pipeline.config import load
-from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.plan.plan import Plan, make_plan, to_json
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.store import Store
 from helpers.artifacts import fill
@@ -33,6 +33,13 @@ def test_what_runs_has_a_row_and_what_is_there_a_name(store: Store) -> None:
     lines = shown(planned(chain(), Store(store.root))).splitlines()
     assert [line.split()[:3] for line in lines[1:3]] == [["b", "run", "new"], ["c", "run", "new"]]
     assert "reuse (1): a" in lines and "3 nodes: 1 reuse, 2 run" in lines
+
+
+def test_what_is_to_know_about_text_is_reported_once(store: Store) -> None:
+    plan = planned(chain(), store)
+    noted = [dataclasses.replace(step, node=dataclasses.replace(step.node, notes=["x is gone"])) for step in plan.steps]
+    assert shown(Plan(noted)).splitlines().count("x is gone") == 1
+    assert [step["notes"] for step in to_json(Plan(noted))["steps"]] == [["x is gone"]] * 3
 
 
 def test_a_reason_that_does_not_fit_is_below_its_row_and_whole(made: Store, cpo: Config) -> None:

@@ -1,10 +1,15 @@
 """Files found by pattern: shards of a pair of texts, halves that are missing, names that look like patterns."""
 
+import fnmatch
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alma_pipeline.errors import ConfigError
+from alma_pipeline.plan import file_patterns
 from alma_pipeline.plan.file_patterns import Match, Places, find_files
 
 
@@ -81,6 +86,13 @@ def test_a_file_that_exists_is_no_pattern(tmp_path: Path, name: str) -> None:
 def test_brackets_are_a_pattern_where_no_such_file_exists(tmp_path: Path) -> None:
     touch(tmp_path, "my1.tsv", "my2.tsv", "my3.tsv")
     assert names(find(tmp_path, "my[!3].tsv")) == {"all.0.tsv": "my1.tsv", "all.1.tsv": "my2.tsv"}
+
+
+@given(name=st.text("ab-]![*?.", min_size=1), pattern=st.text("ab-]![*?.", min_size=1))
+@settings(max_examples=300, deadline=None)
+def test_a_pattern_means_what_it_means_to_the_shell(name: str, pattern: str) -> None:
+    """For files that are gone, and for what a `*` matched."""
+    assert bool(re.fullmatch(file_patterns._regex(pattern), name)) == fnmatch.fnmatchcase(name, pattern)
 
 
 @pytest.mark.parametrize(
