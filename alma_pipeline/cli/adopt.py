@@ -19,6 +19,7 @@ from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.runner import Runner
 from alma_pipeline.files import digest
 from alma_pipeline.ml.models.end_tokens import stated_end_tokens
+from alma_pipeline.ml.models.hub import refuse_pointers
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.node import is_training
 from alma_pipeline.plan.plan import Plan, make_plan
@@ -71,6 +72,8 @@ def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step
     if not local and (repo.count("/") != 1 or repo.startswith((".", "/", "~"))):
         raise UserError(f"adopt {name} {source}: expected an existing folder, or OWNER/NAME[@REVISION] on the hub")
     adapter = as_adapter or (local and not any((folder / file).is_file() for file in WEIGHTS))
+    if local:
+        refuse_pointers(folder, adapter)
     content: dict[str, Any] = {"files": _digests(folder)} if local else {"repo": repo, "revision": revision or "main"}
     # Of the generation settings only the end tokens are kept, where there are several.
     if local and not adapter and len(ends := stated_end_tokens(folder)) > 1:

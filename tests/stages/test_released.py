@@ -203,6 +203,16 @@ def test_tracking_claims_no_training_for_it(store: Store, mirror: Path) -> None:
     assert "learning_rate" not in told and datasets == []
 
 
+def as_pointer(file: Path) -> None:
+    """As a clone without `git lfs pull` leaves it."""
+    file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123\n")
+
+
+def with_vocabulary(folder: Path, rows: int) -> None:
+    settings = folder / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"vocab_size": rows}))
+
+
 def cut(file: Path) -> None:
     """As a download that broke leaves it."""
     file.write_bytes(file.read_bytes()[:-50])
@@ -216,6 +226,16 @@ def cut(file: Path) -> None:
         (lambda folder: (folder / "model.safetensors.index.json").write_text("{"), "index.json is damaged"),
         (lambda folder: (folder / "config.json").unlink(), "contains no usable model"),
         (lambda folder: cut(next(iter(sorted(folder.glob("model-*"))))), r"model-00001-of-.* is damaged.*interrupted download"),
+        (lambda folder: as_pointer(next(folder.glob("model-*"))), r"model-.* is a Git LFS pointer.*; run `git lfs pull` in "),
+        (lambda folder: as_pointer(folder / "tokenizer.json"), "tokenizer.json is a Git LFS pointer, not the file itself"),
+        (
+            lambda folder: with_vocabulary(folder, 289),
+            r"shape \[290, 32\], expected \[289, 32\].*is 289, the weights have 290 rows",
+        ),
+        (
+            lambda folder: with_vocabulary(folder, 300),
+            r"shape \[290, 32\], expected \[300, 32\].*is 300, the weights have 290 rows",
+        ),
     ],
 )
 def test_a_repository_that_is_not_whole(store: Store, mirror: Path, damage: Any, said: str) -> None:
@@ -296,6 +316,7 @@ def test_what_is_adopted_by_hand_comes_before_what_was_published(
         (["mono_corpus", "{folder}"], "its kind corpus produces no checkpoint"),
         (["mono", "./nowhere"], "expected an existing folder, or OWNER/NAME"),
         (["mono", "{folder}"], "has no safetensors"),
+        (["mono", "{pointer}"], "model.safetensors is a Git LFS pointer, not the file itself; run `git lfs pull` in "),
         (["parallel", "someone/lora@v1", "--adapter"], "an adapter needs its base mono, which does not exist yet"),
     ],
 )
@@ -304,6 +325,9 @@ def test_what_cannot_be_adopted(
 ) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
+    pointer = tmp_path / "pointer"
+    pointer.mkdir()
+    as_pointer(pointer / "model.safetensors")
     with pytest.raises(UserError, match=said):
-        take(store, monkeypatch, *(word.format(folder=folder) for word in words), "stage=parallel")
+        take(store, monkeypatch, *(word.format(folder=folder, pointer=pointer) for word in words), "stage=parallel")
     assert not store.folders()

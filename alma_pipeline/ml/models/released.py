@@ -15,7 +15,7 @@ import torch
 import yaml
 from peft import get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PretrainedConfig
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
@@ -42,9 +42,10 @@ def import_full(source: Snapshot, out: Path) -> dict[str, Any]:
         )
     weights = _weights(source)
     _check_whole(weights)
-    _link_or_copy(weights, out, link=bool(source.commit))
+    _check_weight_shapes(source, config, weights)
     # Training and decoding rely on BOS, EOS and a pad token, which must agree everywhere.
     tokenizer = normalise_special_tokens(tokenizer, config)
+    _link_or_copy(weights, out, link=bool(source.commit))
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     # Decoding stops at every end token that the model states; training uses the first, the tokenizer's.
     rows = int(config.get_text_config().vocab_size)
@@ -131,6 +132,25 @@ def _check_whole(files: Iterable[Path]) -> None:
                     pass
             except (SafetensorError, OSError) as error:
                 raise UserError(f"{path} is damaged ({error}), perhaps by an interrupted download; download it again") from error
+
+
+def _check_weight_shapes(source: Snapshot, config: PretrainedConfig, weights: Iterable[Path]) -> None:
+    """Raises UserError if a tensor has another shape than config.json gives it; reads headers only."""
+    with torch.device("meta"):
+        expected = AutoModelForCausalLM.from_config(config).state_dict()
+    for path in weights:
+        if path.suffix != ".safetensors":
+            continue
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+        for name, shape in shapes.items():
+            if name in expected and shape != (own := list(expected[name].shape)):
+                vocabulary = int(config.get_text_config().vocab_size)
+                rows = f"; vocab_size there is {vocabulary}, the weights have {shape[0]} rows" if own[0] == vocabulary else ""
+                raise UserError(
+                    f"{source.repo}: {name} has the shape {shape}, expected {own} by its config.json{rows}. One of the two "
+                    "belongs to another model: download both again, or correct config.json"
+                )
 
 
 def _pickles(source: Snapshot) -> str:
