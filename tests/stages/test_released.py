@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,41 @@ def test_several_end_tokens_are_kept_and_end_every_output(store: Store, tmp_path
     for written in (mono.path, exported.out, tmp_path / "trained"):
         for name in ("config.json", "generation_config.json"):
             assert json.loads((written / name).read_text())["eos_token_id"] == [1, 209], written / name
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_adapter_trained_on_an_export_is_adopted_on_what_was_exported(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """The folder that it names is compared by content, in the lower precision: cast or not, in one file or several."""
+    words = ("stage=parallel", "data.languages=[de,sv]")
+    take(store, monkeypatch, "mono", str(make_full(tmp_path, "mine")), *words)
+    mono = planned(store, *words)["mono"].record
+    assert mono is not None
+    exported = Job(
+        "merge", "0" * 64, str(tmp_path / "work"), Merge(precision=precision), HARDWARE, {"checkpoint": job_input(store, mono)}
+    )
+    exported.out.mkdir(parents=True)
+    merge.run(exported)
+    os.rename(exported.out, tmp_path / "m")
+    lora = str(make_lora(tmp_path / "far", "lora", "m"))
+    # Where `m` cannot be found, its name alone says that it is another model.
+    monkeypatch.chdir(store.root)
+    with pytest.raises(UserError, match=r"trained on m, but here its base is .*mono-.*if m is a folder, run adopt from"):
+        take(store, monkeypatch, "parallel", lora, *words)
+    # Another model of that name, with the same shapes, is known by its weights; the exported one is its base.
+    monkeypatch.chdir(tmp_path)
+    os.rename(tmp_path / "m", tmp_path / "kept")
+    make_full(tmp_path, "m", seed=3)
+    with pytest.raises(
+        UserError, match=r"trained on the model in .*/m, but here its base is mono-.*other weights \(the first is "
+    ):
+        take(store, monkeypatch, "parallel", lora, *words)
+    shutil.rmtree(tmp_path / "m")
+    os.rename(tmp_path / "kept", tmp_path / "m")
+    take(store, monkeypatch, "parallel", lora, *words)
+    adapted = planned(store, *words)["parallel"].record
+    assert adapted is not None and adapted.checkpoint["base_key"] == mono.key
 
 
 def test_one_end_token_is_a_number_as_before(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
+from alma_pipeline.ml.models.adapter_base import check_trained_on
 from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
 from alma_pipeline.ml.models.end_tokens import end_tokens, stated_end_tokens
 from alma_pipeline.ml.models.hub import Snapshot
@@ -65,10 +66,11 @@ def import_full(source: Snapshot, out: Path) -> dict[str, Any]:
     } | origin(source)
 
 
-def import_adapter(source: Snapshot, base: Input, merged: list[str], out: Path) -> dict[str, Any]:
+def import_adapter(source: Snapshot, base: Input, merged: list[str], named_base: str, out: Path) -> dict[str, Any]:
     """Import the LoRA of `source` into the folder `out`, on top of `base` with the adapters `merged`. Raises UserError.
 
-    A full model in the same repository (X-ALMA's have one) is ignored.
+    `named_base`: the folder that the adapter names as its base, empty if it is not here. A full model in the same repository
+    (X-ALMA's have one) is ignored.
     """
     if not (source.folder / "adapter_config.json").is_file() or not (source.folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(
@@ -77,7 +79,7 @@ def import_adapter(source: Snapshot, base: Input, merged: list[str], out: Path) 
     shape = peft_config(source.folder, dropout=json.loads((source.folder / "adapter_config.json").read_text())["lora_dropout"])
     # Check the adapter against its base before anything is written.
     _check_whole([source.folder / ADAPTER_WEIGHTS])
-    _check_base_name(source, base)
+    check_trained_on(source, base, len(merged), named_base)
     _check_shapes(source, Path(base.base), shape)
     # An adapter names its base by key, in a file of its own, and carries the base's tokenizer.
     shape.base_model_name_or_path, shape.inference_mode = Path(base.base).name, True
@@ -174,21 +176,6 @@ def _link_or_copy(files: Iterable[Path], out: Path, link: bool) -> None:
             except OSError:
                 pass  # another file system, or one without hard links
         shutil.copyfile(real, target)
-
-
-def _check_base_name(source: Snapshot, base: Input) -> None:
-    """Raises UserError if the adapter names another base. Local paths, which authors leave in, are ignored."""
-    named = json.loads((source.folder / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
-    ours = {Path(base.base).name, str(base.result.get("repo") or "")}
-    # Only OWNER/NAME identifies a model; the base is known by folder name and, if imported, by repository.
-    informative = named and not os.path.isabs(named) and not named.startswith((".", "~"))
-    if informative and named not in ours:
-        here = " = ".join(sorted(filter(None, ours)))
-        raise UserError(
-            f"the adapter of {source.repo} was trained on {named}, but here its base is {here}. Adopt it on its own base; "
-            "if that is the same model under another name, set base_model_name_or_path in a copy's adapter_config.json "
-            "and adopt the copy"
-        )
 
 
 def _check_shapes(source: Snapshot, base: Path, shape: Any) -> None:
