@@ -5,6 +5,7 @@ plans find it and its record claims no training that did not happen. Replaces no
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,7 @@ def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step
     if not local and (repo.count("/") != 1 or repo.startswith((".", "/", "~"))):
         raise UserError(f"adopt {name} {source}: expected an existing folder, or OWNER/NAME[@REVISION] on the hub")
     adapter = as_adapter or (local and not any((folder / file).is_file() for file in WEIGHTS))
-    content: dict[str, Any] = {"files": _digests(folder)} if local else {"repo": repo, "revision": revision or "main"}
-    # Of the generation settings only the end tokens are kept, where there are several.
-    if local and not adapter and len(ends := stated_end_tokens(folder)) > 1:
-        content["end_tokens"] = ends
+    content = _content(folder, adapter) if local else {"repo": repo, "revision": revision or "main"}
 
     # The key comes from what is adopted, and from the base if that is an adapter.
     stands_on = _stands_on(plan, step) if adapter else {}
@@ -90,8 +88,32 @@ def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step
         reason=source,
         released=entry,
         stands_on=stands_on,
+        named_base=_named_base(folder) if local and adapter else "",
         record=None,
     )
+
+
+def _content(folder: Path, adapter: bool) -> dict[str, Any]:
+    """What identifies a local checkpoint. Raises UserError for files that are missing or are Git LFS pointers."""
+    from alma_pipeline.ml.models.hub import refuse_pointers
+
+    refuse_pointers(folder, adapter)
+    content: dict[str, Any] = {"files": _digests(folder)}
+    # Of the generation settings only the end tokens are kept, where there are several.
+    if not adapter and len(ends := stated_end_tokens(folder)) > 1:
+        content["end_tokens"] = ends
+    return content
+
+
+def _named_base(folder: Path) -> str:
+    """The model folder that a local adapter names as its base, seen from here or from the adapter; empty if there is none."""
+    try:
+        named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return ""  # the worker reports what is wrong with the adapter
+    places = [Path(named).expanduser(), folder / named, folder.parent / named] if named else []
+    found = [place for place in places if place.is_dir() and any(place.glob("model*.safetensors"))]
+    return str(found[0].absolute()) if found else ""
 
 
 def _stands_on(plan: Plan, step: Step) -> dict[str, str]:

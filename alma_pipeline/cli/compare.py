@@ -14,6 +14,7 @@ from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
+from alma_pipeline.report.caveats import unscored_notes
 from alma_pipeline.report.content import P_VALUES_FILE
 from alma_pipeline.report.scoreboard import build_boards, kinds_of_tests
 from alma_pipeline.report.sides import Side, find_side
@@ -57,6 +58,8 @@ def compare(root: Path, names: list[str], significance: str = "") -> int:
     shown = [board for pair in found for board in build_boards(list(pair), tests)]
     for board in shown:
         print_board(screen, board, AGAINST)
+    for note in unscored_notes(each for pair in found for system in pair for each in system.evaluations):
+        screen.print_line(f"\n{note}", "yellow")
     tests.save()
     if how := describe_tests(tests.test, kinds_of_tests(row.cells for board in shown for row in board.rows)):
         screen.print_line(f"\n▲ better and ▼ worse than {BASELINE}, significantly; ≈ not significant ({how})", "dim")

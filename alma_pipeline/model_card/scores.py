@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alma_pipeline.report.caveats import unscored_notes
 from alma_pipeline.report.names import arrow
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.report.systems import ScoredCheckpoint
@@ -27,9 +28,9 @@ class ScoreTable:
     columns: list[str]
     rows: list[list[str]]
     signatures: list[str]
-    """Markdown, one line per metric and signature, with the command that computes the score."""
+    """Markdown, one line per metric and signature, with the command that computes the score; then why cells are empty."""
     without_mean: bool
-    """Whether a metric has no mean because its scores have different signatures (B49)."""
+    """Whether a metric has no mean: its scores have different signatures (B49), or a direction has none."""
 
 
 def newest_evaluations(store: Store, record: Record) -> list[ScoredCheckpoint]:
@@ -47,7 +48,7 @@ def score_table(evaluation: ScoredCheckpoint) -> ScoreTable:
     several = [part for part in MEAN_LABELS if part in averages and sum(_part(direction) == part for direction in directions) > 1]
     means = [[MEAN_LABELS[part], *_numbers(averages[part], metrics)] for part in several]
     columns = [f"{metric_label(metric)}{' ↓' if evaluation.lower_is_better(metric) else ''}" for metric in metrics]
-    lines = list(_signatures(evaluation, metrics))
+    lines = [*_signatures(evaluation, metrics), *unscored_notes([evaluation])]
     lacking = any(NO_SCORE in row for row in means)
     return ScoreTable(evaluation.test_set, _decoding(evaluation), columns, rows + means, lines, lacking)
 

@@ -69,6 +69,8 @@ class Step:
     """Rerun on request: what an unfinished attempt left is ignored."""
     stands_on: dict[str, str] = field(default_factory=dict)
     """Of an adopted adapter: `init`, the node of the full model it belongs to."""
+    named_base: str = ""
+    """Of an adopted adapter: the folder that it names as its base, if it is here."""
     earlier: Record | None = None
     """The nearest earlier artifact of this node, which `reason` compares with."""
 
@@ -93,6 +95,6 @@ class Step:
         adapter = own.adapter if isinstance(own, Training) and own.adapter != "none" else "new"
         config: NodeConfig = released(
             repo=entry.repo, revision=entry.revision, form=entry.form, trained_on=entry.trained_on,
-            adapter=adapter,
+            adapter=adapter, named_base=self.named_base,
         )  # fmt: skip
         return config

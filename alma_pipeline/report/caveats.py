@@ -1,18 +1,20 @@
-"""What a reader of the scores must know: which systems were trained on their test set, and which nodes stopped early.
+"""What a reader of the scores must know: systems trained on their test set, scores without a meaning, nodes that stopped early.
 
 Contamination is what data sources and published checkpoints declare in `trained_on`; no text is compared here.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from alma_pipeline.plan.plan import Cause, Step
 from alma_pipeline.redact import redact
 from alma_pipeline.report.jobs import ReportJob
+from alma_pipeline.report.names import arrow
 from alma_pipeline.report.systems import (
     CONTAMINATED,
+    ScoredCheckpoint,
     System,
     base_name,
     scored_checkpoints,
@@ -20,6 +22,7 @@ from alma_pipeline.report.systems import (
     variant_settings,
     variants,
 )
+from alma_pipeline.schema.metrics import metric_label
 from alma_pipeline.store.store import Store
 
 TRAINED_ON = "trained_on"
@@ -88,6 +91,19 @@ def footnotes(found: list[System]) -> list[str]:
         "this test set, so its scores on it do not measure quality on unseen text"
         for system in found
         if system.contaminated_by
+    ]
+
+
+def unscored_notes(evaluations: Iterable[ScoredCheckpoint], metric: str = "") -> list[str]:
+    """A sentence for each metric that has no meaning for some directions, whose cells are empty; for one `metric`, or for all."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for evaluation in evaluations:
+        for name, directions in evaluation.result.get("unscored", {}).items():
+            for direction, reason in directions.items() if metric in ("", name) else ():
+                reasons.setdefault((name, reason), []).append(arrow(direction))
+    return [
+        f"{metric_label(name)} is not scored for {', '.join(dict.fromkeys(directions))}: {reason}"
+        for (name, reason), directions in reasons.items()
     ]
 
 

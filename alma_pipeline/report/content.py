@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from alma_pipeline import instants
 from alma_pipeline.errors import UserError
 from alma_pipeline.report import findings
-from alma_pipeline.report.caveats import early_stops, footnotes, mark_contaminated
+from alma_pipeline.report.caveats import early_stops, footnotes, mark_contaminated, unscored_notes
 from alma_pipeline.report.cost import CostTotal, NodeCost, cost_totals, energy_note, node_costs
 from alma_pipeline.report.curves import Curve, curves, lost_curves
 from alma_pipeline.report.guard_rates import GuardRate, LanguageConfusion, group_confusions, guard_rates, language_confusions
@@ -68,7 +68,7 @@ class Report:
     confusions: list[LanguageConfusion]
     lengths: list[LengthTable]
     notes: list[str]
-    """Footnotes to marked systems, and jobs that have no scores."""
+    """Footnotes to marked systems and empty cells, and jobs that have no scores."""
     stops: list[str]
     findings: list[str]
     curves: list[Curve]
@@ -116,7 +116,12 @@ def build_report(overrides: list[str], jobs: list[ReportJob], store: Store) -> R
         rates=rates,
         confusions=[*language_confusions(found), *group_confusions(found, job)],
         lengths=scores_by_length(found),
-        notes=[*footnotes(found), *_unscored_jobs(jobs), *lost_curves(jobs)],
+        notes=[
+            *footnotes(found),
+            *unscored_notes(each for system in found for each in system.evaluations),
+            *_unscored_jobs(jobs),
+            *lost_curves(jobs),
+        ],
         stops=early_stops(jobs, store),
         findings=findings.findings(job.plan, job.records),
         curves=curves(jobs),

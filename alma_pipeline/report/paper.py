@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from alma_pipeline.report.caveats import footnotes
+from alma_pipeline.report.caveats import footnotes, unscored_notes
 from alma_pipeline.report.content import Report
 from alma_pipeline.report.names import VERDICT_MARKS
 from alma_pipeline.report.scoreboard import ENGLISH_SIDES, Board, Cell, ScoreRow, english_side, kinds_of_tests
@@ -55,6 +55,7 @@ def _table(board: Board, part: str, rows: list[ScoreRow], report: Report) -> Pap
         f"{metric_label(board.metric)}{lower}, {part}, {board.test} (signature {board.signature})",
         *_legend([cell for _, cells in shown for cell in cells if cell], report.significance),
         *footnotes([system for system, _ in shown]),
+        *unscored_notes((each for system, _ in shown for each in system.evaluations), board.metric),
     ]
     return PaperTable(". ".join(sentences) + ".", columns, [(system.label, cells) for system, cells in shown], best)
 

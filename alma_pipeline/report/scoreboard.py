@@ -89,6 +89,7 @@ def build_boards(systems: list[System], tests: PairedTests) -> list[Board]:
         for seed in system.seeds
         for direction, evaluation in seed.items()
         for metric in evaluation.result.get("signatures", {})
+        if evaluation.score(direction, metric) is not None
     )
     metrics = list(dict.fromkeys(metric for _, metric, _ in places))
     ordered = sorted(places, key=lambda place: (place[0], metrics.index(place[1])))

@@ -120,6 +120,11 @@ class System:
         """Every direction that at least one seed was scored on."""
         return list(dict.fromkeys(direction for seed in self.seeds for direction in seed))
 
+    @property
+    def evaluations(self) -> list[ScoredCheckpoint]:
+        """The evaluations of all seeds and directions."""
+        return [evaluation for seed in self.seeds for evaluation in seed.values()]
+
     def values(self, direction: str, metric: str) -> list[float]:
         """A score for each seed that has one."""
         found = (seed[direction].score(direction, metric) for seed in self.seeds if direction in seed)

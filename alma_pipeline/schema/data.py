@@ -19,7 +19,7 @@ class Language:
     nllb: str = MISSING
     """Code of NLLB and FLORES-200."""
     tokenizer: str = "13a"
-    """sacrebleu tokenizer for BLEU."""
+    """sacrebleu tokenizer for BLEU. 13a counts as unset in scripts without spaces; see `schema.metrics.bleu_tokenizer`."""
 
 
 @dataclass(frozen=True, kw_only=True)

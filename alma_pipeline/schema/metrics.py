@@ -8,10 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from alma_pipeline.schema.data import Language
+
 MAIN = "chrf++"
 """The metric that tables and averages compare by; always scored."""
 UNSPACED = frozenset({"zh", "ja-mecab"})
 """BLEU tokenizers of languages without spaces, whose sentences TER would take for one word; it splits them into characters."""
+DEFAULT_TOKENIZER = "13a"
+"""Splits at spaces and punctuation."""
+UNSPACED_SCRIPTS = {
+    **{"Hans": "zh", "Hant": "zh", "Jpan": "ja-mecab"},
+    **dict.fromkeys(("Thai", "Laoo", "Khmr", "Mymr", "Lana", "Talu", "Tale", "Tibt", "Bali", "Java"), "char"),
+}
+"""Scripts without spaces between words (UAX #14: class SA, and Tibetan, Balinese and Javanese script) to their BLEU tokenizer.
+`char`, every character a word, where sacrebleu has none of the language's own. Javanese in Latin script has spaces."""
 FLAGS = {"BLEU": "--", "CHRF": "--chrf-", "TER": "--ter-"}
 """Prefix of a class's options on the `sacrebleu` command line."""
 
@@ -50,6 +60,25 @@ def _ter(tokenizer: str) -> Options:
     return {"normalized": unspaced, "asian_support": unspaced}
 
 
+def script_of(language: Language) -> str:
+    """The script in the language's NLLB code: `Thai` of `tha_Thai`."""
+    return language.nllb.rpartition("_")[2]
+
+
+def bleu_tokenizer(language: Language) -> str:
+    """sacrebleu's tokenizer for BLEU: the language's own, but never 13a in a script without spaces, where it finds no words."""
+    if language.tokenizer != DEFAULT_TOKENIZER:
+        return language.tokenizer
+    return UNSPACED_SCRIPTS.get(script_of(language), DEFAULT_TOKENIZER)
+
+
+def not_scored(metric: str, language: Language) -> str:
+    """Why a metric has no meaning for translations into a language; empty if it has one."""
+    if metric == "ter" and script_of(language) in UNSPACED_SCRIPTS and bleu_tokenizer(language) not in UNSPACED:
+        return f"{language.name} is written without spaces, and TER has no words to count there"
+    return ""
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -78,7 +107,7 @@ def metric_label(name: str) -> str:
 def tokenizer(signature: str) -> str:
     """The BLEU tokenizer that reproduces a signature through `Metric.options`; for TER, one that it treats the same way."""
     parts = signature_parts(signature)
-    return "zh" if parts.get("asian") == "yes" else parts.get("tok", "13a")
+    return "zh" if parts.get("asian") == "yes" else parts.get("tok", DEFAULT_TOKENIZER)
 
 
 def signature_parts(signature: str) -> dict[str, str]:

@@ -18,5 +18,7 @@ class Config(NodeConfig):
     """full: all weights; adapter: a LoRA on top of the input `init`."""
     adapter: str = choice("new", "continue", "merge_then_new")
     """How an adapter relates to its parent: with `continue`, it replaces the parent's own adapter."""
+    named_base: str = field(default="", metadata={"as_before": ""})
+    """Of an adapter: the folder that it names as its base, if it is here; the weights of the two are compared."""
     trained_on: list[str] = field(default_factory=list)
     """Test sets that overlap with its training text."""

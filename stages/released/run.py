@@ -16,4 +16,4 @@ def run(job: Job) -> dict[str, Any]:
         return import_full(source, job.out) | {"trained_on": config.trained_on}
     init = job.inputs["init"]
     merged = init.adapter_keys[:-1] if config.adapter == "continue" else init.adapter_keys
-    return import_adapter(source, init, merged, job.out) | {"trained_on": config.trained_on}
+    return import_adapter(source, init, merged, config.named_base, job.out) | {"trained_on": config.trained_on}

@@ -5,10 +5,12 @@ The result, also written to `scores.json`:
     directions   direction to its numbers: every metric's corpus score under its name (neural ones times 100), then the guards
                  exact, empty, copy, repetition, truncated, off_target (% of the hypotheses for which it is known; null: for
                  none), length_ratio, sentences
-    averages     en-xx, xx-en and all: the same numbers as means over directions; null if signatures differ
+    averages     en-xx, xx-en and all: the same numbers as means over directions; null if signatures differ or a direction
+                 lacks the metric
     signatures   metric to direction to signature; its keys are the metrics, and all other keys in `directions` are guards
     lower_is_better   the metrics for which lower is better
     languages    direction to the number of hypotheses identified as each language; `?`: not identified
+    unscored     metric to direction to the reason why it is not scored there; such a direction lacks the metric
     cut          neural metric to direction to the number of segments that were truncated to the model's input length
     newlines     number of hypotheses in which line breaks were replaced by spaces
 
@@ -23,7 +25,7 @@ from typing import ClassVar
 
 from alma_pipeline.errors import suggestion
 from alma_pipeline.schema import WithLanguages, WithScorers
-from alma_pipeline.schema.metrics import MAIN, METRICS
+from alma_pipeline.schema.metrics import MAIN, METRICS, bleu_tokenizer, not_scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,13 @@ class Config(WithLanguages, WithScorers):
 
     def scorer_names(self) -> list[str]:
         return self.comet
+
+    def rules(self) -> dict[str, int]:
+        """unspaced_scripts, 2: BLEU is never 13a in scripts without spaces, and TER is left out where it counts no words."""
+        bleu = [language for language in self.languages.values() if bleu_tokenizer(language) != language.tokenizer]
+        ter = [language for language in self.languages.values() if not_scored("ter", language)]
+        changed = (bleu and "bleu" in self.metrics) or (ter and "ter" in self.metrics)
+        return {"unspaced_scripts": 2} if changed else {}
 
     def conflicts(self) -> Iterator[str]:
         for name in self.metrics:

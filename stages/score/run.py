@@ -12,7 +12,7 @@ from alma_pipeline.ml.scoring.comet import CometSegment
 from alma_pipeline.ml.scoring.metrics import DirectionScores, ScorableTranslation
 from alma_pipeline.ml.scoring.sacrebleu_metrics import MetricResult
 from alma_pipeline.ml.scoring.segment_cache import SegmentCache
-from alma_pipeline.schema.metrics import METRICS
+from alma_pipeline.schema.metrics import METRICS, bleu_tokenizer, not_scored
 from stages.score.config import Config
 
 
@@ -30,6 +30,7 @@ def run(job: Job) -> dict[str, Any]:
         "signatures": metrics.signatures(scores),
         "lower_is_better": sorted(name for name in config.metrics if METRICS[name].lower_is_better),
         "languages": {direction: value.languages() for direction, value in scores.items()},
+        "unscored": _unscored(list(directions), config),
         "cut": cut,
         "newlines": sum(value.newlines for value in scores.values()),
     }
@@ -63,7 +64,18 @@ def _score(rows: list[dict[str, Any]], direction: str, config: Config) -> Direct
     found = [
         ScorableTranslation(direction, row["source"], row["reference"], row["hypothesis"], row.get("truncated")) for row in rows
     ]
-    return metrics.score(found, config.languages[target].tokenizer, config.metrics)
+    language = config.languages[target]
+    names = [name for name in config.metrics if not not_scored(name, language)]
+    return metrics.score(found, bleu_tokenizer(language), names)
+
+
+def _unscored(directions: list[str], config: Config) -> dict[str, dict[str, str]]:
+    """Metric to direction to the reason why the metric means nothing there."""
+    found = {
+        name: {pair: reason for pair in directions if (reason := not_scored(name, config.languages[pair.split("-")[1]]))}
+        for name in config.metrics
+    }
+    return {name: reasons for name, reasons in found.items() if reasons}
 
 
 def _add_neural(job: Job, name: str, rows: list[dict[str, Any]], scores: dict[str, DirectionScores]) -> dict[str, int]:

@@ -13,7 +13,9 @@ from scipy import stats
 
 from alma_pipeline.instants import NEVER
 from alma_pipeline.ml.scoring.paired_tests import compare_segments
+from alma_pipeline.model_card.scores import score_table
 from alma_pipeline.report import paper, significance
+from alma_pipeline.report.caveats import unscored_notes
 from alma_pipeline.report.content import Report, build_report
 from alma_pipeline.report.guard_rates import guard_rates
 from alma_pipeline.report.jobs import ReportJob, plan_job
@@ -261,3 +263,28 @@ def test_guards_name_the_worst_direction_beyond_a_bound(report: Report) -> None:
 
 def test_there_are_as_many_segments_as_were_written(report: Report) -> None:
     assert {len(rows) for rows in report.systems[0].seeds[0]["en-de"].segments.values()} == {SEGMENTS}
+
+
+def test_a_metric_without_a_meaning_has_no_cell_and_a_reason(tmp_path: Path) -> None:
+    """TER into Thai: in no board, no mean, and named below tables, cards and comparisons."""
+    why = "Thai is written without spaces, and TER has no words to count there"
+    result = {
+        "directions": {"en-th": {"chrf++": 50.0}, "en-de": {"chrf++": 60.0, "ter": 40.0}},
+        "averages": {"en-xx": {"chrf++": 55.0, "ter": None}},
+        "signatures": {"chrf++": {"en-th": "nw:2", "en-de": "nw:2"}, "ter": {"en-de": "case:lc"}},
+        "lower_is_better": ["ter"],
+        "unscored": {"ter": {"en-th": why}},
+    }
+    scores = replace(evaluation(0.0, 0).scores, result=result)
+    scored = replace(evaluation(0.0, 0), scores=scores)
+    system = System("a", "test", seeds=[{"en-th": scored, "en-de": scored}])
+    boards = {
+        board.metric: [row.name for row in board.rows] for board in build_boards([system], PairedTests(tmp_path / "memory"))
+    }
+    assert boards == {"chrf++": ["en→xx", "en-th", "en-de"], "ter": ["en→xx", "en-de"]}
+    note = f"TER is not scored for en→th: {why}"
+    assert unscored_notes(system.evaluations) == unscored_notes(system.evaluations, "ter") == [note]
+    assert unscored_notes(system.evaluations, "chrf++") == []
+    table = score_table(scored)
+    assert table.rows == [["en→th", "50.0", "–"], ["en→de", "60.0", "40.0"], ["mean en→xx", "55.0", "–"]]
+    assert note in table.signatures and table.without_mean

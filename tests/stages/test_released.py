@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,41 @@ def test_several_end_tokens_are_kept_and_end_every_output(store: Store, tmp_path
             assert json.loads((written / name).read_text())["eos_token_id"] == [1, 209], written / name
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_adapter_trained_on_an_export_is_adopted_on_what_was_exported(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """The folder that it names is compared by content, in the lower precision: cast or not, in one file or several."""
+    words = ("stage=parallel", "data.languages=[de,sv]")
+    take(store, monkeypatch, "mono", str(make_full(tmp_path, "mine")), *words)
+    mono = planned(store, *words)["mono"].record
+    assert mono is not None
+    exported = Job(
+        "merge", "0" * 64, str(tmp_path / "work"), Merge(precision=precision), HARDWARE, {"checkpoint": job_input(store, mono)}
+    )
+    exported.out.mkdir(parents=True)
+    merge.run(exported)
+    os.rename(exported.out, tmp_path / "m")
+    lora = str(make_lora(tmp_path / "far", "lora", "m"))
+    # Where `m` cannot be found, its name alone says that it is another model.
+    monkeypatch.chdir(store.root)
+    with pytest.raises(UserError, match=r"trained on m, but here its base is .*mono-.*if m is a folder, run adopt from"):
+        take(store, monkeypatch, "parallel", lora, *words)
+    # Another model of that name, with the same shapes, is known by its weights; the exported one is its base.
+    monkeypatch.chdir(tmp_path)
+    os.rename(tmp_path / "m", tmp_path / "kept")
+    make_full(tmp_path, "m", seed=3)
+    with pytest.raises(
+        UserError, match=r"trained on the model in .*/m, but here its base is mono-.*other weights \(the first is "
+    ):
+        take(store, monkeypatch, "parallel", lora, *words)
+    shutil.rmtree(tmp_path / "m")
+    os.rename(tmp_path / "kept", tmp_path / "m")
+    take(store, monkeypatch, "parallel", lora, *words)
+    adapted = planned(store, *words)["parallel"].record
+    assert adapted is not None and adapted.checkpoint["base_key"] == mono.key
+
+
 def test_one_end_token_is_a_number_as_before(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("stage=parallel", "data.languages=[de,sv]")
     take(store, monkeypatch, "mono", str(make_full(tmp_path, "mine")), *words)
@@ -203,6 +239,16 @@ def test_tracking_claims_no_training_for_it(store: Store, mirror: Path) -> None:
     assert "learning_rate" not in told and datasets == []
 
 
+def as_pointer(file: Path) -> None:
+    """As a clone without `git lfs pull` leaves it."""
+    file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123\n")
+
+
+def with_vocabulary(folder: Path, rows: int) -> None:
+    settings = folder / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"vocab_size": rows}))
+
+
 def cut(file: Path) -> None:
     """As a download that broke leaves it."""
     file.write_bytes(file.read_bytes()[:-50])
@@ -216,6 +262,16 @@ def cut(file: Path) -> None:
         (lambda folder: (folder / "model.safetensors.index.json").write_text("{"), "index.json is damaged"),
         (lambda folder: (folder / "config.json").unlink(), "contains no usable model"),
         (lambda folder: cut(next(iter(sorted(folder.glob("model-*"))))), r"model-00001-of-.* is damaged.*interrupted download"),
+        (lambda folder: as_pointer(next(folder.glob("model-*"))), r"model-.* is a Git LFS pointer.*; run `git lfs pull` in "),
+        (lambda folder: as_pointer(folder / "tokenizer.json"), "tokenizer.json is a Git LFS pointer, not the file itself"),
+        (
+            lambda folder: with_vocabulary(folder, 289),
+            r"shape \[290, 32\], expected \[289, 32\].*is 289, the weights have 290 rows",
+        ),
+        (
+            lambda folder: with_vocabulary(folder, 300),
+            r"shape \[290, 32\], expected \[300, 32\].*is 300, the weights have 290 rows",
+        ),
     ],
 )
 def test_a_repository_that_is_not_whole(store: Store, mirror: Path, damage: Any, said: str) -> None:
@@ -296,6 +352,7 @@ def test_what_is_adopted_by_hand_comes_before_what_was_published(
         (["mono_corpus", "{folder}"], "its kind corpus produces no checkpoint"),
         (["mono", "./nowhere"], "expected an existing folder, or OWNER/NAME"),
         (["mono", "{folder}"], "has no safetensors"),
+        (["mono", "{pointer}"], "model.safetensors is a Git LFS pointer, not the file itself; run `git lfs pull` in "),
         (["parallel", "someone/lora@v1", "--adapter"], "an adapter needs its base mono, which does not exist yet"),
     ],
 )
@@ -304,6 +361,9 @@ def test_what_cannot_be_adopted(
 ) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
+    pointer = tmp_path / "pointer"
+    pointer.mkdir()
+    as_pointer(pointer / "model.safetensors")
     with pytest.raises(UserError, match=said):
-        take(store, monkeypatch, *(word.format(folder=folder) for word in words), "stage=parallel")
+        take(store, monkeypatch, *(word.format(folder=folder, pointer=pointer) for word in words), "stage=parallel")
     assert not store.folders()

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sacrebleu.metrics import BLEU
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.scoring import metrics
 from alma_pipeline.ml.scoring.comet import CometSegment
 from alma_pipeline.ml.scoring.metrics import ScorableTranslation
+from alma_pipeline.schema import Language
 from helpers.comet import hardware, neural, scored
 from helpers.tiny_checkpoint import LANGUAGES, files, make_job, read, write
 from stages.score.config import Config
@@ -99,6 +101,38 @@ def test_averages_mix_no_tokenizers(result: dict[str, Any]) -> None:
     assert averages["xx-en"] == result["directions"]["de-en"]
     chrf = [result["directions"][direction]["chrf++"] for direction in ("en-de", "en-zh")]
     assert averages["en-xx"]["chrf++"] == pytest.approx(sum(chrf) / 2) and averages["all"]["sentences"] == 5
+
+
+UNSPACED = {
+    "th": Language(name="Thai", locale="th", nllb="tha_Thai"),
+    "km": Language(name="Khmer", locale="km", nllb="khm_Khmr"),
+}
+THAI = ("คณะกรรมการจะประชุมอีกครั้งในวันอังคารหน้า", "คณะกรรมการจะประชุมกันอีกในวันอังคารหน้า")
+KHMER = ("គណៈកម្មាធិការនឹងជួបគ្នាម្តងទៀត", "គណៈកម្មាធិការនឹងជួបប្រជុំម្តងទៀត")
+
+
+def test_scripts_without_spaces_get_no_score_that_means_nothing(tmp_path: Path) -> None:
+    """By 13a such a sentence is one word, and BLEU 0 though most of it is right; TER counts that one word as wrong."""
+    rows = [("en-th", "The committee will meet again next Tuesday.", *THAI), ("en-km", "The committee will meet again.", *KHMER)]
+    made = hypotheses(tmp_path / "in", [*rows, ROWS[0]])
+    result = run(make_job(tmp_path / "work", "score", {"hypotheses": made}, languages=LANGUAGES | UNSPACED))
+    for direction, (reference, hypothesis) in (("en-th", THAI), ("en-km", KHMER)):
+        by_characters = BLEU(tokenize="char").corpus_score([hypothesis], [[reference]]).score
+        assert result["directions"][direction]["bleu"] == by_characters > 60
+        assert BLEU(tokenize="13a").corpus_score([hypothesis], [[reference]]).score == 0
+        assert "tok:char" in result["signatures"]["bleu"][direction] and "ter" not in result["directions"][direction]
+    # The empty cells have a reason, and a mean that would leave them out is empty too.
+    assert set(result["signatures"]["ter"]) == {"en-de"} and set(result["unscored"]) == {"ter"}
+    assert result["unscored"]["ter"]["en-th"] == "Thai is written without spaces, and TER has no words to count there"
+    assert result["averages"]["en-xx"]["ter"] is None and result["averages"]["en-xx"]["bleu"] is None
+    assert result["averages"]["en-xx"]["chrf++"] is not None
+
+
+def test_only_runs_with_such_scripts_get_another_key() -> None:
+    assert Config(languages=LANGUAGES).rules() == {}
+    assert Config(languages=LANGUAGES | UNSPACED).rules() == {"unspaced_scripts": 2}
+    assert Config(languages=LANGUAGES | UNSPACED, metrics=["chrf++", "spbleu"]).rules() == {}
+    assert Config(languages=LANGUAGES | {"jv": Language(name="Javanese", locale="jv", nllb="jav_Latn")}).rules() == {}
 
 
 def test_hypotheses_that_cannot_be_scored_are_the_user_s_mistake(tmp_path: Path) -> None:

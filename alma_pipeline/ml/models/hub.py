@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from tqdm.auto import tqdm
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.ml.data.readers.lines import LFS_POINTER
 
 MIRROR = "ALMA_PIPELINE_MIRROR"
 """Environment variable: a folder that holds repositories as OWNER/NAME, for machines without a network and for tests."""
@@ -96,6 +98,7 @@ def snapshot(repo: str, revision: str, adapter: bool, log: Log) -> Snapshot:
     # A mirror or a folder takes precedence, so that no network is needed.
     local = Path(repo) if os.path.isabs(repo) else Path(os.environ.get(MIRROR) or os.devnull) / repo
     if local.is_dir():
+        refuse_pointers(local, adapter)
         return Snapshot(repo, local, "")
     if os.path.isabs(repo):
         raise UserError(f"{repo}: no such folder; expected one with config.json and *.safetensors")
@@ -110,6 +113,18 @@ def snapshot(repo: str, revision: str, adapter: bool, log: Log) -> Snapshot:
     except (OSError, ValueError) as error:
         raise UserError(_failure(repo, revision, error)) from error
     return Snapshot(repo, Path(folder), Path(folder).name)
+
+
+def refuse_pointers(folder: Path, adapter: bool) -> None:
+    """Raises UserError for a Git LFS pointer among the files of a full model or an adapter: a clone without its large files."""
+    wanted, excluded = (ADAPTER_PATTERNS, ()) if adapter else (FULL_PATTERNS, EXCLUDED_PATTERNS)
+    names = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
+    for name in names:
+        if any(fnmatch(name, pattern) for pattern in wanted) and not any(fnmatch(name, pattern) for pattern in excluded):
+            with open(folder / name, "rb") as file:
+                pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+            if pointer:
+                raise UserError(f"{folder / name} is a Git LFS pointer, not the file itself; run `git lfs pull` in {folder}")
 
 
 def _failure(repo: str, revision: str, error: Exception) -> str:

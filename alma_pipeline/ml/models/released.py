@@ -15,10 +15,11 @@ import torch
 import yaml
 from peft import get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PretrainedConfig
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
+from alma_pipeline.ml.models.adapter_base import check_trained_on
 from alma_pipeline.ml.models.checkpoints import TOKENIZER_FILES
 from alma_pipeline.ml.models.end_tokens import end_tokens, stated_end_tokens
 from alma_pipeline.ml.models.hub import Snapshot
@@ -42,9 +43,10 @@ def import_full(source: Snapshot, out: Path) -> dict[str, Any]:
         )
     weights = _weights(source)
     _check_whole(weights)
-    _link_or_copy(weights, out, link=bool(source.commit))
+    _check_weight_shapes(source, config, weights)
     # Training and decoding rely on BOS, EOS and a pad token, which must agree everywhere.
     tokenizer = normalise_special_tokens(tokenizer, config)
+    _link_or_copy(weights, out, link=bool(source.commit))
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     # Decoding stops at every end token that the model states; training uses the first, the tokenizer's.
     rows = int(config.get_text_config().vocab_size)
@@ -64,10 +66,11 @@ def import_full(source: Snapshot, out: Path) -> dict[str, Any]:
     } | origin(source)
 
 
-def import_adapter(source: Snapshot, base: Input, merged: list[str], out: Path) -> dict[str, Any]:
+def import_adapter(source: Snapshot, base: Input, merged: list[str], named_base: str, out: Path) -> dict[str, Any]:
     """Import the LoRA of `source` into the folder `out`, on top of `base` with the adapters `merged`. Raises UserError.
 
-    A full model in the same repository (X-ALMA's have one) is ignored.
+    `named_base`: the folder that the adapter names as its base, empty if it is not here. A full model in the same repository
+    (X-ALMA's have one) is ignored.
     """
     if not (source.folder / "adapter_config.json").is_file() or not (source.folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(
@@ -76,7 +79,7 @@ def import_adapter(source: Snapshot, base: Input, merged: list[str], out: Path) 
     shape = peft_config(source.folder, dropout=json.loads((source.folder / "adapter_config.json").read_text())["lora_dropout"])
     # Check the adapter against its base before anything is written.
     _check_whole([source.folder / ADAPTER_WEIGHTS])
-    _check_base_name(source, base)
+    check_trained_on(source, base, len(merged), named_base)
     _check_shapes(source, Path(base.base), shape)
     # An adapter names its base by key, in a file of its own, and carries the base's tokenizer.
     shape.base_model_name_or_path, shape.inference_mode = Path(base.base).name, True
@@ -133,6 +136,25 @@ def _check_whole(files: Iterable[Path]) -> None:
                 raise UserError(f"{path} is damaged ({error}), perhaps by an interrupted download; download it again") from error
 
 
+def _check_weight_shapes(source: Snapshot, config: PretrainedConfig, weights: Iterable[Path]) -> None:
+    """Raises UserError if a tensor has another shape than config.json gives it; reads headers only."""
+    with torch.device("meta"):
+        expected = AutoModelForCausalLM.from_config(config).state_dict()
+    for path in weights:
+        if path.suffix != ".safetensors":
+            continue
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+        for name, shape in shapes.items():
+            if name in expected and shape != (own := list(expected[name].shape)):
+                vocabulary = int(config.get_text_config().vocab_size)
+                rows = f"; vocab_size there is {vocabulary}, the weights have {shape[0]} rows" if own[0] == vocabulary else ""
+                raise UserError(
+                    f"{source.repo}: {name} has the shape {shape}, expected {own} by its config.json{rows}. One of the two "
+                    "belongs to another model: download both again, or correct config.json"
+                )
+
+
 def _pickles(source: Snapshot) -> str:
     """What to do about a repository without safetensors, naming the pickle files found."""
     found = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in source.folder.glob(pattern))
@@ -154,21 +176,6 @@ def _link_or_copy(files: Iterable[Path], out: Path, link: bool) -> None:
             except OSError:
                 pass  # another file system, or one without hard links
         shutil.copyfile(real, target)
-
-
-def _check_base_name(source: Snapshot, base: Input) -> None:
-    """Raises UserError if the adapter names another base. Local paths, which authors leave in, are ignored."""
-    named = json.loads((source.folder / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
-    ours = {Path(base.base).name, str(base.result.get("repo") or "")}
-    # Only OWNER/NAME identifies a model; the base is known by folder name and, if imported, by repository.
-    informative = named and not os.path.isabs(named) and not named.startswith((".", "~"))
-    if informative and named not in ours:
-        here = " = ".join(sorted(filter(None, ours)))
-        raise UserError(
-            f"the adapter of {source.repo} was trained on {named}, but here its base is {here}. Adopt it on its own base; "
-            "if that is the same model under another name, set base_model_name_or_path in a copy's adapter_config.json "
-            "and adopt the copy"
-        )
 
 
 def _check_shapes(source: Snapshot, base: Path, shape: Any) -> None:

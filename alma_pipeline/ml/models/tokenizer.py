@@ -133,10 +133,13 @@ def _spare(tokenizer: PreTrainedTokenizerBase) -> Iterator[int]:
 
 
 def _check_rows(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
-    """Raises UserError if ordinary text can produce a token that has no embedding."""
-    beyond = [token.content for number, token in tokenizer.added_tokens_decoder.items() if number >= rows and not token.special]
+    """Raises UserError if text, BOS or EOS can be a token that has no embedding; spare special tokens may lie beyond."""
+    used = {tokenizer.bos_token, tokenizer.eos_token}
+    spare = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} - used
+    beyond = sorted((number, text) for text, number in tokenizer.get_vocab().items() if number >= rows and text not in spare)
     if beyond:
         raise UserError(
-            f"the tokenizer has added tokens beyond the model's {rows} embeddings, e.g. {beyond[:3]}; use the tokenizer "
-            "the model was trained with, or resize its embeddings first"
+            f"the tokenizer has {len(beyond)} tokens beyond the model's {rows} embeddings (vocab_size), with ids up to "
+            f"{beyond[-1][0]}, e.g. {[text for _, text in beyond[:3]]}; use the tokenizer the model was trained with, or resize "
+            "its embeddings first"
         )

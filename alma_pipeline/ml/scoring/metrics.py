@@ -102,7 +102,8 @@ def with_metric(scores: DirectionScores, name: str, result: MetricResult) -> Dir
 def averages(scores: Mapping[str, DirectionScores]) -> dict[str, dict[str, float | int | None]]:
     """Means over the directions out of English, into English, and all; `sentences` is the sum.
 
-    The mean of scores with different signatures is None (B49). Parts without directions are left out.
+    The mean of scores with different signatures is None (B49), and so is that of a metric which a direction lacks.
+    Parts without directions are left out.
     """
     parts = {
         "en-xx": [value for direction, value in scores.items() if direction.startswith("en-")],
@@ -130,8 +131,10 @@ def _average(scores: Sequence[DirectionScores]) -> dict[str, float | int | None]
     # A metric with several signatures, such as BLEU with two tokenizers, gets no mean.
     rows = [item.plain() for item in scores]
     several = {name for name, count in Counter(name for name, _ in _pairs(scores)).items() if count > 1}
+    # Nor does one that some of the directions lack: it would be a mean over fewer directions than the others.
+    several |= {name for item in scores for name in item.metrics if any(name not in other.metrics for other in scores)}
     result: dict[str, float | int | None] = {}
-    for name in rows[0]:
+    for name in dict.fromkeys(name for row in rows for name in row):
         values = [value for row in rows if (value := row.get(name)) is not None]
         result[name] = sum(values) / len(values) if values and name not in several else None
     result["sentences"] = sum(item.sentences for item in scores)

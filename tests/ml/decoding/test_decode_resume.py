@@ -19,7 +19,7 @@ from helpers.process_group import in_processes
 from helpers.search_model import LIMITS, PROMPTS, SAMPLING, make
 from helpers.tiny_checkpoint import make_job
 
-FEW = {"max_new_tokens": LIMITS.max_new_tokens, "decode_tokens": 300, "eos": LIMITS.eos, "pad": LIMITS.pad}
+FEW: dict[str, Any] = {"max_new_tokens": LIMITS.max_new_tokens, "decode_tokens": 300, "eos": LIMITS.eos, "pad": LIMITS.pad}
 
 
 class Stopped(Exception):

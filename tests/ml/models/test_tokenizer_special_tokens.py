@@ -66,7 +66,13 @@ def test_bos_comes_from_the_model_where_the_tokenizer_has_none() -> None:
         (tokenizer(**BOTH, pad_token="</s>"), 9, "pad_token is '</s>'; expected one that is neither EOS nor BOS"),
         (tokenizer(**BOTH), 9, "pad_token is None; expected one"),
         (tokenizer(eos_token="</s>"), 9, "bos_token=None"),
-        (tokenizer(AddedToken("Straße"), **BOTH, unk_token="<unk>"), 5, "added tokens beyond the model's 5 embeddings, .*Straße"),
+        (
+            tokenizer(AddedToken("Straße"), **BOTH, unk_token="<unk>"),
+            5,
+            r"1 tokens beyond the model's 5 embeddings .*up to 5, .*Straße",
+        ),
+        (tokenizer(**BOTH, unk_token="<unk>"), 4, r"1 tokens beyond the model's 4 embeddings \(vocab_size\), with ids up to 4"),
+        (tokenizer(bos_token="<s>", eos_token="<|end|>", unk_token="<unk>"), 5, r"ids up to 5, e.g. \['<\|end\|>'\]"),
     ],
 )
 def test_what_cannot_be_made_sound(made: PreTrainedTokenizerFast, rows: int, said: str) -> None:

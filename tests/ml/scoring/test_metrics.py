@@ -130,3 +130,13 @@ def test_sentence_chrf_is_sacrebleu_s_and_100_for_the_reference() -> None:
     hypothesis, reference = TEXTS["13a"][1], TEXTS["13a"][0]
     assert metrics.sentence_chrf(hypothesis, reference) == CHRF().sentence_score(hypothesis, [reference]).score
     assert metrics.sentence_chrf("", "Der Hund") == 0
+
+
+def test_a_metric_that_a_direction_lacks_has_no_mean() -> None:
+    """Whichever comes first: a mean over fewer directions would stand beside means over all."""
+    whole = metrics.score([ScorableTranslation("en-de", "a", "eins zwei", "eins")], "13a", ["chrf++", "ter"])
+    lacking = metrics.score([ScorableTranslation("en-th", "a", "ab", "a")], "char", ["chrf++"])
+    for scores in ({"en-de": whole, "en-th": lacking}, {"en-th": lacking, "en-de": whole}):
+        found = metrics.averages(scores)["en-xx"]
+        assert found["ter"] is None and found["chrf++"] is not None
+    assert metrics.averages({"en-de": whole})["en-xx"]["ter"] == 50
