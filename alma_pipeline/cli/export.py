@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline.cli import output_file
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
@@ -34,6 +35,7 @@ def main(arguments: Arguments) -> int:
         raise UserError(f"{record.path.name} is of kind {record.kind}, which has no model; export a checkpoint")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder; export overwrites nothing, so name a new one")
+    output_file.check_beside(folder, "name another FOLDER")
     # Whatever would fail at the upload fails now, before the merge.
     repo = arguments.push
     if repo:
@@ -62,7 +64,10 @@ def _merged(store: Store, record: Record, precision: str | None, folder: Path) -
     job: Any = kind_config("merge")
     config = job(precision=precision)
     inputs = {"checkpoint": job_input(store, record)}
-    with one_off.run_one_off(store.root, config, Hardware(name="export"), inputs, lambda work: None, lambda lines: None) as done:
+    with (
+        one_off.scratch_root(store.root, folder.with_name(f"{folder.name}.work")) as root,
+        one_off.run_one_off(root, config, Hardware(name="export"), inputs, lambda work: None, lambda lines: None) as done,
+    ):
         out, result = done
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(out, folder)
