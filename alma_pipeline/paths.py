@@ -1,6 +1,7 @@
 """Paths of the installation, its configuration and the store. Imports only `errors`."""
 
 import os
+import sys
 from pathlib import Path
 
 from alma_pipeline.errors import UserError
@@ -13,8 +14,16 @@ COMET_PYTHON = ROOT / ".venv-comet" / "bin" / "python"
 
 
 def store_root() -> Path:
-    """Root of the store: `ALMA_PIPELINE_STORE`, else `.alma` in the current folder."""
-    return Path(os.environ.get("ALMA_PIPELINE_STORE") or ".alma").expanduser().absolute()
+    """Root of the store: `ALMA_PIPELINE_STORE`, else `.alma` in the current folder. Raises UserError for an unreadable name."""
+    root = Path(os.environ.get("ALMA_PIPELINE_STORE") or ".alma").expanduser().absolute()
+    try:
+        str(root).encode()
+    except UnicodeEncodeError as error:  # records and jobs hold paths, in UTF-8
+        raise UserError(
+            f"the store's path {str(root)!r} has bytes that the locale's encoding, {sys.getfilesystemencoding()}, does not read; "
+            "set PYTHONUTF8=1, or ALMA_PIPELINE_STORE to a folder with a plain name"
+        ) from error
+    return root
 
 
 def comet_interpreter(given: str | None) -> Path:

@@ -125,7 +125,8 @@ def _unfinished(store: Store) -> Iterator[str]:
 
 
 def delete(store: Store, found: list[Candidate]) -> None:
-    """Move each folder away with one rename, then delete its files. Raises UserError during a run."""
+    """Move each folder away with one rename, then delete its files. Raises UserError during a run and in a read-only store."""
+    store.check_writable()
     busy = [path.name for path in _locks(store.root / "locks") if _is_held(path)]
     if busy:
         raise UserError(f"a run is active in {store.root} ({', '.join(busy)}) and may need any artifact; wait until it ends")
@@ -160,7 +161,7 @@ def _is_held(path: Path) -> bool:
     lock = lock_file(path)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, OSError):  # in a store that is read-only nothing can be locked, and nothing deleted
         return True
     lock.release()
     return False

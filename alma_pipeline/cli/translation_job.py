@@ -45,20 +45,26 @@ def translations(
     What was decoded is kept until the context exits without an error. Raises UserError or StageFailed if the job fails.
     """
     sources = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    root = one_off.scratch_root(store.root, Path(tempfile.gettempdir()) / f"alma_pipeline-{os.getuid()}")
-    if root != store.root:
-        note(f"the store {store.root} is read-only, so unfinished work is kept in {root}")
+    key = _key(settings, inputs, sources)
 
     def feed(work: Path) -> None:
         (work / "sources.jsonl").write_text(sources, encoding="utf-8")
 
-    key = _key(settings, inputs, sources)
-    with one_off.run_one_off(root, settings, hardware, inputs, feed, _progress, key) as (out, _):
+    with (
+        one_off.scratch_root(store.root, Path(tempfile.gettempdir()) / f"alma_pipeline-{os.getuid()}") as root,
+        one_off.run_one_off(_noted(root, store), settings, hardware, inputs, feed, _progress, key) as (out, _),
+    ):
         with open(out / "translations.jsonl", encoding="utf-8") as file:
             found = [Translation(**json.loads(line)) for line in file]
         if len(found) != len(lines):
             raise UserError(f"{len(found)} translations of {len(lines)} lines in {out}; delete that folder and translate again")
         yield found
+
+
+def _noted(root: Path, store: Store) -> Path:
+    if root != store.root:
+        note(f"the store {store.root} is read-only, so unfinished work is kept in {root}")
+    return root
 
 
 def _key(settings: Any, inputs: dict[str, Input], sources: str) -> str:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,23 +78,43 @@ def run_one_off(
         _end(folder, work, kept)
 
 
-def scratch_root(store: Path, otherwise: Path) -> Path:
-    """The store if a job can run in it, else `otherwise`, which is created: a store that is only read has no room for jobs."""
+@contextmanager
+def scratch_root(store: Path, otherwise: Path) -> Iterator[Path]:
+    """The store if a job can run in it, else `otherwise`: a store that is read-only has no room for jobs.
+
+    `otherwise` is created, and deleted when the context exits unless a job left something in it. Raises UserError.
+    """
+    if _is_writable(store):
+        yield store
+        return
+    _make_private(otherwise)
+    try:
+        yield otherwise
+    finally:
+        for folder in (otherwise / "aside", otherwise):
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _is_writable(store: Path) -> bool:
     try:
         (store / "aside").mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=store / "aside"):
-            return store
+            return True
     except OSError:
-        pass
+        return False
+
+
+def _make_private(otherwise: Path) -> None:
+    """Create a folder that only this user reads. Raises UserError if it cannot be created or is another user's."""
     try:
         otherwise.mkdir(mode=0o700, parents=True, exist_ok=True)
         if otherwise.is_symlink() or otherwise.stat().st_uid != os.getuid():
             raise UserError(f"{otherwise} belongs to another user; set TMPDIR to a folder of your own")
     except OSError as error:
         raise UserError(
-            f"neither the store {store} nor {otherwise} can be written ({error.strerror}); set TMPDIR to a writable folder"
+            f"the store is read-only, and {otherwise} cannot be created ({error.strerror}); set TMPDIR to a writable folder"
         ) from error
-    return otherwise
 
 
 def _begin(aside: Path, name: str, key: str) -> tuple[Path, WorkFolder]:

@@ -29,6 +29,7 @@ from helpers.fake_hub import FakeHub
 from helpers.model_cards import header
 from helpers.tiny_adapter import make_adapter
 from helpers.tiny_checkpoint import make_checkpoint
+from helpers.translating import start_nothing
 
 BASE, TEXT, SFT, HYPOTHESES, SCORE, TEST = (f"{number:02d}" * 32 for number in range(20, 26))
 NEURAL = "Unbabel/wmt22-comet-da@0123abc|reference:yes|precision:fp16|comet:2.2.7"
@@ -308,3 +309,25 @@ def test_what_cannot_be_exported(
     assert command(filled, monkeypatch, *(word.format(new=tmp_path / "new", full=full) for word in words)) == 2
     assert said in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "mine.txt"], "nothing is made, nothing is overwritten"
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_merge(
+    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_nothing(monkeypatch)
+    (tmp_path / "file").write_text("kept")
+    assert command(filled, monkeypatch, "parallel", str(tmp_path / "file" / "model")) == 2
+    assert "file/model cannot be written: Not a directory; name another FOLDER" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_store_that_is_read_only_is_exported_from(filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The merge works beside the new folder, where there must be room for it."""
+    store = Store(tmp_path / "store")
+    store.root.mkdir()
+    (store.root / "artifacts").symlink_to(filled.root / "artifacts")
+    (store.root / "aside").write_text("no folder")  # root may write into every folder
+    assert command(store, monkeypatch, "parallel", str(tmp_path / "model")) == 0
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "model"}

@@ -1,34 +1,22 @@
 """The verb `translate`, from its command line to its output: a worker of its own, checkpoints in the store."""
 
-import io
 import json
-import os
 import re
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from alma_pipeline.cli import main, translation_job
 from alma_pipeline.config import load
-from alma_pipeline.execution import one_off
 from alma_pipeline.execution.runner import job_input
 from alma_pipeline.job import Job
-from alma_pipeline.plan.plan import Step, make_plan
-from alma_pipeline.store.store import Store, WorkFolder
+from alma_pipeline.plan.plan import make_plan
+from alma_pipeline.store.store import Store
 from helpers.plans import loaded
-from helpers.tiny_checkpoint import kept_outputs, make_checkpoint, make_corpus, pairs, read, write
+from helpers.tiny_checkpoint import kept_outputs, make_corpus, pairs, read, write
+from helpers.translating import SETTINGS, command, put
 from stages.translate.run import run
 
-SETTINGS = [
-    "stage=mono",
-    "data.languages=[de,ru,sv,uk]",
-    "evaluation.max_new_tokens=4",
-    "evaluation.num_beams=2",
-    "tracking=none",
-]
 SAMPLES = [f"stages.translate.{words}" for words in ("candidates=4", "temperature=1.5", "top_p=0.95", "seed=3")]
 SCORER = """#!{python}
 # In the place of COMET's Python: the same talk, and a score that only the hypothesis decides.
@@ -43,35 +31,6 @@ for row in rows:
     print(json.dumps({{"id": row["id"], "score": score, "cut": False}}), flush=True)
 print(json.dumps({{"done": len(rows)}}), flush=True)
 """
-
-
-def command(root: Path, monkeypatch: pytest.MonkeyPatch, *words: str, given: str = "") -> int:
-    monkeypatch.setenv("ALMA_PIPELINE_STORE", str(root))
-    monkeypatch.setattr("sys.argv", ["alma-pipeline", "translate", *words])
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
-    return main.main()
-
-
-def put(store: Store, step: Step, folder: Path, form: str = "") -> None:
-    """A folder as the artifact of a node, without making it; `form`: of a checkpoint."""
-    name, key = step.node.name, step.key
-    work = store.begin(name, key)
-    shutil.copytree(folder, work.path / "out")
-    record = {"name": name, "key": key, "kind": step.node.kind, "payload": step.payload, "seconds": 1.0}
-    record |= {"result": {} if form else {"counts": {"train_examples": 8}}}
-    loading = {"form": form, "base_key": key, "adapter_keys": []} if form else {}
-    store.commit(work, record | {"created": "2026-01-01", "checkpoint": loading})
-    work.close()
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("translating") / "store")
-    model = tmp_path_factory.mktemp("model")
-    make_checkpoint(model)
-    put(store, make_plan(loaded("stage=mono"), store)["mono"], model, form="full")
-    put(store, make_plan(loaded("stage=parallel"), store)["parallel"], model, form="full")
-    return store
 
 
 def files(store: Store) -> set[Path]:
@@ -213,128 +172,3 @@ def test_nothing_to_translate_starts_nothing(
     monkeypatch.setattr("sys.executable", "/nowhere")
     assert command(filled.root, monkeypatch, *SETTINGS, "direction=de-en", given="\n \n") == 0
     assert capsys.readouterr().out == "\n \n"
-
-
-def test_a_broken_off_translation_is_continued(
-    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By its content: from another file, to another output. A different text or setting is another request."""
-    words, (first, second) = [*SETTINGS, "direction=de-en"], (tmp_path / "a.txt", tmp_path / "b.txt")
-    for file in (first, second):
-        file.write_text("3. Mai\n4. Juni\n")
-    assert command(filled.root, monkeypatch, *words, str(first)) == 0
-    expected = capsys.readouterr().out
-    monkeypatch.setattr(translation_job, "_progress", interrupt)
-    assert command(filled.root, monkeypatch, *words, str(first)) == 130
-    assert capsys.readouterr().out == ""
-    [left] = (filled.root / "aside").iterdir()
-    # Another output in the place of the first sentence's shows which sentences are decoded again.
-    [kept] = left.rglob("outputs.0.jsonl")
-    index, outputs = json.loads(kept.read_text().splitlines()[0])
-    kept.write_text(json.dumps([index, [outputs[0][:1]]]) + "\n")
-    [result.unlink() for result in left.rglob("result.json")]
-    monkeypatch.undo()
-    assert command(filled.root, monkeypatch, *words, "evaluation.num_beams=1", str(second)) == 0
-    assert [path.name for path in (filled.root / "aside").iterdir()] == [left.name]
-    capsys.readouterr()
-    assert command(filled.root, monkeypatch, *words, str(second), "--output", str(tmp_path / "out.txt")) == 0
-    lines = (tmp_path / "out.txt").read_text(encoding="utf-8").splitlines()
-    assert [line == old for line, old in zip(lines, expected.splitlines(), strict=True)].count(True) == 1
-    assert not list((filled.root / "aside").iterdir()), "it clears up after success"
-
-
-def interrupt(lines: object) -> None:
-    raise KeyboardInterrupt
-
-
-def test_two_equal_requests_at_once(filled: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The second works in a folder of its own, and leaves the first's alone."""
-    names: list[Path] = []
-    begin = one_off._begin
-
-    def watched(aside: Path, name: str, key: str) -> tuple[Path, WorkFolder]:
-        folder, work = begin(aside, name, key)
-        names.append(folder)
-        return folder, work
-
-    monkeypatch.setattr(one_off, "WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(one_off, "_begin", watched)
-    assert command(filled.root, monkeypatch, *SETTINGS, "direction=de-en", given="3. Mai\n") == 0
-    expected = capsys.readouterr().out
-    first = Store(names[0]).begin("translate_text", one_off.PLACEHOLDER_KEY)
-    (first.path / "mine").touch()
-    assert command(filled.root, monkeypatch, *SETTINGS, "direction=de-en", given="3. Mai\n") == 0
-    assert capsys.readouterr().out == expected and (first.path / "mine").exists()
-    assert len({*names}) == 2 and [path.name for path in (filled.root / "aside").iterdir()] == [names[0].name]
-    first.close()
-    shutil.rmtree(names[0])
-
-
-def test_outputs_that_cannot_be_written_are_refused_before_a_model_is_loaded(
-    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere")
-    file = tmp_path / "in.txt"
-    file.write_text("3. Mai\n")
-    (tmp_path / "link.txt").symlink_to(file)
-    for name, said in (
-        ("", "is a folder; expected a file"),
-        ("in.txt/out.txt", "cannot be written: Not a directory"),
-        ("in.txt", "in.txt is both read and written; write the translations to another file"),
-        ("link.txt", "in.txt is both read and written"),
-    ):
-        words = [*SETTINGS, "direction=de-en", str(file), "--output", str(tmp_path / name)]
-        assert command(filled.root, monkeypatch, *words) == 2
-        assert said in capsys.readouterr().err
-    monkeypatch.setattr(sys, "__stdout__", None)
-    assert command(filled.root, monkeypatch, *SETTINGS, "direction=de-en", str(file)) == 2
-    assert "standard output is closed" in capsys.readouterr().err and file.read_text() == "3. Mai\n"
-
-
-def test_translations_that_cannot_be_written_at_the_end_are_kept(
-    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = [*SETTINGS, "direction=de-en", "--output"]
-    assert command(filled.root, monkeypatch, *words, "/dev/full", given="3. Mai\n") == 2
-    assert "No space left on device; give another path with --output FILE; the translations are kept" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "executable", "/nowhere")
-    assert command(filled.root, monkeypatch, *words, str(tmp_path / "new" / "out.txt"), given="3. Mai\n") == 0
-    assert len((tmp_path / "new" / "out.txt").read_text(encoding="utf-8").splitlines()) == 1
-    assert not list((filled.root / "aside").iterdir())
-
-
-def test_translations_are_utf8_whatever_the_terminal(
-    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And JSON lines flag what standard error counts."""
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    english = "The committee met on Tuesday to discuss the new budget proposal."
-    write(tmp_path / "rows.jsonl", [{"source": text, "direction": "de-en"} for text in (f"Ä {'3. Mai ' * 90}", "\n", english)])
-    assert command(filled.root, monkeypatch, *SETTINGS, str(tmp_path / "rows.jsonl"), "--output", "-") == 0
-    rows = [json.loads(line) for line in written.getvalue().decode("utf-8").splitlines()]
-    assert [row["translation_flags"] for row in rows] == [
-        ["source_cut", "translation_cut"],
-        [],
-        ["source_looks_like_en", "translation_cut"],
-    ]
-    assert rows[0]["source"].startswith("Ä") and rows[1]["translation"] == "\n"
-    said = capsys.readouterr().err
-    assert f"1 of 2 sources look like English, not German ({tmp_path}/rows.jsonl, line 3)" in said
-    assert f"1 of 2 lines were cut at 256 tokens ({tmp_path}/rows.jsonl, line 1); raise stages.translate.max_source" in said
-    assert "2 of 2 translations were cut at 4 tokens" in said and "lines 1 and 3); raise stages.translate.max_new_tokens" in said
-
-
-def test_a_store_that_is_read_only_needs_a_scratch_folder(
-    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "artifacts").symlink_to(filled.root / "artifacts")
-    (tmp_path / "store" / "aside").write_text("no folder")  # root may write into every folder
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    before = {path.name for path in (tmp_path / "store").iterdir()}
-    assert command(tmp_path / "store", monkeypatch, *SETTINGS, "direction=de-en", given="3. Mai\n") == 0
-    said, scratch = capsys.readouterr(), tmp_path / f"alma_pipeline-{os.getuid()}"
-    assert len(said.out.splitlines()) == 1 and {path.name for path in (tmp_path / "store").iterdir()} == before
-    assert f"the store {tmp_path}/store is read-only, so unfinished work is kept in {scratch}" in said.err
-    assert scratch.stat().st_mode & 0o777 == 0o700 and not list((scratch / "aside").iterdir())
