@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution.attempt import follow_metrics, has_result, worker_error
+from alma_pipeline.execution import out_of_memory
+from alma_pipeline.execution.attempt import follow_metrics, has_result
+from alma_pipeline.execution.failure import worker_error
 from alma_pipeline.execution.launch import start_without_server
 from alma_pipeline.execution.processes import WorkerHandle
 from alma_pipeline.execution.runner import POLL_SECONDS
@@ -55,8 +57,9 @@ def run_one_off(
         job.write()
         feed(work.path)
         # No other node runs at the same time, so it may use the whole machine.
+        killed_before = out_of_memory.kill_count()
         running = start_without_server(replace(hardware, max_parallel_nodes=1), work.path, work.token, config.distributed)
-        _follow(running, config.kind, work, report)
+        _follow(running, job, killed_before, work, report)
         failed = False
         yield job.out, json.loads((work.path / "result.json").read_text(encoding="utf-8"))
     except UserError:  # its message is complete; nobody needs the log
@@ -68,7 +71,9 @@ def run_one_off(
             shutil.rmtree(folder)
 
 
-def _follow(running: WorkerHandle, name: str, work: WorkFolder, report: Callable[[MetricsLines], None]) -> None:
+def _follow(
+    running: WorkerHandle, job: Job, killed_before: int, work: WorkFolder, report: Callable[[MetricsLines], None]
+) -> None:
     """Report the worker's metrics until it ends. Raises UserError or StageFailed if it fails."""
     new_metrics = follow_metrics(work.path / "metrics.jsonl")
     try:
@@ -86,7 +91,7 @@ def _follow(running: WorkerHandle, name: str, work: WorkFolder, report: Callable
     if lines := next(new_metrics):
         report(lines)
     if code != 0 or not has_result(work.path):
-        raise worker_error(name, work.path, code)
+        raise worker_error(job, code, killed_before)
 
 
 def _folder(parent: Path, name: str) -> Path:

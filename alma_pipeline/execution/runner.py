@@ -1,5 +1,6 @@
 """Runs a plan: chooses the next nodes, runs them side by side and commits their artifacts. Independent of models."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -65,8 +66,10 @@ class Runner:
                 if not any([self._advance(attempt) for attempt in [*self._attempts]]):
                     time.sleep(POLL_SECONDS)
         finally:
-            for attempt in [*self._attempts]:  # interrupted, or another one failed
-                self._end(attempt, "KILLED")
+            # Interrupted, or another one failed. All are ended, even if a watcher fails, as a display does whose reader is gone.
+            with contextlib.ExitStack() as ends:
+                for attempt in reversed(self._attempts):
+                    ends.callback(self._end, attempt, "KILLED")
         # Nodes that ran side by side finished in any order.
         self.done = {step.node.name: self.done[step.node.name] for step in plan.steps if step.node.name in self.done}
 
