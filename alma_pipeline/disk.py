@@ -12,7 +12,7 @@ from alma_pipeline.units import size
 
 FULL = re.compile(
     r"No space left on device|Disk quota exceeded|database or disk is full|\[Errno (28|122)\]|\(os error (28|122)\)|"
-    r"PytorchStreamWriter failed writing"
+    r"PytorchStreamWriter failed writing|inline_container.*unexpected pos"
 )
 """How Python, SQLite, safetensors (Rust) and torch report a full disk."""
 NOTHING_BYTES = 1_000_000
@@ -37,7 +37,6 @@ def fullest(folder: Path) -> Path:
     return min((folder, *others), key=free_bytes)
 
 
-def no_space(folder: Path, needed: int = 0) -> str:
-    """The sentence for a full disk. `needed`: bytes that the work takes there in all; 0 if unknown."""
-    need = f", about {size(needed)} needed" if needed else ""
-    return f"no space left on {folder}: {size(free_bytes(folder))} free{need}"
+def no_space(folder: Path) -> str:
+    """The sentence for a full disk."""
+    return f"no space left on {folder}: {size(free_bytes(folder))} free"

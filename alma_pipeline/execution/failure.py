@@ -55,9 +55,10 @@ def _full_disk(work: Path, tail: str, estimate: Estimate | None) -> str:
     if not disk.FULL.search(tail) and disk.free_bytes(store) >= disk.NOTHING_BYTES:
         return ""
     named = re.search(r"^no space left on .*$", tail, re.MULTILINE)
+    text = named[0] if named else disk.no_space(disk.fullest(store))
     needed = estimate.disk_bytes + estimate.work_bytes if estimate else 0
-    text = named[0] if named else disk.no_space(disk.fullest(store), needed)
-    return f"{text}; free some (`alma-pipeline gc` lists what the store can spare), then {RESUMES}"
+    need = f", and this node needs about {size(needed)} in all" if needed else ""
+    return f"{text}{need}; free some (`alma-pipeline gc` lists what the store can spare), then {RESUMES}"
 
 
 def _out_of_memory(job: Job, killed: bool, killed_before: int, tail: str, estimate: Estimate | None) -> str:

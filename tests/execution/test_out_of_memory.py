@@ -11,8 +11,8 @@ from alma_pipeline.execution.out_of_memory import available_bytes, kill_count, l
 from alma_pipeline.job import Job
 from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.schema import Hardware, Neural
-from alma_pipeline.schema.kinds import kind_config
 from helpers.plans import real
+from stages.score.config import Config as Score
 
 V2 = {"proc/self/cgroup": "0::/user/me", "mount/user/me/memory.events": "low 0\noom 3\noom_kill 2\noom_group_kill 0\n"}
 V1 = {
@@ -63,7 +63,7 @@ def test_advice_differs_for_training_decoding_and_scoring() -> None:
     one = Hardware(name="x", gradient_checkpointing=True, comet_batch=8)
     assert [*lower_settings(stages["cpo"], one)] == ["hardware.micro_batch_tokens=2048 (now 4096)"]
     assert [*lower_settings(stages["translate"], one)] == ["hardware.decode_tokens=4096 (now 8192)"]
-    score = kind_config("score")(scorers={"kiwi": Neural(model="x/y")})
+    score = Score(scorers={"kiwi": Neural(model="x/y")})
     assert [*lower_settings(score, one)] == ["evaluation.comet.batch=4 (now 8)"]
 
 
