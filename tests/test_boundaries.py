@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "peft", "deepspeed", "datasets", "accelerate",
 WITHOUT_HYDRA = ("errors", "redact", "job", "store/", "ml/", "execution/", "cli/doctor")
 """Starts of paths in the package: workers, and what they stand on."""
 ORDER = (
-    ("errors", "paths", "files", "given_files", "redact", "units", "instants", "streams", "console", "start"),
+    ("errors", "paths", "files", "given_files", "redact", "units", "instants", "streams", "console", "start", "disk"),
     ("schema",),
     ("job",),
     ("ml.distributed", "ml.rng"),

@@ -51,7 +51,7 @@ EXAMPLES = {
 }
 END = """\
 The store ($ALMA_PIPELINE_STORE, or .alma here) holds all that a run writes.
-Exit codes: 0 done, 1 a stage failed, 2 a wrong request, 130 interrupted.
+Exit codes: 0 done, 1 a stage failed, 2 a wrong request, 128 + n ended by signal n (130: Ctrl-C).
 `python -m alma_pipeline` is the same command."""
 
 

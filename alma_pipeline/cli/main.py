@@ -1,15 +1,19 @@
 """Entry point: runs the module named like the verb, and maps exceptions to exit codes.
 
-0 done; 1 a stage failed, with the tail of its log; 2 a user's mistake, in one paragraph; 130 interrupted.
+0 done; 1 a stage failed, with the tail of its log; 2 a user's mistake, in one paragraph; 128 + n ended by signal n.
 """
 
+import contextlib
 import importlib
 import os
 import signal
 import sys
 
+from alma_pipeline import disk
+from alma_pipeline.cli import interruption
 from alma_pipeline.cli.arguments import Arguments, parse
 from alma_pipeline.errors import ConfigError, PipelineError, StageFailed, UserError
+from alma_pipeline.paths import store_root
 from alma_pipeline.streams import prepare_streams
 
 PIPE_CLOSED = 128 + signal.SIGPIPE
@@ -18,7 +22,7 @@ PIPE_CLOSED = 128 + signal.SIGPIPE
 
 def main() -> int:
     """Entry point of `alma-pipeline` and `python -m alma_pipeline`."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruption.handle_signals()
     prepare_streams()
     try:
         code = _main(sys.argv[1:])
@@ -34,21 +38,23 @@ def main() -> int:
         return _end(1, "\n".join(text for text in (str(error), error.tail, f"log: {error.log}") if text))
     except PipelineError as error:
         return _end(1, str(error))
-    except KeyboardInterrupt:
-        return _end(130, "interrupted; finished work is kept, and the same command resumes from there")
+    except KeyboardInterrupt as error:
+        return _end(interruption.exit_code(error), interruption.message(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
         return PIPE_CLOSED
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    except OSError as error:
+        if not disk.is_full(error):
+            raise
+        full = disk.no_space(disk.fullest(store_root()))
+        return _end(1, f"{full}; finished work is kept, and the same command resumes from there")
 
 
 def _end(code: int, text: str) -> int:
     from alma_pipeline.redact import redact
 
-    print(f"alma-pipeline: {redact(text)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal is gone, or the disk of the log is full
+        print(f"alma-pipeline: {redact(text)}", file=sys.stderr)
     return code
 
 

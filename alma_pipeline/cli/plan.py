@@ -13,6 +13,7 @@ from alma_pipeline.cli.session import Request
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
+from alma_pipeline.plan import disk_space
 from alma_pipeline.plan.plan import make_plan, to_json
 from alma_pipeline.plan.reasons import every_difference
 from alma_pipeline.plan.remade import made_again
@@ -63,12 +64,15 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(request: Request, arguments: Arguments, console: LiteralConsole) -> None:
-    plan = make_plan(request.config, Store(store_root()), session.rerun(arguments))
+    store = Store(store_root())
+    plan = make_plan(request.config, store, session.rerun(arguments))
     if arguments.why:
         why.explain(console, plan, arguments.why)
     else:
         console.print(plan_table(plan, request.config.hardware, console.width))
         made_again(plan)
+        for text in disk_space.shortages(plan, request.config, store):
+            console.print_line(text, style="bold red")
 
 
 def diff(root: Path, first: str, second: str) -> int:

@@ -18,7 +18,7 @@ from alma_pipeline.config.locate import SEARCH_PATH
 from alma_pipeline.config.overrides import is_hydras
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
-from alma_pipeline.plan import pins
+from alma_pipeline.plan import disk_space, pins
 from alma_pipeline.plan.plan import Plan, Rerun, make_plan
 from alma_pipeline.plan.remade import made_again
 from alma_pipeline.schema import Config, Hardware
@@ -122,6 +122,7 @@ def execute(session: Session, request: Request, plan: Plan, store: Store, sweep:
         session.console.print_line(text, "yellow")
     store.check_writable()
     config = request.config
+    disk_space.check(plan, config, store)
     watcher.check_tracking(config)
     preflight.check(plan, config.hardware)
     logs = _made(store.root / "logs")

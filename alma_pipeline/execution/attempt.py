@@ -8,16 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.errors import PipelineError, StageFailed, UserError
+from alma_pipeline.execution import out_of_memory
+from alma_pipeline.execution.failure import worker_error
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.processes import WorkerHandle
 from alma_pipeline.job import Job
 from alma_pipeline.plan.plan import Step
-from alma_pipeline.redact import redact
 from alma_pipeline.store.store import WorkFolder
-
-TAIL_LINES = 20
-"""Log lines that an error shows."""
 
 
 @dataclass(eq=False)
@@ -30,6 +27,8 @@ class Attempt:
     new_metrics: Iterator[list[dict[str, Any]]] = field(init=False)
     """Each `next` gives the metrics since the last one; those of earlier attempts are skipped."""
     _running: WorkerHandle | None = None
+    _killed_before: int = 0
+    """The kernel's count of processes killed for memory, when the worker started."""
 
     def __post_init__(self) -> None:
         self.new_metrics = follow_metrics(self.work.path / "metrics.jsonl")
@@ -38,6 +37,7 @@ class Attempt:
     def start(self, launcher: Launcher) -> None:
         """Start the worker, unless an earlier one already finished and only the commit is missing."""
         if not has_result(self.work.path):
+            self._killed_before = out_of_memory.kill_count()
             self._running = launcher.start(self.work.path, self.work.token, self.step.config.distributed)
 
     def has_ended(self) -> bool:
@@ -47,7 +47,7 @@ class Attempt:
             return False
         self._running = None
         if code != 0 or not has_result(self.work.path):
-            raise worker_error(self.step.node.name, self.work.path, code)
+            raise worker_error(self.job, code, self._killed_before, self.step.estimate)
         return True
 
     def stop(self) -> None:
@@ -98,17 +98,3 @@ def truncate_metrics(metrics: Path, last_step: int) -> None:
     with open(metrics, "rb") as old, open(kept, "wb") as new:
         new.writelines(line for line in old if line.endswith(b"\n") and 0 < last_step >= json.loads(line)["step"])
     os.replace(kept, metrics)
-
-
-def worker_error(name: str, work: Path, code: int) -> PipelineError:
-    """The error of a worker that exited with `code`: the UserError it reported, else StageFailed with the tail of its log."""
-    error = work / "error.json"
-    if error.exists():
-        return UserError(f"{name}: {json.loads(error.read_text(encoding='utf-8'))['message']}")
-    ends = f"signal {-code}" if code < 0 else f"exit code {code}" if code else "exit code 0 but left no result"
-    log = work / "log.txt"
-    # The traceback of the rank that failed first explains more than the log, which ends with the launcher's own messages.
-    first = sorted(work.glob("failed-*.txt"), key=lambda path: path.stat().st_mtime)[:1]
-    shown = next((path for path in (*first, log) if path.exists()), None)
-    lines = redact(shown.read_text(encoding="utf-8", errors="replace")).splitlines() if shown else []
-    return StageFailed(name, f"its worker ended with {ends}", str(log), "\n".join(lines[-TAIL_LINES:]))

@@ -12,8 +12,10 @@ from typing import IO
 
 from alma_pipeline import start
 from alma_pipeline.errors import PipelineError
+from alma_pipeline.execution import out_of_memory
 from alma_pipeline.execution.processes import STOP_SECONDS, stop_group, worker_environment
 from alma_pipeline.schema import Hardware
+from alma_pipeline.units import size
 
 PRELOADED = ("torch", "transformers", "peft", "deepspeed", "safetensors.torch", "alma_pipeline.execution.worker")
 """Modules that the server imports once for all workers."""
@@ -54,6 +56,7 @@ class ForkServer:
         self.log = log
         self._buffer = b""
         self._codes: dict[int, int] = {}
+        self._killed_before = out_of_memory.kill_count()
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
                 start.command("alma_pipeline.execution.fork_server", *PRELOADED),
@@ -109,7 +112,13 @@ class ForkServer:
         return value
 
     def _ended(self) -> PipelineError:
-        return PipelineError(f"the fork server ended (exit code {self.process.wait()}); see its log: {self.log}")
+        code = self.process.wait()
+        if code == -signal.SIGKILL and out_of_memory.kill_count() > self._killed_before:
+            text = (
+                f"memory ran out, and the kernel killed the fork server; {size(out_of_memory.available_bytes())} of memory here"
+            )
+            return PipelineError(f"{text}; the same command resumes from the last resume points")
+        return PipelineError(f"the fork server ended (exit code {code}); see its log: {self.log}")
 
     def close(self) -> None:
         """Stop the server and the workers that still run."""

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 POLL_SECONDS = 0.02
+KILLED_FIRST = "100"
+"""Of 1000: how much sooner the kernel kills a worker for memory than this server, which has as much until a worker grows."""
 
 
 def main(modules: list[str]) -> None:
@@ -63,6 +65,8 @@ def _work(work: Path, token: str) -> NoReturn:
     try:
         os.setpgid(0, 0)
         _redirect(work / "log.txt")
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(KILLED_FIRST, encoding="ascii")
         code = importlib.import_module("alma_pipeline.execution.worker").main(work, token)
     except BaseException:  # a forked child must never return to the server's loop
         traceback.print_exc()

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import StageFailed, UserError
-from alma_pipeline.execution.attempt import clear_leftovers, follow_metrics, has_result, worker_error
+from alma_pipeline.execution import out_of_memory
+from alma_pipeline.execution.attempt import clear_leftovers, follow_metrics, has_result
+from alma_pipeline.execution.failure import worker_error
 from alma_pipeline.execution.launch import start_without_server
 from alma_pipeline.execution.processes import WorkerHandle
 from alma_pipeline.execution.runner import POLL_SECONDS
@@ -59,12 +61,14 @@ def run_one_off(
         if not has_result(work.path):
             clear_leftovers(work.path, fresh=False)
             (work.path / "metrics.jsonl").unlink(missing_ok=True)
+            job.out.mkdir(exist_ok=True)
             job.write()
             feed(work.path)
             # No other node runs at the same time, so it may use the whole machine.
             alone = replace(hardware, max_parallel_nodes=1)
+            killed_before = out_of_memory.kill_count()
             running = start_without_server(alone, work.path, work.token, config.distributed)
-            _follow(running, config.kind, work, report)
+            _follow(running, job, killed_before, work, report)
         yield job.out, json.loads((work.path / "result.json").read_text(encoding="utf-8"))
     except StageFailed:
         kept = True  # its message names the log
@@ -140,7 +144,9 @@ def _end(folder: Path, work: WorkFolder, kept: bool) -> None:
         work.close()
 
 
-def _follow(running: WorkerHandle, name: str, work: WorkFolder, report: Callable[[MetricsLines], None]) -> None:
+def _follow(
+    running: WorkerHandle, job: Job, killed_before: int, work: WorkFolder, report: Callable[[MetricsLines], None]
+) -> None:
     """Report the worker's metrics until it ends. Raises UserError or StageFailed if it fails."""
     new_metrics = follow_metrics(work.path / "metrics.jsonl")
     try:
@@ -158,4 +164,4 @@ def _follow(running: WorkerHandle, name: str, work: WorkFolder, report: Callable
     if lines := next(new_metrics):
         report(lines)
     if code != 0 or not has_result(work.path):
-        raise worker_error(name, work.path, code)
+        raise worker_error(job, code, killed_before)

@@ -1,5 +1,6 @@
 """Runs a plan: chooses the next nodes, runs them side by side and commits their artifacts. Independent of models."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -8,11 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alma_pipeline import instants
-from alma_pipeline.errors import UserError
+from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.execution.attempt import Attempt, clear_leftovers, has_result, truncate_metrics
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.job import Input, Job, read_job
-from alma_pipeline.plan import rounds
+from alma_pipeline.plan import disk_space, rounds
 from alma_pipeline.plan.plan import Plan, Step
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.record import Record
@@ -54,7 +55,8 @@ class Runner:
     def run(self, plan: Plan) -> None:
         """Run every step of the plan's work as soon as its inputs exist.
 
-        Raises StageFailed or UserError when a step fails; steps that still run are then stopped.
+        Raises StageFailed or UserError when a step fails, and PipelineError when the disk is too full for one; steps that
+        still run are then stopped.
         """
         self.done |= {step.node.name: step.record for step in plan.steps if step.record is not None and not step.works}
         self._check_inputs(plan)
@@ -66,8 +68,10 @@ class Runner:
                 if not any([self._advance(attempt) for attempt in [*self._attempts]]):
                     time.sleep(POLL_SECONDS)
         finally:
-            for attempt in [*self._attempts]:  # interrupted, or another one failed
-                self._end(attempt, "KILLED")
+            # Interrupted, or another one failed. All are ended, even if a watcher fails, as a display does whose reader is gone.
+            with contextlib.ExitStack() as ends:
+                for attempt in reversed(self._attempts):
+                    ends.callback(self._end, attempt, "KILLED")
         # Nodes that ran side by side finished in any order.
         self.done = {step.node.name: self.done[step.node.name] for step in plan.steps if step.node.name in self.done}
 
@@ -97,6 +101,8 @@ class Runner:
         """Start the step and return True, also if its artifact exists by now; False while inputs or free slots are missing."""
         if len(self._attempts) >= self.hardware.max_parallel_nodes or not self.done.keys() >= set(step.inputs.values()):
             return False
+        if not self._has_space(step):
+            return False
         work = self._begin(step)
         if work is None:
             return False
@@ -114,6 +120,15 @@ class Runner:
         self._attempts.append(attempt)
         self._launch(attempt)
         return True
+
+    def _has_space(self, step: Step) -> bool:
+        """Whether the step fits on the disk; wait for running nodes, which delete their resume points. Raises PipelineError."""
+        shortage = disk_space.node_shortage(step, self.store)
+        if shortage and not self._attempts:
+            raise PipelineError(
+                f"{shortage}; {disk_space.ADVICE}; finished work is kept, and the same command resumes from there"
+            )
+        return not shortage
 
     def _begin(self, step: Step) -> WorkFolder | None:
         """Acquire the work folder; wait for it only if none of our nodes runs, as its holder may wait for that node."""

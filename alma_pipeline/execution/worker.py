@@ -3,6 +3,7 @@
 python -m alma_pipeline.execution.worker WORK_FOLDER TOKEN        (as torchrun, srun or the DeepSpeed launcher start it)
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from alma_pipeline import disk
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import energy
 from alma_pipeline.files import lock_file, sync_tree, write_json
@@ -25,6 +27,8 @@ EXIT_USER_ERROR = 2
 EXIT_FAILURE = 1
 EXIT_ABANDONED = 3
 WATCH_SECONDS = 0.5
+RESERVE_BYTES = 65_536
+"""Space that a worker keeps on the disk, so that it can still write down why it failed when the disk is full."""
 
 
 def main(work: Path, token: str) -> int:
@@ -37,7 +41,9 @@ def main(work: Path, token: str) -> int:
     os.chdir(work)
     rank = int(os.environ.get("RANK", "0"))
     guard = _guard(work, token, rank)
+    reserve = work / f"reserve-{rank}"
     try:
+        reserve.write_bytes(bytes(RESERVE_BYTES))
         job = read_job(work / "job.json")
         job.out.mkdir(exist_ok=True)
         if rank == 0:
@@ -51,20 +57,33 @@ def main(work: Path, token: str) -> int:
             write_json(work / "result.json", result | meter.stop())
         return 0
     except UserError as error:
+        reserve.unlink(missing_ok=True)
         if rank == 0:
             write_json(work / "error.json", {"message": str(error)})
         print(error, file=sys.stderr)
         return EXIT_USER_ERROR
     except Exception:
-        traceback.print_exc()
-        # In its own file: in the log, the launcher's messages follow the traceback.
-        (work / f"failed-{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        _report_failure(work, rank, reserve)
         return EXIT_FAILURE
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a full disk
+            reserve.unlink(missing_ok=True)
+            sys.stdout.flush()
+            sys.stderr.flush()
         if guard:
             guard.release()
+
+
+def _report_failure(work: Path, rank: int, reserve: Path) -> None:
+    """Write the traceback of the exception in flight; on a full disk into the space of `reserve`, with the folder's name."""
+    text = traceback.format_exc()
+    if disk.FULL.search(text):
+        text += f"{disk.no_space(disk.fullest(work.parent.parent))}\n"
+    with contextlib.suppress(OSError):  # a full disk, which the parent then measures itself
+        reserve.unlink(missing_ok=True)
+        # In its own file: in the log, the launcher's messages follow the traceback.
+        (work / f"failed-{rank}.txt").write_text(text, encoding="utf-8")
+        print(text, file=sys.stderr, end="", flush=True)
 
 
 def _guard(work: Path, token: str, rank: int) -> FileLock | None:

@@ -82,6 +82,11 @@ def _weights_bytes(model: Model) -> int:
     return model_size.parameters(model.architecture) * PRECISION_BYTES[model.precision]
 
 
+def checkpoint_bytes(config: Training, model: Model) -> int:
+    """Bytes of the checkpoint that a training stage makes: all weights, or an adapter's."""
+    return _weights(config, model)[0] * PRECISION_BYTES[config.precision]
+
+
 def _training(config: Training, model: Model, hardware: Hardware, counts: Counts) -> Estimate:
     # Mean tokens per example give the tokens of a global batch, on which everything else depends.
     length = counts.tokens / counts.examples if counts.examples else 0.0
@@ -93,7 +98,7 @@ def _training(config: Training, model: Model, hardware: Hardware, counts: Counts
     seconds = _training_seconds(config, model, hardware, steps, length, counts.dev_examples)
     # The artifact holds the trained weights; a resume point holds the optimiser's state as well.
     trained, _ = _weights(config, model)
-    artifact = trained * PRECISION_BYTES[config.precision]
+    artifact = checkpoint_bytes(config, model)
     state = artifact + model_size.state_bytes(trained, config.precision, hardware.zero_stage)["optimiser"]
     # A new resume point is complete before the old one is deleted, hence two; a short run writes none.
     resume_points = 2 * round(state) if seconds > hardware.checkpoint_seconds or not tokens else 0

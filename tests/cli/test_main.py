@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from alma_pipeline.cli import main
+from alma_pipeline.cli.interruption import ENDING
 
 CASES: list[tuple[list[str], list[str]]] = [
     (["stage=cpoo"], ["stage=cpoo", "did you mean 'cpo'?"]),
@@ -59,7 +60,7 @@ def run(folder: Path, *words: str, store: str = "store") -> subprocess.Completed
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """`alma-pipeline` in this process, whose start is what takes long, in an empty folder; gives the exit code."""
-    before = signal.getsignal(signal.SIGTERM)  # the command takes it for an interruption
+    before = {number: signal.getsignal(number) for number in ENDING}  # the command takes them for interruptions
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALMA_PIPELINE_STORE", "store")
 
@@ -68,7 +69,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         return main.main()
 
     yield run_here
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(("words", "texts"), CASES, ids=[" ".join(words) for words, _ in CASES])

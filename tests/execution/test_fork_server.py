@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alma_pipeline.errors import PipelineError
-from alma_pipeline.execution import fork_client, processes
+from alma_pipeline.execution import fork_client, out_of_memory, processes
 from alma_pipeline.execution.fork_client import ForkServer
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.schema import Hardware
@@ -139,3 +139,15 @@ def test_the_real_server_forks_with_everything_imported(
     for name in ("a", "b"):
         assert exit_code(launcher.start(*prepared(name), distributed=True)) == 0
     launcher.close()
+
+
+def test_a_server_that_the_kernel_killed_for_memory(
+    server: ForkServer, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.process.kill()
+    server.process.wait()
+    monkeypatch.setattr(out_of_memory, "kill_count", lambda: server._killed_before + 1)
+    with pytest.raises(
+        PipelineError, match=r"memory ran out, and the kernel killed the fork server; .* of memory here; the same"
+    ):
+        server.start(*prepared())

@@ -115,7 +115,7 @@ def test_a_users_mistake_in_a_worker_is_the_users(world: World) -> None:
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
-        ("kill", "its worker ended with signal 9"),
+        ("kill", "its worker was killed (signal 9)"),
         ("silent", "its worker ended with exit code 0 but left no result"),
         ("exit", "its worker ended with exit code 1"),
     ],
@@ -124,7 +124,7 @@ def test_other_ends(world: World, end: str, reason: str) -> None:
     world.order("a", end=end)
     with pytest.raises(StageFailed) as caught:
         world.run(chain())
-    assert caught.value.reason == reason
+    assert caught.value.reason.startswith(reason)
 
 
 def test_progress_lines_arrive_whole(world: World) -> None:

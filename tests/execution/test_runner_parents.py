@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -25,9 +26,11 @@ class Parents:
         self.root, self.orders, self.mode, self.steps = root / "store", orders, mode, steps
         self.started: list[subprocess.Popen[str]] = []
 
-    def start(self) -> "subprocess.Popen[str]":
-        command = parent(self.root, self.mode, self.steps)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    def start(self, *prefix: str, terminal: int | None = None) -> "subprocess.Popen[str]":
+        """Start a parent, through the command `prefix`, on a terminal if one is given."""
+        output = subprocess.PIPE if terminal is None else terminal
+        command = [*prefix, *parent(self.root, self.mode, self.steps)]
+        process = subprocess.Popen(command, stdin=terminal, stdout=output, stderr=subprocess.STDOUT, text=True)
         self.started.append(process)
         return process
 
@@ -124,7 +127,8 @@ def test_a_killed_worker_is_a_failure_and_the_next_run_goes_on(parents: Parents)
     process = parents.start()
     os.kill(parents.worked(process, 3), signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1 and "a: its worker ended with signal 9" in output
+    assert process.returncode == 1 and "a: its worker was killed (signal 9)" in output
+    assert "most likely for memory" in output and "the same command resumes from the last resume point" in output
     parents.go("a")
     assert "text abc" in parents.finish(parents.start())
     assert_one_writer(parents.journal("a"), parents.steps)
@@ -166,12 +170,42 @@ def test_who_waited_for_a_parent_that_died_goes_on_where_it_was(parents: Parents
     assert_one_writer(parents.journal("a"), parents.steps)
 
 
-def test_interrupted_nothing_is_left_running(parents: Parents) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_interrupted_nothing_is_left_running(parents: Parents, number: int) -> None:
+    """Also by a second signal while it clears up, as a closed terminal and a cluster send it."""
     parents.order("a", hold=3)
     process = parents.start()
     parents.worked(process, 3)
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
+    if number != signal.SIGINT:
+        time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and "a KILLED" in output
+    assert process.returncode == 128 + number and "a KILLED" in output
+    assert children and not any(lives(child.pid) for child in children)
+    parents.go("a")
+    assert "text abc" in parents.finish(parents.start())
+    assert_one_writer(parents.journal("a"), parents.steps)
+
+
+def test_a_signal_that_the_command_was_started_to_ignore_is_ignored(parents: Parents) -> None:
+    parents.order("a", hold=3)
+    process = parents.start("nohup")
+    parents.worked(process, 3)
+    process.send_signal(signal.SIGHUP)
+    parents.go("a")
+    assert "text abc" in parents.finish(process)
+
+
+def test_a_closed_terminal_ends_the_command_and_its_workers(parents: Parents) -> None:
+    """Every write to it is an error by then, in the clearing up too."""
+    parents.order("a", hold=3)
+    control, terminal = pty.openpty()
+    process = parents.start("setsid", "--ctty", terminal=terminal)
+    os.close(terminal)
+    parents.worked(process, 3)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.close(control)
+    assert process.wait(60) == 128 + signal.SIGHUP
     assert children and not any(lives(child.pid) for child in children)

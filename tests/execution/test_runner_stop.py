@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from alma_pipeline.cli import main
+from alma_pipeline.cli.interruption import ENDING, exit_code, handle_signals
 from alma_pipeline.execution import fork_client, processes
 from helpers.fake_stages.recipes import chain, planned
 from helpers.fake_stages.world import World
@@ -18,18 +18,21 @@ def test_what_a_worker_leaves_behind_goes_with_it(world: World) -> None:
     wait_for(lambda: not lives(int(word.split()[1])))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDING])
 def test_interrupted_the_worker_is_stopped_and_watchers_are_told(
     world: World, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     world.order("a", hold=3)
-    before = signal.signal(signal.SIGTERM, main._interrupt)
+    before = {ending: signal.getsignal(ending) for ending in ENDING}
+    handle_signals()
     interrupt_when(lambda: len(world.journal("a")) > 4, number=number)
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
             world.run(chain(steps=1000))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
+    assert exit_code(caught.value) == 128 + number
     assert world.told.events == [("a", "started"), ("a", "KILLED")]
     [pid] = {pid for pid, _ in world.journal("a")}
     assert not lives(pid), "the worker has ended before the runner returns"

@@ -60,6 +60,6 @@ def test_an_allocation_ends_with_its_orchestrator(
     assert cluster.jobs() == "alma_pipeline RUNNING 2", cluster.logs()
     process.send_signal(number)
     output, _ = process.communicate(timeout=90)
-    assert process.returncode == (130 if number == signal.SIGTERM else -number)
+    assert process.returncode == (143 if number == signal.SIGTERM else -number)
     assert ("a KILLED" in output) == (number == signal.SIGTERM)
     wait_for(lambda: cluster.jobs() == "", seconds=30)

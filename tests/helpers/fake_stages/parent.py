@@ -5,14 +5,13 @@ command: started by a launcher of their own, as torchrun's are; slurm: by srun, 
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 
 from stages.fake.config import Config as Fake
 from stages.fake_many.config import Config as FakeMany
 
-from alma_pipeline.cli import main as cli
+from alma_pipeline.cli import interruption
 from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.execution import fork_client, launch
 from alma_pipeline.execution.runner import Runner
@@ -45,7 +44,7 @@ def _alone(hardware: Hardware, work: Path, token: str) -> list[str]:
 
 
 def main(root: Path, mode: str, steps: int) -> int:
-    signal.signal(signal.SIGTERM, cli._interrupt)
+    interruption.handle_signals()
     fork_client.PRELOADED = ("alma_pipeline.execution.worker",)  # type: ignore[assignment]  # mypy takes a tuple's length for its type
     if mode == "command":
         launch.command = _alone
@@ -65,8 +64,8 @@ def main(root: Path, mode: str, steps: int) -> int:
     except StageFailed as error:
         print(error, flush=True)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        return interruption.exit_code(error)
     finally:
         launcher.close()
 

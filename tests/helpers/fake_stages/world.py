@@ -77,9 +77,12 @@ class World:
         return len({pid for pid, _ in self.journal(node)})
 
     def run(self, config: Config, rerun: Rerun | None = None) -> dict[str, Record]:
-        runner = Runner(self.store, config.hardware, self.launcher, [self.told], {"pid": 0})
+        runner = self.runner(config)
         runner.run(planned(config, self.store, rerun))
         return runner.done
+
+    def runner(self, config: Config) -> Runner:
+        return Runner(self.store, config.hardware, self.launcher, [self.told], {"pid": 0})
 
 
 def journal(orders: Path, node: str) -> list[tuple[int, str]]:

@@ -1,0 +1,42 @@
+"""Free space on a disk, and how a full one shows in an error. Independent of what is written."""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from alma_pipeline.units import size
+
+FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|database or disk is full|\[Errno (28|122)\]|\(os error (28|122)\)|"
+    r"PytorchStreamWriter failed writing|inline_container.*unexpected pos"
+)
+"""How Python, SQLite, safetensors (Rust) and torch report a full disk."""
+NOTHING_BYTES = 1_000_000
+"""Below this a disk is full whatever the error says: the file that did not fit may leave a rest."""
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user can still write to the disk of a folder, which need not exist yet."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a full disk or quota caused this error."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def fullest(folder: Path) -> Path:
+    """Which of a folder, the temporary folder and the hub's cache has the least space: libraries write to all three."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    others: Sequence[Path] = (Path(tempfile.gettempdir()), Path(os.environ.get("HF_HUB_CACHE") or home))
+    return min((folder, *others), key=free_bytes)
+
+
+def no_space(folder: Path) -> str:
+    """The sentence for a full disk."""
+    return f"no space left on {folder}: {size(free_bytes(folder))} free"

@@ -1,0 +1,89 @@
+"""Whether a plan fits on the disks that it writes to: the store, and the temporary folder where vLLM needs one.
+
+Sizes come from the estimates, so text, scores and the hub's own cache are not counted.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from alma_pipeline import disk
+from alma_pipeline.errors import UserError
+from alma_pipeline.plan.estimate import checkpoint_bytes
+from alma_pipeline.plan.model_size import parameters
+from alma_pipeline.plan.plan import Plan
+from alma_pipeline.plan.step import Step
+from alma_pipeline.schema import PRECISION_BYTES, Config, Decoding, Training
+from alma_pipeline.store.store import Store
+from alma_pipeline.units import size
+
+ADVICE = "free some (`alma-pipeline gc` lists what the store can spare), or set ALMA_PIPELINE_STORE to a folder on a larger disk"
+
+
+def check(plan: Plan, config: Config, store: Store) -> None:
+    """Raise UserError if the plan does not fit."""
+    if problems := shortages(plan, config, store):
+        raise UserError("\n".join([*problems, ADVICE]))
+
+
+def shortages(plan: Plan, config: Config, store: Store) -> list[str]:
+    """A sentence for each folder whose disk has less space than the plan needs there."""
+    found = []
+    kept, temporary = store_bytes(plan.work, config, store)
+    free = disk.free_bytes(store.root)
+    if kept + temporary > free:
+        while_running = f", of which {size(temporary)} while nodes run, for resume points" if temporary else ""
+        found.append(f"{_shortage(store.root, free, kept + temporary)}{while_running}")
+    merged, folder = max(_merged_bytes(plan, config), default=0), Path(tempfile.gettempdir())
+    if merged > (free := disk.free_bytes(folder)):
+        found.append(
+            f"{_shortage(folder, free, merged)} for a merged model that vLLM reads; set TMPDIR to a folder on a larger disk"
+        )
+    return found
+
+
+def node_shortage(step: Step, store: Store) -> str:
+    """As `shortages`, for one node that is about to run; empty if there is enough."""
+    free, needed = disk.free_bytes(store.root), sum(node_bytes(step, store))
+    return f"{step.node.name}: {_shortage(store.root, free, needed)}" if needed > free else ""
+
+
+def _shortage(folder: Path, free: int, needed: int) -> str:
+    return f"not enough space on {folder}: {size(free)} free, about {size(needed)} needed"
+
+
+def store_bytes(steps: Sequence[Step], config: Config, store: Store) -> tuple[int, int]:
+    """Bytes that steps add to the store: what stays, and the most that their work folders hold besides at any one time."""
+    nodes = [node_bytes(step, store) for step in steps]
+    adopted = [
+        checkpoint_bytes(step.node.config, config.model)
+        for step in steps
+        if step.verdict == "adopt" and isinstance(step.node.config, Training)
+    ]
+    at_once = sorted(temporary for _, temporary in nodes)[-config.hardware.max_parallel_nodes :]
+    return sum(kept for kept, _ in nodes) + sum(adopted), sum(at_once)
+
+
+def node_bytes(step: Step, store: Store) -> tuple[int, int]:
+    """Bytes that a node adds to the store: its artifact, and what its work folder holds besides while it runs; 0 if unknown."""
+    if step.estimate is None:
+        return 0, 0
+    # What an earlier attempt left is on the disk already.
+    return step.estimate.disk_bytes, max(0, step.estimate.work_bytes - _written(store.work_path(step.node.name, step.key)))
+
+
+def _written(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _merged_bytes(plan: Plan, config: Config) -> Iterator[int]:
+    """Bytes of each merged model that vLLM reads from a temporary folder."""
+    for step in plan.work:
+        decoding = step.node.config
+        makers = [plan[name].node.config for name in step.inputs.values()]
+        if isinstance(decoding, Decoding) and decoding.engine == "vllm" and any(map(_makes_adapter, makers)):
+            yield parameters(config.model.architecture) * PRECISION_BYTES[decoding.precision]
+
+
+def _makes_adapter(config: object) -> bool:
+    return isinstance(config, Training) and config.adapter != "none"
