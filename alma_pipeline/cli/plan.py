@@ -13,8 +13,8 @@ from alma_pipeline.cli.session import Request
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import store_root
-from alma_pipeline.plan import disk_space
-from alma_pipeline.plan.plan import make_plan, to_json
+from alma_pipeline.plan import disk_space, requirements
+from alma_pipeline.plan.plan import Plan, make_plan, to_json
 from alma_pipeline.plan.reasons import every_difference
 from alma_pipeline.plan.remade import made_again
 from alma_pipeline.redact import redact_values
@@ -55,8 +55,15 @@ def _sweep(arguments: Arguments) -> int:
     return 0
 
 
+def _plan(request: Request, arguments: Arguments) -> Plan:
+    """The plan of one job. Raises ConfigError for work that cannot be done."""
+    plan = make_plan(request.config, Store(store_root()), session.rerun(arguments))
+    requirements.check(plan, request.config.hardware)
+    return plan
+
+
 def _as_json(request: Request, arguments: Arguments) -> dict[str, Any]:
-    return to_json(make_plan(request.config, Store(store_root()), session.rerun(arguments)))
+    return to_json(_plan(request, arguments))
 
 
 def _print_json(value: Any) -> None:
@@ -64,14 +71,13 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(request: Request, arguments: Arguments, console: LiteralConsole) -> None:
-    store = Store(store_root())
-    plan = make_plan(request.config, store, session.rerun(arguments))
+    plan = _plan(request, arguments)
     if arguments.why:
         why.explain(console, plan, arguments.why)
     else:
         console.print(plan_table(plan, request.config.hardware, console.width))
         made_again(plan)
-        for text in disk_space.shortages(plan, request.config, store):
+        for text in disk_space.shortages(plan, request.config, Store(store_root())):
             console.print_line(text, style="bold red")
 
 

@@ -18,7 +18,7 @@ from alma_pipeline.config.locate import SEARCH_PATH
 from alma_pipeline.config.overrides import is_hydras
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
-from alma_pipeline.plan import disk_space, pins
+from alma_pipeline.plan import disk_space, pins, requirements
 from alma_pipeline.plan.plan import Plan, Rerun, make_plan
 from alma_pipeline.plan.remade import made_again
 from alma_pipeline.schema import Config, Hardware
@@ -103,8 +103,12 @@ def overrides(arguments: Arguments) -> list[str]:
 
 
 def pinned_plan(config: Config, store: Store, rerun: Rerun) -> Plan:
-    """The plan of what is about to run. Branches that its work reads are resolved to commits, by asking the hub."""
+    """The plan of what is about to run. Branches that its work reads are resolved to commits, by asking the hub.
+
+    Raises ConfigError for work that cannot be done.
+    """
     plan = make_plan(config, store, rerun)
+    requirements.check(plan, config.hardware)
     while pins.resolve_branches(plan.work, store):  # a new commit changes keys, which can add work
         plan = make_plan(config, store, rerun)
     return plan

@@ -13,15 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from alma_pipeline.cli.arguments import Arguments
-from alma_pipeline.cli.session import Request, RunJob, Session, opened, overrides
+from alma_pipeline.cli.session import Request, RunJob, Session, opened, overrides, rerun
 from alma_pipeline.config import load
 from alma_pipeline.config.check import from_tree, graph_problems
 from alma_pipeline.config.compose import run_hydra, split
 from alma_pipeline.config.hydra_errors import describe
 from alma_pipeline.config.overrides import is_hydras
 from alma_pipeline.errors import ConfigError, PipelineError, UserError
+from alma_pipeline.paths import store_root
+from alma_pipeline.plan import requirements
+from alma_pipeline.plan.plan import Rerun, make_plan
 from alma_pipeline.redact import redact
 from alma_pipeline.store.record import Record
+from alma_pipeline.store.store import Store
 from alma_pipeline.tracking.run_metadata import SweepJob
 
 
@@ -38,7 +42,7 @@ class Job:
 def main(arguments: Arguments, run_job: RunJob) -> int:
     """Check every job, then run them all; 1 if any failed. Raises ConfigError before the first runs."""
     given = overrides(arguments)
-    check(given)
+    _check_plans(check(given), rerun(arguments))
     done: list[Job] = []
     with opened(arguments) as session:
 
@@ -98,6 +102,19 @@ def check(given: list[str]) -> list[Request]:
     if found:
         raise ConfigError(found)
     return jobs
+
+
+def _check_plans(requests: list[Request], again: Rerun) -> None:
+    """Raises ConfigError with everything that the work of any job needs and does not have."""
+    store = Store(store_root())
+    found: list[str] = []
+    for request in requests:
+        try:
+            requirements.check(make_plan(request.config, store, again), request.config.hardware)
+        except ConfigError as error:
+            found += error.problems
+    if found:
+        raise ConfigError(list(dict.fromkeys(found)))
 
 
 def _composed(job: list[str], hydras: list[str]) -> Request:

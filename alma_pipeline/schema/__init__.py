@@ -13,7 +13,7 @@ from alma_pipeline.schema.block_training import BlockTraining
 from alma_pipeline.schema.budget import Budget, Horizon, PreferenceBudget, TextBudget
 from alma_pipeline.schema.data import CLEANING, Cleaning, Data, Expected, GroupedLanguage, Language, Source
 from alma_pipeline.schema.decoding import Decoding, Translating
-from alma_pipeline.schema.fields import choice, number
+from alma_pipeline.schema.fields import LARGEST, choice, number
 from alma_pipeline.schema.filled_in import WithDirections, WithLanguages, WithScorers, WithSystems
 from alma_pipeline.schema.hardware import Hardware
 from alma_pipeline.schema.model import PRECISION_BYTES, Architecture, Model, Released
@@ -108,7 +108,7 @@ class Config:
     """Training length of the targets in tokens, replacing their steps, epochs or tokens; null: their own."""
     directions: Any = "all"
     """all, or a list of directions (`de-en`) and groups (`g5`: its languages into and out of English)."""
-    seed: int = number(42, at_least=0)
+    seed: int = number(42, at_least=0, at_most=LARGEST)
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     languages: dict[str, Any] = field(default_factory=dict)

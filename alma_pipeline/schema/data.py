@@ -18,7 +18,7 @@ class Language:
     """CLDR locale."""
     nllb: str = MISSING
     """Code of NLLB and FLORES-200."""
-    tokenizer: str = "13a"
+    tokenizer: str = choice("13a", "none", "char", "flores101", "flores200", "intl", "ja-mecab", "ko-mecab", "spBLEU-1K", "zh")
     """sacrebleu tokenizer for BLEU. 13a counts as unset in scripts without spaces; see `schema.metrics.bleu_tokenizer`."""
 
 

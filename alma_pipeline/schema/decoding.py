@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from alma_pipeline.schema.fields import added_later, choice, number
+from alma_pipeline.schema.fields import LARGEST, added_later, choice, number
 from alma_pipeline.schema.filled_in import WithLanguages, WithScorers
 from alma_pipeline.schema.node import NodeConfig
 
@@ -27,6 +27,9 @@ class Decoding(NodeConfig):
         """Our own decoder runs in every process; vLLM is one process that starts others itself."""
         return self.engine == "native"
 
+    def sequence(self) -> dict[str, int]:
+        return {"max_new_tokens": self.max_new_tokens}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Translating(WithLanguages, WithScorers, Decoding):
@@ -42,7 +45,7 @@ class Translating(WithLanguages, WithScorers, Decoding):
     temperature: float = added_later(number(0.9, above=0))
     """Sampling temperature; temperature and top_p are those in generation_config.json of the released X-ALMA modules."""
     top_p: float = added_later(number(0.6, above=0, at_most=1))
-    seed: int = added_later(number(0, at_least=0))
+    seed: int = added_later(number(0, at_least=0, at_most=LARGEST))
     """Seed of the samples."""
     rank_by: list[str] = field(default_factory=lambda: ["chrf"], metadata={"as_before": ["chrf"]})
     """Scorers that rank the samples, by their mean: names in the scorer table, and with mbr also chrf."""
@@ -54,6 +57,9 @@ class Translating(WithLanguages, WithScorers, Decoding):
     def scorer_names(self) -> list[str]:
         """Names in the scorer table; beam search ranks nothing, and chrF needs no model."""
         return [name for name in self.rank_by if name != "chrf"] if self.decoding != "beam" else []
+
+    def sequence(self) -> dict[str, int]:
+        return {"max_source": self.max_source, **super().sequence()}
 
     def conflicts(self) -> Iterator[str]:
         if self.decoding == "quality" and "chrf" in self.rank_by:

@@ -12,6 +12,8 @@ from typing import Any
 
 from alma_pipeline.errors import nearest
 
+LARGEST = 2**63 - 1
+"""The largest whole number that arrays and random generators take."""
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", list: "a list, as in [a,b]"}
 
 
@@ -88,6 +90,9 @@ def _field_problems(item: "dataclasses.Field[Any]", value: Any, name: str) -> It
     """The messages for one field: its choices, its type, its limits."""
     if value is None:
         return
+    if unusable := list(_unusable_numbers(value, name)):
+        yield from unusable
+        return
     choices = item.metadata.get("choices")
     if choices and value not in choices:
         hint = nearest(str(value), list(choices))
@@ -98,9 +103,6 @@ def _field_problems(item: "dataclasses.Field[Any]", value: Any, name: str) -> It
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         yield f"{name}={value}: expected a number, found {type(value).__name__}"
-        return
-    if not math.isfinite(value):
-        yield f"{name}={value}: expected a finite number"
         return
     broken = [
         text
@@ -114,3 +116,15 @@ def _field_problems(item: "dataclasses.Field[Any]", value: Any, name: str) -> It
     ]
     if broken:
         yield f"{name}={value}: expected a number {' and '.join(broken)}"
+
+
+def _unusable_numbers(value: Any, name: str) -> Iterator[str]:
+    """A message for each number in a plain value that no machine number can hold."""
+    if isinstance(value, (dict, list)):
+        children = value.items() if isinstance(value, dict) else enumerate(value)
+        for child, item in children:
+            yield from _unusable_numbers(item, f"{name}.{child}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{name}={value}: expected a finite number"
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        yield f"{name}={value}: expected a number of at most 2^63 - 1"

@@ -1,5 +1,6 @@
 """A model: its shape, its source, how stages adapt it, and its published checkpoints."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,3 +63,16 @@ class Model:
     """Format of the frozen weights under every adapter."""
     released: dict[str, Any] = field(default_factory=dict)
     """Node name (`g5.arpo` for one group) to `Released`, the checkpoint published for it."""
+
+    def conflicts(self) -> Iterator[str]:
+        shape = self.architecture
+        if self.source != "random":
+            return
+        if shape.model_type != "llama":
+            yield f"source=random builds models of model_type llama only, found architecture.model_type={shape.model_type}"
+        whole = shape.heads > 0 and shape.kv_heads > 0  # the fields' own limits report the rest
+        if whole and (shape.hidden_size % shape.heads or shape.heads % shape.kv_heads):
+            yield (
+                f"architecture.hidden_size={shape.hidden_size} must be a multiple of heads={shape.heads}, and heads of "
+                f"kv_heads={shape.kv_heads}"
+            )

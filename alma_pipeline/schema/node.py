@@ -52,6 +52,10 @@ class NodeConfig:
         """The text that this node reads with its present settings, by the name of the setting."""
         return {}
 
+    def sequence(self) -> dict[str, int]:
+        """The settings that together bound the node's longest sequence of tokens, which the model's positions must hold."""
+        return {}
+
     def conflicts(self) -> Iterator[str]:
         """A message for each combination of settings that is not allowed."""
         return iter(())

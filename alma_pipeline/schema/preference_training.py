@@ -23,3 +23,6 @@ class PreferenceTraining(Training, WithLanguages):
     """Longest prompt, in tokens; triples with a longer one are dropped."""
     max_length: int = number(512, at_least=2)
     """Longest prompt and answer together, in tokens; triples that exceed it are dropped."""
+
+    def sequence(self) -> dict[str, int]:
+        return {"max_length": self.max_length}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from omegaconf import II
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.schema.fields import choice, number
+from alma_pipeline.schema.fields import LARGEST, choice, number
 from alma_pipeline.schema.node import NodeConfig
 
 
@@ -43,7 +43,7 @@ class Training(NodeConfig):
     max_grad_norm: float = number(1.0, at_least=0)
     """Gradients are clipped to this norm; 0: never."""
     precision: str = choice("fp32", "bf16", "fp16")
-    seed: int = II("seed")
+    seed: int = number(II("seed"), at_least=0, at_most=LARGEST)
     adapter: str = choice("none", "new", "continue", "merge_then_new")
     """What is trained. none: all weights; new: a fresh LoRA on the parent; continue: the parent's own LoRA;
     merge_then_new: a fresh LoRA, after the parent's has been merged."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import II
 
 from alma_pipeline.schema import Architecture, Source, TextInput, WithLanguages
-from alma_pipeline.schema.fields import choice
+from alma_pipeline.schema.fields import LARGEST, choice, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Config(WithLanguages):
     architecture: Architecture = field(default_factory=Architecture)
     text: Source = field(default_factory=Source)
     """random: the text to train the tokenizer on."""
-    seed: int = II("seed")
+    seed: int = number(II("seed"), at_least=0, at_most=LARGEST)
 
     def text_inputs(self) -> dict[str, TextInput]:
         return {"text": TextInput(self.text, list(self.languages))} if self.source == "random" else {}

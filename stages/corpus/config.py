@@ -7,7 +7,7 @@ from typing import ClassVar
 from omegaconf import II
 
 from alma_pipeline.schema import Cleaning, Source, TextInput, WithDirections
-from alma_pipeline.schema.fields import choice, number
+from alma_pipeline.schema.fields import LARGEST, choice, number
 
 WITHOUT_MARKS = {"Latn", "Cyrl", "Grek", "Geor", "Hans", "Hant", "Jpan", "Hang"}
 """Scripts whose letters have no marks of their own: NFKC joins theirs to the letters."""
@@ -50,7 +50,7 @@ class Config(WithDirections):
     """Documents per language or pairs per direction; null: all."""
     held_out: int | None = number(100, at_least=1)
     """Held-out documents per language or pairs per direction (for form test: the test sentences); null: all."""
-    seed: int = II("seed")
+    seed: int = number(II("seed"), at_least=0, at_most=LARGEST)
 
     def roles(self) -> dict[str, str]:
         """The test corpus is an input only if its sentences are to be removed from this one."""
@@ -68,6 +68,10 @@ class Config(WithDirections):
         text = {"text": TextInput(self.text, used)}
         pairs = {"pairs": TextInput(self.pairs, self.chosen_directions())}
         return {"documents": text, "pseudo_mono": text | pairs}.get(self.form, pairs)
+
+    def sequence(self) -> dict[str, int]:
+        pairs = {"max_source": self.max_source, "max_target": self.max_target}
+        return {"pairs": pairs, "test": {}}.get(self.form, {"block": self.block})
 
     def conflicts(self) -> Iterator[str]:
         unknown = sorted(set(self.probabilities) - set(self.languages)) if self.languages else []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from omegaconf import II
 
 from alma_pipeline.schema import Decoding, Source, TextInput, WithScorers, WithSystems
-from alma_pipeline.schema.fields import number
+from alma_pipeline.schema.fields import LARGEST, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Config(WithSystems, WithScorers, Decoding):
         default="kiwi_xcomet", metadata={"as_before": "kiwi_xcomet", "choices": ("kiwi_xcomet", "xcomet", "kiwi")}
     )
     """Which score in ALMA-R-Preference ranks its three translations (runs/cpo_ft.sh: kiwi_xcomet)."""
-    seed: int = II("seed")
+    seed: int = number(II("seed"), at_least=0, at_most=LARGEST)
 
     def roles(self) -> dict[str, str]:
         """Released triples are read without any checkpoint of ours."""
