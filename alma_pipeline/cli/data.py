@@ -43,12 +43,16 @@ def main(arguments: Arguments) -> int:
 
 def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[str, Record]:
     """Build the text that is missing and nothing else, then print examples; the artifacts by node name."""
+    from alma_pipeline.tracking.tracker import deliver_waiting
+
     store = Store(store_root())
     names = text_nodes(make_plan(request.config, store, session.rerun))
     plan = pinned_plan(request.config, store, Rerun(only=tuple(names)))
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         records = execute(session, request, plan, store, None)
+    else:
+        deliver_waiting(store.root, request.config.tracking)
     show(session.console, plan, records)
     return records
 

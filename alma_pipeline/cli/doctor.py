@@ -13,6 +13,7 @@ from alma_pipeline.files import digest
 from alma_pipeline.paths import store_root
 from alma_pipeline.store.record import Record, is_complete, read_record
 from alma_pipeline.store.store import Store
+from alma_pipeline.tracking import database, undelivered
 from alma_pipeline.units import size
 
 KNOWN_BAD = {
@@ -32,7 +33,7 @@ def check(root: Path, verify: bool) -> int:
     """Print what was found; 0 if nothing is wrong, otherwise 1."""
     console = LiteralConsole()
     store = Store(root)
-    problems = [*environment(), *store_problems(store, verify)]
+    problems = [*environment(), *store_problems(store, verify), *tracking_problems(root)]
     free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
     console.print_line(f"store {root}: {len(store.folders())} artifacts, {size(free)} of disk free")
     for name in NEEDED:
@@ -69,6 +70,17 @@ def store_problems(store: Store, verify: bool) -> Iterator[str]:
             yield f"{folder}: files are missing or have changed in size; run its node again"
         elif verify:
             yield from (f"{folder}/{name}: content changed; run its node again with --force" for name in _changed(record))
+
+
+def tracking_problems(root: Path) -> Iterator[str]:
+    """A database that the installed MLflow cannot use or that names another folder, and records that were not delivered."""
+    uri = database.tracking_uri(root)
+    if problem := database.schema_problem(uri):
+        yield problem
+    elif uri == database.own_uri(root) and (root / database.FILE).is_file():
+        for _, place in database.misplaced(root):
+            yield f"{root / database.FILE} names {place}, so the store was moved or copied; the next run corrects it"
+    yield from undelivered.waiting_lines(root)
 
 
 def _changed(record: Record) -> Iterator[str]:

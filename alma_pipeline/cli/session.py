@@ -119,7 +119,7 @@ def execute(session: Session, request: Request, plan: Plan, store: Store, sweep:
     # Every check that can fail comes before the first node starts.
     store.check_writable()
     config = request.config
-    watcher.check_tracking(config)
+    watcher.check_tracking(config, store.root)
     preflight.check(plan, config.hardware)
     logs = _made(store.root / "logs")
 
