@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -66,12 +66,12 @@ def check_uri(root: Path) -> None:
     allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
     scheme = urlsplit(uri).scheme
     if uri and not allowed and (scheme == "file" or (not scheme and uri != "databricks")):
-        folder = urlsplit(uri).path or uri
+        target = "sqlite:////home/me/mlflow.db"
+        migrate = shlex.join(["mlflow", "migrate-filestore", "--source", unquote(urlsplit(uri).path) or uri, "--target", target])
         raise UserError(
             f"MLFLOW_TRACKING_URI={redact(uri)} is a folder; MLflow no longer writes to folders. Unset it to use "
-            "mlflow.db in the store, or set it to a database or server, such as sqlite:////home/me/mlflow.db or "
-            f"http://host:5000. To migrate the folder's runs: `mlflow migrate-filestore --source {folder} --target "
-            "sqlite:////home/me/mlflow.db`. To use the folder anyway, set MLFLOW_ALLOW_FILE_STORE=true."
+            f"mlflow.db in the store, or set it to a database or server, such as {target} or http://host:5000. To migrate the "
+            f"folder's runs: `{migrate}`. To use the folder anyway, set MLFLOW_ALLOW_FILE_STORE=true."
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import time
@@ -35,6 +36,23 @@ def test_a_file_store_is_refused_early(uri: str, monkeypatch: pytest.MonkeyPatch
         check_uri(Path("store"))
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     check_uri(Path("store"))
+
+
+@pytest.mark.parametrize("uri", ["it's my/mlruns", "file:///it%27s%20my/mlruns"])
+def test_the_command_that_migrates_a_folder_can_be_pasted(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError) as caught:
+        check_uri(Path("store"))
+    words = shlex.split(str(caught.value).split("`")[1])
+    assert words[:3] == ["mlflow", "migrate-filestore", "--source"]
+    assert words[3].lstrip("/") == "it's my/mlruns" and words[4:] == ["--target", "sqlite:////home/me/mlflow.db"]
+
+
+def test_the_command_in_the_description_of_a_run_can_be_pasted() -> None:
+    overrides = ["stage=cpo", "data.test.path=/a b/it's.tsv", "evaluation.comet.models=[a,b]"]
+    tags = invocation(overrides=overrides).tags()
+    assert shlex.split(tags["mlflow.note.content"].strip("`")) == ["alma-pipeline", *overrides]
+    assert shlex.split(tags["alma.overrides"]) == overrides
 
 
 @pytest.mark.parametrize("uri", ["", "http://h:5000", "https://u:p@h/x", "sqlite:////a/b.db", "databricks", "postgresql://h/d"])
