@@ -43,6 +43,8 @@ def main(arguments: Arguments) -> int:
 
 def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[str, Record]:
     """Build the text that is missing and nothing else, then print examples; the artifacts by node name."""
+    from alma_pipeline.tracking.tracker import deliver_waiting
+
     store = Store(store_root())
     names = chosen_nodes(make_plan(request.config, store, session.rerun), session.rerun)
     plan = pinned_plan(request.config, store, dataclasses.replace(session.rerun, only=tuple(names)))
@@ -51,6 +53,8 @@ def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[st
     records = {step.node.name: step.record for step in plan.steps if step.record}
     if plan.work:
         records = execute(session, request, plan, store, None)
+    else:
+        deliver_waiting(store.root, request.config.tracking)
     shown = {name: record for name, record in records.items() if name in names or not session.rerun.only}
     store.check_files(*shown.values())
     show(session.console, plan, shown)

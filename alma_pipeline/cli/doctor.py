@@ -14,6 +14,7 @@ from alma_pipeline.paths import store_root
 from alma_pipeline.store.damage import remedy
 from alma_pipeline.store.record import LOGS, Record, read_record, size_difference
 from alma_pipeline.store.store import Store
+from alma_pipeline.tracking import database, undelivered
 from alma_pipeline.units import size
 
 KNOWN_BAD = {
@@ -33,7 +34,7 @@ def check(root: Path, verify: bool) -> int:
     """Print what was found; 0 if nothing is wrong, otherwise 1."""
     console = LiteralConsole()
     store = Store(root)
-    problems = [*environment(), *store_problems(store, verify)]
+    problems = [*environment(), *store_problems(store, verify), *tracking_problems(root)]
     free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
     console.print_line(f"store {root}: {len(store.folders())} artifacts, {size(free)} of disk free")
     for name in NEEDED:
@@ -81,6 +82,17 @@ def _file_problems(record: Record, verify: bool) -> Iterator[str]:
 
 def _advice(record: Record, name: str) -> str:
     return ": a log, which nothing but reports needs" if name in LOGS else f". {remedy(record)}"
+
+
+def tracking_problems(root: Path) -> Iterator[str]:
+    """A database that the installed MLflow cannot use or that names another folder, and records that were not delivered."""
+    uri = database.tracking_uri(root)
+    if problem := database.schema_problem(uri):
+        yield problem
+    elif uri == database.own_uri(root) and (root / database.FILE).is_file():
+        for _, place in database.misplaced(root):
+            yield f"{root / database.FILE} names {place}, so the store was moved or copied; the next run corrects it"
+    yield from undelivered.waiting_lines(root)
 
 
 def _version(name: str) -> str:

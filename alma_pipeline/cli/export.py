@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -171,8 +172,9 @@ def _push(path: Path, repo: str) -> str:
         # Redact by value too: a token of `hf auth login` is in no environment variable.
         message = " ".join(str(error).split())
         reason = redact(message.replace(token, MASK) if token else message)[:400]
+        upload = shlex.join(["hf", "upload", repo, str(path)])
         raise UserError(
             f"{repo} could not be written to ({reason}); the export itself is complete in {path}: check that the token "
-            f"has write access, then upload it with `hf upload {repo} {path}`"
+            f"has write access, then upload it with `{upload}`"
         ) from error
     return str(done)

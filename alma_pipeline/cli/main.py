@@ -71,7 +71,18 @@ def _main(words: list[str]) -> int:
         return _ask_hydra(arguments)
     verb = importlib.import_module(f"alma_pipeline.cli.{arguments.verb}")
     code: int = verb.main(arguments)
+    _note_undelivered(arguments.verb)
     return code
+
+
+def _note_undelivered(verb: str) -> None:
+    """Name on standard error the MLflow servers that records in the store wait for; `doctor` lists them itself."""
+    root = store_root()
+    if verb != "doctor" and any((root / "tracking").glob("*.jsonl")):
+        from alma_pipeline.tracking import undelivered
+
+        for line in undelivered.waiting_lines(root):
+            print(f"alma-pipeline: {line}", file=sys.stderr)
 
 
 def _ask_hydra(arguments: Arguments) -> int:

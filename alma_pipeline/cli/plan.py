@@ -21,6 +21,7 @@ from alma_pipeline.redact import redact_values
 from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.store import Store
 from alma_pipeline.streams import write_utf8
+from alma_pipeline.tracking.watcher import check_tracking
 
 
 def main(arguments: Arguments) -> int:
@@ -32,6 +33,7 @@ def main(arguments: Arguments) -> int:
     if arguments.multirun:
         return _sweep(arguments)
     request = session.single(arguments)
+    check_tracking(request.config, store_root())
     if arguments.json:
         _print_json(_as_json(request, arguments))
     else:
@@ -45,6 +47,8 @@ def _sweep(arguments: Arguments) -> int:
     requests = sweep.check(session.overrides(arguments))
     if not requests:
         raise UserError("plan -m: a sweeper other than basic chooses its jobs while it runs, so they cannot be planned")
+    for request in requests:
+        check_tracking(request.config, store_root())
     if arguments.json:
         _print_json([{"overrides": request.overrides, **_as_json(request, arguments)} for request in requests])
         return 0

@@ -1,8 +1,6 @@
 """`run`: builds what is missing for the target, then prints its training, its scores and where they are."""
 
-import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alma_pipeline.cli import tables
@@ -30,6 +28,8 @@ def main(arguments: Arguments) -> int:
 
 def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[str, Record]:
     """Plan, build what is missing, and print the results; the artifacts by node name."""
+    from alma_pipeline.tracking.tracker import deliver_waiting
+
     store = Store(store_root())
     plan = pinned_plan(request.config, store, session.rerun)
     for note in plan.notes:
@@ -39,6 +39,7 @@ def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[st
         records = execute(session, request, plan, store, sweep)
     else:
         session.console.print(tables.reused(plan))
+        deliver_waiting(store.root, request.config.tracking)
     _print_results(session, plan, records, request.config)
     if not sweep and any(record.kind == "score" for record in records.values()):
         session.console.print_line(f"full report: {shlex.join(['alma-pipeline', 'report', *request.overrides])}")
@@ -48,6 +49,7 @@ def job(session: Session, request: Request, sweep: "SweepJob | None") -> dict[st
 def _print_results(session: Session, plan: Plan, records: dict[str, Record], config: Config) -> None:
     from alma_pipeline.report import caveats, findings
     from alma_pipeline.report.jobs import ReportJob
+    from alma_pipeline.tracking import database
 
     # What was measured.
     console = session.console
@@ -67,11 +69,4 @@ def _print_results(session: Session, plan: Plan, records: dict[str, Record], con
     for step, record in tables.targets(plan, records):
         console.print_line(f"{step.node.name}: {record.path}")
     if config.tracking.enabled:
-        console.print_line(f"MLflow: {_ui_command(store_root())}")
-
-
-def _ui_command(root: Path) -> str:
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:
-        return redact(uri)
-    return f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{root}/mlflow.db"
+        console.print_line(f"MLflow: {redact(database.where(store_root()))}")

@@ -127,7 +127,7 @@ def execute(session: Session, request: Request, plan: Plan, store: Store, sweep:
     store.check_writable()
     config = request.config
     disk_space.check(plan, config, store)
-    watcher.check_tracking(config)
+    watcher.check_tracking(config, store.root)
     preflight.check(plan, config.hardware)
     logs = _made(store.root / "logs")
 

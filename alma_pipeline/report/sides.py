@@ -47,7 +47,7 @@ def find_side(root: Path, text: str) -> Side:
     try:
         record = find_artifact(store, f"{text}.{OUTPUTS}" if store.named(f"{text}.{OUTPUTS}") else text)
     except UserError as error:
-        plans = _mlflow_plans(root, text)
+        plans = _mlflow_plans(root, text, str(error))
         if not plans:
             raise UserError(f"{error}; MLflow has no run of that name or id either") from error
         return _runs(store, text, plans)
@@ -91,13 +91,21 @@ def _ancestors(store: Store, record: Record) -> Iterator[tuple[str, dict[str, An
             yield from _ancestors(store, source)
 
 
-def _mlflow_plans(root: Path, text: str) -> list[list[dict[str, Any]]]:
-    """The plans that MLflow logged for a run name, run id or sweep id; empty without a tracking database or server."""
-    if not (root / "mlflow.db").exists() and "MLFLOW_TRACKING_URI" not in os.environ:
-        return []
-    from alma_pipeline.tracking import runs
+def _mlflow_plans(root: Path, text: str, otherwise: str) -> list[list[dict[str, Any]]]:
+    """The plans that MLflow logged for a run name, run id or sweep id; empty without a tracking database or server.
 
-    return runs.invocation_plans(root, text)
+    Raises UserError, which starts with `otherwise`, if MLflow does not answer.
+    """
+    if not (root / "mlflow.db").exists() and not os.environ.get("MLFLOW_TRACKING_URI"):
+        return []
+    from alma_pipeline.tracking import database, outbox, runs
+
+    if problem := database.schema_problem(database.tracking_uri(root)):
+        raise UserError(f"{otherwise}; {problem}")
+    try:
+        return runs.invocation_plans(root, text)
+    except Exception as error:  # MLflow passes on errors of its database or HTTP library, which are not one class
+        raise UserError(f"{otherwise}; MLflow has no answer: {outbox.reason(error)}") from error
 
 
 def _runs(store: Store, text: str, plans: list[list[dict[str, Any]]]) -> Side:

@@ -5,11 +5,13 @@ the end are returned, so that they can be stored and delivered later.
 """
 
 import logging
+import textwrap
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from alma_pipeline.errors import PipelineError
 from alma_pipeline.redact import redact
 
 Event = dict[str, Any]
@@ -21,6 +23,8 @@ MAX_MERGED_LINES = 2_000
 """Metrics lines from which on no further event is merged into one delivery."""
 MAX_TRIES = 3
 """After this many failures while the receiver is reachable, the event itself is at fault and is dropped."""
+MAX_REASON = 300
+"""Characters of a receiver's own error message in a warning."""
 RETRY_DELAYS = (1.0, 5.0, 15.0, 60.0)
 """Seconds between tries; the last one repeats."""
 
@@ -144,10 +148,10 @@ class Outbox:
                 self._failures = self._refusals = 0
             self._changed.notify_all()
         if refused:
-            self._warn_once("refused", f"{self._name} refused {event['do']} ({_reason(error)}); the run continues without it")
+            self._warn_once("refused", f"{self._name} refused {event['do']} ({reason(error)}); the run continues without it")
             return True
         if not reachable:
-            self._warn_once("away", f"{self._name} is unavailable ({_reason(error)}); the run continues and keeps the records")
+            self._warn_once("away", f"{self._name} is unavailable ({reason(error)}); the run continues and keeps the records")
         return self._pause(reachable)
 
     def _pause(self, reachable: bool) -> bool:
@@ -165,10 +169,14 @@ class Outbox:
             log.warning("tracking: %s", text)
 
 
-def _reason(error: BaseException) -> str:
-    """One redacted line: the operating system's message if that is the root cause, else the error's own first line."""
+def reason(error: BaseException) -> str:
+    """One redacted line: the operating system's message if that is the root cause, else the error's own first line.
+
+    It is cut after a word; our own errors, which end with what to do, are not cut.
+    """
     root = error
     while cause := root.__cause__ or root.__context__:
         root = cause
     text = str(root if isinstance(root, OSError) else error).strip()
-    return redact((text.splitlines() or [type(error).__name__])[0])[:300]
+    line = redact((text.splitlines() or [type(error).__name__])[0])
+    return line if isinstance(error, PipelineError) else textwrap.shorten(line, MAX_REASON, placeholder=" …")

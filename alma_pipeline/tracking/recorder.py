@@ -107,6 +107,8 @@ class Recorder:
         name, run_id = event["node"], self.runs[event["node"]]
         if monitor := self._monitors.pop(name, None):
             monitor.finish()
+        # First: a run whose metrics are refused must not stay RUNNING.
+        self.server.client.set_terminated(run_id, event["status"], end_time=int(event["time"] * 1000))
         self._catch_up(name, event["paths"])
         # A checkpoint's scores also go to the run and the model that made it.
         line = {"time": event["time"], "step": 0, "metrics": event["metrics"]}
@@ -114,7 +116,6 @@ class Recorder:
         if maker := self.runs.get(event["repeat_on"]):
             self.server.log_lines(maker, [line], model=self._models.get(maker))
         self.server.log_tags(run_id, event["tags"])
-        self.server.client.set_terminated(run_id, event["status"], end_time=int(event["time"] * 1000))
         if name == INVOCATION_RUN and self._sweep:
             end_finished_sweep(self.server, self._sweep)
 

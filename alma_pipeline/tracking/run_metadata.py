@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,16 +53,16 @@ class Invocation:
 
     def tags(self) -> dict[str, str]:
         """Tags of the invocation's own run."""
-        command = " ".join(["alma-pipeline", *self.overrides])
+        overrides = shlex.join(self.overrides)
         hardware = self.config["hardware"]
         tags = {
             "alma.level": "invocation",
             "alma.stage": self.stage,
             "alma.status": "RUNNING",
-            "alma.overrides": " ".join(self.overrides),
+            "alma.overrides": overrides,
             "alma.launcher": hardware["launcher"],
             "alma.world_size": value_text(hardware["devices"] * hardware["nodes"]),
-            "mlflow.note.content": f"`{command}`",
+            "mlflow.note.content": f"`alma-pipeline {overrides}`",
         }
         sweep = {"alma.sweep_id": self.sweep, "alma.job_num": value_text(self.job)} if self.sweep else {}
         return self.source_tags() | tags | sweep

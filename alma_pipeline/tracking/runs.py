@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.tracking.server import PARENT_TAG, connect, mlflow_client_class, tracking_uri
+from alma_pipeline.tracking.database import tracking_uri
+from alma_pipeline.tracking.outbox import reason
+from alma_pipeline.tracking.server import PARENT_TAG, connect, mlflow_client_class
+from alma_pipeline.tracking.undelivered import deliver_kept
 
 PLAN_ARTIFACT = "config/plan.json"
 REPORT_FOLDER = "report"
@@ -38,11 +41,12 @@ def log_report(root: Path, experiment: str, node_run: str, path: Path) -> str:
     uri = tracking_uri(root)
     try:
         server = connect(root, uri, experiment)
+        deliver_kept(root, server, uri, experiment)
         run = server.run(node_run)
         if run is None:
             return f"not in MLflow: run {node_run} no longer exists"
         outer = run.data.tags.get(PARENT_TAG, node_run)
         server.client.log_artifact(outer, str(path), REPORT_FOLDER)
     except Exception as error:  # any error of MLflow's: the report itself is already written
-        return f"not in MLflow: {' '.join(str(error).split())[:200] or type(error).__name__}"
+        return f"not in MLflow: {reason(error)}"
     return f"in MLflow: run {outer}, {REPORT_FOLDER}/{path.name}"

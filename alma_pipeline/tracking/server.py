@@ -6,18 +6,18 @@ mlflow is imported inside functions only, in tracking's background thread, becau
 import json
 import logging
 import os
-import shutil
-import sqlite3
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.redact import redact
+from alma_pipeline.tracking import database
 from alma_pipeline.tracking.mlflow_values import metric_points, param_texts, tag_value
 
 PARENT_TAG = "mlflow.parentRunId"
@@ -25,23 +25,6 @@ PARENT_TAG = "mlflow.parentRunId"
 PARAMS_PER_CALL = 100
 METRICS_PER_CALL = 1000
 """MLflow's limits for one call of `log_batch`; the first also holds for tags."""
-LOCK_SECONDS = 120
-"""Timeout of the lock: creating the database takes seconds on a local disk. A process that waits longer retries later."""
-NETWORK_DISKS = (
-    "nfs",
-    "cifs",
-    "smb",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "glusterfs",
-    "afs",
-    "panfs",
-    "weka",
-    "fuse.",
-    "9p",
-)
 DEFAULT_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a cluster job must not report to a third party or wait for it at exit
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the outbox retries itself; MLflow's default of seven retries takes minutes
@@ -76,24 +59,20 @@ def experiment_tags() -> dict[str, str]:
     }
 
 
-def check_uri() -> None:
-    """Raise UserError for a file store before anything runs; MLflow itself would fail only in the middle of a run (B40)."""
+def check_uri(root: Path) -> None:
+    """Raise UserError before anything runs for an address at which MLflow would fail in the middle of a run (B40)."""
+    database.check_path(root)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     allowed = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
     scheme = urlsplit(uri).scheme
     if uri and not allowed and (scheme == "file" or (not scheme and uri != "databricks")):
-        folder = urlsplit(uri).path or uri
+        target = "sqlite:////home/me/mlflow.db"
+        migrate = shlex.join(["mlflow", "migrate-filestore", "--source", unquote(urlsplit(uri).path) or uri, "--target", target])
         raise UserError(
             f"MLFLOW_TRACKING_URI={redact(uri)} is a folder; MLflow no longer writes to folders. Unset it to use "
-            "mlflow.db in the store, or set it to a database or server, such as sqlite:////home/me/mlflow.db or "
-            f"http://host:5000. To migrate the folder's runs: `mlflow migrate-filestore --source {folder} --target "
-            "sqlite:////home/me/mlflow.db`. To use the folder anyway, set MLFLOW_ALLOW_FILE_STORE=true."
+            f"mlflow.db in the store, or set it to a database or server, such as {target} or http://host:5000. To migrate the "
+            f"folder's runs: `{migrate}`. To use the folder anyway, set MLFLOW_ALLOW_FILE_STORE=true."
         )
-
-
-def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, or else an SQLite database in the store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
 
 
 class Server:
@@ -201,16 +180,23 @@ class Server:
 def connect(root: Path, uri: str, experiment: str) -> Server:
     """Connect, and create the database and the experiment if missing, once across processes (B31, B39).
 
-    Raises what MLflow and the database raise, and PipelineError for a deleted experiment.
+    Raises what MLflow and the database raise, and PipelineError for a database of another MLflow, a deleted experiment, and
+    one whose artifact folder is gone.
     """
     root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / "mlflow.lock", timeout=LOCK_SECONDS)
     client_class = mlflow_client_class()
+    lock = database.lock(root)
     with lock:
-        _create_database(client_class, uri)
+        database.create_database(client_class, uri)
+        if problem := database.schema_problem(uri):
+            raise PipelineError(problem)
+        # The store may have been moved since.
+        if uri == database.own_uri(root):
+            database.mend_places(root)
         client = client_class(tracking_uri=uri)
-        found = _experiment(client, experiment, None if uri.startswith(("http", "databricks")) else root / "mlartifacts")
-        _share(uri)
+        remote = uri.startswith(("http", "databricks"))
+        found = _experiment(client, experiment, None if remote else root / database.ARTIFACTS)
+        database.share(uri)
     return Server(client, found, lock)
 
 
@@ -239,46 +225,16 @@ def _experiment(client: Any, name: str, artifacts: Path | None) -> str:
             found = client.get_experiment_by_name(name)
     # A deleted experiment keeps its name, so a new one cannot replace it.
     if found.lifecycle_stage != "active":
-        number = found.experiment_id
+        restore = shlex.join(["mlflow", "experiments", "restore", "-x", str(found.experiment_id)])
+        raise PipelineError(f"experiment '{name}' is deleted in MLflow; run `{restore}` or set tracking.experiment")
+    # MLflow would make the folder again, in a place that nobody looks at.
+    place = database.local_folder(found.artifact_location)
+    if artifacts and place and not place.parent.is_dir():
         raise PipelineError(
-            f"experiment '{name}' is deleted in MLflow; run `mlflow experiments restore -x {number}` or set tracking.experiment"
+            f"experiment '{name}' keeps its files in {place}, and {place.parent} does not exist (a store that was moved?): "
+            "set tracking.experiment to a new name"
         )
     return str(found.experiment_id)
-
-
-def _create_database(client_class: Any, uri: str) -> None:
-    """Create an SQLite file under a temporary name: one interrupted during MLflow's migrations is unusable for ever."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or path.exists():
-        return
-    folder = path.with_name(f"{path.name}.new")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    client_class(tracking_uri=f"sqlite:///{folder / 'draft.db'}")
-    shutil.copyfile(folder / "draft.db", folder / "copy.db")  # the draft is still open in this process
-    os.replace(folder / "copy.db", path)
-    shutil.rmtree(folder)
-
-
-def _share(uri: str) -> None:
-    """Switch an SQLite file to a write-ahead log, so that the UI can read it during writes; not on network file systems."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not path.is_file() or _on_network(path):
-        return
-    connection = sqlite3.connect(path, timeout=20)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
-
-
-def _on_network(path: Path) -> bool:
-    """Whether a path is on a network file system, which lacks the shared memory that a write-ahead log needs."""
-    import psutil
-
-    mounts = [part for part in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(part.mountpoint)]
-    deepest = max(mounts, key=lambda part: len(part.mountpoint), default=None)
-    return deepest is not None and deepest.fstype.startswith(NETWORK_DISKS)
 
 
 def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:

@@ -12,13 +12,14 @@ from typing import Any
 
 from alma_pipeline.redact import redact, redact_values
 from alma_pipeline.schema import Tracking
+from alma_pipeline.tracking.database import tracking_uri
 from alma_pipeline.tracking.mlflow_values import finite_metrics, mlflow_name, score_metrics, signature_tags
 from alma_pipeline.tracking.outbox import Outbox
 from alma_pipeline.tracking.recorder import INVOCATION_RUN, Recorder, read_lines
-from alma_pipeline.tracking.repair import close_orphaned_runs, process_tags
+from alma_pipeline.tracking.repair import process_tags
 from alma_pipeline.tracking.run_metadata import Invocation, installed_packages
-from alma_pipeline.tracking.server import connect, tracking_uri
-from alma_pipeline.tracking.undelivered import deliver_undelivered, keep_undelivered
+from alma_pipeline.tracking.server import connect
+from alma_pipeline.tracking.undelivered import begin_keeping, deliver_kept, keep, kept, public_uri
 
 LIGHT_FILES = {"record.json": None, "scores.json": "eval", "hypotheses.jsonl": "eval", "segments.jsonl": "eval"}
 """Files of an artifact that `tracking.artifacts=light` uploads → the folder they go to."""
@@ -37,7 +38,7 @@ class Tracker:
         self._root = root.absolute()
         self._settings = settings
         self._invocation = invocation
-        self._uri = tracking_uri(root)
+        self._uri = tracking_uri(root) if settings.enabled else ""
         self._runs: dict[str, str] = {}
         self._names: dict[str, str] = {}
         """Key of a node that ran → its name."""
@@ -48,6 +49,7 @@ class Tracker:
         self._running: dict[str, Path] = {}
         """Node → its work folder."""
         self._began = self._packages_logged = self._finished = False
+        self._kept = begin_keeping(self._root)
         self._outbox = Outbox(self._connect, f"MLflow at {redact(self._uri)}")
 
     def node_started(
@@ -148,7 +150,7 @@ class Tracker:
         try:
             self._outbox.close(None if patient else limit)
         finally:
-            keep_undelivered(self._root, self._uri, self._settings.experiment, self._runs, self._outbox.waiting())
+            self._keep_undelivered()
 
     def run_id(self, node: str, within: float = 0.0) -> str:
         """The id of a node's run; empty if it is still unknown after `within` seconds."""
@@ -160,6 +162,8 @@ class Tracker:
         if self._began or not self._settings.enabled:
             return
         self._began = True
+        # If this process is killed, a later one ends its runs.
+        keep(self._kept, self._root, self._uri, self._settings.experiment, {}, [])
         invocation = self._invocation
         self._put(
             do="begin",
@@ -190,6 +194,12 @@ class Tracker:
             paths = event.pop("paths", {})
             self._outbox.put({"time": time.time(), "again": False} | redact_values(event) | {"paths": paths})
 
+    def _keep_undelivered(self) -> None:
+        if events := self._outbox.waiting():
+            keep(self._kept, self._root, self._uri, self._settings.experiment, self._runs, events)
+        else:
+            self._kept.unlink(missing_ok=True)
+
     def _write_run_ids(self) -> None:
         """Write run ids into work folders; in the caller's thread, because that one also removes the folders."""
         for node in [node for node in self._without_run_id if node in self._runs]:
@@ -204,9 +214,27 @@ class Tracker:
             self._packages_logged = True
             self._put(do="texts", node=INVOCATION_RUN, texts=installed_packages())
         server = connect(self._root, self._uri, self._settings.experiment)
-        deliver_undelivered(self._root, self._uri, self._settings.experiment, server)
-        close_orphaned_runs(server)
+        deliver_kept(self._root, server, self._uri, self._settings.experiment)
         return Recorder(server, self._runs, self._settings.system_metrics)
+
+
+def deliver_waiting(root: Path, settings: Tracking, limit: float = 30.0) -> None:
+    """Deliver for at most `limit` seconds what earlier invocations kept; for one that has nothing to run.
+
+    Does not import mlflow if nothing waits for this server. Warns if the server is unavailable, and raises nothing.
+    """
+    uri = tracking_uri(root) if settings.enabled else ""
+    if not any(one.uri == public_uri(uri) for one in kept(root)):
+        return
+
+    def connected() -> Recorder:
+        server = connect(root, uri, settings.experiment)
+        deliver_kept(root, server, uri, settings.experiment)
+        return Recorder(server, {}, system_metrics=False)
+
+    outbox = Outbox(connected, f"MLflow at {redact(uri)}")
+    outbox.put({"do": "nothing", "node": INVOCATION_RUN})
+    outbox.close(limit)
 
 
 def replay(root: Path, settings: Tracking, work: Path, run_id: str) -> int:

@@ -70,10 +70,10 @@ class TrackingWatcher:
         return self.plan[source].key if source else ""
 
 
-def check_tracking(config: Config) -> None:
+def check_tracking(config: Config, root: Path) -> None:
     """Raise UserError for a tracking address that cannot work; called before anything is written."""
     if config.tracking.enabled:
-        check_uri()
+        check_uri(root)
 
 
 def start_tracking(

@@ -1,8 +1,10 @@
 """`export`: a plain folder that transformers and PEFT load, with a card made of what the store knows."""
 
+import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -17,7 +19,8 @@ from huggingface_hub import constants
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alma_pipeline.cli import main
+from alma_pipeline.cli import export, main
+from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.prompts import Prompter
 from alma_pipeline.model_card import card
 from alma_pipeline.schema import Language
@@ -159,6 +162,23 @@ def test_the_adapter_alone_names_the_published_base(filled: Store, tmp_path: Pat
 
 def of_record(store: Store, name: str, as_adapter: bool = False) -> str:
     return card.render_card(store, find_artifact(store, name), {"precision": "fp32"}, as_adapter, "me/tiny")
+
+
+def test_what_a_card_and_an_error_print_can_be_pasted(filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a folder with a space and quotes in its name."""
+    name = """it's "my" ü"""
+    text = card.render_card(filled, find_artifact(filled, "parallel"), {"precision": "fp32"}, False, name)
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assigned = next(node for node in ast.parse(snippet).body if isinstance(node, ast.Assign))
+    assert ast.literal_eval(assigned.value) == name
+
+    def refuse(*words: object, **named: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    with pytest.raises(UserError) as caught:
+        export._push(tmp_path / name, "me/tiny")
+    assert shlex.split(str(caught.value).split("`")[1]) == ["hf", "upload", "me/tiny", str(tmp_path / name)]
 
 
 def test_the_header_is_what_the_hub_reads(filled: Store) -> None:

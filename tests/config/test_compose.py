@@ -1,9 +1,13 @@
 """Every option of every group composes and plans, offline; golden plans of the experiments; released settings."""
 
 import json
+from datetime import datetime, tzinfo
 from pathlib import Path
 
+import hydra.core.utils
 import pytest
+from hydra.core.utils import setup_globals
+from omegaconf import OmegaConf
 
 from alma_pipeline import paths
 from alma_pipeline.config import load
@@ -23,6 +27,26 @@ def rows(experiment: str, store: Path) -> list[list[object]]:
     """[node, verdict, steps] of an experiment's plan in an empty store."""
     plan = make_plan(load.load([f"experiment={experiment}"]), Store(store))
     return [[step.node.name, step.verdict, step.estimate.steps if step.estimate else 0] for step in plan.steps]
+
+
+def test_two_sweeps_of_one_second_have_a_folder_each_and_their_jobs_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is also the sweep's id in MLflow."""
+
+    class Noon(datetime):
+        """A clock that is read several times in one second."""
+
+        readings = 0
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Noon":
+            cls.readings += 1
+            return cls(2026, 11, 29, 12, 0, 0, cls.readings)
+
+    monkeypatch.setattr(hydra.core.utils, "datetime", Noon)
+    setup_globals()
+    one, other = (OmegaConf.load(paths.CONF / "config.yaml").hydra.sweep for _ in range(2))
+    assert one.dir == one.dir == "multirun/2026-11-29/12-00-00-000002", "for all its jobs"
+    assert other.dir == "multirun/2026-11-29/12-00-00-000004"
 
 
 def test_every_option_is_found() -> None:

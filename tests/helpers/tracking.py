@@ -3,11 +3,13 @@
 import logging
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,13 @@ def runs(client: Any, settings: Tracking) -> dict[str, Any]:
     """Runs of the test's experiment by name."""
     found = client.get_experiment_by_name(settings.experiment)
     return {run.info.run_name: run for run in client.search_runs([found.experiment_id])} if found else {}
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Give a store the database of another one, which may be open."""
+    target.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(source / "mlflow.db")) as opened, closing(sqlite3.connect(target / "mlflow.db")) as copy:
+        opened.backup(copy)
 
 
 def artifact(run: Any, path: str) -> str:

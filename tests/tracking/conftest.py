@@ -7,13 +7,24 @@ import pytest
 
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker, tracking_uri
-from helpers.tracking import Make, invocation
+from alma_pipeline.tracking.server import connect
+from helpers.tracking import Make, copy_database, invocation
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a database, which takes seconds to make."""
+    root = tmp_path_factory.mktemp("database")
+    connect(root, tracking_uri(root), "alma")
+    return root
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all tests, made once (it takes seconds); each test has its own experiment."""
-    return tmp_path_factory.mktemp("a store")
+def root(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
+    """One database for all tests of a module; each test has its own experiment."""
+    root = tmp_path_factory.mktemp("a store")
+    copy_database(empty_database, root)
+    return root
 
 
 @pytest.fixture

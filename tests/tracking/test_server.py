@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import time
@@ -14,8 +15,9 @@ import pytest
 from alma_pipeline.errors import UserError
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker, check_uri, replay, tracking_uri
+from alma_pipeline.tracking.database import share
 from alma_pipeline.tracking.recorder import Recorder
-from alma_pipeline.tracking.server import _share, connect
+from alma_pipeline.tracking.server import connect
 from helpers.tracking import KEY, SCORES, Make, invocation, line, one_run, runs, script, start_node
 
 
@@ -31,15 +33,32 @@ def test_a_file_store_is_refused_early(uri: str, monkeypatch: pytest.MonkeyPatch
     """B40: with the way out, and the flag for those who insist."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UserError, match=r"migrate-filestore --source .*mlruns .*MLFLOW_ALLOW_FILE_STORE"):
-        check_uri()
+        check_uri(Path("store"))
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    check_uri()
+    check_uri(Path("store"))
+
+
+@pytest.mark.parametrize("uri", ["it's my/mlruns", "file:///it%27s%20my/mlruns"])
+def test_the_command_that_migrates_a_folder_can_be_pasted(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError) as caught:
+        check_uri(Path("store"))
+    words = shlex.split(str(caught.value).split("`")[1])
+    assert words[:3] == ["mlflow", "migrate-filestore", "--source"]
+    assert words[3].lstrip("/") == "it's my/mlruns" and words[4:] == ["--target", "sqlite:////home/me/mlflow.db"]
+
+
+def test_the_command_in_the_description_of_a_run_can_be_pasted() -> None:
+    overrides = ["stage=cpo", "data.test.path=/a b/it's.tsv", "evaluation.comet.models=[a,b]"]
+    tags = invocation(overrides=overrides).tags()
+    assert shlex.split(tags["mlflow.note.content"].strip("`")) == ["alma-pipeline", *overrides]
+    assert shlex.split(tags["alma.overrides"]) == overrides
 
 
 @pytest.mark.parametrize("uri", ["", "http://h:5000", "https://u:p@h/x", "sqlite:////a/b.db", "databricks", "postgresql://h/d"])
 def test_other_addresses_pass(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    check_uri()
+    check_uri(Path("store"))
 
 
 def test_a_checkpoint_is_a_model_with_lineage_and_scores(
@@ -171,7 +190,7 @@ def test_a_network_disk_keeps_the_old_journal(kind: str, mode: str, tmp_path: Pa
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: [disk("/", "overlay"), disk(str(tmp_path), kind)])
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("CREATE TABLE t (x)")
-    _share(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    share(f"sqlite:///{tmp_path / 'mlflow.db'}")
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
 
