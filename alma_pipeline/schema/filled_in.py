@@ -37,6 +37,13 @@ class WithSystems(WithDirections):
     system_outputs: dict[str, Source] = field(default_factory=dict, metadata={"as_before": {}})
     """Filled in by the plan: the same systems, their files identified by content."""
 
+    def rules(self) -> dict[str, int]:
+        """Those of the text, and of the systems' files."""
+        found = super().rules()
+        for source in self.system_outputs.values():
+            found |= source.rules()
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class WithScorers(NodeConfig):

@@ -46,7 +46,7 @@ class NodeConfig:
 
         A changed rule gives a new key to the nodes that it concerns, and to no other: `version` would change all of a kind.
         """
-        return {}
+        return {name: version for text in self.text_inputs().values() for name, version in text.source.rules().items()}
 
     def text_inputs(self) -> dict[str, TextInput]:
         """The text that this node reads with its present settings, by the name of the setting."""

@@ -14,7 +14,7 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml.data.cldr import Phrasebook, open_cldr
 from alma_pipeline.ml.data.mixing import arrange_rows, round_robin
 from alma_pipeline.ml.data.prompts import alma_prompt
-from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.raw_rows import Rejects
 from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.ml.data.rows import directions
 from alma_pipeline.ml.models.gguf import Pretrained, licence, load_from_wheel

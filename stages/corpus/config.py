@@ -60,7 +60,13 @@ class Config(WithDirections):
         """marks 2: vowel signs belong to words where texts are compared by their letters; before, they were left out."""
         compares = {"near", "test"} & set(self.cleaning.steps)
         marked = any(language.nllb[-4:] not in WITHOUT_MARKS for language in self.languages.values())
-        return {"marks": 2} if compares and marked else {}
+        return super().rules() | ({"marks": 2} if compares and marked else {})
+
+    def source_setting(self, source: Source) -> str:
+        """The key under which users set this source, for messages."""
+        if source is self.text and self.form in ("documents", "pseudo_mono"):
+            return "data.mono"
+        return {"pseudo_mono": "data.pseudo", "test": "data.test"}.get(self.form, "data.parallel")
 
     def text_inputs(self) -> dict[str, TextInput]:
         """Monolingual text is not read in a language whose share is 0."""

@@ -13,7 +13,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data import released_preferences
 from alma_pipeline.ml.data.prompts import Prompter, one_line
-from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.raw_rows import Rejects
 from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.ml.data.rows import directions
 from alma_pipeline.ml.data.system_outputs import SystemOutputs
@@ -71,7 +71,7 @@ def _released(job: Job, config: Config) -> dict[str, Any]:
     if job.rank:
         return {}
     rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
-    text = TextReader(config.pairs, config.languages, job.files, rejects, job.codes)
+    text = TextReader(config.pairs, config.languages, job.files, rejects, job.codes, "data.preferences")
     wanted = config.directions or directions(config.languages)
     counts = released_preferences.write_preferences(text, wanted, config, job)
     commits = {"commits": {config.pairs.repo: config.pairs.revision}} if config.pairs.reader == "hub" else {}

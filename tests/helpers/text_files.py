@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.raw_rows import Rejects
 from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Hardware, Language, Source

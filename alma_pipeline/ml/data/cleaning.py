@@ -28,7 +28,7 @@ def match_key(text: str) -> str:
     """Letters with their marks and digits only, NFKC-normalised and case-folded: equal for near duplicates."""
     # Folding takes letters apart: the Turkish capital i into i and a dot, which no small letter has, others into what NFKC joins.
     folded = unicodedata.normalize("NFKC", text).casefold().replace("i\u0307", "i")
-    return NON_WORD.sub("", unicodedata.normalize("NFKC", folded))
+    return str(NON_WORD.sub("", unicodedata.normalize("NFKC", folded)))
 
 
 def match_keys(rows: Iterable[Mapping[str, str]]) -> frozenset[str]:

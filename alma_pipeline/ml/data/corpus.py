@@ -19,15 +19,17 @@ from alma_pipeline.ml.data.cleaning import Cleaner, match_keys
 from alma_pipeline.ml.data.ingest import CorpusPart, HeldOut, Ingestion, batched, join_pair
 from alma_pipeline.ml.data.mixing import arrange_rows, round_robin
 from alma_pipeline.ml.data.prompts import BATCH, Example, Prompter
-from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.raw_rows import Rejects
 from alma_pipeline.ml.data.readers.text import TextReader
-from alma_pipeline.ml.data.rows import AnyRow, CorpusRow, Document, SentencePair, Stream, part_of
+from alma_pipeline.ml.data.rows import AnyRow, CorpusRow, Document, SentencePair, Stream, account, part_of
 from alma_pipeline.ml.data.tokenise import Tokenise
 from alma_pipeline.schema import Cleaning, Language, Source
 
 FOLDER = "step-0"
 """Subfolder of the resume folder, where the plan looks for resume points; its manifest has the number of rows read."""
 REJECTED = "rejected.jsonl"
+NOT_LACKING = ("beyond_limit", "other_direction")
+"""Rows that were not asked for: a test set does not count them as dropped."""
 
 
 class CorpusBuilder:
@@ -49,7 +51,8 @@ class CorpusBuilder:
             return self._generated(source)
         if not self.rejects:
             self.rejects.append(Rejects(source.on_error, self.folder / REJECTED))
-        return TextReader(source, self.languages, self.job.files, self.rejects[0], self.job.codes)
+        setting = self.config.source_setting(source)
+        return TextReader(source, self.languages, self.job.files, self.rejects[0], self.job.codes, setting)
 
     def _generated(self, source: Source) -> CldrReader:
         if self.config.form == "test":
@@ -111,26 +114,30 @@ class CorpusBuilder:
         return sum(rejects.count for rejects in self.rejects)
 
     def counts(self, ingestion: Ingestion, held_out: HeldOut, too_long: int) -> dict[str, Any]:
-        """What cleaning did, in total and by part. Logs the totals to tracking."""
-        # Readers drop rows of held-out text too, so add theirs to the cleaners' counts.
-        by_part = ingestion.progress.counts
-        dropped = sum((Counter(counts["dropped"]) for counts in by_part.values()), held_out.dropped.copy())
+        """What became of the rows, in total and by part. Logs the totals to tracking. Raises PipelineError if one is missing."""
+        by_part, progress = ingestion.progress.counts, ingestion.progress
+        parts = {
+            name: account(name, counts["read"]["rows"], progress.kept[name], counts["dropped"]) | {"changed": counts["changed"]}
+            for name, counts in by_part.items()
+        }
+        found = sum((Counter(counts["dropped"]) for counts in by_part.values()), Counter[str]())
+        rows = account("all parts", sum(part["read"] for part in parts.values()), sum(progress.kept.values()), found)
+        # Readers drop rows of held-out text too, and some rows are too long for training.
+        dropped = Counter(rows["dropped"]) + held_out.dropped + Counter(too_long=too_long)
         changed = sum((Counter(counts["changed"]) for counts in by_part.values()), Counter[str]())
-        dropped["too_long"] += too_long
         rejected = self.store_rejected()
-        read, kept = ingestion.progress.rows, sum(ingestion.progress.kept.values())
-        totals = {f"data/dropped/{name}": float(count) for name, count in (+dropped).items()}
-        sums = {"data/read": float(read), "data/kept": float(kept), "data/rejected": float(rejected)}
+        totals = {f"data/dropped/{name}": float(count) for name, count in dropped.items()}
+        sums = {"data/read": float(progress.rows), "data/kept": float(rows["kept"]), "data/rejected": float(rejected)}
         # The last line of progress: all rows read and all positions of the schedule.
-        steps = read + ingestion.progress.packed.get("done", kept)
+        steps = progress.rows + progress.packed.get("done", rows["kept"])
         self.job.log(steps, steps, totals | sums)
         return {
-            "dropped": dict(+dropped),
-            "newlines": changed["newlines"],
-            "normalised": changed["nfc"],
+            "dropped": dict(dropped),
+            **_changes(changed),
             "rejected": rejected,
-            "read": read,
-            "cleaning": {name: {"kept": ingestion.progress.kept[name], **counts} for name, counts in by_part.items()},
+            "read": progress.rows,
+            "rows": rows,
+            "cleaning": parts,
         }
 
     def commits(self, sources: Sequence[Source]) -> dict[str, Any]:
@@ -196,28 +203,38 @@ def write_dev_set(
 
 def write_test_set(builder: CorpusBuilder, source: Source, directions: Sequence[str], count: int | None) -> dict[str, Any]:
     """Write the first `count` pairs of each direction in `round_robin` order; None: all. Raises UserError if there are fewer."""
-    text, columns, dropped = builder.reader(source), dict[str, list[SentencePair]](), Counter[str]()
-    read: dict[str, dict[str, int]] = {}
-    # No cleaning steps: a score counts the whole test set. Only empty rows are dropped, and line breaks become spaces.
-    cleaner = Cleaner(Cleaning(), builder.languages, frozenset())
+    text, columns = builder.reader(source), dict[str, list[SentencePair]]()
+    dropped, changed, parts = Counter[str](), Counter[str](), dict[str, dict[str, Any]]()
     for direction in directions:
-        stream = text.pairs(direction)
-        rows = [row for batch in batched(stream, BATCH) for row in cleaner.pairs(batch)][:count]
-        dropped += stream.dropped
-        read[direction] = {"read": stream.position}
+        # No cleaning steps: a score counts the whole test set. Only empty rows are dropped, and line breaks become spaces.
+        stream, cleaner = text.pairs(direction), Cleaner(Cleaning(), builder.languages, frozenset())
+        whole = [row for batch in batched(stream, BATCH) for row in cleaner.pairs(batch)]
+        rows = columns[direction] = whole[:count]
         if not rows or (count is not None and len(rows) < count):
             raise UserError(
                 f"held_out={count or 'null'} for every direction, but the text has only {len(rows)} pairs for {direction}; lower "
                 "held_out (budget.text.test), or add text"
             )
-        columns[direction] = rows
+        # Every row that was read is in the set, or has a reason why not.
+        found = cleaner.dropped + stream.dropped + stream.left_out + Counter(beyond_limit=len(whole) - len(rows))
+        parts[direction] = account(direction, stream.position + stream.dropped.total(), len(rows), found)
+        dropped += found
+        changed += cleaner.changed + stream.changed
     rows = arrange_rows(columns, round_robin)
     token_arrays.write_rows(builder.job.out / "test.jsonl", rows)
+    total = account("all directions", sum(part["read"] for part in parts.values()), len(rows), dropped)
     return {
         "test_examples": len(rows),
-        "dropped": dict(dropped + cleaner.dropped),
-        "newlines": cleaner.changed["newlines"],
+        "dropped": {name: number for name, number in total["dropped"].items() if name not in NOT_LACKING},
+        **_changes(changed),
         "rejected": builder.store_rejected(),
-        "cleaning": read,
+        "rows": total,
+        "cleaning": parts,
         "directions": {name: {"test": n} for name, n in Counter(row.direction for row in rows).items()},
     }
+
+
+def _changes(changed: Counter[str]) -> dict[str, Any]:
+    """Rows that were changed, and what was odd in them."""
+    odd = {name: number for name, number in changed.items() if number and name not in ("newlines", "nfc")}
+    return {"newlines": changed["newlines"], "normalised": changed["nfc"], "noticed": odd}

@@ -20,7 +20,18 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.cleaning import Cleaner
 from alma_pipeline.ml.data.prompts import BATCH
-from alma_pipeline.ml.data.rows import AnyRow, CorpusRow, Document, Item, SentencePair, Stream, line_of, row_of, texts_of
+from alma_pipeline.ml.data.rows import (
+    AnyRow,
+    CorpusRow,
+    Document,
+    Item,
+    SentencePair,
+    Stream,
+    account,
+    line_of,
+    row_of,
+    texts_of,
+)
 
 SAVE_SECONDS = 10.0
 """Between two resume points, and between two lines of progress."""
@@ -28,6 +39,8 @@ UNKNOWN_TOTAL = 0
 """The total to log while the amount of text is unknown, as for a streamed hub data set."""
 HOLD_OUT_MODULUS = 8
 """One row in this many may be held out (our choice). A hash of the English side decides, so all directions agree."""
+Counts = dict[str, dict[str, int]]
+"""Of one part: `read`, `dropped` and `changed`."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class IngestProgress:
     """Valid bytes of the current part's file; what follows is cut off on resume."""
     kept: dict[str, int] = field(default_factory=dict)
     """Finished part to rows kept."""
-    counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
     """Part to `dropped`, `changed` and `read`."""
     bytes: int = 0
     """Text read of all parts, for the estimate of the total."""
@@ -173,18 +186,23 @@ class Ingestion:
             file.seek(progress.size)
             for batch in batched(stream, BATCH):
                 rows = _clean(cleaner, batch)
-                rows = rows if self.limit is None else rows[: self.limit - kept]
+                if self.limit is not None:
+                    cleaner.dropped["beyond_limit"] += max(0, len(rows) - (self.limit - kept))
+                    rows = rows[: self.limit - kept]
                 kept += len(rows)
                 file.writelines(line_of(row) for row in rows)
                 progress.bytes += sum(len(text) for row in batch for text in texts_of(row))
                 progress.rows, progress.position = before + stream.position, stream.position
-                self._save_and_log(part, cleaner, file, kept, total)
+                self._save_and_log(part, _counts(cleaner, stream), file, kept, total)
                 if kept == self.limit:
                     break
         # Being listed in `kept` marks a part as finished.
         progress.rows, progress.kept[part.name] = before + stream.position, kept
-        counts = _counts(cleaner)
-        progress.counts[part.name] = {**counts, "dropped": dict(stream.dropped + Counter(counts["dropped"]))}
+        counts = _counts(cleaner, stream)
+        counts["dropped"] = dict(stream.dropped + Counter(counts["dropped"]))
+        counts["read"]["rows"] += stream.dropped.total()
+        account(part.name, counts["read"]["rows"], kept, counts["dropped"])
+        progress.counts[part.name] = counts
         self.save()
 
     def _resume(self, part: CorpusPart[Any], cleaner: Cleaner) -> int:
@@ -201,7 +219,7 @@ class Ingestion:
                 cleaner.remember([row_of(json.loads(line)) for line in batch])
         return kept
 
-    def _save_and_log(self, part: CorpusPart[Any], cleaner: Cleaner, file: Any, kept: int, total: int) -> None:
+    def _save_and_log(self, part: CorpusPart[Any], counts: Counts, file: Any, kept: int, total: int) -> None:
         progress = self.progress
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
@@ -209,7 +227,7 @@ class Ingestion:
         file.flush()
         os.fsync(file.fileno())
         progress.size = file.tell()
-        progress.counts[part.name] = _counts(cleaner)
+        progress.counts[part.name] = counts
         self.save()
         # Scale the rows read by the share of the text they took; 0 where the size of the text is unknown.
         expected = round(progress.rows * max(1.0, total / max(1, progress.bytes))) if total else UNKNOWN_TOTAL
@@ -234,18 +252,20 @@ def join_pair(row: SentencePair, seed: str) -> Document:
     return Document(f"{order}:{row.id}", order, f"{first[1]} {second[1]}")
 
 
-def _counts(cleaner: Cleaner) -> dict[str, dict[str, int]]:
-    return {"dropped": dict(+cleaner.dropped), "changed": dict(+cleaner.changed), "read": {"rows": cleaner.read}}
+def _counts(cleaner: Cleaner, stream: Stream[Any]) -> Counts:
+    """The counts of a part so far: `read` has all rows, and those that reached the cleaner; `dropped` has `rejected` too."""
+    dropped, changed = cleaner.dropped + stream.left_out, cleaner.changed + stream.changed
+    return {"dropped": dict(dropped), "changed": dict(changed), "read": {"rows": stream.position, "cleaned": cleaner.read}}
 
 
-def _restore(cleaner: Cleaner, counts: dict[str, dict[str, int]]) -> None:
+def _restore(cleaner: Cleaner, counts: Counts) -> None:
     cleaner.dropped, cleaner.changed = Counter(counts.get("dropped")), Counter(counts.get("changed"))
-    cleaner.read = counts.get("read", {}).get("rows", 0)
+    cleaner.read = counts.get("read", {}).get("cleaned", 0)
 
 
 def _check(part: str, progress: IngestProgress, most: float) -> None:
     counts = progress.counts[part]
-    read, dropped = counts["read"]["rows"], counts["dropped"]
+    read, dropped = counts["read"]["cleaned"], counts["dropped"]
     tested = dropped.get("test", 0)
     if tested > most * read:
         raise UserError(

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.data.ingest import UNKNOWN_TOTAL
+from alma_pipeline.ml.data.readers.columns import Triple
 from alma_pipeline.ml.data.readers.text import TextReader
+from alma_pipeline.ml.data.rows import Stream, account
 
 LOG_SECONDS = 10.0
 """Between two lines of progress."""
@@ -36,15 +38,17 @@ def write_preferences(text: TextReader, directions: Sequence[str], settings: Rel
     Raises UserError if a direction has no triples to train on, or too few sources to hold out.
     """
     named: dict[str, dict[str, int]] = {}
+    parts: dict[str, dict[str, Any]] = {}
     dropped: Counter[str] = Counter()
     train_file, dev_file = job.out / "train.jsonl", job.out / "dev.jsonl"
     logged, written = time.monotonic(), 0
     with open(train_file, "w", encoding="utf-8") as train, open(dev_file, "w", encoding="utf-8") as dev:
         for direction in directions:
             held_out: set[str] = set()
-            count = Counter[str]()
+            count, unused = Counter[str](), Counter[str]()
+            stream = text.triples(direction, settings.released_scorer)
             # One pass: the first sources that may be held out go to dev, with all their triples.
-            for row in _rows(text, direction, settings.released_scorer, dropped):
+            for row in _rows(stream, direction, unused):
                 if row["source"] in held_out or (len(held_out) < settings.held_out and _may_be_held_out(row["source"])):
                     held_out.add(row["source"])
                     split, file = "dev", dev
@@ -61,13 +65,16 @@ def write_preferences(text: TextReader, directions: Sequence[str], settings: Rel
                     f"{direction}: {count.total()} preference triples, {len(held_out)} sources can be held out; expected "
                     f"held_out={settings.held_out}, and more to train on. Lower held_out, or remove the direction (directions=)"
                 )
+            # Every row that was read is in a split, or has a reason why not.
+            parts[direction] = account(direction, stream.position, count.total(), unused + stream.left_out)
+            dropped += unused
             named[direction] = {"train": count["train"], "dev": count["dev"]}
     totals = {f"{split}_examples": sum(count[split] for count in named.values()) for split in ("train", "dev")}
-    return {**totals, "dropped": dict(dropped), "directions": named}
+    return {**totals, "dropped": dict(dropped), "rows": parts, "directions": named}
 
 
-def _rows(text: TextReader, direction: str, scorer: str, dropped: Counter[str]) -> Iterator[dict[str, str]]:
-    for number, triple in text.triples(direction, scorer):
+def _rows(stream: Stream[tuple[int, Triple]], direction: str, dropped: Counter[str]) -> Iterator[dict[str, str]]:
+    for number, triple in stream:
         if not (triple.source.strip() and triple.chosen.strip() and triple.rejected.strip()):
             dropped["empty"] += 1
         elif triple.chosen.strip() == triple.rejected.strip():

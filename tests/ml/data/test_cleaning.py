@@ -44,7 +44,7 @@ def test_each_step_drops_its_own_and_counts_it(step: str, pair: tuple[str, str],
 
 HINDI = ["दिन", "दीन", "काल", "कल"]
 APART = [HINDI, ["กิน", "กัน"], ["كَتَبَ", "كُتِبَ"], ["বর", "বর্\u200d", "বার"], ["ẹ\u0301", "ẹ\u0300"]]
-"""Different words of a script whose vowels are marks: day and poor, time and tomorrow; to eat and together; he wrote, was written."""
+"""Different words in scripts whose vowels are marks: day and poor, time and tomorrow; to eat and together; and so on."""
 
 
 @pytest.mark.parametrize("words", APART, ids=["Hindi", "Thai", "Arabic", "Bengali", "Yoruba"])

@@ -12,18 +12,28 @@ X-ALMA-Preference, user triples             {"source", "chosen", "reject" or "re
 system outputs                              {"source", "hypothesis" or "translation" or "output"}, pairs as above, or plain lines
 """
 
+import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from alma_pipeline import errors
-from alma_pipeline.ml.data.readers.lines import BadRow
+from alma_pipeline.ml.data.readers.lines import CONTROL, check_characters
+from alma_pipeline.ml.data.readers.raw_rows import BadRow
 from alma_pipeline.schema import Language
 
 REJECTED = ("rejected", "reject")
 DIRECTION = ("direction", "directions")
 OUTPUT = ("hypothesis", "translation", "output")
 SYSTEMS = ("ref", "gpt4", "alma")
+TAG = re.compile(r"([A-Za-z]{2,3})[-_](?:[A-Z]{2}|[A-Z][a-z]{3})")
+"""A language with a country or a script: `de-DE`, `zh_Hans`."""
+COLUMNS = ("source", "target", "text", "content", "translation", "hypothesis", "output", "chosen", *REJECTED, *DIRECTION)
+
+
+class NoColumn(BadRow):
+    """A row without the column that was looked for."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +45,63 @@ class ColumnNames:
     """Languages of the run."""
     codes: frozenset[str]
     """Codes of all languages that a row may name."""
+    setting: str = ""
+    """The key of the source, such as `data.parallel`; empty if its columns cannot be named."""
+    example: Mapping[str, str] = field(default_factory=dict)
+    """What to set `columns` to for a table without a header."""
+    changed: Counter[str] = field(default_factory=Counter)
+    """Counts texts that lost characters: control."""
 
     def text_of(self, row: Mapping[str, Any], *names: str) -> str:
-        """The text in the first of these columns that exists. Raises BadRow if none exists or it holds no text."""
+        """The text in the first of these columns that exists, without control characters.
+
+        A name that differs in case alone counts where no other does. Raises NoColumn if none exists, BadRow if it holds no text.
+        """
         for name in names:
             column = self.columns.get(name, name)
             if column in row:
                 value = row[column]
                 if not isinstance(value, str):
                     raise BadRow(f"column '{column}' is {value!r}, expected text")
-                return value
+                return self._without_control(check_characters(value, f"column '{column}'"))
+        if (respelt := self.respelt(row)) is not None:
+            return self.text_of(respelt, *names)
         expected = " or ".join(f"'{self.columns.get(name, name)}'" for name in names)
-        raise BadRow(f"no column {expected}; found {', '.join(map(str, row)) or 'none'}. Name it with data.<source>.columns")
+        raise NoColumn(f"no column {expected}; found {', '.join(map(str, row)) or 'none'}{self.advice()}")
+
+    def advice(self) -> str:
+        """How to name columns, as the end of a sentence."""
+        if not self.setting:
+            return ""
+        names = ", ".join(f"{name}: NAME" for name in self.example)
+        numbers = ", ".join(f"{name}: {number}" for name, number in self.example.items())
+        return (
+            f". Name other columns with '{self.setting}.columns={{{names}}}', or number those of a table without a header, as in "
+            f"'{self.setting}.columns={{{numbers}}}'"
+        )
+
+    def respelt(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The row with the names of known columns as they are written here; None if there is nothing to change, or no one way.
+
+        `DE`, `German` and `de-DE` are de; `Source` is source.
+        """
+        known = {name.casefold(): name for name in COLUMNS} | {name.casefold(): name for name in self.columns.values()}
+        for code, language in self.languages.items():
+            known |= {name.casefold(): code for name in (code, language.nllb, language.name)}
+        new = []
+        for name in map(str, row):
+            tag = TAG.fullmatch(name)
+            new.append(known.get(name.strip().casefold()) or (tag and known.get(tag[1].casefold())) or name)
+        return dict(zip(new, row.values(), strict=True)) if new != list(row) and len(set(new)) == len(new) else None
+
+    def _without_control(self, text: str) -> str:
+        kept = CONTROL.sub("", text)
+        self.changed["control"] += kept != text
+        return kept
+
+    def has(self, row: Mapping[str, Any], code: str) -> bool:
+        """Whether the row has a column of this language."""
+        return any(self.columns.get(name, name) in row for name in self.names_of(code))
 
     def names_of(self, code: str) -> tuple[str, ...]:
         """The names of a language's column: its code, and its NLLB code."""
@@ -82,12 +137,17 @@ def pair(row: Mapping[str, Any], direction: str, part: str, names: ColumnNames) 
         names.check_direction(stated)
         return None
     # Columns named for the two languages.
-    if any(names.columns.get(name, name) in row for name in names.names_of(source)):
+    if names.has(row, source):
+        # In a TMX file or a table of many languages, not every row has these two.
+        if part == "all" and not names.has(row, target) and sum(code in row for code in names.codes) > 1:
+            return None
         return names.text_of(row, *names.names_of(source)), names.text_of(row, *names.names_of(target))
     if "source" not in row and "source" not in names.columns:
-        if part == "all" and "en" in row:  # a TMX file or a table of many languages, where not every row has these two
+        if (respelt := names.respelt(row)) is not None:
+            return pair(respelt, direction, part, names)
+        if part == "all" and "en" in row:
             return None
-        raise _no_language(row, source, target)
+        raise _no_language(row, source, target, names)
     if stated is None and part == "all":
         raise BadRow("no column 'direction'; expected one with the languages of 'source' and 'target', as in de-en")
     # In a file of one language or of the reverse direction, `source` is the text to translate into.
@@ -110,10 +170,10 @@ def output(row: Mapping[str, Any], direction: str, part: str, names: ColumnNames
     return pair(row, direction, part, names)
 
 
-def _no_language(row: Mapping[str, Any], source: str, target: str) -> BadRow:
-    return BadRow(
+def _no_language(row: Mapping[str, Any], source: str, target: str, names: ColumnNames) -> NoColumn:
+    return NoColumn(
         f"no text in {source} and {target}: found the columns {', '.join(map(str, row)) or 'none'}, expected '{source}' and "
-        f"'{target}', 'source' and 'target', or 'translation' with both. Name other columns with data.<source>.columns"
+        f"'{target}', 'source' and 'target', or 'translation' with both{names.advice()}"
     )
 
 

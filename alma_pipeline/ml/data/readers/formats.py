@@ -3,15 +3,13 @@
 A row maps column names to values; `columns` interprets them.
 """
 
-import csv
 import functools
 import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-from xml.etree import ElementTree
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -20,40 +18,40 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers.lines import (
     MAX_SHOWN,
     UNPACK_ERRORS,
-    BadRow,
     check_is_text,
     damaged_file,
     decode_utf8,
     lines,
-    open_bytes,
 )
+from alma_pipeline.ml.data.readers.raw_rows import BadRow, RawRow, unreadable
+from alma_pipeline.ml.data.readers.tables import csv_rows, tsv_rows
+from alma_pipeline.ml.data.readers.tmx import tmx_rows
+from alma_pipeline.schema import Language
 
 FORMAT = re.compile(r"\.(jsonl|json|tsv|csv|parquet|tmx|txt)(?:\.(?:gz|bz2|xz|zst))?$")
-XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
-csv.field_size_limit(2**27)  # the default rejects documents above 128 kB
+GOES_ON = (b"{", b"[", b",")
+"""Ends of a first line of JSON that later lines complete."""
 
 
-class RawRow(NamedTuple):
-    """A row as read from its file, not parsed yet."""
-
-    where: str
-    """`path:12`, or the row's number in a format without lines."""
-    raw: Any
-    parse: Callable[[Any], Mapping[str, Any]]
-    """Raises BadRow."""
-
-
-def rows(name: str, path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
+def rows(name: str, path: Path, columns: Mapping[str, str], languages: Mapping[str, Language]) -> Iterator[RawRow]:
     """The rows of one file. The suffix of `name` (`de.tsv.gz`) gives the format; `path` may have any name.
 
-    Raises UserError if the file has no rows, is truncated, or is not in that format.
+    `languages`: those that are read. Raises UserError if the file has no rows, is truncated, or is not in that format.
     """
     found = FORMAT.search(name)
     assert found, f"{name} has no known suffix"
-    readers = {"jsonl": _json, "json": _json, "tsv": _table, "csv": _table, "parquet": _parquet, "tmx": _tmx, "txt": _text}
+    readers: dict[str, Callable[[], Iterator[RawRow]]] = {
+        "jsonl": lambda: _json(path),
+        "json": lambda: _json(path),
+        "tsv": lambda: tsv_rows(path, columns),
+        "csv": lambda: csv_rows(path, columns),
+        "parquet": lambda: _parquet(path),
+        "tmx": lambda: tmx_rows(path, columns, languages),
+        "txt": lambda: _text(path),
+    }
     check_is_text(path)
     first = None
-    for first in readers[found[1]](path, found[1], columns):
+    for first in readers[found[1]]():
         yield first
     if first is None:
         raise UserError(f"{path} has no rows; expected at least one")
@@ -76,30 +74,63 @@ def _both(sides: tuple[str, str], raw: tuple[bytes, bytes]) -> Mapping[str, Any]
     return {code: decode_utf8(text) for code, text in zip(sides, raw, strict=True)}
 
 
-def _json(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
-    """One object per line, or one array of objects, as in ALMA's `valid` files."""
+def _json(path: Path) -> Iterator[RawRow]:
+    """One object per line; or one array of objects, as in ALMA's `valid` files, alone or in an object as in {"data": [...]}."""
     stream = lines(path)
     head = next(stream, b"")
-    # The first character tells the two apart: JSON lines are streamed, an array is read as a whole.
-    if not head.lstrip().startswith(b"["):
-        for number, line in enumerate(itertools.chain([head], stream), start=1):
-            if line.strip():
-                yield RawRow(f"{path}:{number}", line, _object)
+    # The first line tells them apart: JSON lines are streamed, anything else is read as a whole.
+    if head.lstrip().startswith(b"["):
+        yield from _items(path, _array(path, b"\n".join([head, *stream])))
         return
-    text = b"\n".join([head, *stream])
+    ahead = [head, *(stream if head.rstrip().endswith(GOES_ON) else itertools.islice(stream, 2))]
+    if (items := _wrapped(b"\n".join(ahead))) is not None:
+        yield from _items(path, items)
+        return
+    for number, line in enumerate(itertools.chain(ahead, stream), start=1):
+        if line.strip():
+            yield RawRow(f"{path}:{number}", line, _object)
+
+
+def _array(path: Path, text: bytes) -> list[Any]:
     try:
-        items = json.loads(decode_utf8(text))
+        value: list[Any] = _loaded(text)
+        return value
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: broken JSON ({error.msg}); expected one array of objects") from None
     except BadRow as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _wrapped(text: bytes) -> list[Any] | None:
+    """The rows of an object with an array of objects, called `data` or its only value; None for anything else."""
+    try:
+        value = _loaded(text)
+    except (json.JSONDecodeError, BadRow):
+        return None
+    if not isinstance(value, Mapping):
+        return None
+    inner = value.get("data", next(iter(value.values()), None) if len(value) == 1 else None)
+    return inner if isinstance(inner, list) and all(isinstance(item, Mapping) for item in inner) else None
+
+
+def _items(path: Path, items: list[Any]) -> Iterator[RawRow]:
     for number, item in enumerate(items, start=1):
         yield RawRow(f"{path}, item {number}", item, _mapping)
 
 
+def _loaded(text: bytes) -> Any:
+    """The value. Raises JSONDecodeError, and BadRow for what is not UTF-8, or is more than Python takes."""
+    try:
+        return json.loads(decode_utf8(text))
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+        raise BadRow(f"unusual JSON ({error}); expected objects with text") from None
+
+
 def _object(raw: bytes) -> Mapping[str, Any]:
     try:
-        return _mapping(json.loads(decode_utf8(raw)))
+        return _mapping(_loaded(raw))
     except json.JSONDecodeError as error:
         raise BadRow(f"broken JSON ({error.msg} at column {error.colno}): {_short(raw)}") from None
 
@@ -115,87 +146,36 @@ def _short(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def _table(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
-    """TSV without quoting, as bitext is distributed; CSV with it. If `columns` has numbers, there is no header."""
-    header: list[str] = []
-    numbered = bool(columns) and all(value.isdigit() for value in columns.values())
-    for where, cells in _cells(path, form):
-        if not header and not numbered:
-            header = _header(where, cells)
-            continue
-        names = header or [str(number) for number in range(1, len(cells) + 1)]
-        yield RawRow(where, cells, functools.partial(_record, names))
-
-
-def _cells(path: Path, form: str) -> Iterator[tuple[str, list[bytes]]]:
-    if form == "tsv":
-        yield from ((f"{path}:{number}", line.split(b"\t")) for number, line in enumerate(lines(path), start=1))
-        return
-    # Latin-1 preserves every byte, so text that is not UTF-8 fails its own row only.
-    reader = csv.reader((f"{line.decode('latin-1')}\n" for line in lines(path)), strict=True)
-    number = 1
+def _parquet(path: Path) -> Iterator[RawRow]:
     try:
-        for cells in reader:
-            yield f"{path}:{number}", [cell.encode("latin-1") for cell in cells]
-            number = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(
-            f"{path}:{number}: invalid CSV from here on ({error}); "
-            "expected every quote to be closed, and quotes inside to be doubled"
-        ) from None
-
-
-def _header(where: str, cells: list[bytes]) -> list[str]:
-    try:
-        return [decode_utf8(cell).strip() for cell in cells]
-    except BadRow as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _record(names: list[str], cells: list[bytes]) -> Mapping[str, Any]:
-    if len(cells) != len(names):
-        raise BadRow(f"{len(cells)} columns, expected {len(names)} ({', '.join(names)})")
-    return dict(zip(names, map(decode_utf8, cells), strict=True))
-
-
-def _parquet(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            header = tuple(file.schema_arrow.names)
             number = 0
             for batch in file.iter_batches(batch_size=1000):
-                for item in batch.to_pylist():
+                for item in _parquet_items(batch):
                     number += 1
-                    yield RawRow(f"{path}, row {number}", item, _mapping)
+                    where = f"{path}, row {number}"
+                    if isinstance(item, BadRow):
+                        yield unreadable(where, "", str(item))
+                    else:
+                        yield RawRow(where, item, _mapping, header=header)
     except UNPACK_ERRORS as error:
         raise damaged_file(path, error) from error
 
 
-def _tmx(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
-    """Translation units as {language: text}; `de-DE` counts as de, inline markup is removed but its text kept."""
-    number = 0
-    # Parse incrementally and clear each unit: a TMX file can be larger than memory.
+def _parquet_items(batch: Any) -> Iterator[Any]:
+    """The rows of a batch; a BadRow for one that is not UTF-8, or has a time out of range."""
     try:
-        with open_bytes(path) as file:
-            for _, unit in ElementTree.iterparse(file):
-                if unit.tag == "tu":
-                    number += 1
-                    yield RawRow(
-                        f"{path}, unit {number}", {lang: text for lang, text in map(_variant, unit.iter("tuv"))}, _mapping
-                    )
-                    unit.clear()
-    except ElementTree.ParseError as error:
-        raise UserError(f"{path}:{error.position[0]}: invalid XML from here on ({error}); expected a complete TMX file") from None
-    except UNPACK_ERRORS as error:
-        raise damaged_file(path, error) from error
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError):
+        for place in range(len(batch)):
+            try:
+                yield from batch.slice(place, 1).to_pylist()
+            except (ValueError, OverflowError) as error:
+                yield BadRow(f"holds what cannot be read ({error}); expected UTF-8 text")
 
 
-def _variant(variant: "ElementTree.Element") -> tuple[str, str]:
-    lang = variant.get(XML_LANG) or variant.get("lang") or ""
-    segment = variant.find("seg")
-    return re.split(r"[-_]", lang.lower())[0], "" if segment is None else "".join(segment.itertext())
-
-
-def _text(path: Path, form: str, columns: Mapping[str, str]) -> Iterator[RawRow]:
+def _text(path: Path) -> Iterator[RawRow]:
     """One document per line."""
     for number, line in enumerate(lines(path), start=1):
         yield RawRow(f"{path}:{number}", line, lambda raw: {"text": decode_utf8(raw)})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.readers.formats import RawRow
+from alma_pipeline.ml.data.readers.raw_rows import RawRow
 from alma_pipeline.schema import Language, Source
 
 CONFIGS = {

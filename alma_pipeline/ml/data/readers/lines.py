@@ -1,61 +1,39 @@
 """Reads lines of text files, compressed or not. Knows no format beyond the line.
 
-A file that is unusable as a whole (empty, truncated, a Git LFS pointer) always stops the stage. `Rejects` handles unreadable
-rows.
+A file that is unusable as a whole (empty, truncated, a Git LFS pointer) always stops the stage.
 """
 
 import bz2
+import codecs
 import gzip
 import io
-import json
+import itertools
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow
+import zstandard
 
-from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.errors import UserError
+from alma_pipeline.ml.data.readers.raw_rows import BadRow
+from alma_pipeline.ml.data.readers.zstd import ZstdFile
 
 BOM = b"\xef\xbb\xbf"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+HEAD = 2**20
+"""Bytes at the start of a file that decide how its lines end."""
+CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f\ufeff]")
+"""Characters that belong to no text: control characters other than white space, and byte-order marks."""
+SURROGATE = re.compile("[\ud800-\udfff]")
 LFS_POINTER = b"version https://git-lfs"
-UNPACK_ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pyarrow.ArrowException, OSError)
+UNPACK_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pyarrow.ArrowException, OSError)
 """What decompressors raise for a truncated file, and for content that does not match the suffix."""
 MAX_SHOWN = 200
-"""Characters of a bad row or of a library's error that a message quotes."""
-
-
-class BadRow(PipelineError):
-    """A row that cannot be read: what was found, and what was expected. The caller adds the file and line."""
-
-
-class Rejects:
-    """Handles unreadable rows: stops the stage, or writes the row to a file and counts it."""
-
-    def __init__(self, policy: str, path: Path) -> None:
-        """`policy`: stop or skip, the setting `data.on_error`. `path`: the file of rejected rows, appended to."""
-        self.policy, self.path = policy, path
-        # A file is read once per direction, and again after a kill; each row is rejected only once.
-        self._places = (
-            {json.loads(line)["where"] for line in path.read_text(encoding="utf-8").splitlines()} if path.exists() else set()
-        )
-
-    @property
-    def count(self) -> int:
-        """Number of unreadable rows."""
-        return len(self._places)
-
-    def __call__(self, where: str, problem: str, raw: Any) -> None:
-        """Reject a row. Raises UserError if the policy is `stop`."""
-        if self.policy == "stop":
-            raise UserError(f"{where}: {problem}. Correct it, or skip such rows with data.on_error=skip")
-        if where in self._places:
-            return
-        self._places.add(where)
-        text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else str(raw)
-        with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps({"where": where, "problem": problem, "row": text.rstrip("\r\n")}, ensure_ascii=False) + "\n")
+"""Characters of a library's error that a message quotes."""
 
 
 def open_bytes(path: Path) -> BinaryIO:
@@ -64,7 +42,7 @@ def open_bytes(path: Path) -> BinaryIO:
         ".gz": gzip.open,
         ".bz2": bz2.open,
         ".xz": lzma.open,
-        ".zst": lambda name: io.BufferedReader(pyarrow.input_stream(str(name), compression="zstd")),
+        ".zst": lambda name: io.BufferedReader(ZstdFile(name)),
     }
     opener = openers.get(path.suffix.lower(), _plain)
     opened: BinaryIO = opener(path)
@@ -94,15 +72,45 @@ def check_is_text(path: Path) -> None:
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """The lines without their ends; only \\n and \\r\\n end a line. Raises UserError if the file is empty or truncated."""
+    """The lines of a file, as in `lines_of`. Raises UserError if the file is empty or truncated."""
     check_is_text(path)
     try:
         with open_bytes(path) as file:
-            for number, line in enumerate(file):
-                line = line.rstrip(b"\n").removesuffix(b"\r")
-                yield line.removeprefix(BOM) if number == 0 else line
+            yield from lines_of(file, str(path))
     except UNPACK_ERRORS as error:
         raise damaged_file(path, error) from error
+
+
+def lines_of(file: BinaryIO, name: str) -> Iterator[bytes]:
+    """The lines of brought text without their ends and without byte-order marks, which joined files have in the middle too.
+
+    Lines end in \\n or \\r\\n; in \\r where a file begins without any \\n. Raises UserError for UTF-16. `name`: for messages.
+    """
+    head = file.read(HEAD)
+    if head.startswith(UTF_16) or 4 * head.count(0) > len(head):
+        raise UserError(f"{name} is not UTF-8 but UTF-16 or no text at all; convert it, as with iconv -f utf-16 -t utf-8")
+    for line in _split(head, file):
+        while line.startswith(BOM):
+            line = line.removeprefix(BOM)
+        yield line.removesuffix(b"\r")
+
+
+def _split(head: bytes, file: BinaryIO) -> Iterator[bytes]:
+    """The lines of `head` and of the rest of the file; a \\r before \\n is kept."""
+    if b"\n" in head or b"\r" not in head:
+        *whole, left = head.split(b"\n")
+        yield from whole
+        left += file.readline()
+        yield from [left.removesuffix(b"\n")] if left else []
+        yield from (line.removesuffix(b"\n") for line in file)
+        return
+    # Latin-1 preserves every byte while the decoder turns each kind of end into \n.
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("latin-1")(), translate=True)
+    begun = ""
+    for piece in itertools.chain([head], iter(lambda: file.read(HEAD), b""), [b""]):
+        *ended, begun = (begun + decoder.decode(piece, final=not piece)).split("\n")
+        yield from (line.encode("latin-1") for line in ended)
+    yield from [begun.encode("latin-1")] if begun else []
 
 
 def decode_utf8(raw: bytes) -> str:
@@ -113,3 +121,13 @@ def decode_utf8(raw: bytes) -> str:
         raise BadRow(
             f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}; convert the file, as with iconv -t utf-8"
         ) from None
+
+
+def check_characters(text: str, what: str) -> str:
+    """The text. Raises BadRow if it holds half of a character, as JSON does that was cut inside an emoji. `what`: its name."""
+    if not text.isascii() and (found := SURROGATE.search(text)):
+        raise BadRow(
+            f"{what} has half of a character, \\u{ord(found[0]):04x}, at position {found.start() + 1}; expected whole ones: "
+            "something cut the text inside an emoji"
+        )
+    return text

@@ -1,6 +1,7 @@
 """The reader of files and hub data sets: streams sentence pairs, documents and preferences, from any row on. Cleans nothing."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,8 @@ from typing import Any, ClassVar
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers import columns, formats, hub
-from alma_pipeline.ml.data.readers.columns import ColumnNames, Triple
-from alma_pipeline.ml.data.readers.formats import RawRow
-from alma_pipeline.ml.data.readers.lines import BadRow
+from alma_pipeline.ml.data.readers.columns import ColumnNames, NoColumn, Triple
+from alma_pipeline.ml.data.readers.raw_rows import BadRow, RawRow, printable
 from alma_pipeline.ml.data.rows import Document, Item, SentencePair, Stream
 from alma_pipeline.schema import Language, Source
 
@@ -30,47 +30,49 @@ class TextReader:
     """Called for each unreadable row: its place, the problem, the row."""
     codes: Sequence[str] = ()
     """Other known languages: a row in one of these is skipped; a row in an unknown language is an error."""
+    setting: str = ""
+    """The key of the source, such as `data.parallel`, for messages."""
 
     held_out: ClassVar[None] = None
     """These sources keep no rows out of training themselves."""
 
     def pairs(self, direction: str, skip: int = 0) -> Stream[SentencePair]:
         """Sentence pairs of one direction, after the first `skip` rows."""
-        names, part = self._columns, self._part(direction)
+        names, part = self._columns(direction), self._part(direction)
 
         def convert(row: Mapping[str, Any], number: int) -> SentencePair | None:
             found = columns.pair(row, direction, part, names)
             return SentencePair(f"{direction}:{number}", direction, *found) if found else None
 
-        return self._stream(direction, convert, skip)
+        return self._stream(direction, convert, names, skip)
 
     def documents(self, code: str, skip: int = 0) -> Stream[Document]:
         """Documents of one language, after the first `skip` rows."""
-        names = self._columns
+        names = self._columns(code)
 
         def convert(row: Mapping[str, Any], number: int) -> Document:
             return Document(f"{code}:{number}", code, columns.document(row, names))
 
-        return self._stream(code, convert, skip)
+        return self._stream(code, convert, names, skip)
 
     def triples(self, direction: str, scorer: str) -> Stream[tuple[int, Triple]]:
         """Preferences of one direction, each with its row number. `scorer`: whose scores rank candidates (`ranked_triple`)."""
-        names = self._columns
+        names = self._columns(direction)
 
         def convert(row: Mapping[str, Any], number: int) -> tuple[int, Triple] | None:
             found = columns.triple(row, direction, names, scorer)
             return (number, found) if found else None
 
-        return self._stream(direction, convert)
+        return self._stream(direction, convert, names)
 
     def outputs(self, direction: str) -> Stream[tuple[str | None, str]]:
         """A system's outputs in one direction, as (source, output); the source is None for lines of plain text."""
-        names, part = self._columns, self._part(direction)
+        names, part = self._columns(direction), self._part(direction)
 
         def convert(row: Mapping[str, Any], number: int) -> tuple[str | None, str] | None:
             return columns.output(row, direction, part, names)
 
-        return self._stream(direction, convert)
+        return self._stream(direction, convert, names)
 
     def bytes(self, part: str) -> int:
         """Approximate size of the text; 0 if unknown before reading."""
@@ -79,21 +81,38 @@ class TextReader:
         sizes = [(name, Path(self.paths[digest]).stat().st_size) for name, digest in self._files(part).items()]
         return sum(size * (UNPACKED_RATIO if name.endswith((".gz", ".bz2", ".xz", ".zst")) else 1) for name, size in sizes)
 
-    @property
-    def _columns(self) -> ColumnNames:
-        return ColumnNames(self.source.columns, self.languages, frozenset((*self.languages, *self.codes)))
+    def _columns(self, part: str) -> ColumnNames:
+        example = {code: str(number) for number, code in enumerate(part.split("-"), start=1)} if "-" in part else {"text": "1"}
+        known = frozenset((*self.languages, *self.codes))
+        return ColumnNames(self.source.columns, self.languages, known, self.setting, example)
 
-    def _stream(self, part: str, convert: Callable[[Mapping[str, Any], int], Item | None], skip: int = 0) -> Stream[Item]:
-        return Stream(self._items(part, convert, skip), skip)
+    def _stream(
+        self, part: str, convert: Callable[[Mapping[str, Any], int], Item | None], names: ColumnNames, skip: int = 0
+    ) -> Stream[Item]:
+        left_out = Counter[str]()
+        items = self._items(part, convert, skip, left_out, names.changed)
+        return Stream(items, skip, left_out=left_out, changed=names.changed)
 
-    def _items(self, part: str, convert: Callable[[Mapping[str, Any], int], Item | None], skip: int) -> Iterator[Item | None]:
-        """One item per row; None for an unreadable row and for a row of another direction."""
+    def _items(
+        self,
+        part: str,
+        convert: Callable[[Mapping[str, Any], int], Item | None],
+        skip: int,
+        left_out: Counter[str],
+        changed: Counter[str],
+    ) -> Iterator[Item | None]:
+        """One item per row; None for an unreadable row and for a row of another direction, which `left_out` counts."""
         for number, row in enumerate(self._rows(part, skip), start=skip + 1):
+            changed.update(row.noticed)
+            item = None
             try:
                 item = convert(row.parse(row.raw), number)
+                left_out["other_direction"] += item is None
             except BadRow as error:
-                self.rejects(row.where, str(error), row.raw)
-                item = None
+                if row.header and isinstance(error, NoColumn):  # all rows of a table have the same columns
+                    raise UserError(printable(f"{row.where}: {error}")) from None
+                self.rejects(row.where, printable(str(error)), row.raw)
+                left_out["rejected"] += 1
             yield item
 
     def _rows(self, part: str, skip: int) -> Iterator[RawRow]:
@@ -116,8 +135,9 @@ class TextReader:
             for sides in shards.values():
                 yield from formats.paired_rows(sides[one], sides[other], (one, other))
             return
+        languages = {code: self.languages[code] for code in part.split("-")}
         for name, digest in found.items():
-            yield from formats.rows(name, Path(self.paths[digest]), self.source.columns)
+            yield from formats.rows(name, Path(self.paths[digest]), self.source.columns, languages)
 
     def _part(self, part: str) -> str:
         """What the files with this part contain: a direction, a language or all."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.raw_rows import Rejects
 from alma_pipeline.ml.data.readers.text import TextReader
 from helpers.text_files import alma_r, json_lines, text
 

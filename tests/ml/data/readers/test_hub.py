@@ -16,7 +16,7 @@ from alma_pipeline.ml.data.cleaning import Cleaner
 from alma_pipeline.ml.data.ingest import CorpusPart, Ingestion, hold_out
 from alma_pipeline.ml.data.readers import hub
 from alma_pipeline.ml.data.readers.columns import Triple
-from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.raw_rows import Rejects
 from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.ml.data.rows import Document
 from alma_pipeline.schema import Cleaning, Source

@@ -16,7 +16,7 @@ import pytest
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers import hub
 from alma_pipeline.ml.data.readers.columns import Triple
-from alma_pipeline.ml.data.readers.lines import Rejects
+from alma_pipeline.ml.data.readers.raw_rows import Rejects
 from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.schema import Source
 from helpers.text_files import LANGUAGES, alma_r, english, german, json_lines, nested, text
@@ -51,7 +51,7 @@ def write_parquet(path: Path) -> None:
 
 def write_tmx(path: Path) -> None:
     units = "".join(
-        f'<tu><tuv xml:lang="de-DE"><seg>{one.replace("klein", "<bpt>kl</bpt>ein")}</seg></tuv>'
+        f'<tu><tuv xml:lang="de-DE"><seg>{one.replace("klein", "<hi>kl</hi>ein")}</seg></tuv>'
         f'<tuv xml:lang="EN"><seg>{other}</seg></tuv></tu>'
         for one, other in PAIRS
     )
@@ -208,7 +208,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "empty file": ("de.jsonl", b"", r"x is empty; expected at least one row"),
     "header alone": ("de.tsv", b"de\ten\n", r"x has no rows"),
     "not Parquet": ("de.parquet", b"PAR1 and then nothing", r"x cannot be read to its end.*truncated"),
-    "not XML": ("all.tmx", b"<tmx><body>\n<tu></body></tmx>", r"x:2: invalid XML from here on"),
+    "not XML": ("all.tmx", b"<tmx><body>\n<tu></body></tmx>", r"x:2, unit 1: invalid XML \(mismatched tag\)"),
     "pointer": ("de.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", r"x is a Git LFS pointer"),
     "direction unclear": ("all.jsonl", b'{"source": "a", "target": "b"}\n', r"x:1: no column 'direction'"),
     "direction odd": ("all.jsonl", b'{"source": "a", "target": "b", "direction": "german"}\n', r"x:1: direction 'german'"),
