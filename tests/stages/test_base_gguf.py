@@ -31,22 +31,11 @@ def test_a_published_model_is_loaded_trained_and_translates(tmp_path: Path) -> N
     train, test = tmp_path / "train.de-en.jsonl", tmp_path / "test.de-en.jsonl"
     for file, rows in ((train, SENTENCES[:10]), (test, SENTENCES[10:])):
         file.write_text("".join(json.dumps({"de": de, "en": en}, ensure_ascii=False) + "\n" for de, en in rows), encoding="utf-8")
-    words = [
-        "model=smollm2_135m",
-        "stage=parallel",
-        "directions=[de-en]",
-        "evaluation=paper",
-        "evaluation.checkpoints=[parallel]",
-    ]
-    words += [
-        "stages.parallel.inputs.init=base",
-        "budget.parallel.steps=10",
-        "budget.text.dev=1",
-        "budget.text.test=2",
-        "stages.parallel.evaluations=1",
-    ]
-    words += ["stages.parallel.global_batch_size=4", "evaluation.num_beams=1", "evaluation.max_new_tokens=24", "tracking=none"]
+    words = ["model=smollm2_135m", "stage=parallel", "directions=[de-en]", "stages.parallel.inputs.init=base", "tracking=none"]
     words += ["data.parallel.reader=files", f"data.parallel.path={train}", "data.test.reader=files", f"data.test.path={test}"]
+    words += ["budget.parallel.steps=10", "budget.text.dev=1", "budget.text.test=2", "stages.parallel.global_batch_size=4"]
+    words += ["stages.parallel.evaluations=1", "evaluation=paper", "evaluation.checkpoints=[parallel]"]
+    words += ["evaluation.num_beams=1", "evaluation.max_new_tokens=24"]
     done = run(tmp_path / "store", *words)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     base = json.loads((artifact(tmp_path / "store", "base") / "record.json").read_text())["result"]
@@ -54,7 +43,7 @@ def test_a_published_model_is_loaded_trained_and_translates(tmp_path: Path) -> N
     trained = json.loads((artifact(tmp_path / "store", "parallel") / "record.json").read_text())["result"]
     assert 1.0 < trained["before"]["loss"] < 4.0, "a pretrained model, not a random one (10.8)"
     assert trained["after"]["loss"] < trained["before"]["loss"]
-    rows = (artifact(tmp_path / "store", "parallel.translate") / "hypotheses.jsonl").read_text(encoding="utf-8").splitlines()
-    outputs = [json.loads(row)["hypothesis"] for row in rows]
+    made = artifact(tmp_path / "store", "parallel.translate") / "hypotheses.jsonl"
+    outputs = [json.loads(line)["hypothesis"] for line in made.read_text(encoding="utf-8").splitlines()]
     # 135M parameters keep a word of each sentence, no more.
     assert "phone" in outputs[0].lower() and "yesterday" in outputs[1].lower()
