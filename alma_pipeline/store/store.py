@@ -111,11 +111,12 @@ class Store:
         return [folder for folder in self.folders() if folder.name.endswith(f"-{key[:12]}")]
 
     def unreadable(self) -> dict[Path, str]:
-        """Artifact folders whose record is damaged or cannot be read, each with the reason and what to do."""
+        """Artifact folders whose record is missing, damaged or cannot be read, each with the reason and what to do."""
         found = {}
         for folder in self.folders():
             try:
-                read_record(folder)
+                if read_record(folder) is None:
+                    found[folder] = f"{folder} has no record.json, so it is not a finished artifact; move it out of the store"
             except UserError as error:
                 found[folder] = str(error)
         return found
