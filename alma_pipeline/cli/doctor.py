@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
-from alma_pipeline.files import digest
+from alma_pipeline.files import digest, owner
 from alma_pipeline.paths import store_root
 from alma_pipeline.store.damage import remedy
 from alma_pipeline.store.record import LOGS, Record, size_difference
@@ -67,8 +67,15 @@ def _file_problems(record: Record, verify: bool) -> Iterator[str]:
     for name in record.files:
         if text := size_difference(record, name):
             yield f"{record.path / name} {text}{_advice(record, name)}"
-        elif verify and digest(record.path / name) != record.digests[name]:
-            yield f"{record.path / name} has changed content{_advice(record, name)}"
+        elif verify:
+            try:
+                changed = digest(record.path / name) != record.digests[name]
+            except OSError as error:
+                found = owner(record.path / name)
+                yield f"{record.path / name} cannot be read ({error.strerror}); it belongs to {found}, who can allow it"
+                continue
+            if changed:
+                yield f"{record.path / name} has changed content{_advice(record, name)}"
 
 
 def _advice(record: Record, name: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.files import DigestCache, apply_umask, digest, lock_file, sync, sync_tree, write_json
+from alma_pipeline.files import DigestCache, apply_umask, digest, lock_file, owner, sync, sync_tree, write_json
 from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.store.damage import check_files
 from alma_pipeline.store.record import Record, incomplete_file, is_complete, read_record, write_record
@@ -103,7 +103,10 @@ class Store:
         """All artifact folders, complete or not, sorted; the listing is cached until this process changes it."""
         if self._folders is None:
             artifacts = self.root / "artifacts"
-            self._folders = sorted(path for path in artifacts.iterdir() if path.is_dir()) if artifacts.is_dir() else []
+            try:
+                self._folders = sorted(path for path in artifacts.iterdir() if path.is_dir()) if artifacts.is_dir() else []
+            except PermissionError as error:
+                raise UserError(f"{artifacts} cannot be read: it belongs to {owner(artifacts)}, who can allow it") from error
         return self._folders
 
     def _folders_of(self, key: str) -> list[Path]:
