@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import stat
 import uuid
@@ -28,6 +29,8 @@ class DigestCache:
             if (identity := _identity(path)) not in self._known:
                 self._known[identity] = digest(path)
                 self._save()
+        except PermissionError as error:
+            raise UserError(f"{path} cannot be read: it belongs to {owner(path)}, who can allow it") from error
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
         return self._known[identity]
@@ -63,6 +66,18 @@ def _saved_digests(cache: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def owner(path: Path) -> str:
+    """The account that owns a file, or its folder where even that cannot be asked; its number if it has no name here."""
+    try:
+        found = path.stat().st_uid
+    except OSError:
+        found = path.parent.stat().st_uid
+    try:
+        return pwd.getpwuid(found).pw_name
+    except KeyError:
+        return f"user {found}"
 
 
 def new_folder_beside(final: Path) -> Path:

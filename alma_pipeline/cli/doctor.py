@@ -8,11 +8,10 @@ from pathlib import Path
 
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
-from alma_pipeline.errors import UserError
-from alma_pipeline.files import digest
+from alma_pipeline.files import digest, owner
 from alma_pipeline.paths import store_root
 from alma_pipeline.store.damage import remedy
-from alma_pipeline.store.record import LOGS, Record, read_record, size_difference
+from alma_pipeline.store.record import LOGS, Record, size_difference
 from alma_pipeline.store.store import Store
 from alma_pipeline.tracking import database, undelivered
 from alma_pipeline.units import size
@@ -59,16 +58,9 @@ def environment() -> Iterator[str]:
 
 def store_problems(store: Store, verify: bool) -> Iterator[str]:
     """Artifacts with missing or changed files, and folders without a record."""
-    for folder in store.folders():
-        try:
-            record = read_record(folder)
-        except UserError as error:
-            yield str(error)
-            continue
-        if record is None:
-            yield f"{folder}: has no record.json, so it is not a finished artifact; move it out of the store"
-        else:
-            yield from _file_problems(record, verify)
+    yield from store.unreadable().values()
+    for record in store.records():
+        yield from _file_problems(record, verify)
 
 
 def _file_problems(record: Record, verify: bool) -> Iterator[str]:
@@ -76,8 +68,15 @@ def _file_problems(record: Record, verify: bool) -> Iterator[str]:
     for name in record.files:
         if text := size_difference(record, name):
             yield f"{record.path / name} {text}{_advice(record, name)}"
-        elif verify and digest(record.path / name) != record.digests[name]:
-            yield f"{record.path / name} has changed content{_advice(record, name)}"
+        elif verify:
+            try:
+                changed = digest(record.path / name) != record.digests[name]
+            except OSError as error:
+                found = owner(record.path / name)
+                yield f"{record.path / name} cannot be read ({error.strerror}); it belongs to {found}, who can allow it"
+                continue
+            if changed:
+                yield f"{record.path / name} has changed content{_advice(record, name)}"
 
 
 def _advice(record: Record, name: str) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pwd
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from alma_pipeline import instants
 from alma_pipeline.errors import UserError
-from alma_pipeline.files import write_json
+from alma_pipeline.files import owner, write_json
 
 RECORD_SCHEMA = 1
 OWN_DIGEST = "sha256"
@@ -69,7 +68,7 @@ def read_record(folder: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); it belongs to {_owner(file)}, who can allow it") from error
+        raise UserError(f"{file} cannot be read ({error.strerror}); it belongs to {owner(file)}, who can allow it") from error
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}); {_AWAY.format(folder=folder)}") from error
     # Records of earlier versions have no digest of their own.
@@ -108,15 +107,3 @@ def size_difference(record: Record, name: str) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return f"has {found:,} bytes, recorded {record.files[name]:,}" if found != record.files[name] else ""
-
-
-def _owner(path: Path) -> str:
-    """The account that owns a file, or its folder where even that cannot be asked; its number if it has no name here."""
-    try:
-        found = path.stat().st_uid
-    except OSError:
-        found = path.parent.stat().st_uid
-    try:
-        return pwd.getpwuid(found).pw_name
-    except KeyError:
-        return f"user {found}"

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from alma_pipeline import instants
 from alma_pipeline.errors import UserError
-from alma_pipeline.files import DigestCache, apply_umask, digest, lock_file, sync, sync_tree, write_json
+from alma_pipeline.files import DigestCache, apply_umask, digest, lock_file, owner, sync, sync_tree, write_json
 from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.store.damage import check_files
 from alma_pipeline.store.record import Record, incomplete_file, is_complete, read_record, write_record
@@ -103,7 +103,10 @@ class Store:
         """All artifact folders, complete or not, sorted; the listing is cached until this process changes it."""
         if self._folders is None:
             artifacts = self.root / "artifacts"
-            self._folders = sorted(path for path in artifacts.iterdir() if path.is_dir()) if artifacts.is_dir() else []
+            try:
+                self._folders = sorted(path for path in artifacts.iterdir() if path.is_dir()) if artifacts.is_dir() else []
+            except PermissionError as error:
+                raise UserError(f"{artifacts} cannot be read: it belongs to {owner(artifacts)}, who can allow it") from error
         return self._folders
 
     def _folders_of(self, key: str) -> list[Path]:
@@ -111,11 +114,12 @@ class Store:
         return [folder for folder in self.folders() if folder.name.endswith(f"-{key[:12]}")]
 
     def unreadable(self) -> dict[Path, str]:
-        """Artifact folders whose record is damaged or cannot be read, each with the reason and what to do."""
+        """Artifact folders whose record is missing, damaged or cannot be read, each with the reason and what to do."""
         found = {}
         for folder in self.folders():
             try:
-                read_record(folder)
+                if read_record(folder) is None:
+                    found[folder] = f"{folder} has no record.json, so it is not a finished artifact; move it out of the store"
             except UserError as error:
                 found[folder] = str(error)
         return found

@@ -1,10 +1,12 @@
 """`doctor`: what it finds wrong with an environment and with a store."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from alma_pipeline.cli import doctor
+from alma_pipeline.store.record import write_record
 from alma_pipeline.store.store import Store
 from helpers.artifacts import put
 
@@ -35,6 +37,19 @@ def test_a_flipped_byte_is_found_by_its_digest_alone(filled: Store) -> None:
     assert found(filled, verify=False) == []
     assert found(filled, verify=True) == [
         f"{file} has changed content. Make it again: run the settings that made it with --force mono"
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_named_with_its_owner(filled: Store) -> None:
+    file = filled.root / "artifacts" / f"mono-{KEY[:12]}" / "model.bin"
+    file.unlink()
+    file.mkdir()  # as little of a file as one without permission, also for root
+    size = file.stat().st_size
+    record = json.loads((file.parent / "record.json").read_text()) | {"files": {"model.bin": size}}
+    record.pop("sha256")
+    write_record(file.parent, record)
+    assert found(filled, verify=True) == [
+        f"{file} cannot be read (Is a directory); it belongs to {file.owner()}, who can allow it"
     ]
 
 

@@ -118,3 +118,12 @@ def test_the_command_lists_and_deletes_only_when_told(
     assert command("--keep", KEYS["sft"][:8], "--delete")[0] == 0
     assert before - there() == {filled.root / "artifacts" / name for name in (folder("old", "mono"), folder("mono.translate"))}
     assert command("--keep", "nothing", "--delete")[0] == 2
+
+
+def test_nothing_goes_while_a_record_is_gone_or_damaged(filled: Store) -> None:
+    """What such an artifact was built from is unknown."""
+    (file,) = filled.root.glob(f"artifacts/*-{KEYS['new'][:12]}/record.json")
+    for harm in (lambda: file.write_text("{"), file.unlink):
+        harm()
+        with pytest.raises(UserError, match=rf"{file.parent.name}.*(is damaged|has no record)"):
+            named(Store(filled.root), "sft")

@@ -1,6 +1,7 @@
 """`show` and `plan --diff`: finding an artifact by what one remembers of it."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -47,6 +48,27 @@ def test_find(filled: Store, text: str, key: str) -> None:
 def test_what_cannot_be_found(filled: Store, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         lookup.find_artifact(filled, text)
+
+
+def unreadable(store: Store, key: str) -> None:
+    """Put a folder in place of a record: as little of a file as one without permission, also for root."""
+    (file,) = store.root.glob(f"artifacts/*-{key[:12]}/record.json")
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("harm", [unreadable, lambda store, key: next(store.root.glob(f"*/*{key[:12]}/record.json")).unlink()])
+def test_a_record_that_cannot_be_read_is_named_where_it_matters(
+    filled: Store, capsys: pytest.CaptureFixture[str], harm: Callable[[Store, str], None]
+) -> None:
+    """The newest of a name may be the one that cannot be read; other artifacts are shown without it."""
+    harm(filled, OLD)
+    for text in ("mono", f"mono-{OLD[:12]}", OLD, "aaaa2"):
+        with pytest.raises(UserError, match=rf"mono-{OLD[:12]}(/record.json cannot be read .*belongs to \w+| has no record)"):
+            lookup.find_artifact(Store(filled.root), text)
+    assert lookup.find_artifact(Store(filled.root), "cpo").key == LONE
+    assert show.show(filled.root, NEW) == 0
+    assert f"init: {OLD[:12]} (" in capsys.readouterr().out
 
 
 def test_an_empty_store(store: Store) -> None:

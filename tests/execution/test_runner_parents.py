@@ -154,6 +154,7 @@ def test_two_parents_at_once_make_each_node_once(parents: Parents) -> None:
         assert_one_writer(parents.journal(name), parents.steps)
         assert len({pid for pid, _ in parents.journal(name)}) == 1
         assert sum(f"{name} FINISHED" in output for output in outputs) == 1
+    assert not list((parents.root / "work").iterdir()), "nor does one that found it made leave an empty folder"
 
 
 def test_who_waited_for_a_parent_that_died_goes_on_where_it_was(parents: Parents) -> None:

@@ -22,10 +22,12 @@ from alma_pipeline.ml.models.checkpoints import gather_state, write_checkpoint
 from alma_pipeline.ml.models.open import load_for_inference, open_for_training
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Hardware, Training
+from alma_pipeline.plan.remade import made_again
 from alma_pipeline.store.identity import key_of
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
 from alma_pipeline.tracking.watcher import TrackingWatcher
+from helpers.damage import flip
 from helpers.hub_mirror import make_full, make_lora, make_stray, rename_base
 from stages.merge import run as merge
 from stages.merge.config import Config as Merge
@@ -327,6 +329,47 @@ def test_a_folder_becomes_the_output_of_a_node(
     assert adapted is not None and adapted.checkpoint["base_key"] == step.key
     assert {path.name.rpartition("-")[0] for path in Store(store.root).folders()} == {"mono", "parallel"}
     assert AutoTokenizer.from_pretrained(adapted.path).pad_token_id is not None
+
+
+def test_a_damaged_adopted_model_is_adopted_again_as_the_message_says(
+    store: Store, tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, words = make_full(tmp_path, "mine"), ("stage=parallel", "data.languages=[de,sv]")
+    take(store, monkeypatch, "mono", str(folder), *words)
+    record = planned(store, *words)["mono"].record
+    assert record is not None
+    weights = min(record.path.glob("*.safetensors"))
+    flip(weights)
+    advice = f"Move {record.path} out of the store; .* alma-pipeline adopt mono {folder}"
+    with pytest.raises(UserError, match=rf"{weights} is damaged: .*{advice}"):
+        run(store, planned(store, *words))
+    record.path.rename(tmp_path / "away")
+    with pytest.raises(UserError, match=f"mono: .*{record.key[:12]} is no longer in the store. Adopt it again"):
+        made_again(planned(store, *words))
+    take(store, monkeypatch, "mono", str(folder), *words)
+    assert planned(store, *words)["mono"].record == Store(store.root).find(record.key)
+    weights.write_bytes(b"cut")
+    take(store, monkeypatch, "mono", str(folder), *words)
+    Store(store.root).check_files(*(one for one in Store(store.root).records() if one.key == record.key))
+
+
+def test_weights_that_change_while_they_are_adopted_are_not(
+    store: Store, tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = make_full(tmp_path, "mine"), make_full(tmp_path, "other")
+    imported = adopt._import
+
+    def replaced(*words: Any) -> Record:
+        """What a person does who saves a new model while the old one is being copied."""
+        weights = max(other.glob("*.safetensors"))
+        flip(weights)
+        shutil.copyfile(weights, folder / weights.name)
+        return imported(*words)
+
+    monkeypatch.setattr(adopt, "_import", replaced)
+    with pytest.raises(UserError, match=r"mine/model\S+\.safetensors changed while it was being adopted"):
+        take(store, monkeypatch, "mono", str(folder), "stage=parallel", "data.languages=[de,sv]")
+    assert Store(store.root).folders() == []
 
 
 def test_what_is_adopted_by_hand_comes_before_what_was_published(

@@ -8,6 +8,9 @@ import pytest
 
 from alma_pipeline import files
 from alma_pipeline.errors import UserError
+from alma_pipeline.plan.plan import make_plan
+from alma_pipeline.plan.remade import made_again
+from alma_pipeline.schema import Config
 from alma_pipeline.store.damage import checked_content
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
@@ -92,6 +95,11 @@ def test_each_file_is_read_once_in_all_commands(store: Store, mono: Record, read
     assert sorted(read) == ["model.safetensors", "tokenizer.json"]
     Store(store.root).check_files(mono)
     assert len(read) == 2
+
+
+def test_a_plan_with_nothing_to_do_reads_no_file_of_an_artifact(made: Store, cpo: Config, read: list[str]) -> None:
+    plan = make_plan(cpo, Store(made.root))
+    assert plan.work == [] and made_again(plan) == [] and read == []
 
 
 def test_a_content_with_the_old_size_and_time_is_read_again(store: Store, mono: Record) -> None:
