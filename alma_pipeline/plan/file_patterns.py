@@ -12,6 +12,7 @@ from alma_pipeline.errors import ConfigError
 
 SUFFIX = re.compile(r"(?:\.(?P<format>jsonl|json|tsv|csv|parquet|tmx|txt))?(?P<packing>\.(?:gz|bz2|xz|zst))?$", re.IGNORECASE)
 """Format and compression, from a file's name."""
+PACKING = re.compile(r"\.(?:gz|bz2|xz|zst)$", re.IGNORECASE)
 NOT_TEXT = re.compile(r"\.(?:zip|7z|rar|tgz|tbz2?|txz|tar(?:\.\w+)?|lz4|lzma|zstd|z|xlsx?|ods|docx?|pdf)$", re.IGNORECASE)
 """Archives, other compressions and office files: their bytes are not lines of text."""
 WILDCARD = re.compile(r"\*+|\?|\[!?\]?[^\]]*\]")
@@ -52,7 +53,7 @@ class Places:
     def matched(self, pattern: str, path: Path) -> tuple[str, ...]:
         """What the wildcards of the pattern matched in a path, without the suffix of a compression."""
         found = re.fullmatch(_regex(self._whole(pattern)), str(path))
-        return tuple(re.sub(r"\.(gz|bz2|xz|zst)$", "", text, flags=re.IGNORECASE) for text in found.groups()) if found else ()
+        return tuple(PACKING.sub("", text) for text in found.groups()) if found else ()
 
     def filled_in(self, pattern: str, matched: tuple[str, ...]) -> str:
         """The path that a pattern gives where its wildcards match these texts."""
@@ -138,6 +139,8 @@ def _named(pattern: str, filled: str, part: str, places: Places, otherwise: str,
         return
     # Otherwise the extension gives the format; several files of one part are numbered.
     paths = places.files_earlier(filled) if earlier else places.files(filled)
+    if not earlier:
+        _check_distinct(paths)
     for number, path in enumerate(paths):
         _check_text(path)
         suffix = SUFFIX.search(path.name)
@@ -196,9 +199,23 @@ def _shards(pattern: str, places: Places, earlier: bool) -> dict[tuple[str, ...]
     for path in places.files_earlier(pattern) if earlier else places.files(pattern):
         key = places.matched(pattern, path)
         if not earlier and key in found:
-            raise ConfigError([f"{found[key]} and {path}: the same text twice; remove one, or name it in full"])
+            raise ConfigError([_twice(found[key], path)])
         found[key] = path
     return found
+
+
+def _check_distinct(paths: Sequence[Path]) -> None:
+    """Raise ConfigError for a text that is there packed and unpacked: both would be read as shards."""
+    known: dict[str, Path] = {}
+    for path in paths:
+        plain = PACKING.sub("", str(path))
+        if plain in known:
+            raise ConfigError([_twice(known[plain], path)])
+        known[plain] = path
+
+
+def _twice(one: Path, other: Path) -> str:
+    return f"{one} and {other}: the same text twice; remove one, or name it in full"
 
 
 def _check_text(path: Path) -> None:

@@ -31,6 +31,8 @@ COPIES = (
 )
 DOCUMENTS = ("{lang}_meta/*.jsonl*", "{lang}/{split}*", "{lang}.jsonl*", "{lang}.txt*")
 """OSCAR-2301's folders, one configuration per language, or one file per language."""
+SHARD = re.compile(r"(?P<start>.*-)(?P<number>\d+)-of-(?P<count>\d+)(?P<end>.*)")
+"""One of the files into which the hub cuts a set."""
 WHOLE = ("data/{split}-*", "{split}*")
 """One table for all directions."""
 
@@ -214,6 +216,8 @@ def _copy(text: TextInput, key: str, root: Path, earlier: Sequence[Path]) -> Mat
     for folder in own or [root, root / "human_written_data"]:
         splits = SPLITS.get(source.split, (source.split,))
         found = find_files(patterns, parts, splits, Places(folder, earlier), reversible=text.reversible)
+        if problems := list(_incomplete(f"data.root={root}: {key}", found)):
+            raise ConfigError(problems)
         if found.files and not found.missing:
             return _with_reversed_tests(found, parts) if source.split != "train" and text.reversible else found
         if found.files:
@@ -221,6 +225,21 @@ def _copy(text: TextInput, key: str, root: Path, earlier: Sequence[Path]) -> Mat
     if own:
         raise ConfigError([_missing_text(f"data.root={root}: {key} ({own[0]})", found, parts)])
     return None
+
+
+def _incomplete(what: str, found: Match) -> Iterator[str]:
+    """A problem for each set of numbered files, `train-00000-of-00002.parquet`, of which some are not there."""
+    sets: dict[tuple[Path, str, str, str], set[int]] = {}
+    for path in found.files.values():
+        if shard := SHARD.fullmatch(path.name):
+            sets.setdefault((path.parent, shard["start"], shard["count"], shard["end"]), set()).add(int(shard["number"]))
+    for (folder, start, count, end), numbers in sets.items():
+        if absent := sorted(set(range(int(count))) - numbers):
+            first = f"{start}{absent[0]:0{len(count)}d}-of-{count}{end}"
+            yield (
+                f"{what}: {folder} lacks {len(absent)} of {int(count)} files, the first {first}. Download the rest, or read "
+                "what is there with reader=files and a path"
+            )
 
 
 def _is_folder(path: Path, earlier: Sequence[Path]) -> bool:

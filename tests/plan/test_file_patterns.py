@@ -69,6 +69,13 @@ def test_the_same_text_twice_is_refused(tmp_path: Path) -> None:
         find(tmp_path, "train.{side}*")
 
 
+def test_a_table_that_is_there_packed_and_unpacked_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "de.tsv", "de.tsv.gz")
+    with pytest.raises(ConfigError, match=r"de\.tsv and .*de\.tsv\.gz: the same text twice"):
+        find(tmp_path, "{lang}.tsv*")
+    assert names(find(tmp_path, "{lang}.tsv", "de-en")) == {"de.tsv": "de.tsv"}
+
+
 def test_a_direction_without_a_file_uses_the_opposite_one_where_that_makes_sense(tmp_path: Path) -> None:
     touch(tmp_path, "t.en-cs.jsonl", "t.de-en.de", "t.de-en.en")
     found = find(tmp_path, "t.{direction}.jsonl", "cs-en", "en-cs", reversible=True)

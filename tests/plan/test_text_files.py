@@ -72,6 +72,14 @@ def test_copies_of_hub_repositories(tmp_path: Path) -> None:
     assert sorted(pairs(found["test_corpus"]).files) == ["de-en.jsonl", "en-de.jsonl"]
 
 
+def test_a_copy_that_was_downloaded_in_part_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "ALMA-Human-Parallel" / "de-en"
+    json_lines(folder / "train-00001-of-00003.jsonl", nested(3))
+    message = r"de-en lacks 2 of 3 files, the first train-00000-of-00003\.jsonl\. Download the rest, or read"
+    with pytest.raises(ConfigError, match=message):
+        steps(tmp_path, f"data.root={tmp_path}", "directions=[de-en]", f"data.test.path={folder}/x", "data.test.reader=files")
+
+
 SETS = [
     ("parallel", "haoranxu/X-ALMA-Parallel-Data", "de-en/train-00000-of-00001.parquet", "parallel_corpus", "de-en.parquet"),
     ("pseudo", "Helsinki-NLP/opus-100", "de-en/train-0.parquet", "g1.group_pseudo_corpus", "de-en.parquet"),
