@@ -10,7 +10,7 @@ from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import digest
-from alma_pipeline.paths import store_root
+from alma_pipeline.paths import COMET_PYTHON, store_root
 from alma_pipeline.store.record import Record, is_complete, read_record
 from alma_pipeline.store.store import Store
 from alma_pipeline.units import size
@@ -37,6 +37,7 @@ def check(root: Path, verify: bool) -> int:
     console.print_line(f"store {root}: {len(store.folders())} artifacts, {size(free)} of disk free")
     for name in NEEDED:
         console.print_line(f"{name} {_version(name) or 'missing'}")
+    console.print_line(f"COMET {COMET_PYTHON if COMET_PYTHON.is_file() else 'not set up; `make comet` does that'}")
     console.print_line(f"cores {len(os.sched_getaffinity(0))}")
     for text in problems:
         console.print_line(f"✗ {text}", style="red")
