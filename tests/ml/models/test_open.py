@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True},
     "patterns": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"down_proj": 3}},
     "modules_to_save": {"modules_to_save": ["lm_head", "embed_tokens"]},
+    "tokens": {"trainable_token_indices": [3, 4]},
     "norms": {"modules_to_save": ["norm"]},
     "lora biases": {"bias": "lora_only"},
     "all biases": {"bias": "all"},
