@@ -12,6 +12,7 @@ from alma_pipeline.cli.plan_table import plan_table
 from alma_pipeline.cli.session import Request
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
+from alma_pipeline.execution import preflight
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan import disk_space, requirements
 from alma_pipeline.plan.plan import Plan, make_plan, to_json
@@ -80,9 +81,14 @@ def _print_table(request: Request, arguments: Arguments, console: LiteralConsole
         why.explain(console, plan, arguments.why)
     else:
         console.print(plan_table(plan, request.config.hardware, console.width))
-        made_again(plan)
+        # A plan may be made on another machine than the run, so what is missing here is a note, not an error.
+        try:
+            preflight.check(plan, request.config.hardware)
+        except UserError as error:
+            console.print_line(f"missing on this machine: {error}", "yellow")
         for text in disk_space.shortages(plan, request.config, Store(store_root())):
             console.print_line(text, style="bold red")
+        made_again(plan)
 
 
 def diff(root: Path, first: str, second: str) -> int:

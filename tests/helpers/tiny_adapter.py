@@ -25,6 +25,8 @@ def make_adapter(
         for name, parameter in model.named_parameters():
             if "lora_B" in name or "lora_embedding" in name:
                 parameter.normal_(std=0.5)
+            elif parameter.requires_grad and "lora_" not in name:  # biases and whole modules
+                parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((Path(base.path) / name).read_bytes())

@@ -201,6 +201,9 @@ def test_an_adapter_trained_on_an_export_is_adopted_on_what_was_exported(
         UserError, match=r"trained on the model in .*/m, but here its base is mono-.*other weights \(the first is "
     ):
         take(store, monkeypatch, "parallel", lora, *words)
+    as_pointer(next((tmp_path / "m").glob("model-*")))
+    with pytest.raises(UserError, match=r"names .*/m as its base, whose weights cannot be read"):
+        take(store, monkeypatch, "parallel", lora, *words)
     shutil.rmtree(tmp_path / "m")
     os.rename(tmp_path / "kept", tmp_path / "m")
     take(store, monkeypatch, "parallel", lora, *words)

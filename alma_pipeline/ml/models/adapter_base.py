@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from alma_pipeline.errors import UserError
@@ -26,7 +26,13 @@ def check_trained_on(source: Snapshot, base: Input, merged: int, folder: str) ->
     `folder`: the folder that the adapter names as its base, empty if it is not here. Its weights decide, not its name.
     """
     if folder:
-        different = _first_difference(Path(folder), base, base.adapters[:merged])
+        try:
+            different = _first_difference(Path(folder), base, base.adapters[:merged])
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"the adapter of {source.repo} names {folder} as its base, whose weights cannot be read ({error}); repair that "
+                "folder, or move it away, and the name decides"
+            ) from error
         if different:
             raise UserError(
                 f"the adapter of {source.repo} was trained on the model in {folder}, but here its base is "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -52,12 +52,13 @@ def load_full(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 def load_adapter(model: PeftModel, folder: Path, name: str = "default") -> None:
     """Load a PEFT folder into the LoRA named `name` of `model`. Raises PipelineError unless all tensors match one to one."""
-    result = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"), adapter_name=name)
-    missing = [key for key in result.missing_keys if "lora_" in key and f".{name}." in key]
-    if missing or result.unexpected_keys:
+    state = load_file(folder / "adapter_model.safetensors")
+    # PEFT reports as missing what belongs to the base too, so ask it what it would save: biases and whole modules as well.
+    missing = sorted(set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)) - set(state))
+    unexpected = [] if missing else list(set_peft_model_state_dict(model, state, adapter_name=name).unexpected_keys)
+    if missing or unexpected:
         raise PipelineError(
-            f"{folder} does not match the model it is loaded into: missing {missing[:3]}, "
-            f"unexpected {list(result.unexpected_keys)[:3]}"
+            f"{folder} does not match the model it is loaded into: missing {missing[:3]}, unexpected {unexpected[:3]}"
         )
 
 
