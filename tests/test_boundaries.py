@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "peft", "deepspeed", "datasets", "accelerate",
 WITHOUT_HYDRA = ("errors", "redact", "job", "store/", "ml/", "execution/", "cli/doctor")
 """Starts of paths in the package: workers, and what they stand on."""
 ORDER = (
-    ("errors", "paths", "files", "redact", "units", "streams", "console"),
+    ("errors", "paths", "files", "redact", "units", "streams", "output_file", "console"),
     ("schema",),
     ("job",),
     ("ml.distributed", "ml.rng"),
@@ -30,6 +30,7 @@ ORDER = (
     ("tracking",),
     ("report",),
     ("model_card",),
+    ("translation",),
     ("cli",),
     ("__main__",),
 )

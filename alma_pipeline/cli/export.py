@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.cli import output_file
+from alma_pipeline import output_file
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError

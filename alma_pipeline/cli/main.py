@@ -3,6 +3,7 @@
 0 done; 1 a stage failed, with the tail of its log; 2 a user's mistake, in one paragraph; 130 interrupted.
 """
 
+import errno
 import importlib
 import os
 import signal
@@ -39,6 +40,10 @@ def main() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
         return PIPE_CLOSED
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _end(1, f"{error.filename or 'output'} cannot be written: {error.strerror}; make room, then run the same command")
 
 
 def _interrupt(number: int, frame: object) -> None:
