@@ -4,6 +4,7 @@ What people read is degraded to what the locale can encode; what programs read i
 """
 
 import codecs
+import fcntl
 import io
 import os
 import sys
@@ -15,6 +16,8 @@ PLAIN = {
     **{"▲": "^", "▼": "v", "✓": "+", "✗": "x", "…": "...", "†": "+", "⏎": "\\n", "◐": "*", "○": "o", "⇩": "v"},
 }
 """ASCII in place of the signs that this package prints."""
+CLOSED: set[int] = set()
+"""Descriptors of this process that were closed when it began."""
 SPINNER = range(0x2800, 0x2900)
 """Braille patterns: the frames of rich's spinner."""
 
@@ -32,13 +35,20 @@ def prepare_streams() -> None:
 
 
 def _open_closed_descriptors() -> None:
-    """Open the null device as 0, 1 and 2 where they are closed: else the next file opened would be standard output."""
+    """Open the null device as 0, 1 and 2 where they are closed: else the next file opened would be standard output.
+
+    An output that is open for reading alone counts as closed: bash has its script there, if it was started with `2>&-`.
+    """
     for number in (0, 1, 2):
         try:
-            os.fstat(number)
+            mode = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+            usable = number == 0 or mode != os.O_RDONLY
         except OSError:
+            usable = False
+        if not usable:
             opened = os.open(os.devnull, os.O_RDWR)
             os.dup2(opened, number)
+            CLOSED.add(number)
             if opened != number:
                 os.close(opened)
 

@@ -133,3 +133,27 @@ def report(finished: Store, job: "ReportJob") -> "Report":
     from alma_pipeline.report.content import build_report
 
     return build_report(["stage=all"], [job], finished)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store to translate with: tiny checkpoints as `mono` and `parallel`."""
+    from helpers.plans import loaded
+    from helpers.tiny_checkpoint import make_checkpoint
+    from helpers.translating import put
+
+    store = Store(tmp_path_factory.mktemp("translating") / "store")
+    model = tmp_path_factory.mktemp("model")
+    make_checkpoint(model)
+    put(store, make_plan(loaded("stage=mono"), store)["mono"], model, form="full")
+    put(store, make_plan(loaded("stage=parallel"), store)["parallel"], model, form="full")
+    return store
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One-off jobs run in this process, whose start is what takes long."""
+    from alma_pipeline.execution import one_off
+    from helpers.translating import work_here
+
+    monkeypatch.setattr(one_off, "start_without_server", work_here)

@@ -83,3 +83,22 @@ def test_a_closed_stream_takes_no_file_into_it(tmp_path: Path, closed: str) -> N
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(file.read_text()) and int(file.read_text()) > 2
     assert done.stdout.count("no such stream") == (">&-" not in closed.replace("2>&-", ""))
+
+
+def test_an_output_that_is_open_for_reading_alone_counts_as_closed(tmp_path: Path) -> None:
+    (tmp_path / "script").touch()
+    program = "from alma_pipeline.streams import prepare_streams; prepare_streams(); print(1)"
+    command = ["sh", "-c", f'exec "$0" -c "$1" 1< {tmp_path}/script', sys.executable, program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "alma_pipeline", "gc"]
+        store = os.environ | {"ALMA_PIPELINE_STORE": str(tmp_path)}
+        done = subprocess.run(command, env=store, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert (
+        done.stderr == "alma-pipeline: output cannot be written: No space left on device; make room, then run the same command\n"
+    )

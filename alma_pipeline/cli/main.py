@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 from alma_pipeline import disk
 from alma_pipeline.cli import interruption
@@ -46,7 +47,8 @@ def main() -> int:
     except OSError as error:
         if not disk.is_full(error):
             raise
-        full = disk.no_space(disk.fullest(store_root()))
+        # A file that its user named, such as that of --output, may be on another disk than the store.
+        full = disk.no_space(Path(error.filename).parent if error.filename else disk.fullest(store_root()))
         return _end(1, f"{full}; finished work is kept, and the same command resumes from there")
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alma_pipeline.cli import output_file
+from alma_pipeline import output_file
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.cli.session import overrides
 from alma_pipeline.console import LiteralConsole

@@ -7,10 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.cli import output_file, segments, source_languages, translation_output
+from alma_pipeline import output_file
 from alma_pipeline.cli.arguments import Arguments
-from alma_pipeline.cli.segments import Segment
-from alma_pipeline.cli.translation_job import note, translations
 from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
 from alma_pipeline.errors import ConfigError, UserError, suggestion
@@ -25,6 +23,9 @@ from alma_pipeline.schema import Config
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.identity import NODE_FIELDS
 from alma_pipeline.store.store import Store
+from alma_pipeline.translation import output, segments, source_languages
+from alma_pipeline.translation.job import note, translations
+from alma_pipeline.translation.segments import Segment
 
 
 def main(arguments: Arguments) -> int:
@@ -32,8 +33,8 @@ def main(arguments: Arguments) -> int:
     # `direction` is a setting of this verb, not of the configuration.
     given = [text for text in arguments.overrides if text.startswith("direction=")]
     direction = given[-1].removeprefix("direction=") if given else ""
-    output = Path(arguments.output).expanduser() if arguments.output not in (None, output_file.STANDARD_OUTPUT) else None
-    translation_output.check_files(arguments.files, output)
+    file = Path(arguments.output).expanduser() if arguments.output not in (None, output_file.STANDARD_OUTPUT) else None
+    output.check_files(arguments.files, file)
     overrides = with_search_path([text for text in arguments.overrides if text not in given], arguments.config_dir)
     config = load.load(overrides)
 
@@ -57,14 +58,14 @@ def main(arguments: Arguments) -> int:
     lines = [(segment.direction, line) for segment in found for line in segment.lines()]
     if not lines:
         note("nothing to translate: the input has no text")
-        translation_output.write(output, "".join(translation_output.rendered(found, [], [])))
+        output.write(file, "".join(output.rendered(found, [], [])))
         return 0
     others = source_languages.other_languages(lines, config.languages)
     for text in source_languages.warnings(parents, others, config.languages):
         note(text)
     with translations(settings, config.hardware, store, lines, inputs) as made:
-        translation_output.write(output, "".join(translation_output.rendered(found, made, others)))
-    translation_output.warn(parents, made, settings)
+        output.write(file, "".join(output.rendered(found, made, others)))
+    output.warn(parents, made, settings)
     return 0
 
 

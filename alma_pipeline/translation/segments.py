@@ -82,7 +82,7 @@ def _lines(name: str, file: str) -> Iterator[str]:
             yield line.decode("utf-8").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{file}, line {number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file"
+                f"{file}, line {number}: not UTF-8 ({error.reason} at byte {error.start}); decompress or convert the file"
             ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline.cli import output_file
+from alma_pipeline import output_file
 from alma_pipeline.errors import UserError
 
 

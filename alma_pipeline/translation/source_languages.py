@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from alma_pipeline.cli.segments import Segment, places
-from alma_pipeline.ml.data.language_id import is_language, other_language
 from alma_pipeline.schema import Language
+from alma_pipeline.translation.segments import Segment, places
 
 CONFIDENCE = 0.9
 """Least probability of the other language in the whole line, the same as that of cleaning."""
@@ -22,6 +21,8 @@ def other_languages(lines: Sequence[tuple[str, str]], languages: Mapping[str, La
 
 
 def _other(line: str, code: str, languages: Mapping[str, Language]) -> str:
+    from alma_pipeline.ml.data.language_id import is_language, other_language  # numpy and a model, for this verb alone
+
     found = other_language(line, code, CONFIDENCE)
     if found not in languages:
         return ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from alma_pipeline.store.store import Store
+from alma_pipeline.translation import output
 from helpers.tiny_checkpoint import write
 from helpers.translating import SETTINGS, command, start_nothing
 
@@ -30,7 +31,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_a_model_is_loaded(
         words = [*SETTINGS, "direction=de-en", str(file), "--output", str(tmp_path / name)]
         assert command(filled.root, monkeypatch, *words) == 2
         assert said in capsys.readouterr().err
-    monkeypatch.setattr(sys, "__stdout__", None)
+    monkeypatch.setattr(output, "CLOSED", {1})
     assert command(filled.root, monkeypatch, *SETTINGS, "direction=de-en", str(file)) == 2
     assert "standard output is closed" in capsys.readouterr().err and file.read_text() == "3. Mai\n"
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import characters, lists, sampled_from, text
 
-from alma_pipeline.cli import segments
-from alma_pipeline.cli.segments import Segment
 from alma_pipeline.errors import UserError
+from alma_pipeline.translation import segments
+from alma_pipeline.translation.segments import Segment
 
 
 def test_plain_lines_are_segments(tmp_path: Path) -> None:

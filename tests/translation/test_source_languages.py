@@ -2,8 +2,8 @@
 
 import pytest
 
-from alma_pipeline.cli.segments import Segment
-from alma_pipeline.cli.source_languages import other_languages, warnings
+from alma_pipeline.translation.segments import Segment
+from alma_pipeline.translation.source_languages import other_languages, warnings
 from helpers.plans import loaded
 
 LANGUAGES = loaded().languages

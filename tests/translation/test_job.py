@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline.cli import translation_job
 from alma_pipeline.execution import one_off
 from alma_pipeline.store.store import Store, WorkFolder
+from alma_pipeline.translation import job
 from helpers.translating import SETTINGS, command
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -25,8 +25,8 @@ def test_a_broken_off_translation_is_continued(
         file.write_text("3. Mai\n4. Juni\n")
     assert command(filled.root, monkeypatch, *words, str(first)) == 0
     expected = capsys.readouterr().out
-    progress = translation_job._progress
-    monkeypatch.setattr(translation_job, "_progress", interrupt)
+    progress = job._progress
+    monkeypatch.setattr(job, "_progress", interrupt)
     assert command(filled.root, monkeypatch, *words, str(first)) == 130
     assert capsys.readouterr().out == ""
     [left] = (filled.root / "aside").iterdir()
@@ -34,8 +34,9 @@ def test_a_broken_off_translation_is_continued(
     [kept] = left.rglob("outputs.0.jsonl")
     index, outputs = json.loads(kept.read_text().splitlines()[0])
     kept.write_text(json.dumps([index, [outputs[0][:1]]]) + "\n")
-    [result.unlink() for result in left.rglob("result.json")]
-    monkeypatch.setattr(translation_job, "_progress", progress)
+    for result in left.rglob("result.json"):
+        result.unlink()
+    monkeypatch.setattr(job, "_progress", progress)
     assert command(filled.root, monkeypatch, *words, "evaluation.num_beams=1", str(second)) == 0
     assert [path.name for path in (filled.root / "aside").iterdir()] == [left.name]
     capsys.readouterr()

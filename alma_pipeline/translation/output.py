@@ -3,23 +3,23 @@
 import itertools
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.cli import output_file, segments
-from alma_pipeline.cli.segments import Segment
-from alma_pipeline.cli.translation_job import Translation, note
+from alma_pipeline import output_file
 from alma_pipeline.errors import UserError
-from alma_pipeline.streams import write_utf8
+from alma_pipeline.streams import CLOSED, write_utf8
+from alma_pipeline.translation import segments
+from alma_pipeline.translation.job import Translation, note
+from alma_pipeline.translation.segments import Segment
 
 
 def check_files(files: list[str], output: Path | None) -> None:
     """Check that the output can be written, and that it is no input. Raises UserError."""
     if output:
         output_file.check(output)
-    elif sys.__stdout__ is None:
+    elif 1 in CLOSED:
         raise UserError("standard output is closed, so the translations would be lost; name a file with --output FILE")
     written = _identity(output) if output else _identity(1)
     for name in files:

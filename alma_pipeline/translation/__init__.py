@@ -1,0 +1,1 @@
+"""What the verb `translate` reads, runs and writes. Composes no configuration and plans nothing."""
