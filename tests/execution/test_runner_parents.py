@@ -18,7 +18,6 @@ import pytest
 from helpers.fake_stages.world import fake_world, journal, parent
 from helpers.processes import left_behind, lives, wait_for
 
-
 MOMENTS = {"server": (0, 1, 6, 0, 1, 4), "command": (0, 2, 3, 0)}
 """Ten moments at which a parent is killed: lines that its workers have written by then; 0: while it starts up."""
 
