@@ -21,21 +21,17 @@ log = logging.getLogger(__name__)
 
 
 def keep_undelivered(root: Path, uri: str, experiment: str, runs: dict[str, str], events: list[Event]) -> Path | None:
-    """Write the events atomically and return the file's path; None if there are none, or with a warning if that fails."""
+    """Write the events atomically and return the file's path; None if there are none."""
     if not events:
         return None
     folder = root / "tracking"
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.jsonl"
     header = {"schema": 1, "uri": redact(uri), "experiment": experiment, "runs": runs}
     lines = [header, *(event | {"again": True} for event in events)]
     temporary = path.with_suffix(f".tmp-{os.getpid()}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:  # a full disk: the command's own result must not be lost with its records
-        log.warning("tracking: %d undelivered records cannot be kept in %s (%s)", len(events), folder, error.strerror)
-        return None
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    os.replace(temporary, path)
     log.info("tracking: %d undelivered records are kept in %s; the next invocation will deliver them", len(events), path)
     return path
 
