@@ -2,6 +2,7 @@
 
 import errno
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,12 @@ def test_a_worker_that_never_had_any_space_is_explained_by_its_parent(tmp_path: 
 )
 def test_every_library_s_words_for_a_full_disk_are_known(text: str) -> None:
     assert disk.FULL.search(text) and not disk.FULL.search("OSError: [Errno 13] Permission denied")
+
+
+def test_a_copied_folder_s_errors_are_known_too() -> None:
+    full = shutil.Error([("/a", "/b", "[Errno 28] No space left on device: '/b'")])
+    assert disk.is_full(full) and not disk.is_full(shutil.Error([("/a", "/b", "[Errno 13] Permission denied")]))
+    assert disk.is_full(OSError(errno.EDQUOT, "")) and not disk.is_full(ValueError("No space left on device"))
 
 
 def test_a_parent_that_cannot_write_names_the_disk(
