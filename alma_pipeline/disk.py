@@ -27,6 +27,8 @@ def free_bytes(folder: Path) -> int:
 
 def is_full(error: BaseException) -> bool:
     """Whether a full disk or quota caused this error."""
+    if isinstance(error, shutil.Error):  # of copytree, which collects the errors of all files
+        return bool(FULL.search(str(error)))
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -41,9 +41,9 @@ def worker_environment(hardware: Hardware, processes: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     values |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    start.set_variables(values)
     if hardware.device == "cpu":
         values["CUDA_VISIBLE_DEVICES"] = ""
+    start.set_variables(values)
     return values
 
 

@@ -101,7 +101,8 @@ class Runner:
         """Start the step and return True, also if its artifact exists by now; False while inputs or free slots are missing."""
         if len(self._attempts) >= self.hardware.max_parallel_nodes or not self.done.keys() >= set(step.inputs.values()):
             return False
-        if not self._has_space(step):
+        # Running nodes delete their resume points when they finish.
+        if self._attempts and disk_space.node_shortage(step, self.store):
             return False
         work = self._begin(step)
         if work is None:
@@ -113,6 +114,8 @@ class Runner:
                 self.done[step.node.name] = found
                 work.close()
                 return True
+            if shortage := disk_space.node_shortage(step, self.store):
+                raise PipelineError(f"{shortage}; {disk_space.ADVICE}; finished work is kept, and the same command resumes")
             attempt = Attempt(step, work, self._job(step, work))
         except BaseException:  # without an attempt, nothing else would release the lock
             work.close()
@@ -120,15 +123,6 @@ class Runner:
         self._attempts.append(attempt)
         self._launch(attempt)
         return True
-
-    def _has_space(self, step: Step) -> bool:
-        """Whether the step fits on the disk; wait for running nodes, which delete their resume points. Raises PipelineError."""
-        shortage = disk_space.node_shortage(step, self.store)
-        if shortage and not self._attempts:
-            raise PipelineError(
-                f"{shortage}; {disk_space.ADVICE}; finished work is kept, and the same command resumes from there"
-            )
-        return not shortage
 
     def _begin(self, step: Step) -> WorkFolder | None:
         """Acquire the work folder; wait for it only if none of our nodes runs, as its holder may wait for that node."""

@@ -69,7 +69,9 @@ def node_bytes(step: Step, store: Store) -> tuple[int, int]:
     if step.estimate is None:
         return 0, 0
     # What an earlier attempt left is on the disk already.
-    return step.estimate.disk_bytes, max(0, step.estimate.work_bytes - _written(store.work_path(step.node.name, step.key)))
+    return step.estimate.disk_bytes, max(
+        0, step.estimate.work_bytes - _written(store.work_path(step.node.name, step.key) / "resume")
+    )
 
 
 def _written(folder: Path) -> int:

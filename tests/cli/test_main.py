@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -107,6 +108,25 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     done = run(tmp_path, "stage=mono", store=str(tmp_path / "file" / "store"))
     assert done.returncode == 2 and "ALMA_PIPELINE_STORE" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDING])
+def test_every_signal_that_ends_a_command_gives_its_exit_code(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    """Whatever the verb; 130 for Ctrl-C, 143 for SIGTERM."""
+
+    def interrupted(arguments: object) -> int:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+        return 0
+
+    monkeypatch.setattr("alma_pipeline.cli.doctor.main", interrupted)
+    assert command("doctor") == 128 + number
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    assert capsys.readouterr().err == (
+        f"alma-pipeline: interrupted{by}; finished work is kept, and the same command resumes from there\n"
+    )
 
 
 def test_no_secret_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

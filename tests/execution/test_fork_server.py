@@ -15,7 +15,7 @@ from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.store import Store
 from helpers.fake_stages.world import SITE
-from helpers.processes import wait_for
+from helpers.processes import wait_for, zombies
 
 Prepared = Callable[..., tuple[Path, str]]
 
@@ -32,6 +32,7 @@ def test_the_server_forks_a_worker_with_a_log_of_its_own(server: ForkServer, pre
     running = server.start(work, token)
     assert running.pid not in (os.getpid(), server.process.pid)
     assert wait_for(lambda: running.poll() is not None) and running.poll() == 0
+    assert zombies(server.process.pid) == []
     assert json.loads((work / "result.json").read_text())["pid"] == running.pid
     assert (work / "log.txt").exists() and not list(work.glob("server*"))
 

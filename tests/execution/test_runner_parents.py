@@ -16,7 +16,10 @@ import psutil
 import pytest
 
 from helpers.fake_stages.world import fake_world, journal, parent
-from helpers.processes import lives, wait_for
+from helpers.processes import left_behind, lives, wait_for
+
+MOMENTS = {"server": (0, 1, 6, 0, 1, 4), "command": (0, 2, 3, 0)}
+"""Ten moments at which a parent is killed: lines that its workers have written by then; 0: while it starts up."""
 
 
 class Parents:
@@ -26,10 +29,10 @@ class Parents:
         self.root, self.orders, self.mode, self.steps = root / "store", orders, mode, steps
         self.started: list[subprocess.Popen[str]] = []
 
-    def start(self, *prefix: str, terminal: int | None = None) -> "subprocess.Popen[str]":
+    def start(self, *prefix: str, terminal: int | None = None, mode: str = "") -> "subprocess.Popen[str]":
         """Start a parent, through the command `prefix`, on a terminal if one is given."""
         output = subprocess.PIPE if terminal is None else terminal
-        command = [*prefix, *parent(self.root, self.mode, self.steps)]
+        command = [*prefix, *parent(self.root, mode or self.mode, self.steps)]
         process = subprocess.Popen(command, stdin=terminal, stdout=output, stderr=subprocess.STDOUT, text=True)
         self.started.append(process)
         return process
@@ -51,9 +54,6 @@ class Parents:
     def written(self) -> int:
         return sum(len(self.journal(node)) for node in "abc")
 
-    def wait_until_written(self, lines: int) -> None:
-        wait_for(lambda: self.written() >= lines)
-
     def line(self, process: "subprocess.Popen[str]") -> str:
         assert process.stdout is not None
         return process.stdout.readline()
@@ -70,6 +70,7 @@ class Parents:
             process.wait()
             if process.stdout:
                 process.stdout.close()
+        wait_for(lambda: not left_behind(str(self.orders)), seconds=20)  # no test leaves an orphan
 
 
 @pytest.fixture(params=["server", "command"])
@@ -94,11 +95,11 @@ def test_killed_at_any_moment_and_started_again_at_once(parents: Parents) -> Non
     """One writer only; the orphan ends by itself; what was done is not done again."""
     moments = random.Random(7)
     for name in "abc":
-        parents.order(name, pause=0.03)
-    for more in (0, 1, 12, 0):
+        parents.order(name, pause=0.05)
+    for more in MOMENTS[parents.mode]:
         process, before = parents.start(), parents.written()
         if more:  # while a worker works; else while the parent starts up
-            parents.wait_until_written(before + more)
+            wait_for(lambda end=before + more, process=process: parents.written() >= end or process.poll() is not None)
         time.sleep(moments.uniform(0.0, 0.1 if more else 1.0))
         process.send_signal(signal.SIGKILL)
     assert "text abc" in parents.finish(parents.start())
@@ -155,6 +156,31 @@ def test_two_parents_at_once_make_each_node_once(parents: Parents) -> None:
         assert len({pid for pid, _ in parents.journal(name)}) == 1
         assert sum(f"{name} FINISHED" in output for output in outputs) == 1
     assert not list((parents.root / "work").iterdir()), "nor does one that found it made leave an empty folder"
+
+
+@pytest.mark.parametrize("parents", ["server"], indirect=True)
+def test_six_parents_at_once_make_each_node_once(parents: Parents) -> None:
+    for name in "abc":
+        parents.order(name, pause=0.02)
+    started = [parents.start() for _ in range(6)]
+    outputs = [parents.finish(process) for process in started]
+    assert all("text abc" in output for output in outputs)
+    for name in "abc":
+        assert_one_writer(parents.journal(name), parents.steps)
+        assert sum(f"{name} FINISHED" in output for output in outputs) == 1
+
+
+@pytest.mark.parametrize("parents", ["server"], indirect=True)
+def test_overlapping_sweeps_make_what_they_share_once(parents: Parents) -> None:
+    """Three jobs each, in opposite orders, over nodes that are equal and nodes that are not."""
+    for name in "abc":
+        parents.order(name, pause=0.01)
+    started = [parents.start(mode="sweep"), parents.start(mode="sweep back")]
+    outputs = [parents.finish(process) for process in started]
+    assert all(f"text ab{last}" in output for last in "xyz" for output in outputs)
+    for name, made in (("a", 1), ("b", 1), ("c", 3)):
+        assert sum(output.count(f"{name} FINISHED") for output in outputs) == made
+        assert len({pid for pid, _ in parents.journal(name)}) == made
 
 
 def test_who_waited_for_a_parent_that_died_goes_on_where_it_was(parents: Parents) -> None:

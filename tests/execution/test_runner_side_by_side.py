@@ -9,6 +9,8 @@ from stages.fake.config import Config as Fake
 
 from alma_pipeline.errors import StageFailed
 from alma_pipeline.execution.processes import worker_environment
+from alma_pipeline.plan.step import Step
+from alma_pipeline.store.store import Store
 from helpers.fake_stages.recipes import LOCAL, PAIR, diamond, recipe
 from helpers.fake_stages.world import World, fake_world, journal, parent
 from helpers.processes import interrupt_when, later, lives, wait_for
@@ -73,6 +75,18 @@ def test_equal_nodes_side_by_side_are_made_once(world: World) -> None:
     nodes = {"a": Fake(text="x", steps=3), "b": Fake(text="x", steps=3), "c": Fake(text="c", inputs={"init": "a", "other": "b"})}
     done = world.run(recipe(nodes, hardware=PAIR))
     assert done["a"].key == done["b"].key and world.ran("a") + world.ran("b") == 1
+
+
+def test_a_node_that_does_not_fit_on_the_disk_waits_for_those_that_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They delete their resume points when they finish."""
+    world.order("b", pause=0.05)
+
+    def shortage(step: Step, store: Store) -> str:
+        return "too little" if step.node.name == "c" and not list((store.root / "artifacts").glob("b-*")) else ""
+
+    monkeypatch.setattr("alma_pipeline.plan.disk_space.node_shortage", shortage)
+    assert world.run(diamond())["d"].result["text"] == "abacd"
+    assert world.told.events.index(("b", "FINISHED")) < world.told.events.index(("c", "started"))
 
 
 def test_two_parents_do_not_wait_for_each_other_in_a_circle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

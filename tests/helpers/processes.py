@@ -1,4 +1,4 @@
-"""Waiting for processes and threads, asking whether they live, and interrupting this one."""
+"""Waiting for processes and threads, asking whether they live or were left behind, and interrupting this one."""
 
 import os
 import signal
@@ -24,6 +24,24 @@ def lives(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def left_behind(text: str) -> list[int]:
+    """Processes that have this text in their environment, as all have that a test started with a folder of its own."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(text in value for value in process.environ().values()):
+                found.append(process.pid)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def zombies(pid: int) -> list[psutil.Process]:
+    """Descendants of a process that have ended and that nobody has waited for."""
+    children = psutil.Process(pid).children(recursive=True)
+    return [child for child in children if child.is_running() and child.status() == psutil.STATUS_ZOMBIE]
 
 
 def later(action: Callable[[], None]) -> threading.Thread:

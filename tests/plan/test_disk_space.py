@@ -104,5 +104,7 @@ def test_the_disk_is_compared_again_before_each_node(world: World, free: dict[st
     with pytest.raises(PipelineError, match=r"b: not enough space on .*: 50 B free, about 60 B needed; free some"):
         world.runner(chain()).run(plan)
     assert world.told.events == [("a", "started"), ("a", "FINISHED")]
+    work = world.store.work_path("b", plan["b"].key)
+    assert not work.exists() or world.store.begin_if_free("b", plan["b"].key), "its lock is free"
     free["bytes"] = 60
     assert world.run(chain())["c"].result["text"] == "abc"

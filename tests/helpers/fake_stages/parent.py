@@ -1,6 +1,6 @@
-"""A whole parent process on fake stages: python -m helpers.fake_stages.parent STORE server|beside|command|slurm STEPS
+"""A whole parent process on fake stages: python -m helpers.fake_stages.parent STORE MODE STEPS
 
-server: workers are forked from the warm server; beside: two at a time, on another recipe;
+server: workers are forked from the warm server; beside: two at a time, on another recipe; sweep, "sweep back": three recipes;
 command: started by a launcher of their own, as torchrun's are; slurm: by srun, one on each of two nodes.
 """
 
@@ -19,12 +19,14 @@ from alma_pipeline.plan.plan import Step
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store
-from helpers.fake_stages.recipes import LOCAL, PAIR, chain, diamond, planned
+from helpers.fake_stages.recipes import LOCAL, PAIR, chain, changed, diamond, planned
 from helpers.fake_stages.world import Told
 
 HARDWARE = {
     "server": LOCAL,
     "beside": PAIR,
+    "sweep": LOCAL,
+    "sweep back": LOCAL,
     "command": Hardware(name="test", launcher="torchrun"),
     "slurm": Hardware(name="test", launcher="slurm", nodes=2),
 }
@@ -49,14 +51,17 @@ def main(root: Path, mode: str, steps: int) -> int:
     if mode == "command":
         launch.command = _alone
     hardware = HARDWARE[mode]
-    config = diamond(steps) if mode == "beside" else chain(steps, Fake if mode == "server" else FakeMany, hardware)
+    config = diamond(steps) if mode == "beside" else chain(steps, FakeMany if mode in ("command", "slurm") else Fake, hardware)
+    ends = {"sweep": "xyz", "sweep back": "zyx"}.get(mode, "")
+    configs = [changed(config, "c", text=text) for text in ends] or [config]
     store = Store(root)
     root.mkdir(exist_ok=True)
     launcher = launch.Launcher(hardware, root)
     try:
-        runner = Runner(store, hardware, launcher, [Aloud()], {"pid": os.getpid()})
-        runner.run(planned(config, store))
-        print("text", runner.done[[*config.stages][-1]].result["text"], flush=True)
+        for config in configs:
+            runner = Runner(store, hardware, launcher, [Aloud()], {"pid": os.getpid()})
+            runner.run(planned(config, store))
+            print("text", runner.done[[*config.stages][-1]].result["text"], flush=True)
         return 0
     except UserError as error:
         print(error, flush=True)

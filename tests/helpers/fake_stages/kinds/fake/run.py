@@ -4,8 +4,10 @@ What a test orders stands in `$FAKE_ORDERS/<node>.json`, apart from the settings
     pause   seconds per step
     hold    a step that waits until `$FAKE_ORDERS/<node>.go` is there
     end     user | crash | exit | silent | kill | stubborn | late (only when Python is taken down), after step `at`;
+            full: as on a full disk;
             demanding: no bad end, but it fails under a Python without assertions, docstrings, warnings or UTF-8
     spawn   leave a process behind
+    write   bytes to write into the artifact
     result  more for the result
 What a worker did stands in `$FAKE_ORDERS/<node>.journal`: a line `pid word` for each step.
 """
@@ -31,6 +33,7 @@ def run(job: Job) -> dict[str, Any]:
     if told.get("spawn"):
         left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         note(job, f"spawned {left.pid}")
+    (job.out / "more").write_bytes(bytes(told.get("write", 0)))
     first = _resume(job)
     for step in range(first, job.config.steps):
         note(job, f"step {step}")
@@ -90,6 +93,9 @@ def _misbehave(end: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if end == "late":
         atexit.register(os.abort)
+    if end == "full":
+        with open("/dev/full", "w") as file:
+            file.write("x")
     if end == "demanding":
         assert __debug__ and (json.loads.__doc__ or "").startswith("Deserialize"), "PYTHONOPTIMIZE"
         warnings.warn("a warning is no error", stacklevel=1)
