@@ -218,7 +218,7 @@ class Tracker:
         return Recorder(server, self._runs, self._settings.system_metrics)
 
 
-def deliver_waiting(root: Path, settings: Tracking, limit: float = 30.0) -> None:
+def deliver_waiting(root: Path, settings: Tracking, limit: float = 120.0) -> None:
     """Deliver for at most `limit` seconds what earlier invocations kept; for one that has nothing to run.
 
     Does not import mlflow if nothing waits for this server. Warns if the server is unavailable, and raises nothing.
