@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from alma_pipeline.cli import doctor, main
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.schema import Tracking
@@ -55,6 +56,13 @@ def test_a_path_that_no_address_can_name_is_refused_at_once(name: str, tmp_path:
         check_uri(tmp_path / name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h:5000")
     check_uri(tmp_path / name)
+
+
+def test_plan_refuses_such_a_path_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALMA_PIPELINE_STORE", str(tmp_path / "a?b"))
+    with pytest.raises(UserError, match=r"a\?b: MLflow cannot open a database whose path contains \?"):
+        main._main(["plan", "stage=mono"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_addresses_and_files() -> None:
@@ -103,7 +111,8 @@ def test_a_database_of_another_mlflow_is_named_with_the_way_out(
     one_run(tracker, tmp_path / "work")
     [warning] = warnings(caplog)
     assert problem in warning, "whole, with what to do"
-    assert len(list((root / "tracking").glob("*.jsonl"))) == 1
+    [first, second] = doctor.tracking_problems(root)
+    assert first == problem and " records wait for MLflow at " in second
     if found == "451aebb31d03":
         assert shlex.split(problem.rpartition("run ")[2]) == ["mlflow", "db", "upgrade", database.own_uri(root)]
 

@@ -153,7 +153,8 @@ def test_a_refused_record_is_named(
     ]
     keep(store / "tracking" / "x.jsonl", store, tracking_uri(store), "alma", {}, events)
     deliver_waiting(store, SETTINGS)
-    [text] = warnings(caplog)
+    first, text = warnings(caplog)
+    assert first.startswith("tracking: delivering 2 records to MLflow at sqlite:////")
     assert text.startswith("tracking: MLflow refused a kept record (end: Invalid value") and text.endswith("; it is dropped")
     assert found(store)["outer"].info.status == "FAILED"
 
