@@ -93,7 +93,7 @@ def test_there_is_no_command_for_a_database_that_is_not_there(tmp_path: Path) ->
     [
         ("451aebb31d03", "is of an older MLflow (its schema is 451aebb31d03, and MLflow 3."),
         ("ffffffffffff", "is of a newer MLflow (MLflow 3."),
-        (None, "is not a database that MLflow can use"),
+        (None, "cannot be used by MLflow (file is not a database); if it is damaged, move it away"),
     ],
 )
 def test_a_database_of_another_mlflow_is_named_with_the_way_out(
@@ -130,9 +130,11 @@ def test_a_run_cannot_be_compared_without_an_answer_of_mlflow(
         find_side(root, "mine")
 
 
-def test_the_installed_mlflow_made_this_database(filled: Path) -> None:
+def test_the_installed_mlflow_made_this_database(filled: Path, tmp_path: Path) -> None:
     assert database.schema_problem(database.own_uri(filled)) == ""
     assert database.schema_problem("http://h:5000") == ""
+    (tmp_path / "mine.db").touch()
+    assert database.schema_problem(f"sqlite:///{tmp_path}/mine.db") == "", "MLflow fills an empty file"
 
 
 @pytest.mark.parametrize("left", [True, False], ids=["copied", "moved"])
