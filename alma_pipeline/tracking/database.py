@@ -82,7 +82,7 @@ def where(root: Path) -> str:
         return uri
     if file is None or not file.is_file():
         return f"nothing was recorded yet in {file}"
-    if misplaced(root) and os.access(root, os.W_OK):
+    if os.access(root, os.W_OK) and misplaced(root):
         with lock(root):
             mend_places(root)
     return shlex.join(["mlflow", "ui", "--host", "127.0.0.1", "--backend-store-uri", uri])
@@ -108,10 +108,12 @@ def schema_problem(uri: str) -> str:
     if file is None or not file.is_file():
         return ""
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=20)) as database:
+        with closing(_read_only(file)) as database:
+            if not database.execute("SELECT name FROM sqlite_master").fetchall():
+                return ""  # MLflow fills an empty file
             [(found,)] = database.execute("SELECT version_num FROM alembic_version").fetchall()
     except (sqlite3.Error, ValueError) as error:
-        return f"{file} is not a database that MLflow can use ({error}); move it away, and a new one is made"
+        return f"{file} cannot be used by MLflow ({error}); if it is damaged, move it away, and a new one is made"
     known, newest = _revisions()
     if found == newest:
         return ""
@@ -127,7 +129,7 @@ def misplaced(root: Path) -> list[tuple[int, str]]:
 
     An experiment of another store that shares this database is in its right place.
     """
-    with closing(sqlite3.connect(root / FILE, timeout=20)) as database:
+    with closing(_read_only(root / FILE)) as database:
         found = []
         for experiment, location in database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall():
             runs = [run for (run,) in database.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (experiment,))]
@@ -155,6 +157,12 @@ def local_folder(location: str | None) -> Path | None:
     """The folder of a `file:` address; None for any other."""
     parts = urlsplit(location or "")
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def _read_only(file: Path) -> sqlite3.Connection:
+    # A reader of a write-ahead log writes beside it, which a store of somebody else may not allow.
+    fixed = "" if os.access(file.parent, os.W_OK) else "&immutable=1"
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro{fixed}", uri=True, timeout=20)
 
 
 def _is_right(folder: Path, root: Path, runs: list[str]) -> bool:

@@ -4,6 +4,7 @@ A `Tracker` only queues events; a background thread imports mlflow and delivers 
 undelivered events are kept in the store, and the next invocation delivers them.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from alma_pipeline.tracking.repair import process_tags
 from alma_pipeline.tracking.run_metadata import Invocation, installed_packages
 from alma_pipeline.tracking.server import connect
 from alma_pipeline.tracking.undelivered import begin_keeping, deliver_kept, keep, kept, public_uri
+
+log = logging.getLogger(__name__)
 
 LIGHT_FILES = {"record.json": None, "scores.json": "eval", "hypotheses.jsonl": "eval", "segments.jsonl": "eval"}
 """Files of an artifact that `tracking.artifacts=light` uploads → the folder they go to."""
@@ -218,14 +221,16 @@ class Tracker:
         return Recorder(server, self._runs, self._settings.system_metrics)
 
 
-def deliver_waiting(root: Path, settings: Tracking, limit: float = 30.0) -> None:
+def deliver_waiting(root: Path, settings: Tracking, limit: float = 120.0) -> None:
     """Deliver for at most `limit` seconds what earlier invocations kept; for one that has nothing to run.
 
     Does not import mlflow if nothing waits for this server. Warns if the server is unavailable, and raises nothing.
     """
     uri = tracking_uri(root) if settings.enabled else ""
-    if not any(one.uri == public_uri(uri) for one in kept(root)):
+    waiting = [one for one in kept(root) if one.uri == public_uri(uri)]
+    if not waiting:
         return
+    log.warning("tracking: delivering %d records to MLflow at %s", sum(len(one.events) for one in waiting), public_uri(uri))
 
     def connected() -> Recorder:
         server = connect(root, uri, settings.experiment)

@@ -62,8 +62,9 @@ def keep(path: Path, root: Path, uri: str, experiment: str, runs: dict[str, str]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         os.replace(temporary, path)
-    except OSError as error:
-        log.warning("tracking: %d records for MLflow are lost: %s: %s", len(events), path, error.strerror)
+    except OSError as error:  # a full disk must not end a run that has its result
+        if events:
+            log.warning("tracking: %d records for MLflow are lost: %s: %s", len(events), path, error.strerror)
 
 
 

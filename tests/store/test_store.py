@@ -229,10 +229,10 @@ def test_a_record_holds_its_instant_in_utc(store: Store) -> None:
 @pytest.mark.parametrize("created", [{"created": ""}, {"created": "yesterday"}, {"created": 5}, {}])
 def test_a_record_without_a_time_is_damaged(store: Store, created: dict[str, object]) -> None:
     """Else it would count as the newest or the oldest, and nobody would know."""
-    file = put(store, "mono", KEY).path / "record.json"
-    raw = json.loads(file.read_text())
-    del raw["created"]
-    file.write_text(json.dumps(raw | created))
+    file = store.root / "artifacts" / f"mono-{KEY[:12]}" / "record.json"
+    file.parent.mkdir(parents=True)
+    raw = {name: value for name, value in RECORD.items() if name != "created"}
+    file.write_text(json.dumps({"schema": 1, "files": {}, "digests": {}} | raw | created))
     with pytest.raises(UserError, match=r"record.json does not match schema 1 .*(created is missing|isoformat)"):
         read_record(file.parent)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from alma_pipeline.cli import doctor, main
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.schema import Tracking
@@ -57,6 +58,13 @@ def test_a_path_that_no_address_can_name_is_refused_at_once(name: str, tmp_path:
     check_uri(tmp_path / name)
 
 
+def test_plan_refuses_such_a_path_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALMA_PIPELINE_STORE", str(tmp_path / "a?b"))
+    with pytest.raises(UserError, match=r"a\?b: MLflow cannot open a database whose path contains \?"):
+        main._main(["plan", "stage=mono"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_addresses_and_files() -> None:
     assert database.own_uri(Path("/home/me/.alma")) == "sqlite:////home/me/.alma/mlflow.db"
     assert database.sqlite_file("sqlite:////a%20b/x.db?timeout=5") == Path("/a b/x.db")
@@ -85,7 +93,7 @@ def test_there_is_no_command_for_a_database_that_is_not_there(tmp_path: Path) ->
     [
         ("451aebb31d03", "is of an older MLflow (its schema is 451aebb31d03, and MLflow 3."),
         ("ffffffffffff", "is of a newer MLflow (MLflow 3."),
-        (None, "is not a database that MLflow can use"),
+        (None, "cannot be used by MLflow (file is not a database); if it is damaged, move it away"),
     ],
 )
 def test_a_database_of_another_mlflow_is_named_with_the_way_out(
@@ -103,7 +111,8 @@ def test_a_database_of_another_mlflow_is_named_with_the_way_out(
     one_run(tracker, tmp_path / "work")
     [warning] = warnings(caplog)
     assert problem in warning, "whole, with what to do"
-    assert len(list((root / "tracking").glob("*.jsonl"))) == 1
+    [first, second] = doctor.tracking_problems(root)
+    assert first == problem and " records wait for MLflow at " in second
     if found == "451aebb31d03":
         assert shlex.split(problem.rpartition("run ")[2]) == ["mlflow", "db", "upgrade", database.own_uri(root)]
 
@@ -121,9 +130,11 @@ def test_a_run_cannot_be_compared_without_an_answer_of_mlflow(
         find_side(root, "mine")
 
 
-def test_the_installed_mlflow_made_this_database(filled: Path) -> None:
+def test_the_installed_mlflow_made_this_database(filled: Path, tmp_path: Path) -> None:
     assert database.schema_problem(database.own_uri(filled)) == ""
     assert database.schema_problem("http://h:5000") == ""
+    (tmp_path / "mine.db").touch()
+    assert database.schema_problem(f"sqlite:///{tmp_path}/mine.db") == "", "MLflow fills an empty file"
 
 
 @pytest.mark.parametrize("left", [True, False], ids=["copied", "moved"])

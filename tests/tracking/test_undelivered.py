@@ -45,11 +45,11 @@ def found(store: Path, experiment: str = "alma") -> dict[str, Any]:
     return runs(client, Tracking(name="t", experiment=experiment))
 
 
-def invoked(store: Path, experiment: str = "alma") -> None:
+def invoked(store: Path, experiment: str = "alma", note: str = "") -> None:
     """An invocation of one node that reads its metrics again at the end."""
     tracker = Tracker(store, Tracking(name="t", experiment=experiment, system_metrics=False), invocation())
     work = store / "work" / "cpo"
-    start_node(tracker, work)
+    start_node(tracker, work, settings={"note": note})
     (work / "metrics.jsonl").write_text("".join(json.dumps(line(step, 1.0)) + "\n" for step in (1, 2)))
     tracker.node_ended("cpo", "FINISHED", {"steps": 2}, work / "log.txt", [])
     tracker.finished("FINISHED", {})
@@ -98,7 +98,7 @@ def test_what_waits_for_another_server_is_named_and_kept(away: Path, monkeypatch
         patched.setenv("MLFLOW_TRACKING_URI", uri)
         patched.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         patched.setenv("MLFLOW_TRACKING_PASSWORD", "canary-77")
-        invoked(away)
+        invoked(away, note="canary-77")
     back(away)
     deliver_waiting(away, SETTINGS)
     [text] = waiting_lines(away)
@@ -153,7 +153,8 @@ def test_a_refused_record_is_named(
     ]
     keep(store / "tracking" / "x.jsonl", store, tracking_uri(store), "alma", {}, events)
     deliver_waiting(store, SETTINGS)
-    [text] = warnings(caplog)
+    first, text = warnings(caplog)
+    assert first.startswith("tracking: delivering 2 records to MLflow at sqlite:////")
     assert text.startswith("tracking: MLflow refused a kept record (end: Invalid value") and text.endswith("; it is dropped")
     assert found(store)["outer"].info.status == "FAILED"
 
