@@ -106,6 +106,10 @@ class CorpusBuilder:
         text = self.reader(source) if source else None
         return text.join if isinstance(text, CldrReader) else functools.partial(join_pair, seed=str(self.config.seed))
 
+    def rejected_summary(self) -> str:
+        """The rows that could not be read, as the end of a message."""
+        return self.rejects[0].summary if self.rejects else ""
+
     def store_rejected(self) -> int:
         """Move the rejected rows into the artifact. Returns their number."""
         path = self.folder / REJECTED
@@ -213,7 +217,7 @@ def write_test_set(builder: CorpusBuilder, source: Source, directions: Sequence[
         if not rows or (count is not None and len(rows) < count):
             raise UserError(
                 f"held_out={count or 'null'} for every direction, but the text has only {len(rows)} pairs for {direction}; lower "
-                "held_out (budget.text.test), or add text"
+                f"held_out (budget.text.test), or add text{builder.rejected_summary()}"
             )
         # Every row that was read is in the set, or has a reason why not.
         found = cleaner.dropped + stream.dropped + stream.left_out + Counter(beyond_limit=len(whole) - len(rows))

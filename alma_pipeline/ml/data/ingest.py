@@ -119,7 +119,7 @@ def hold_out(job: Job, parts: Sequence[CorpusPart[Any]], count: int | None) -> H
             if len(found) == count or (count is None and not part.held_out and read >= 100_000):
                 break
         if count is not None and len(found) < count:
-            raise UserError(_too_few(part, len(found), count, read, cleaner))
+            raise UserError(_too_few(part, len(found), count, read, cleaner.dropped + stream.left_out))
         rows[part.name] = list(found.values())
         dropped += stream.dropped if part.held_out else Counter()
     # Over all parts: a text held out in one direction must not be trained on in another.
@@ -127,11 +127,11 @@ def hold_out(job: Job, parts: Sequence[CorpusPart[Any]], count: int | None) -> H
     return HeldOut(rows, texts, dropped)
 
 
-def _too_few(part: CorpusPart[Any], found: int, count: int, read: int, cleaner: Cleaner) -> str:
+def _too_few(part: CorpusPart[Any], found: int, count: int, read: int, dropped: Counter[str]) -> str:
     which = "from its own held-out text" if part.held_out else f"one in {HOLD_OUT_MODULUS}"
     return (
         f"held_out={count} for every language or direction, but only {found} of {part.name}'s {read:,} rows can be held out "
-        f"({which}, after cleaning: {_drop_counts(cleaner.dropped)}); lower held_out (budget.text.dev), or add text"
+        f"({which}, after cleaning: {_drop_counts(dropped)}); lower held_out (budget.text.dev), or add text"
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from alma_pipeline import errors
 from alma_pipeline.ml.data.readers.lines import CONTROL, check_characters
-from alma_pipeline.ml.data.readers.raw_rows import BadRow
+from alma_pipeline.ml.data.readers.raw_rows import BadRow, shortened
 from alma_pipeline.schema import Language
 
 REJECTED = ("rejected", "reject")
@@ -62,12 +62,12 @@ class ColumnNames:
             if column in row:
                 value = row[column]
                 if not isinstance(value, str):
-                    raise BadRow(f"column '{column}' is {value!r}, expected text")
+                    raise BadRow(f"column '{column}' is {shortened(repr(value))}, expected text")
                 return self._without_control(check_characters(value, f"column '{column}'"))
         if (respelt := self.respelt(row)) is not None:
             return self.text_of(respelt, *names)
         expected = " or ".join(f"'{self.columns.get(name, name)}'" for name in names)
-        raise NoColumn(f"no column {expected}; found {', '.join(map(str, row)) or 'none'}{self.advice()}")
+        raise NoColumn(f"no column {expected}; found {_named(row)}{self.advice()}")
 
     def advice(self) -> str:
         """How to name columns, as the end of a sentence."""
@@ -83,11 +83,11 @@ class ColumnNames:
     def respelt(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The row with the names of known columns as they are written here; None if there is nothing to change, or no one way.
 
-        `DE`, `German` and `de-DE` are de; `Source` is source.
+        `DE` and `de-DE` are de; `Source` is source.
         """
         known = {name.casefold(): name for name in COLUMNS} | {name.casefold(): name for name in self.columns.values()}
         for code, language in self.languages.items():
-            known |= {name.casefold(): code for name in (code, language.nllb, language.name)}
+            known |= {name.casefold(): code for name in (code, language.nllb)}
         new = []
         for name in map(str, row):
             tag = TAG.fullmatch(name)
@@ -112,11 +112,11 @@ class ColumnNames:
         """Raises BadRow unless `direction` names two known languages."""
         codes = direction.split("-")
         if len(codes) != 2:
-            raise BadRow(f"direction '{direction}': expected two languages, as in de-en")
+            raise BadRow(f"direction '{shortened(direction)}': expected two languages, as in de-en")
         for code in codes:
             if code not in self.codes:
                 raise BadRow(
-                    f"direction '{direction}': '{code}' is not in the language table; "
+                    f"direction '{shortened(direction)}': '{shortened(code)}' is not in the language table; "
                     f"{errors.suggestion(code, list(self.codes))}. A new language is a line in conf/languages"
                 )
 
@@ -170,9 +170,14 @@ def output(row: Mapping[str, Any], direction: str, part: str, names: ColumnNames
     return pair(row, direction, part, names)
 
 
+def _named(row: Mapping[str, Any]) -> str:
+    """The columns of a row, in a message."""
+    return shortened(", ".join(map(str, row)) or "none")
+
+
 def _no_language(row: Mapping[str, Any], source: str, target: str, names: ColumnNames) -> NoColumn:
     return NoColumn(
-        f"no text in {source} and {target}: found the columns {', '.join(map(str, row)) or 'none'}, expected '{source}' and "
+        f"no text in {source} and {target}: found the columns {_named(row)}, expected '{source}' and "
         f"'{target}', 'source' and 'target', or 'translation' with both{names.advice()}"
     )
 
@@ -183,7 +188,7 @@ def _inner(row: Mapping[str, Any], source: str, target: str) -> Mapping[str, Any
         if isinstance(value, Mapping):
             return value
         if name in row:
-            raise BadRow(f"column '{name}' is {value!r}, expected an object with '{source}' and '{target}'")
+            raise BadRow(f"column '{name}' is {shortened(repr(value))}, expected an object with '{source}' and '{target}'")
     return None
 
 
@@ -240,5 +245,5 @@ def ranked_triple(row: Mapping[str, Any], direction: str, names: ColumnNames, sc
 def _score(row: Mapping[str, Any], name: str) -> float:
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRow(f"column '{name}' is {value!r}, expected a score")
+        raise BadRow(f"column '{name}' is {shortened(repr(value))}, expected a score")
     return float(value)

@@ -16,14 +16,13 @@ import pyarrow.parquet
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml.data.readers.lines import (
-    MAX_SHOWN,
     UNPACK_ERRORS,
     check_is_text,
     damaged_file,
     decode_utf8,
     lines,
 )
-from alma_pipeline.ml.data.readers.raw_rows import BadRow, RawRow, unreadable
+from alma_pipeline.ml.data.readers.raw_rows import BadRow, RawRow, shortened, unreadable
 from alma_pipeline.ml.data.readers.tables import csv_rows, tsv_rows
 from alma_pipeline.ml.data.readers.tmx import tmx_rows
 from alma_pipeline.schema import Language
@@ -132,18 +131,13 @@ def _object(raw: bytes) -> Mapping[str, Any]:
     try:
         return _mapping(_loaded(raw))
     except json.JSONDecodeError as error:
-        raise BadRow(f"broken JSON ({error.msg} at column {error.colno}): {_short(raw)}") from None
+        raise BadRow(f"broken JSON ({error.msg} at column {error.colno}): {shortened(raw.decode('utf-8', 'replace'))}") from None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise BadRow(f"expected an object, found {_short(value)}")
+        raise BadRow(f"expected an object, found {shortened(repr(value))}")
     return value
-
-
-def _short(value: Any) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _parquet(path: Path) -> Iterator[RawRow]:

@@ -19,7 +19,7 @@ import pyarrow
 import zstandard
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.readers.raw_rows import BadRow
+from alma_pipeline.ml.data.readers.raw_rows import BadRow, shortened
 from alma_pipeline.ml.data.readers.zstd import ZstdFile
 
 BOM = b"\xef\xbb\xbf"
@@ -32,8 +32,6 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 LFS_POINTER = b"version https://git-lfs"
 UNPACK_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pyarrow.ArrowException, OSError)
 """What decompressors raise for a truncated file, and for content that does not match the suffix."""
-MAX_SHOWN = 200
-"""Characters of a library's error that a message quotes."""
 
 
 def open_bytes(path: Path) -> BinaryIO:
@@ -55,9 +53,9 @@ def _plain(path: Path) -> BinaryIO:
 
 def damaged_file(path: Path, error: Exception) -> UserError:
     """The error for a file that cannot be read to its end."""
-    reason = str(error) or type(error).__name__
+    reason = shortened(str(error)) or type(error).__name__
     return UserError(
-        f"{path} cannot be read to its end ({reason[:MAX_SHOWN]}): it is truncated, or its content does not match its suffix. "
+        f"{path} cannot be read to its end ({reason}): it is truncated, or its content does not match its suffix. "
         "Download it again"
     )
 

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from alma_pipeline.errors import PipelineError, UserError
 
+MAX_SHOWN = 200
+"""Characters of a row, or of a library's error, that a message quotes."""
+
 
 class BadRow(PipelineError):
     """A row that cannot be read: what was found, and what was expected. The caller adds the file and line."""
@@ -50,6 +53,12 @@ class Rejects:
             path.write_bytes(whole)
 
     @property
+    def summary(self) -> str:
+        """How many rows were rejected, and where they are; empty without any."""
+        shown = f"; {self.count:,} rows were rejected, among them {min(self._places)}" if self._places else ""
+        return f"{shown} ({self.path} has all, with reasons)" if shown else ""
+
+    @property
     def count(self) -> int:
         """Number of unreadable rows."""
         return len(self._places)
@@ -65,6 +74,12 @@ class Rejects:
         text = printable(cells if isinstance(cells, bytes | str) else str(cells))
         with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps({"where": where, "problem": problem, "row": text.rstrip("\r\n")}, ensure_ascii=False) + "\n")
+
+
+def shortened(text: str) -> str:
+    """The first 200 characters, on one line: as much of a row as a message quotes."""
+    line = " ".join(text[: MAX_SHOWN + 1].split())
+    return line if len(text) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."
 
 
 def printable(text: str | bytes) -> str:
