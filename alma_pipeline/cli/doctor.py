@@ -8,7 +8,6 @@ from pathlib import Path
 
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
-from alma_pipeline.errors import UserError
 from alma_pipeline.files import digest, owner
 from alma_pipeline.paths import COMET_PYTHON, store_root
 from alma_pipeline.store.damage import remedy

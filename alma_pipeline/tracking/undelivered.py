@@ -67,7 +67,6 @@ def keep(path: Path, root: Path, uri: str, experiment: str, runs: dict[str, str]
             log.warning("tracking: %d records for MLflow are lost: %s: %s", len(events), path, error.strerror)
 
 
-
 def kept(root: Path) -> list[Kept]:
     """What processes that have ended kept, oldest first. Warns of files that cannot be read."""
     found = []

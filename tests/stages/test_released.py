@@ -21,8 +21,8 @@ from alma_pipeline.job import Job, read_job
 from alma_pipeline.ml.models.checkpoints import gather_state, write_checkpoint
 from alma_pipeline.ml.models.open import load_for_inference, open_for_training
 from alma_pipeline.plan.plan import Plan, make_plan
-from alma_pipeline.schema import Hardware, Training
 from alma_pipeline.plan.remade import made_again
+from alma_pipeline.schema import Hardware, Training
 from alma_pipeline.store.identity import key_of
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store

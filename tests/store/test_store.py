@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-import time
 import stat
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
