@@ -48,7 +48,8 @@ class Source:
     path: str | None = field(default=None, metadata={"as_before": None})
     """For reader=files: a path that may contain {lang}, {direction}, {pair}, {side} and *. The plan replaces it with `files`."""
     files: dict[str, str] = field(default_factory=dict, metadata={"as_before": {}})
-    """Filled in by the plan: what a file contains (`de.jsonl`, `de-en/de.txt.gz`) to its SHA-256."""
+    """Filled in by the plan: what a file contains to its SHA-256. `de.jsonl` serves both directions, and so does
+    `de-en/de.txt.gz` unless there is `en-de/de.txt.gz`; `de.0.jsonl` is a shard."""
     columns: dict[str, str] = field(default_factory=dict, metadata={"as_before": {}})
     """Our name of a column to its name in the file (`{source: src, target: tgt}`), or to its number, from 1, in a TSV or CSV file
     without a header."""
