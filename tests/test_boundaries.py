@@ -14,22 +14,8 @@ HEAVY = {"torch", "transformers", "peft", "deepspeed", "datasets", "accelerate",
 WITHOUT_HYDRA = ("errors", "redact", "job", "store/", "ml/", "execution/", "cli/doctor")
 """Starts of paths in the package: workers, and what they stand on."""
 ORDER = (
-    tuple(
-        [
-            "errors",
-            "paths",
-            "files",
-            "given_files",
-            "output_file",
-            "redact",
-            "units",
-            "instants",
-            "streams",
-            "console",
-            "start",
-            "disk",
-        ]
-    ),
+    ("errors", "paths", "files", "given_files", "output_file", "redact", "units", "instants"),
+    ("streams", "console", "start", "disk"),
     ("schema",),
     ("job",),
     ("ml.distributed", "ml.rng"),
