@@ -1,6 +1,7 @@
 """An artifact whose files are not those of its record is not used; what was compared once is not read again."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,15 @@ def test_a_store_that_cannot_be_written_is_compared_all_the_same(
     flip(mono.path / "model.safetensors")
     with pytest.raises(UserError, match="is damaged"):
         colleague.check_files(mono)
+
+
+def test_a_damaged_cache_of_digests_condemns_no_file(store: Store, mono: Record) -> None:
+    cache = store.root / "digests.json"
+    for text in ("{", "[]", re.sub(r'": "[0-9a-f]{8}', '": "00000000', cache.read_text())):
+        cache.write_text(text)
+        Store(store.root).check_files(mono)
+    Store(store.root).check_files(mono)
+    assert cache.read_text().count('": "00000000') == 1, "that of the log, which no job reads"
 
 
 def test_two_processes_keep_what_each_of_them_compared(store: Store, mono: Record, read: list[str]) -> None:
