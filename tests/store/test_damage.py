@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.plan.remade import made_again
 from alma_pipeline.schema import Config
 from alma_pipeline.store.damage import checked_content
-from alma_pipeline.store.record import Record
+from alma_pipeline.store.record import Record, read_record
 from alma_pipeline.store.store import Store
 from helpers.artifacts import put
 from helpers.damage import flip
@@ -155,3 +156,13 @@ def test_text_is_compared_as_it_is_read(mono: Record) -> None:
     (mono.path / "log.txt").unlink()
     with pytest.raises(UserError, match=r"log\.txt cannot be read: No such file"):
         checked_content(mono, "log.txt")
+
+
+def test_no_flipped_bit_of_a_record_is_read(mono: Record) -> None:
+    """Scores and lineage are in it, and nothing else vouches for them."""
+    file = mono.path / "record.json"
+    content = file.read_bytes()
+    for place, byte in enumerate(content):
+        file.write_bytes(content[:place] + bytes([byte ^ 1 << place % 7]) + content[place + 1 :])
+        with suppress(UserError):
+            assert read_record(mono.path) == mono
