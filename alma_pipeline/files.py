@@ -35,6 +35,11 @@ class DigestCache:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
         return self._known[identity]
 
+    def afresh(self, path: Path) -> str:
+        """The hex digest of a file, computed again in place of a cached one. Raises UserError if it cannot be read."""
+        self._known.pop(_identity(path), None)
+        return self.of(path)
+
     def remember(self, found: Mapping[Path, str]) -> None:
         """Add digests that were computed elsewhere, of files as they are now."""
         self._known |= {_identity(path): value for path, value in found.items()}

@@ -29,6 +29,8 @@ def _difference(record: Record, name: str, expected: str, digests: DigestCache) 
     if text := size_difference(record, name):
         return text
     found = digests.of(record.path / name)
+    if found != expected:  # or the cache is what is damaged
+        found = digests.afresh(record.path / name)
     return _digest_difference(found, expected)
 
 

@@ -58,15 +58,17 @@ def _own_digest(content: dict[str, Any]) -> str:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of an artifact folder; None if the folder has none.
+    """The record of an artifact folder; None if the folder is gone.
 
-    Raises UserError for a record that is damaged, was written by another version or cannot be read.
+    Raises UserError for a record that is missing, is damaged, was written by another version or cannot be read.
     """
     file = folder / "record.json"
     try:
         raw = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return None
+    except FileNotFoundError as error:
+        if not folder.is_dir():
+            return None
+        raise UserError(f"{folder} has no record.json; {_AWAY.format(folder=folder)}") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); it belongs to {owner(file)}, who can allow it") from error
     except ValueError as error:

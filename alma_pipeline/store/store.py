@@ -84,7 +84,7 @@ class Store:
     def find(self, key: str) -> Record | None:
         """The finished, complete artifact of a key (see `is_complete`); None if there is none.
 
-        Raises UserError if its record is damaged or cannot be read.
+        Raises UserError if its record is missing, is damaged or cannot be read: it must not pass for absent.
         """
         found = (read_record(folder) for folder in self._folders_of(key))
         return next((record for record in found if record and record.key == key and is_complete(record)), None)
@@ -93,9 +93,7 @@ class Store:
         """What the artifact of a key lacks, if it exists but cannot be used; empty if it is complete, or if there is none."""
         for folder in self._folders_of(key):
             record = read_record(folder)
-            if record is None:
-                return f"{folder} has no record.json"
-            if record.key == key and (text := incomplete_file(record)):
+            if record and record.key == key and (text := incomplete_file(record)):
                 return f"{folder}/{text}"
         return ""
 
@@ -118,8 +116,7 @@ class Store:
         found = {}
         for folder in self.folders():
             try:
-                if read_record(folder) is None:
-                    found[folder] = f"{folder} has no record.json, so it is not a finished artifact; move it out of the store"
+                read_record(folder)
             except UserError as error:
                 found[folder] = str(error)
         return found

@@ -1,6 +1,7 @@
 """A finished artifact that lost files: what a run would make again is named with its cost, and refused where that is long."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,13 +31,11 @@ def with_seconds(plan: Plan, seconds: float) -> Plan:
     ])  # fmt: skip
 
 
-@pytest.mark.parametrize("file", ["text.txt", "record.json"])
-def test_what_is_short_is_made_again_and_said_with_its_cost(made: Store, cpo: Config, file: str) -> None:
-    path = harmed(made, cpo, "cpo", file)
-    lack = {"text.txt": f"{path} is missing", "record.json": f"{path.parent} has no record.json"}[file]
+def test_what_is_short_is_made_again_and_said_with_its_cost(made: Store, cpo: Config) -> None:
+    path = harmed(made, cpo, "cpo")
     plan = with_seconds(make_plan(cpo, Store(made.root)), 45.0)
     assert plan["cpo"].cause is Cause.INCOMPLETE
-    assert made_again(plan) == [f"cpo is made again (about 45 s): its artifact is incomplete: {lack}"]
+    assert made_again(plan) == [f"cpo is made again (about 45 s): its artifact is incomplete: {path} is missing"]
 
 
 @pytest.mark.parametrize(("seconds", "cost"), [(7 * 24 * 3600.0, " (about 7.0 days)"), (0.0, "")])
@@ -78,6 +77,15 @@ def test_an_adopted_checkpoint_is_never_replaced_by_training(
     assert again["mono"].cause is Cause.INCOMPLETE
     with pytest.raises(UserError, match=f"mono: its adopted checkpoint is incomplete: .*{said}. Adopt it again, as in alma-pipe"):
         made_again(again)
+
+
+def test_an_artifact_without_its_record_does_not_pass_for_absent(made: Store, cpo: Config) -> None:
+    """It may have been an adopted checkpoint's alias, which training must not replace."""
+    path = harmed(made, cpo, "mono", "record.json")
+    with pytest.raises(UserError, match=f"{path.parent} has no record.json; move {path.parent} out of the store, and its node"):
+        make_plan(cpo, Store(made.root))
+    shutil.rmtree(path.parent)
+    assert make_plan(cpo, Store(made.root)).work == []
 
 
 def test_a_record_of_the_node_that_cannot_be_read_stops_the_plan(made: Store, cpo: Config) -> None:

@@ -1,7 +1,9 @@
 """An artifact whose files are not those of its record is not used; what was compared once is not read again."""
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.plan.remade import made_again
 from alma_pipeline.schema import Config
 from alma_pipeline.store.damage import checked_content
-from alma_pipeline.store.record import Record
+from alma_pipeline.store.record import Record, read_record
 from alma_pipeline.store.store import Store
 from helpers.artifacts import put
 from helpers.damage import flip
@@ -125,6 +127,15 @@ def test_a_store_that_cannot_be_written_is_compared_all_the_same(
         colleague.check_files(mono)
 
 
+def test_a_damaged_cache_of_digests_condemns_no_file(store: Store, mono: Record) -> None:
+    cache = store.root / "digests.json"
+    for text in ("{", "[]", re.sub(r'": "[0-9a-f]{8}', '": "00000000', cache.read_text())):
+        cache.write_text(text)
+        Store(store.root).check_files(mono)
+    Store(store.root).check_files(mono)
+    assert cache.read_text().count('": "00000000') == 1, "that of the log, which no job reads"
+
+
 def test_two_processes_keep_what_each_of_them_compared(store: Store, mono: Record, read: list[str]) -> None:
     cpo = put(store, "cpo", "b" * 64)
     (store.root / "digests.json").unlink()
@@ -145,3 +156,13 @@ def test_text_is_compared_as_it_is_read(mono: Record) -> None:
     (mono.path / "log.txt").unlink()
     with pytest.raises(UserError, match=r"log\.txt cannot be read: No such file"):
         checked_content(mono, "log.txt")
+
+
+def test_no_flipped_bit_of_a_record_is_read(mono: Record) -> None:
+    """Scores and lineage are in it, and nothing else vouches for them."""
+    file = mono.path / "record.json"
+    content = file.read_bytes()
+    for place, byte in enumerate(content):
+        file.write_bytes(content[:place] + bytes([byte ^ 1 << place % 7]) + content[place + 1 :])
+        with suppress(UserError):
+            assert read_record(mono.path) == mono

@@ -100,12 +100,16 @@ def test_the_record_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatc
     assert order == expected, "owner; files on disk, record, names on disk"
 
 
-def test_an_unfinished_folder_is_not_found(store: Store) -> None:
+def test_a_folder_without_a_record_is_neither_found_nor_taken_for_absent(store: Store) -> None:
+    """A commit never leaves one: the record was lost."""
     folder = store.root / "artifacts" / f"mono-{KEY[:12]}"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_text("x")
     (store.root / "artifacts" / "notes.txt").write_text("x")
-    assert store.find(KEY) is None and store.records() == [] and store.named("mono") == []
+    assert store.records() == [] and store.named("mono") == []
+    with pytest.raises(UserError, match=r"has no record\.json; move"):
+        store.find(KEY)
+    assert store.find("c" * 64) is None
 
 
 @pytest.mark.parametrize("harm", ["missing", "short", "folder"])
