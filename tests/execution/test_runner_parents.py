@@ -54,6 +54,9 @@ class Parents:
     def written(self) -> int:
         return sum(len(self.journal(node)) for node in "abc")
 
+    def wait_until_written(self, lines: int, process: "subprocess.Popen[str]") -> None:
+        wait_for(lambda: self.written() >= lines or process.poll() is not None)
+
     def line(self, process: "subprocess.Popen[str]") -> str:
         assert process.stdout is not None
         return process.stdout.readline()
@@ -99,7 +102,7 @@ def test_killed_at_any_moment_and_started_again_at_once(parents: Parents) -> Non
     for more in MOMENTS[parents.mode]:
         process, before = parents.start(), parents.written()
         if more:  # while a worker works; else while the parent starts up
-            wait_for(lambda end=before + more, process=process: parents.written() >= end or process.poll() is not None)
+            parents.wait_until_written(before + more, process)
         time.sleep(moments.uniform(0.0, 0.1 if more else 1.0))
         process.send_signal(signal.SIGKILL)
     assert "text abc" in parents.finish(parents.start())
