@@ -69,13 +69,14 @@ def node_bytes(step: Step, store: Store) -> tuple[int, int]:
     if step.estimate is None:
         return 0, 0
     # What an earlier attempt left is on the disk already.
-    return step.estimate.disk_bytes, max(
-        0, step.estimate.work_bytes - _written(store.work_path(step.node.name, step.key) / "resume")
-    )
+    left = _left_bytes(store.work_path(step.node.name, step.key))
+    return step.estimate.disk_bytes, max(0, step.estimate.work_bytes - left)
 
 
-def _written(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _left_bytes(work: Path) -> int:
+    """Bytes of the resume points and of the best checkpoints so far."""
+    found = [path for pattern in ("resume/**/*", "best-*/**/*") for path in work.glob(pattern)]
+    return sum(path.stat().st_size for path in found if path.is_file())
 
 
 def _merged_bytes(plan: Plan, config: Config) -> Iterator[int]:

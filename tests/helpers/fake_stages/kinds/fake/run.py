@@ -33,7 +33,8 @@ def run(job: Job) -> dict[str, Any]:
     if told.get("spawn"):
         left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         note(job, f"spawned {left.pid}")
-    (job.out / "more").write_bytes(bytes(told.get("write", 0)))
+    if "write" in told:
+        (job.out / "more").write_bytes(bytes(told["write"]))
     first = _resume(job)
     for step in range(first, job.config.steps):
         note(job, f"step {step}")
