@@ -4,6 +4,7 @@ Every field of a node's dataclass, except the three of `NodeConfig`, is part of 
 `Tracking` or the reporting settings of `Evaluation` is. The class that declares a field decides this; there is no list of names.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +90,10 @@ class Tracking:
     experiment: str = "alma"
     artifacts: str = choice("light", "none", "checkpoints")
     system_metrics: bool = True
+
+    def conflicts(self) -> Iterator[str]:
+        if self.enabled and not self.experiment.strip():
+            yield "experiment is empty; expected the name of an experiment in MLflow, or tracking=none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,9 @@ def _later(as_before: Any) -> dict[str, Any]:
     return {} if as_before is None else {"as_before": as_before}
 
 
+TRUTH_IN_YAML = "a truth value where a word belongs; in YAML, put no, off, yes and on in quotes: 'no' is Norwegian"
+
+
 def added_later(item: Any) -> Any:
     """A field added after artifacts existed: its default means what its absence meant, and is not part of the key."""
     return dataclasses.field(default=item.default, metadata={**item.metadata, "as_before": item.default})
