@@ -6,6 +6,7 @@ OmegaConf could do the same, but parsing each `${budget.mono.steps}` with its gr
 import dataclasses
 import functools
 import re
+import types
 import typing
 from typing import Any
 
@@ -117,7 +118,8 @@ def _fitted(hint: Any, value: Any, key: str, found: list[str]) -> Any:
     parts = typing.get_args(hint)
     if typing.get_origin(hint) is dict and isinstance(value, dict) and dataclasses.is_dataclass(parts[1]):
         return {name: build(typing.cast(Any, parts[1]), child, f"{key}.{name}", found) for name, child in value.items()}
-    if isinstance(value, int) and not isinstance(value, bool) and hint is not int and float in (hint, *parts):
+    alternatives = parts if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    if isinstance(value, int) and not isinstance(value, bool) and float in alternatives:
         return float(value)
     if _is_truth(hint, value):
         found.append(f"{key}={value}: found {fields.TRUTH_IN_YAML}")
