@@ -223,7 +223,6 @@ SMALL = {
     "schema/preference_training.py": "settings of two kinds, which cannot import each other",
     "config/groups.py": "help must not import Hydra",
     "config/late_nodes.py": "composition and shared settings both need it",
-    "config/overrides.py": "the report's jobs read overrides without composing",
     "config/shared_settings.py": "the one generated part of the configuration",
     "cli/show.py": "a verb lives in the file of its name",
     "ml/rng.py": "resume and load both need it",

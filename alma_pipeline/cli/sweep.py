@@ -5,6 +5,7 @@ A failing job does not stop the others (B24). `plan -m` uses the check alone, so
 
 import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -53,6 +54,12 @@ def main(arguments: Arguments, run_job: RunJob) -> int:
             run_hydra(["--multirun", *given], task)
         except HydraException as error:
             raise ConfigError([describe(error)]) from error
+        except OSError as error:  # those of the jobs are caught with each job
+            folder = Path(error.filename or ".").absolute()
+            raise UserError(
+                f"the sweep's folder cannot be written: {folder}: {error.strerror}; set hydra.sweep.dir=FOLDER, or start the "
+                "command in another folder"
+            ) from error
         finally:
             if done:
                 session.console.print(table(done))

@@ -87,12 +87,27 @@ def _unknown_names(config: Config) -> Iterator[str]:
             yield f"data.languages: '{code}' is listed twice"
     if not config.data.languages:
         yield "data.languages is empty; expected at least one language besides English, as in 'data.languages=[de,nl]'"
+    yield from _unknown_shares(config)
     nodes = list(config.stages)
     anywhere = sorted({*nodes, *(path.stem for path in (CONF / "node").glob("*.yaml"))})
     for key in ("checkpoints", "every_direction", "controls"):
         for name in getattr(config.evaluation, key):
             if name not in anywhere:
                 yield f"evaluation.{key}: no node '{name}'; {errors.suggestion(name, anywhere)}"
+    yield from _unknown_counterparts(config, anywhere)
+
+
+def _unknown_shares(config: Config) -> Iterator[str]:
+    """A language may take no part in the run, but a word that is no language would leave its text out unseen."""
+    owners = {"data": config.data, **{f"stages.{name}": node for name, node in config.stages.items()}}
+    for key, owner in owners.items():
+        for code in getattr(owner, "probabilities", {}):
+            if code not in config.languages:
+                known = errors.suggestion(code, list(config.languages))
+                yield f"{key}.probabilities: '{code}' is not in the language table; {known}"
+
+
+def _unknown_counterparts(config: Config, anywhere: list[str]) -> Iterator[str]:
     for control, counterpart in config.evaluation.controls.items():
         if counterpart not in anywhere:
             yield f"evaluation.controls.{control}={counterpart}: no such node; {errors.suggestion(counterpart, anywhere)}"

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alma_pipeline.config import shared_settings
-from alma_pipeline.config.hydra_errors import describe
 from alma_pipeline.config.late_nodes import late_node
 from alma_pipeline.config.locate import SEARCH_PATH, config_folders
+from alma_pipeline.config.overrides import unreadable
 from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.paths import CONF
 from alma_pipeline.schema import Config, Data, Source
@@ -49,8 +49,9 @@ def _kind_schema(kind: str) -> DictConfig:
 def _schema() -> DictConfig:
     node: DictConfig = thaw(OmegaConf.structured(Config))
     OmegaConf.set_struct(node.groups, False)  # the graph checks its names; it knows the groups of the run
-    # Users choose the names of systems and columns.
-    for names in (node.evaluation.outputs, *(node.data[source].columns for source in SOURCES)):
+    # Users choose the names of systems, columns and table entries; `check` knows which entries and keys there can be.
+    tables = (node.scorers, node.languages, node.data.probabilities, node.evaluation.controls)
+    for names in (*tables, node.evaluation.outputs, *(node.data[source].columns for source in SOURCES)):
         OmegaConf.set_struct(names, False)
     return node
 
@@ -71,11 +72,19 @@ def split(overrides: list[str]) -> list[list[str]]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        try:
-            jobs: list[list[str]] = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
-        except HydraException as error:
-            raise ConfigError([describe(error)]) from error
+        found = [unreadable(text) for text in overrides if not readable(parser, text)]
+        if found:
+            raise ConfigError(found)
+        jobs: list[list[str]] = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
     return jobs
+
+
+def readable(parser: OverridesParser, override: str) -> bool:
+    """Whether Hydra can parse an override, and finds a key in it."""
+    try:
+        return bool(parser.parse_override(override).key_or_group)
+    except HydraException:
+        return False
 
 
 def with_search_path(overrides: list[str], config_dirs: list[str]) -> list[str]:

@@ -3,7 +3,9 @@
 Called only after composition failed, so it may be slow. It changes nothing and decides nothing.
 """
 
+import codecs
 import dataclasses
+import shlex
 import typing
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from alma_pipeline import errors, paths
 from alma_pipeline.config import check, compose
 from alma_pipeline.config.groups import option_groups
-from alma_pipeline.config.hydra_errors import describe, first_line
+from alma_pipeline.config.hydra_errors import describe
 from alma_pipeline.config.locate import SEARCH_PATH, config_folders, is_choice, with_origin
+from alma_pipeline.config.overrides import for_shell, unreadable
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.schema import fields
 
@@ -37,6 +40,10 @@ def problems(overrides: list[str], error: Exception) -> list[str]:
             problem = _bad_choice(text, override, folders)
             (found if problem else choices).append(problem or text)
 
+    # A byte-order mark hides the header of a file, and with it where its settings belong.
+    if marked := [path for text in choices for path in _files(text, folders) if path.read_bytes().startswith(codecs.BOM_UTF8)]:
+        return [f"{path} starts with a byte-order mark; save it as UTF-8 without one" for path in marked]
+
     # Apply the values one by one to the tree of the choices that compose, then check the whole.
     tree = _composed(choices, folders, found)
     if tree is not None:
@@ -45,6 +52,13 @@ def problems(overrides: list[str], error: Exception) -> list[str]:
                 found.append(problem)
         found += _whole(tree, overrides)
     return list(dict.fromkeys(found)) or [describe(error, folders=folders)]
+
+
+def _files(choice: str, folders: list[Path]) -> list[Path]:
+    """The files of the options that a choice names: several for `experiment=[a,b]`."""
+    group, _, options = choice.lstrip("+").partition("=")
+    paths = [folder / group / f"{name.strip()}.yaml" for folder in folders for name in options.strip("[]").split(",")]
+    return [path for path in paths if path.is_file()]
 
 
 def unknown_key(overrides: list[str], key: str) -> str:
@@ -58,19 +72,28 @@ def unknown_key(overrides: list[str], key: str) -> str:
 def _parse(text: str, found: list[str]) -> Override | None:
     try:
         override = OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        found.append(f"{text}: not a setting ({first_line(error)}); expected GROUP=OPTION or KEY=VALUE")
+    except HydraException:
+        found.append(unreadable(text))
         return None
     if not override.key_or_group:
         found.append(f"{text}: not a setting; expected GROUP=OPTION or KEY=VALUE")
         return None
     if override.is_sweep_override():
         key = override.key_or_group
-        plain = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP
-        listed = f" (or write a list: '{key}=[{text.partition('=')[2]}]')" if plain else ""
-        found.append(f"{text}: several values; add -m to run once for each{listed}")
+        found.append(f"{text}: several values; add -m to run once for each{_one_value(key, text, override)}")
         return None
     return override
+
+
+def _one_value(key: str, text: str, override: Override) -> str:
+    """How to write several values as one, if they are no function such as range: a list, or a text with a comma."""
+    if override.value_type != ValueType.SIMPLE_CHOICE_SWEEP:
+        return ""
+    listed = shlex.quote(f"{key}=[{text.partition('=')[2]}]")
+    kind = _type_at(compose.compose_tree([]), key)
+    if typing.get_origin(kind) is list:
+        return f" (or write a list: {listed})"
+    return f" (or write one text: {for_shell(text)})" if kind in (None, str, str | None) else ""
 
 
 def _composed(choices: list[str], folders: list[Path], found: list[str]) -> DictConfig | None:
@@ -91,9 +114,7 @@ def _try(choices: list[str], newest: str, folders: list[Path], found: list[str])
     try:
         return compose.compose_tree(choices)
     except compose.COMPOSITION_ERRORS as error:
-        group, _, option = newest.lstrip("+").partition("=")
-        paths = [folder / group / f"{option}.yaml" for folder in folders]
-        file = next((str(path) for path in reversed(paths) if path.exists()), newest)
+        file = next((str(path) for path in reversed(_files(newest, folders))), newest)
         found.append(describe(error, file, folders))
         return None
 

@@ -10,6 +10,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 
 from alma_pipeline import errors
+from alma_pipeline.schema.fields import TRUTH_IN_YAML
 
 PRIMARY = ("config", "hydra/config")
 """Files that Hydra names for any choice, wherever it was made."""
@@ -50,6 +51,8 @@ def _keyed(error: Any) -> str:
     """The text for an OmegaConf error with a full key."""
     # An unknown key: suggest the nearest one.
     key, text = error.full_key, first_line(error)
+    if truth := re.search(r"Key (True|False) \(bool\)", text):
+        return f"{key.rpartition('.')[0]}: found the key {truth[1]}, {TRUTH_IN_YAML}"
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)) and not isinstance(error, InterpolationKeyError):
         name = key.rpartition(".")[2]
         if dataclasses.is_dataclass(error.object_type):

@@ -1,14 +1,19 @@
-"""Turns a setting as a person types it into one that Hydra parses."""
+"""Turns a setting as a person types it into one that Hydra parses: a value that can only be text is quoted."""
 
 import re
+import shlex
 
 PATTERN = re.compile(r"\{(lang|direction|pair|side|nllb)\}")
 """Placeholders in `data.<source>.path` and `config`."""
-
-QUOTED_ONLY = re.compile(r"[~\u0080-\U0010ffff]")
-"""Characters that Hydra takes within quotes only, as in `~/my texts` and `/tmp/Übung`."""
-WITH_MEANING = re.compile(r"""["'\\,$(){}\[\]]""")
-"""Characters that mean something to Hydra: a value with one of them stays as it was typed."""
+HARMLESS = re.compile(r"[\w./:+@*?%-]*", re.ASCII)
+"""Values that Hydra reads without quotes."""
+NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d+)?|true|false|nan|inf", re.IGNORECASE)
+WORDS = re.compile(r"\.(revision|repo|root|path|experiment|version)=|\.outputs\.")
+"""Settings whose value is text even if it looks like a number: the version 0.10 is not 0.1."""
+NAMED = re.compile(r"(\+*(?:evaluation|stages\.\w+|groups\.g\d\.\w+)\.outputs)\.([^=]*\.[^=]*)=(.*)", re.DOTALL)
+"""A system's outputs whose name holds dots, which Hydra would take for further keys: `evaluation.outputs.gpt-4.1=o.txt`."""
+SINGLE, DOUBLE = "'", '"'
+OPENING, CLOSING = "[{(", "]})"
 
 
 def for_single_run(override: str) -> str:
@@ -23,15 +28,87 @@ def as_list(override: str) -> str:
 
 
 def as_text(override: str) -> str:
-    """`data.parallel.path=my/{lang}-en.tsv` as the text it means; Hydra would take the brace for a mapping.
+    """A setting whose value Hydra takes as it was meant: quoted where it can only be text, unchanged everywhere else.
 
-    Likewise `data.root=~/texts` and `data.root=Übung`, which Hydra would reject.
+    `data.parallel.path=my/{lang}-en.tsv` is a text, not a mapping; so are `data.root=~/texts`, `it's`, and `d/R&D.tsv`.
     """
+    name, equals, value = override.partition("=")
+    if not equals or not name:
+        return override
+    if named := NAMED.fullmatch(override):
+        return f"{named[1]}=" + ",".join(f"{{{named[2]}: {_text(part)}}}" for part in split(named[3]))
+    if WORDS.search(f"{name}=") and NUMBER.fullmatch(value):
+        return f"{name}={quoted(value)}"
+    return override if HARMLESS.fullmatch(value) else f"{name}={_readable(value)}"
+
+
+def for_shell(override: str) -> str:
+    """A setting with its whole value as one text, quoted so that it can be pasted into a shell."""
     name, _, value = override.partition("=")
-    if QUOTED_ONLY.search(value) and not WITH_MEANING.search(value):
-        return f"{name}='{value}'"
-    starts = "" if PATTERN.match(value) else "{["  # {lang}.txt is a placeholder, {a: b} a mapping
-    return f"{name}='{value}'" if "{" in value and value[0] not in f"{starts}\"'$" else override
+    return shlex.quote(f"{name}={quoted(value, first=DOUBLE)}")
+
+
+def unreadable(override: str) -> str:
+    """The message for a word that Hydra cannot read."""
+    name, equals, value = override.partition("=")
+    if not equals or not re.fullmatch(r"[~+]*[\w./@:-]+", name):
+        return f"{override}: not a setting; expected GROUP=OPTION or KEY=VALUE"
+    return f"{override}: {value} is neither a value, a list nor a mapping; as a text it is written {for_shell(override)}"
+
+
+def quoted(text: str, first: str = SINGLE) -> str:
+    """A text in quotes that Hydra reads back as it is. `first`: the quotes to take unless the text has some of these only."""
+    other = DOUBLE if first == SINGLE else SINGLE
+    mark = other if first in text and other not in text else first
+    # A backslash means itself, except before a quote; one at the end is before the closing one.
+    escaped = re.sub(rf"(\\*){mark}", lambda found: found[1] * 2 + "\\" + mark, text)
+    ending = len(text) - len(text.rstrip("\\"))
+    return mark + escaped + "\\" * ending + mark
+
+
+def _readable(value: str) -> str:
+    """The value, or where Hydra would not read it, the same with its texts in quotes; sweeps and lists part by part."""
+    if value.startswith("[") and value.endswith("]"):
+        parts = split(value[1:-1])
+        return value if _parses(value) else f"[{','.join(_text(part.strip()) for part in parts)}]"
+    return ",".join(_text(part) for part in split(value))
+
+
+def _text(value: str) -> str:
+    """One value: as typed if it is quoted, a list, a mapping or an interpolation, or if Hydra reads it; else in quotes."""
+    if "{" in value and (value[0] not in "{[\"'$" or PATTERN.match(value)):
+        return quoted(value)  # a placeholder
+    if HARMLESS.fullmatch(value) or value[0] in "{[$" or (value[0] in SINGLE + DOUBLE and value[1:].endswith(value[0])):
+        return value
+    return value if _parses(value) else quoted(value)
+
+
+def split(value: str) -> list[str]:
+    """The parts of a value between commas, but not between those inside brackets or quotes."""
+    parts, depth, mark = [""], 0, ""
+    for place, letter in enumerate(value):
+        if letter == "," and depth <= 0 and not mark:
+            parts.append("")
+            continue
+        if mark:
+            mark = "" if letter == mark and value[place - 1] != "\\" else mark
+        elif letter in "\"'" and not parts[-1].strip():
+            mark = letter  # a quote inside a word, as in it's, is a letter
+        depth += (letter in OPENING) - (letter in CLOSING) if not mark else 0
+        parts[-1] += letter
+    return parts
+
+
+def _parses(value: str) -> bool:
+    """Whether Hydra reads a value without quotes. An unknown function is text: `a b (1)`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return False
+    return True
 
 
 def is_hydras(override: str) -> bool:

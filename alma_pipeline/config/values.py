@@ -6,6 +6,7 @@ OmegaConf could do the same, but parsing each `${budget.mono.steps}` with its gr
 import dataclasses
 import functools
 import re
+import types
 import typing
 from typing import Any
 
@@ -18,6 +19,8 @@ from alma_pipeline.schema import fields
 
 ANOTHER = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 """The interpolation of one key and nothing else; OmegaConf resolves all others."""
+Path = tuple[Any, ...]
+"""The names and list positions that lead to a value."""
 UNRESOLVED = object()
 """Stands for a value whose problem is in `found` already."""
 DEPTH = 20
@@ -35,37 +38,41 @@ class ResolvedTree:
 
     def at(self, key: str) -> Any:
         """The value of a dotted key that exists."""
-        return self._resolved(self._look_up(key), key, 0)
+        path = tuple(key.split("."))
+        return self._resolved(self._look_up(path), path, 0)
 
-    def _look_up(self, key: str) -> Any:
+    def _look_up(self, path: Path) -> Any:
         value = self.plain
-        for part in key.split("."):
+        for part in path:
             if not isinstance(value, dict) or part not in value:
                 return None
             value = value[part]
         return value
 
-    def _resolved(self, value: Any, key: str, depth: int) -> Any:
+    def _resolved(self, value: Any, path: Path, depth: int) -> Any:
         if isinstance(value, dict):
-            return {name: self._resolved(child, f"{key}.{name}", depth) for name, child in value.items()}
+            return {name: self._resolved(child, (*path, name), depth) for name, child in value.items()}
         if isinstance(value, list):
-            return [self._resolved(child, f"{key}.{number}", depth) for number, child in enumerate(value)]
+            return [self._resolved(child, (*path, number), depth) for number, child in enumerate(value)]
         if not isinstance(value, str) or "${" not in value:
             return value
         other = ANOTHER.fullmatch(value)
         if other and depth < DEPTH:
-            target = self._look_up(other[1])
+            there = tuple(other[1].split("."))
+            target = self._look_up(there)
             if target is not None:
-                return self._resolved(target, other[1], depth + 1)
-        return self._from_omegaconf(key)
+                return self._resolved(target, there, depth + 1)
+        return self._from_omegaconf(path)
 
-    def _from_omegaconf(self, key: str) -> Any:
-        """A key's value as OmegaConf resolves it."""
+    def _from_omegaconf(self, path: Path) -> Any:
+        """A value as OmegaConf resolves it."""
         try:
-            value = OmegaConf.select(self.tree, key)
+            value: Any = self.tree
+            for part in path:  # not by a dotted key: the name of a system may hold dots
+                value = value[part]
             return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         except OmegaConfBaseException as error:
-            self.found.append(describe(error, key))
+            self.found.append(describe(error, ".".join(map(str, path))))
             return UNRESOLVED
 
 
@@ -111,8 +118,19 @@ def _fitted(hint: Any, value: Any, key: str, found: list[str]) -> Any:
     parts = typing.get_args(hint)
     if typing.get_origin(hint) is dict and isinstance(value, dict) and dataclasses.is_dataclass(parts[1]):
         return {name: build(typing.cast(Any, parts[1]), child, f"{key}.{name}", found) for name, child in value.items()}
-    if isinstance(value, int) and not isinstance(value, bool) and hint is not int and float in (hint, *parts):
+    alternatives = parts if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    if isinstance(value, int) and not isinstance(value, bool) and float in alternatives:
         return float(value)
-    if not fields.fits(hint, value):
+    if _is_truth(hint, value):
+        found.append(f"{key}={value}: found {fields.TRUTH_IN_YAML}")
+    elif not fields.fits(hint, value):
         found.append(f"{key}={value}: expected {fields.expected(hint)}, found {value!r}")
     return value
+
+
+def _is_truth(hint: Any, value: Any) -> bool:
+    """Whether a word, or one of several, was written as a truth value; OmegaConf turns it into the text True or False."""
+    if isinstance(value, (list, dict)):
+        words = hint is Any or typing.get_args(hint)[-1:] == (str,)
+        return words and any(_is_truth(str, item) for item in (value.values() if isinstance(value, dict) else value))
+    return hint in (Any, str, str | None) and (isinstance(value, bool) or value in ("True", "False"))

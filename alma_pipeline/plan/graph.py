@@ -67,8 +67,8 @@ def _check_targets(config: Config) -> None:
 def _wrong_system_names(config: Config) -> Iterator[str]:
     """Names of other systems become column headers and folders, beside those of the recipe's nodes."""
     for name in config.evaluation.outputs:
-        if not re.fullmatch(r"[\w+-]+", name) or name in config.stages:
-            yield f"evaluation.outputs.{name}: expected a name of letters, digits, -, + and _ that no node has"
+        if not re.fullmatch(r"[\w+-][\w.+-]*", name) or base_name(name) in {*config.stages, OUTPUTS, ""}:
+            yield f"evaluation.outputs.{name}: expected a name of letters, digits, -, +, _ and dots that no node has"
 
 
 def _controls(config: Config) -> list[str]:

@@ -15,10 +15,10 @@ from typing import Any
 from alma_pipeline import instants
 from alma_pipeline.config.overrides import for_single_run
 from alma_pipeline.errors import UserError
-from alma_pipeline.plan.node import OUTPUTS
+from alma_pipeline.plan.node import OUTPUTS, base_name
 from alma_pipeline.report.jobs import plan_jobs
 from alma_pipeline.report.names import describe_test_set
-from alma_pipeline.report.systems import OUTPUTS_KIND, ScoredCheckpoint, System, base_name, systems
+from alma_pipeline.report.systems import OUTPUTS_KIND, ScoredCheckpoint, System, systems
 from alma_pipeline.store.identity import flatten
 from alma_pipeline.store.lookup import find_artifact
 from alma_pipeline.store.record import Record

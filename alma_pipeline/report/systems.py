@@ -5,6 +5,7 @@ Compares nothing.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -220,8 +221,8 @@ def one_line(text: str) -> str:
 
 
 def base_name(node: str) -> str:
-    """`g5.arpo` → `arpo`."""
-    return node.rpartition(".")[2]
+    """`g5.arpo` → `arpo`; the name of another system may hold dots, as in gpt-4.1."""
+    return re.sub(r"^g[1-8]\.", "", node)
 
 
 def group_of(job: ReportJob, direction: str) -> int | None:

@@ -4,6 +4,7 @@ Every field of a node's dataclass, except the three of `NodeConfig`, is part of 
 `Tracking` or the reporting settings of `Evaluation` is. The class that declares a field decides this; there is no list of names.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +91,10 @@ class Tracking:
     artifacts: str = choice("light", "none", "checkpoints")
     system_metrics: bool = True
 
+    def conflicts(self) -> Iterator[str]:
+        if self.enabled and not self.experiment.strip():
+            yield "experiment is empty; expected the name of an experiment in MLflow, or tracking=none"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -102,9 +107,9 @@ class Config:
     target: str = choice("train", "adopt")
     """The same for the target itself, which is trained by default."""
     group: Any = "all"
-    rounds: int = number(1, at_least=1)
+    rounds: int = number(1, at_least=1, at_most=100)
     """How often preferences are built from the newest checkpoint and trained on; part of no key, each round has its own nodes."""
-    tokens: float | None = number(None, at_least=1)
+    tokens: float | None = number(None, at_least=1, at_most=1e18)
     """Training length of the targets in tokens, replacing their steps, epochs or tokens; null: their own."""
     directions: Any = "all"
     """all, or a list of directions (`de-en`) and groups (`g5`: its languages into and out of English)."""

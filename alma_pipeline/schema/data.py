@@ -91,13 +91,13 @@ class Cleaning:
 class Expected:
     """Expected size of the text, for estimates before it has been read."""
 
-    pairs: int = 1000
+    pairs: int = number(1000, at_least=0, at_most=10**12)
     """Sentence pairs per direction."""
-    triples: int = 1000
+    triples: int = number(1000, at_least=0, at_most=10**12)
     """Preference triples per direction."""
-    test: int = 1000
+    test: int = number(1000, at_least=0, at_most=10**12)
     """Test sentences per direction."""
-    pair_tokens: float = 160
+    pair_tokens: float = number(160, above=0, at_most=2**24)
     """Of a prompt and its answer together (our assumption for news text)."""
 
 

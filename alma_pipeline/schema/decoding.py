@@ -40,9 +40,9 @@ class Translating(WithLanguages, WithScorers, Decoding):
     that the neural scorers in `rank_by` rate highest, without a reference."""
     num_beams: int = number(5, at_least=1)
     """1 decodes greedily."""
-    candidates: int = added_later(number(16, at_least=1))
+    candidates: int = added_later(number(16, at_least=1, at_most=10_000))
     """Samples per sentence, with decoding=mbr (our choice)."""
-    temperature: float = added_later(number(0.9, above=0))
+    temperature: float = added_later(number(0.9, at_least=1e-6))
     """Sampling temperature; temperature and top_p are those in generation_config.json of the released X-ALMA modules."""
     top_p: float = added_later(number(0.6, above=0, at_most=1))
     seed: int = added_later(number(0, at_least=0, at_most=LARGEST))

@@ -43,6 +43,9 @@ def _later(as_before: Any) -> dict[str, Any]:
     return {} if as_before is None else {"as_before": as_before}
 
 
+TRUTH_IN_YAML = "a truth value where a word belongs; in YAML, put no, off, yes and on in quotes: 'no' is Norwegian"
+
+
 def added_later(item: Any) -> Any:
     """A field added after artifacts existed: its default means what its absence meant, and is not part of the key."""
     return dataclasses.field(default=item.default, metadata={**item.metadata, "as_before": item.default})
@@ -58,7 +61,7 @@ def expected(hint: Any) -> str:
 
 
 def fits(hint: Any, value: Any) -> bool:
-    """Whether a plain value matches a type hint; the items of lists and mappings are not checked."""
+    """Whether a plain value matches a type hint, with all items of lists and mappings."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return any(fits(part, value) for part in typing.get_args(hint))
     if hint is Any:
@@ -66,6 +69,11 @@ def fits(hint: Any, value: Any) -> bool:
     plain = typing.get_origin(hint) or hint
     if isinstance(value, bool):
         return plain is bool
+    parts = typing.get_args(hint)
+    if isinstance(value, list) and plain is list:
+        return all(fits(parts[0], item) for item in value)
+    if isinstance(value, dict) and plain is dict:
+        return all(isinstance(name, str) and fits(parts[1], item) for name, item in value.items())
     return isinstance(value, (int, float) if plain is float else plain)
 
 

@@ -15,13 +15,13 @@ class Hardware:
 
     name: str = MISSING
     device: str = choice("cpu", "cuda")
-    devices: int = number(1, at_least=1)
+    devices: int = number(1, at_least=1, at_most=1024)
     """Per node."""
-    nodes: int = number(1, at_least=1)
+    nodes: int = number(1, at_least=1, at_most=100_000)
     launcher: str = choice("local", "torchrun", "deepspeed", "slurm")
-    threads: int | None = number(None, at_least=1)
+    threads: int | None = number(None, at_least=1, at_most=4096)
     """CPU threads per process; null: all cores, divided among the processes."""
-    max_parallel_nodes: int = number(1, at_least=1)
+    max_parallel_nodes: int = number(1, at_least=1, at_most=1024)
     """How many nodes of the plan run at the same time, if they do not depend on each other."""
     zero_stage: int = number(0, at_least=0, at_most=3)
     offload: str = choice("none", "cpu")
@@ -31,18 +31,18 @@ class Hardware:
     """Token budget of one micro-batch on one device."""
     decode_tokens: int = number(8192, at_least=1)
     """Token budget (prompt and output, times beams) of one decoding batch."""
-    flops: float = number(1e11, above=0)
+    flops: float = number(1e11, at_least=1e6, at_most=1e21)
     """Stated matmul rate of one device at the training precision, FLOP/s."""
-    utilisation: float = number(0.4, above=0, at_most=1)
+    utilisation: float = number(0.4, at_least=1e-4, at_most=1)
     """Share of that rate which training is assumed to reach."""
-    bandwidth: float = number(2e10, above=0)
+    bandwidth: float = number(2e10, at_least=1e3, at_most=1e18)
     """Stated memory bandwidth of one device, bytes/s; it bounds decoding."""
-    memory_gb: float = number(8, above=0)
+    memory_gb: float = number(8, above=0, at_most=1e9)
     """Of one device, in 10^9 bytes."""
-    checkpoint_seconds: float = number(600, above=0)
+    checkpoint_seconds: float = number(600, above=0, at_most=1e9)
     """Time between resume points."""
     comet_python: str | None = II("evaluation.comet.python")
-    comet_batch: int = II("evaluation.comet.batch")
+    comet_batch: int = number(II("evaluation.comet.batch"), at_least=1, at_most=2**20)
     hostfile: str | None = None
     """For launcher=deepspeed."""
     rendezvous: str | None = None

@@ -17,13 +17,13 @@ class Architecture:
     """Shape of a decoder-only transformer, as in its published config.json."""
 
     model_type: str = "llama"
-    hidden_size: int = number(MISSING, at_least=1)
-    intermediate_size: int = number(MISSING, at_least=1)
-    layers: int = number(MISSING, at_least=1)
-    heads: int = number(MISSING, at_least=1)
-    kv_heads: int = number(MISSING, at_least=1)
-    vocab_size: int = number(MISSING, at_least=1)
-    max_positions: int = number(4096, at_least=1)
+    hidden_size: int = number(MISSING, at_least=1, at_most=2**20)
+    intermediate_size: int = number(MISSING, at_least=1, at_most=2**22)
+    layers: int = number(MISSING, at_least=1, at_most=10_000)
+    heads: int = number(MISSING, at_least=1, at_most=2**16)
+    kv_heads: int = number(MISSING, at_least=1, at_most=2**16)
+    vocab_size: int = number(MISSING, at_least=1, at_most=2**24)
+    max_positions: int = number(4096, at_least=1, at_most=2**24)
     tied_embeddings: bool = False
 
 

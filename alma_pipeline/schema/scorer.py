@@ -29,5 +29,5 @@ class Comet:
     """Names in the scorer table."""
     python: str | None = None
     """Python interpreter of an environment with unbabel-comet; null: the one that `make comet` creates."""
-    batch: int = number(16, at_least=1)
+    batch: int = number(16, at_least=1, at_most=2**20)
     """Segments per batch; comet-score uses 16."""

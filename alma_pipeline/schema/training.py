@@ -16,8 +16,8 @@ from alma_pipeline.schema.node import NodeConfig
 class Lora:
     """Low-rank adaptation; defaults are X-ALMA's and ALMA's, set in the model options."""
 
-    rank: int = number(16, at_least=1)
-    alpha: float = number(32.0, above=0)
+    rank: int = number(16, at_least=1, at_most=2**16)
+    alpha: float = number(32.0, above=0, at_most=1e6)
     dropout: float = number(0.0, at_least=0, below=1)
     targets: list[str] = field(default_factory=lambda: ["down_proj"])
 
@@ -28,10 +28,10 @@ class Training(NodeConfig):
 
     version: ClassVar[int] = 2
     """2: settings renamed, as in `errors.RENAMED`."""
-    steps: int | None = number(None, at_least=1)
-    epochs: float | None = number(None, above=0)
-    tokens: float | None = number(None, at_least=1)
-    global_batch_size: int = number(256, at_least=1)
+    steps: int | None = number(None, at_least=1, at_most=10**9)
+    epochs: float | None = number(None, above=0, at_most=1e6)
+    tokens: float | None = number(None, at_least=1, at_most=1e18)
+    global_batch_size: int = number(256, at_least=1, at_most=2**20)
     """Examples per optimiser step over all devices (blocks for `mono` and `group_adapter`, pairs for the preference kinds)."""
     learning_rate: float = number(2e-5, above=0)
     schedule: str = choice("cosine", "inverse_sqrt", "linear", "constant")
@@ -50,7 +50,7 @@ class Training(NodeConfig):
     lora: Lora = field(default_factory=Lora)
     quantization: str = field(default="none", metadata={"choices": ("none", "nf4"), "as_before": "none"})
     """Format of the frozen weights under an adapter. none: as `precision` says; nf4: 4 bits (QLoRA, arXiv 2305.14314)."""
-    evaluations: int = number(4, at_least=1)
+    evaluations: int = number(4, at_least=1, at_most=10_000)
     """Number of dev set evaluations, evenly spaced, the last one at the end."""
     select_by: str = choice("dev_loss", "dev_score", "last")
     """Which checkpoint is kept: the best by dev loss or dev score, or the last."""

@@ -24,9 +24,9 @@ class Config(WithSystems, WithScorers, Decoding):
     """Training sources per direction."""
     held_out: int = number(25, at_least=1)
     """Held-out sources per direction, none of them a training source."""
-    candidates: int = number(4, at_least=1)
+    candidates: int = number(4, at_least=1, at_most=10_000)
     """Samples per source; the reference is added to them."""
-    temperature: float = number(1.0, above=0)
+    temperature: float = number(1.0, at_least=1e-6)
     top_p: float = number(0.95, above=0, at_most=1)
     score_by: list[str] = field(default_factory=lambda: ["chrf"])
     """Scorers whose mean orders the candidates: chrf (sacrebleu's sentence chrF against the reference), and names in the scorer

@@ -143,3 +143,25 @@ def test_help_is_quick_to_read_and_names_every_option(tmp_path: Path) -> None:
     assert done.returncode == 0
     for text in ("stage", "group_adapter", "model", "13b", "plan", "--force"):
         assert text in done.stdout
+
+
+def test_a_sweep_in_a_folder_that_cannot_be_written(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ALMA_PIPELINE_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir("/proc")
+    assert command("-m", "stage=base", "seed=1") == 2
+    assert "the sweep's folder cannot be written: /proc/multirun" in capsys.readouterr().err
+
+
+def test_a_path_with_any_letter_is_taken_by_a_plan_and_by_a_sweep(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("R&D (1) it's #=数据", "Müller"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "de-en.tsv").write_text("de\ten\nEins\tOne\n")
+    words = ["stage=score", "data.test.reader=files", "directions=de-en", "tracking.experiment=Müller & Söhne"]
+    paths = [f"{name}/{{direction}}.tsv" for name in ("R&D (1) it's #=数据", "Müller")]
+    assert command("plan", *words, f"data.test.path={paths[0]}") == 0
+    assert command("plan", "-m", *words, f"data.test.path={','.join(paths)}") == 0
+    assert capsys.readouterr().out.count("job ") == 2

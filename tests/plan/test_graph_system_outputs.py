@@ -8,6 +8,7 @@ from alma_pipeline.cli.arguments import parse
 from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan.plan import Plan, make_plan
+from alma_pipeline.report.systems import base_name
 from alma_pipeline.store.store import Store
 
 TWO = ["data.languages=[de,nl]"]
@@ -33,6 +34,28 @@ def test_a_table_of_released_outputs_needs_no_model(tmp_path: Path) -> None:
     source = plan["ALMA-13B-R.outputs"].node.config.system_outputs["ALMA-13B-R"]  # type: ignore[attr-defined]
     assert sorted(source.files) == ["de-en.txt", "en-nl.txt"] and source.path is None
     assert plan["gpt4.score"].node.inputs == {"hypotheses": "gpt4.outputs"}
+
+
+def test_the_names_of_real_systems_hold_dots(tmp_path: Path) -> None:
+    """On the command line and in YAML, where a value may also refer to another setting; the report keeps them apart."""
+    pattern = given(tmp_path / "out", "de-en")
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\nevaluation:\n  outputs:\n    Llama-3.1-8B: ${data.root}/test-{direction}\n"
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(text)
+    plan = planned(
+        tmp_path, "stage=score", f"evaluation.outputs.gpt-4.1={pattern}", f"hydra.searchpath=[{tmp_path}/conf]",
+        "experiment=mine", f"data.root={tmp_path}/out",
+    )  # fmt: skip
+    names = [step.node.name for step in plan.steps]
+    assert names == ["test_corpus", "Llama-3.1-8B.outputs", "Llama-3.1-8B.score", "gpt-4.1.outputs", "gpt-4.1.score"]
+    plain = planned(tmp_path, "stage=score", f"evaluation.outputs.other={pattern}")
+    assert plain["other.outputs"].node.config.directions == plan["gpt-4.1.outputs"].node.config.directions  # type: ignore[attr-defined]
+    assert [base_name(name) for name in ("gpt-4.1", "Llama-3.1-8B", "g5.arpo", "cpo")] == [
+        "gpt-4.1",
+        "Llama-3.1-8B",
+        "arpo",
+        "cpo",
+    ]
 
 
 def test_one_file_serves_the_only_direction(tmp_path: Path) -> None:
@@ -71,6 +94,7 @@ def test_a_key_follows_content_and_not_place(tmp_path: Path) -> None:
         ),
         (["evaluation.outputs.gpt4={}/one"], r"plain lines do not show which"),
         (["evaluation.outputs.cpo={}/x.{direction}"], r"evaluation\.outputs\.cpo: expected a name .* that no node has"),
+        (["evaluation.outputs.g1.cpo={}/x.{direction}"], r"evaluation\.outputs\.g1\.cpo: expected a name .* that no node has"),
         (["evaluation.outputs={a/b: x}"], r"evaluation\.outputs\.a/b: expected a name of letters"),
         (["stages.preferences.outputs.gpt4={}/none.{direction}"], r"stages\.preferences\.outputs\.gpt4=.*has no text"),
     ],
