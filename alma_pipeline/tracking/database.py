@@ -82,9 +82,7 @@ def where(root: Path) -> str:
         return uri
     if file is None or not file.is_file():
         return f"nothing was recorded yet in {file}"
-    if os.access(root, os.W_OK) and misplaced(root):
-        with lock(root):
-            mend_places(root)
+    follow_move(root)
     return shlex.join(["mlflow", "ui", "--host", "127.0.0.1", "--backend-store-uri", uri])
 
 
@@ -137,6 +135,13 @@ def misplaced(root: Path) -> list[tuple[int, str]]:
             if folder and folder.name == ARTIFACTS and not _is_right(folder, root, runs):
                 found.append((experiment, location))
     return found
+
+
+def follow_move(root: Path) -> None:
+    """`mend_places` where there is something to mend and the store can be written, for a reader that does not connect."""
+    if (root / FILE).is_file() and os.access(root, os.W_OK) and misplaced(root):
+        with lock(root):
+            mend_places(root)
 
 
 def mend_places(root: Path) -> None:

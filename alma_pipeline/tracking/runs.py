@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline.tracking.database import tracking_uri
+from alma_pipeline.tracking.database import follow_move, own_uri, tracking_uri
 from alma_pipeline.tracking.outbox import reason
 from alma_pipeline.tracking.server import PARENT_TAG, connect, mlflow_client_class
 from alma_pipeline.tracking.undelivered import deliver_kept
@@ -18,7 +18,10 @@ def invocation_plans(root: Path, text: str) -> list[list[dict[str, Any]]]:
 
     Empty if no run matches. Raises what MLflow raises.
     """
-    client = mlflow_client_class()(tracking_uri=tracking_uri(root))
+    uri = tracking_uri(root)
+    if uri == own_uri(root):
+        follow_move(root)
+    client = mlflow_client_class()(tracking_uri=uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments, "tags.`alma.level` = 'invocation'", order_by=["attributes.start_time DESC"])
     found = [run for run in runs if text in (run.info.run_name, run.info.run_id)][:1]

@@ -230,7 +230,8 @@ def deliver_waiting(root: Path, settings: Tracking, limit: float = 120.0) -> Non
     waiting = [one for one in kept(root) if one.uri == public_uri(uri)]
     if not waiting:
         return
-    log.warning("tracking: delivering %d records to MLflow at %s", sum(len(one.events) for one in waiting), public_uri(uri))
+    records = sum(len(one.events) for one in waiting)
+    log.warning("tracking: delivering what earlier invocations kept for MLflow at %s: %d records", public_uri(uri), records)
 
     def connected() -> Recorder:
         server = connect(root, uri, settings.experiment)

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker, check_uri, database
+from alma_pipeline.tracking.runs import invocation_plans
 from alma_pipeline.tracking.server import connect
 from helpers.tracking import copy_database, free_port, invocation, one_run, runs, warnings
 
@@ -155,11 +157,14 @@ def test_a_store_in_another_place_has_its_artifacts_there(filled: Path, tmp_path
     assert len(places) >= 6 and all(place.startswith((new / "mlartifacts").as_uri()) for (place,) in places)
 
 
-def test_the_command_is_printed_for_a_database_that_names_this_place(filled: Path, tmp_path: Path) -> None:
-    """A request with nothing to run connects to nothing."""
+@pytest.mark.parametrize("reader", [database.where, lambda root: invocation_plans(root, "cpo")], ids=["command", "compare"])
+def test_what_only_reads_a_moved_database_finds_this_place_in_it(
+    filled: Path, tmp_path: Path, reader: Callable[[Path], object]
+) -> None:
+    """A request with nothing to run does not connect."""
     new = shutil.copytree(filled, tmp_path / "new")
     assert database.misplaced(new) == [(1, (filled / "mlartifacts").as_uri())]
-    database.where(new)
+    reader(new)
     assert database.misplaced(new) == []
     assert ("cpo-tiny-01234567", "config/overrides.yaml") in read(new)
 

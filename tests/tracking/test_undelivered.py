@@ -154,7 +154,7 @@ def test_a_refused_record_is_named(
     keep(store / "tracking" / "x.jsonl", store, tracking_uri(store), "alma", {}, events)
     deliver_waiting(store, SETTINGS)
     first, text = warnings(caplog)
-    assert first.startswith("tracking: delivering 2 records to MLflow at sqlite:////")
+    assert first.startswith("tracking: delivering what earlier invocations kept for MLflow at sqlite:////")
     assert text.startswith("tracking: MLflow refused a kept record (end: Invalid value") and text.endswith("; it is dropped")
     assert found(store)["outer"].info.status == "FAILED"
 
