@@ -57,8 +57,8 @@ class Config(WithDirections):
         return {role: name for role, name in self.inputs.items() if role != "test" or "test" in self.cleaning.steps}
 
     def rules(self) -> dict[str, int]:
-        """marks 2: vowel signs belong to words where texts are compared by their letters; before, they were left out."""
-        compares = {"near", "test"} & set(self.cleaning.steps)
+        """marks 2: vowel signs belong to words where letters are compared or counted; before, they were left out."""
+        compares = {"near", "test", "script"} & set(self.cleaning.steps)
         marked = any(language.nllb[-4:] not in WITHOUT_MARKS for language in self.languages.values())
         return super().rules() | ({"marks": 2} if compares and marked else {})
 

@@ -123,6 +123,20 @@ def test_every_row_that_was_read_is_accounted_for(tmp_path: Path, base: Input) -
     assert counts["dropped"] == {"empty": 2} and counts["rejected"] == 1
 
 
+def test_a_preparation_that_did_not_count_all_rows_begins_again(tmp_path: Path, base: Input) -> None:
+    job = pairs_job(tmp_path, base, nested(SIZE))
+    old = {
+        "counts": {"de-en": {"dropped": {}, "changed": {}, "read": {"rows": 100}}},
+        "rows": 100,
+        "part": "de-en",
+        "position": 100,
+    }
+    folder = job.resume / "step-0"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"step": 100, **old, "size": 0, "kept": {}, "bytes": 0, "packed": {}}))
+    assert run(job)["counts"]["rows"]["read"] == 2 * SIZE
+
+
 def test_a_row_that_is_lost_is_an_error() -> None:
     assert account("de-en", 5, 2, {"empty": 1, "rejected": 2, "near": 0})["dropped"] == {"empty": 1}
     with pytest.raises(
@@ -179,7 +193,8 @@ def test_the_test_corpus_is_an_input_only_where_it_matters() -> None:
         (("en", "de"), ["near", "test"], {}),
         (("en", "de", "hi"), ["near"], {"marks": 2}),
         (("en", "hi"), ["test"], {"marks": 2}),
-        (("en", "hi"), ["exact", "script"], {}),
+        (("en", "hi"), ["script"], {"marks": 2}),
+        (("en", "hi"), ["exact", "nfc", "language"], {}),
     ],
 )
 def test_the_rule_of_marks_counts_where_a_script_has_them(codes: tuple[str, ...], steps: list[str], expected: Any) -> None:

@@ -285,4 +285,7 @@ def _load(path: Path) -> IngestProgress:
         path.parent.mkdir(parents=True, exist_ok=True)
         return IngestProgress()
     state = json.loads(path.read_text(encoding="utf-8"))
+    # Before rows were accounted for, not all of them were counted: such a preparation begins again.
+    if any("cleaned" not in counts["read"] for counts in state["counts"].values()):
+        return IngestProgress()
     return IngestProgress(**{item.name: state[item.name] for item in dataclasses.fields(IngestProgress)})

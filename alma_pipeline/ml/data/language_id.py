@@ -83,8 +83,11 @@ def _codes() -> frozenset[str]:
 
 @functools.lru_cache(maxsize=70_000)
 def _script(letter: str) -> str:
-    """The first word of a letter's Unicode name; empty for other characters."""
-    return unicodedata.name(letter, "").split(" ")[0].split("-")[0] if letter.isalpha() else ""
+    """The first word of a letter's Unicode name, or of a vowel sign's; empty for other characters."""
+    script = unicodedata.name(letter, "").split(" ")[0].split("-")[0]
+    # The marks of other scripts are called after what they are: COMBINING ACUTE ACCENT.
+    is_sign = unicodedata.category(letter)[0] == "M" and any(script in names for names in SCRIPTS.values())
+    return script if letter.isalpha() or is_sign else ""
 
 
 def in_script(text: str, script: str) -> bool:

@@ -12,6 +12,11 @@ def test_scripts(text: str, script: str) -> None:
     assert in_script(text, script) and not in_script(text, "Thai")
 
 
+def test_vowel_signs_belong_to_their_script() -> None:
+    assert in_script("iPhone में दिन", "Deva") and in_script("วันที่ดี Hello", "Thai")
+    assert in_script("nai\u0308ve", "Latn") and not in_script("iPhone में", "Deva")
+
+
 def test_a_text_without_letters_or_of_an_unknown_script_passes() -> None:
     assert in_script("12:30", "Thai") and in_script("text", "Xxxx")
 

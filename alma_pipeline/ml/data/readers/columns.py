@@ -63,7 +63,7 @@ class ColumnNames:
                 value = row[column]
                 if not isinstance(value, str):
                     raise BadRow(f"column '{column}' is {shortened(repr(value))}, expected text")
-                return self._without_control(check_characters(value, f"column '{column}'"))
+                return value if value.isprintable() else self._whole(value, column)
         if (respelt := self.respelt(row)) is not None:
             return self.text_of(respelt, *names)
         expected = " or ".join(f"'{self.columns.get(name, name)}'" for name in names)
@@ -94,8 +94,9 @@ class ColumnNames:
             new.append(known.get(name.strip().casefold()) or (tag and known.get(tag[1].casefold())) or name)
         return dict(zip(new, row.values(), strict=True)) if new != list(row) and len(set(new)) == len(new) else None
 
-    def _without_control(self, text: str) -> str:
-        kept = CONTROL.sub("", text)
+    def _whole(self, text: str, column: str) -> str:
+        """The text without control characters. Raises BadRow if it holds half a character."""
+        kept = CONTROL.sub("", check_characters(text, f"column '{shortened(column)}'"))
         self.changed["control"] += kept != text
         return kept
 

@@ -41,10 +41,11 @@ class Record(NamedTuple):
 def tsv_rows(path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
     """Rows of cells between tabs; a quote is text, as bitext is distributed. If `columns` has numbers, there is no header."""
     header: tuple[str, ...] | None = None
+    without_header = numbered(columns)
     for number, line in enumerate(lines(path), start=1):
         cells = line.split(b"\t")
-        if header is None and not numbered(columns):
-            header = _header(f"{path}:{number}", cells)
+        if header is None and not without_header:
+            header = _header(f"{path}:{number}", cells) if line.strip() else None
             continue
         doubled = b'""' in line and any(map(EXCEL_QUOTES.fullmatch, cells))
         noticed = ("doubled_quotes",) if doubled else ()
@@ -54,12 +55,13 @@ def tsv_rows(path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
 def csv_rows(path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
     """Rows of cells between commas, semicolons or tabs, quoted where needed. If `columns` has numbers, there is no header."""
     header: tuple[str, ...] | None = None
-    for record in _records(path, max(map(int, columns.values())) if numbered(columns) else 0):
+    without_header = numbered(columns)
+    for record in _records(path, max(map(int, columns.values())) if without_header else 0):
         where = f"{path}:{record.line}"
-        if header is None and not numbered(columns):
+        if header is None and not without_header:
             if record.problem:
                 raise UserError(f"{where}: {record.problem}")
-            header = _header(where, record.cells)
+            header = _header(where, record.cells) if record.cells else None
             continue
         if record.problem:
             yield unreadable(where, record.raw, record.problem)
@@ -74,10 +76,12 @@ def numbered(columns: Mapping[str, str]) -> bool:
 
 
 def _header(where: str, cells: list[bytes]) -> tuple[str, ...]:
+    """The names of the columns; those of the same name get numbers, so that neither passes for the other."""
     try:
-        return tuple(decode_utf8(cell).strip() for cell in cells)
+        names = [decode_utf8(cell).strip() for cell in cells]
     except BadRow as error:
         raise UserError(f"{where}: {error}") from None
+    return tuple(name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1))
 
 
 def _record(header: tuple[str, ...] | None, cells: list[bytes]) -> Mapping[str, Any]:
@@ -168,9 +172,12 @@ def _cells(line: bytes, separator: bytes) -> list[str]:
 
 
 def _swallows(taken: list[bytes], separator: bytes, width: int, tight: bool) -> bool:
-    """Whether the lines inside a row look like rows themselves: then a stray quote has made one cell of them."""
-    inside = taken[1:-1]
-    if width < 2 or len(inside) < 2:
+    """Whether the lines of a row look like rows themselves: then a stray quote has made one cell of them.
+
+    The first and the last line are partly outside the cell; they count where only one lies between them.
+    """
+    if width < 2 or len(taken) < 3:
         return False
+    inside = taken[1:-1] if len(taken) > 3 else taken
     alike = sum(line.count(separator) == width - 1 and not (tight and separator + b" " in line) for line in inside)
     return alike >= SWALLOWED * len(inside)

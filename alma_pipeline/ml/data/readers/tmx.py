@@ -40,13 +40,14 @@ def tmx_rows(path: Path, columns: Mapping[str, str], languages: Mapping[str, Lan
     `de-DE` counts as de. Of several variants of a language the one in its script counts, and of those the first. Markup, and
     the code that it encloses, is left out. Raises UserError if the file is no TMX, or is not complete.
     """
+    codes = {language.locale.split("_")[0]: code for code, language in languages.items()} | {code: code for code in languages}
     asked = {name.lower().replace("_", "-"): name for name in columns.values()}
     try:
         with open_bytes(path) as file:
             for number, (line, unit) in enumerate(_units(path, file), start=1):
                 where = f"{path}:{line}, unit {number}"
                 try:
-                    row, several = _row(_variants(unit), asked, languages)
+                    row, several = _row(_variants(unit), asked, codes, languages)
                     yield RawRow(where, row, _itself, ("variants",) if several else ())
                 except BadRow as error:
                     yield unreadable(where, unit, str(error))
@@ -63,15 +64,14 @@ def _itself(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _row(
-    variants: list[tuple[str, str]], asked: Mapping[str, str], languages: Mapping[str, Language]
+    variants: list[tuple[str, str]], asked: Mapping[str, str], codes: Mapping[str, str], languages: Mapping[str, Language]
 ) -> tuple[dict[str, str], bool]:
     """One text per language, and per variant that is asked for; whether one of the languages had several."""
-    codes = {language.locale.split("_")[0]: code for code, language in languages.items()}
     found: dict[str, list[tuple[str, str]]] = {}
     row: dict[str, str] = {}
     for tag, text in variants:
         base = tag.split("-")[0]
-        found.setdefault(base if base in languages else codes.get(base, base), []).append((tag, text))
+        found.setdefault(codes.get(base, base), []).append((tag, text))
         if tag in asked and asked[tag] not in row:
             row[asked[tag]] = text
     for code, texts in found.items():

@@ -111,6 +111,23 @@ def test_a_stray_quote_swallows_no_rows(tmp_path: Path, first: str, last: str) -
     assert sources == [f"Satz {n}" for n in range(2, 402) if n != 202], "that row alone is lost"
 
 
+def test_a_stray_quote_over_three_lines_is_seen_too(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"x:2: invalid CSV from here on \(a cell runs to line 4, over lines that look like rows\)"
+    ):
+        read(tmp_path / "x", "de.csv", 'de,en\na,"b\nc,d\ne,f"\ng,h\n')
+
+
+def test_two_columns_of_one_name_are_no_column_of_that_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no column 'en' or 'eng_Latn'; found de, en \(2\), en \(3\)"):
+        read(tmp_path / "x", "de.tsv", "de\ten\ten\na\tb\tc\n")
+
+
+def test_blank_lines_before_a_header_are_passed_over(tmp_path: Path) -> None:
+    for name, separator in (("de.tsv", "\t"), ("de.csv", ",")):
+        assert read(tmp_path / "x", name, f"\n\nde{separator}en\na{separator}b\n") == [("a", "b")]
+
+
 def test_cells_of_several_lines_are_counted(tmp_path: Path) -> None:
     rows = 'de,en\n"Guten Tag,\nWelt","Good day,\nworld"\n"a\nb, c\nd\ne","f"\ng,h\n'
     (tmp_path / "x").write_text(rows)
