@@ -1,13 +1,15 @@
 """`gc` deletes what nobody needs, and only when told to."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alma_pipeline.cli import main
+from alma_pipeline.cli import gc, main
 from alma_pipeline.cli.gc import candidates, delete, reachable
 from alma_pipeline.errors import UserError
+from alma_pipeline.files import lock_file
 from alma_pipeline.store.store import Store
 from helpers.artifacts import put
 
@@ -95,6 +97,17 @@ def test_leftovers_go_and_a_running_job_stays(filled: Store) -> None:
     }
     assert running not in {one.path for one in candidates(filled, [])}
     holder.close()
+
+
+def test_in_a_store_that_is_read_only_nothing_is_deleted(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = filled.root / "aside" / "merge-a"
+    Store(left).begin("merge", "0" * 64).close()
+    found = list(candidates(filled, []))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everything
+    with pytest.raises(UserError, match="cannot be written"):
+        delete(filled, found)
+    monkeypatch.setattr(gc, "lock_file", lambda path: lock_file(Path("/proc/nothing")))
+    assert left.is_dir() and list(candidates(filled, [])) == [], "what cannot be locked may be in use"
 
 
 def test_the_command_lists_and_deletes_only_when_told(

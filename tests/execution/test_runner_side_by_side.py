@@ -106,3 +106,9 @@ def test_the_cores_are_shared_out() -> None:
     cores = len(os.sched_getaffinity(0))
     assert worker_environment(PAIR, 1)["OMP_NUM_THREADS"] == str(max(1, cores // 2))
     assert worker_environment(LOCAL, 1)["OMP_NUM_THREADS"] == str(cores)
+
+
+def test_a_workers_output_is_utf8_in_every_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log is read as UTF-8, and a library that prints a name must not end a training."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert worker_environment(LOCAL, 1)["PYTHONIOENCODING"] == "utf-8"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis.strategies import characters, lists, sampled_from, text
+from hypothesis.strategies import binary, characters, integers, lists, sampled_from, text
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.translation import segments
@@ -83,6 +83,23 @@ def test_each_line_in_is_one_line_out_in_order(lines: list[str], end: str) -> No
         written = segments.rendered(segment, segment.translated(iter(["T"] * len(segment.lines()))))
         assert written == ("T" if segments.CONTROLS.sub("", line).strip() else segment.text)
         assert "\n" not in written
+
+
+@settings(max_examples=1000, deadline=None)
+@given(binary(max_size=60), integers(0, 200), sampled_from(["a.txt", "a.jsonl"]))
+def test_a_damaged_file_is_read_or_refused_by_name(damage: bytes, place: int, name: str) -> None:
+    """Cut, and with any bytes at its end: never another error, and what is read can be written as UTF-8."""
+    whole = b'{"source": "Das Haus ist klein.", "id": 1}\n{"source": "\\ud83d\\ude00 \xc3\xa4", "direction": "de-en"}\r\n'
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(whole[:place] + damage)
+        try:
+            found = segments.read([str(path)], "de-en", as_json=False)
+        except UserError as error:
+            assert str(path) in str(error)
+            return
+    for segment in found:
+        assert b"\n" not in segments.rendered(segment, segment.text).encode()
 
 
 def test_places_are_named_by_file_and_line() -> None:
