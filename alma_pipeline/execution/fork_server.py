@@ -1,6 +1,6 @@
 """A process that imports the training libraries once and forks a worker for each job.
 
-    python -m alma_pipeline.execution.fork_server MODULES...
+    python alma_pipeline/start.py alma_pipeline.execution.fork_server MODULES...
 
 It writes {"ready": true} after the imports. Then it reads one line per job, {"work": FOLDER, "token": T}, and answers
 {"pid": N} at once and {"pid": N, "code": C} when that worker has ended. Several workers may run at a time.

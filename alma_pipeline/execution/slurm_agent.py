@@ -1,6 +1,6 @@
 """Runs on each machine of a Slurm step: finds the first machine and becomes a torchrun agent that joins the others there.
 
-    srun ... python -m alma_pipeline.execution.slurm_agent TORCHRUN_WORDS...
+    srun ... python alma_pipeline/start.py alma_pipeline.execution.slurm_agent TORCHRUN_WORDS...
 
 srun starts it. It knows Slurm's environment and nothing about the job. Only Slurm can give the address, because it chooses
 the machines when it grants the allocation.

@@ -1,6 +1,6 @@
 """One rank of one node: reads the job, runs the stage, writes the result. Never imports Hydra or MLflow.
 
-python -m alma_pipeline.execution.worker WORK_FOLDER TOKEN        (as torchrun, srun or the DeepSpeed launcher start it)
+python alma_pipeline/start.py alma_pipeline.execution.worker WORK_FOLDER TOKEN        (as torchrun, srun or DeepSpeed start it)
 """
 
 import contextlib
