@@ -72,3 +72,4 @@ def test_a_direction_without_triples_and_a_wrong_column(tmp_path: Path) -> None:
         made(tmp_path / "two", "all.jsonl", [*flat(100), {"source": "a", "chosen": "b", "directions": "en-de"}])
     _, counts = made(tmp_path / "three", "all.jsonl", [*flat(100), {"source": "a"}], on_error="skip")
     assert counts["rejected"] == 1
+    assert counts["rows"] == {"read": 201, "kept": 200, "dropped": {}, "rejected": 1}

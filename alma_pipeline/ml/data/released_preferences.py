@@ -39,6 +39,7 @@ def write_preferences(text: TextReader, directions: Sequence[str], settings: Rel
     """
     named: dict[str, dict[str, int]] = {}
     parts: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, Counter[str]] = {}
     dropped: Counter[str] = Counter()
     train_file, dev_file = job.out / "train.jsonl", job.out / "dev.jsonl"
     logged, written = time.monotonic(), 0
@@ -66,11 +67,14 @@ def write_preferences(text: TextReader, directions: Sequence[str], settings: Rel
                     f"held_out={settings.held_out}, and more to train on. Lower held_out, or remove the direction (directions=)"
                 )
             # Every row that was read is in a split, or has a reason why not.
-            parts[direction] = account(direction, stream.position, count.total(), unused + stream.left_out)
+            left_out[direction] = unused + stream.left_out
+            parts[direction] = account(direction, stream.position, count.total(), left_out[direction])
             dropped += unused
             named[direction] = {"train": count["train"], "dev": count["dev"]}
     totals = {f"{split}_examples": sum(count[split] for count in named.values()) for split in ("train", "dev")}
-    return {**totals, "dropped": dict(dropped), "rows": parts, "directions": named}
+    read, kept = sum(part["read"] for part in parts.values()), sum(totals.values())
+    rows = account("all directions", read, kept, sum(left_out.values(), Counter[str]()))
+    return {**totals, "dropped": dict(dropped), "rows": rows, "cleaning": parts, "directions": named}
 
 
 def _rows(stream: Stream[tuple[int, Triple]], direction: str, dropped: Counter[str]) -> Iterator[dict[str, str]]:

@@ -135,7 +135,7 @@ class TextReader:
             for sides in shards.values():
                 yield from formats.paired_rows(sides[one], sides[other], (one, other))
             return
-        languages = {code: self.languages[code] for code in part.split("-")}
+        languages = {code: self.languages[code] for code in part.split("-") if code in self.languages}
         for name, digest in found.items():
             yield from formats.rows(name, Path(self.paths[digest]), self.source.columns, languages)
 

@@ -25,7 +25,6 @@ MARGIN = 64
 """Characters at the end of a piece that may begin a token which the next piece ends."""
 LONGEST_UNIT = 2**26
 """Characters; what is longer was not closed."""
-ROOT = re.compile(r"<tmx\s[^>]*>")
 NAMESPACE = re.compile(r"""\sxmlns:[\w.-]+\s*=\s*(?:"[^"<&]*"|'[^'<&]*')""")
 ENCODING = re.compile(rb"""<\?xml[^>]*\sencoding\s*=\s*["']([\w.:-]+)["']""")
 STARTS = {BOM: "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
@@ -126,13 +125,13 @@ def _text(element: "ElementTree.Element | None") -> str:
 
 def _units(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
     """(line, XML) of each unit, in a root with the file's prefixes. Raises UserError if the file's own root is not closed."""
-    line, begun, size, complete, awaited = 1, 1, 0, False, ""
+    line, begun, size, number, complete, awaited = 1, 1, 0, 0, False, ""
     unit: list[str] | None = None
-    root: str | None = None
+    prefixes = ""
     for before, token in _tokens(_decoded(path, file)):
         line += before.count("\n")
-        if root is None and token == "<tu":
-            root = f"<tmx{''.join(NAMESPACE.findall(before))}>"
+        if not number:
+            prefixes += "".join(NAMESPACE.findall(before))
         if unit is not None:
             unit += (before, token)
             size += len(before)
@@ -143,11 +142,11 @@ def _units(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
         elif token == "<tu":
             if unit is not None:
                 yield begun, "".join(unit[:-1])  # the unit before was not closed
-            unit, begun, size = [token], line, 0
+            unit, begun, size, number = [token], line, 0, number + 1
         elif token.startswith("</tmx"):
             complete = True
         if unit is not None and not awaited and (token.startswith("</tu") or size > LONGEST_UNIT):
-            yield begun, f"{root}{''.join(unit)}</tmx>"
+            yield begun, f"<tmx{prefixes}>{''.join(unit)}</tmx>"
             unit = None
         line += token.count("\n")
     if not complete:

@@ -101,7 +101,7 @@ def expected(rows: Rows) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_what_is_written_is_read(name: str, data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     write, possible = FORMATS[name]
@@ -118,7 +118,7 @@ def test_what_is_written_is_read(name: str, data: Any, tmp_path_factory: pytest.
     assert [row.source for row in reader.pairs("en-de", skip=1)] == [other for _, other in expected(rows)][1:]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_plain_texts_are_read_line_by_line(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     sides = TEXTS.map(without("\0", "\n", "\r"))

@@ -108,7 +108,7 @@ def test_the_encoding_is_the_declared_one(tmp_path: Path, encoding: str) -> None
 
 def test_prefixes_of_the_root_may_be_used_in_units(tmp_path: Path) -> None:
     one = unit(("de", "eins"), ("en", "one")).replace("<tu>", '<tu x:id="3"><x:note/>')
-    head = '<tmx xmlns="http://www.lisa.org/tmx14" xmlns:x="urn:x" version="1.4">'
+    head = '<tmx xmlns="http://www.lisa.org/tmx14" xmlns:x="urn:x" version="1.4"><!-- a comment -->'
     assert pairs(text({"all.tmx": write(tmp_path / "x", one, head=head)}, tmp_path)) == [("eins", "one")]
 
 
