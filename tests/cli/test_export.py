@@ -337,7 +337,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_merge(
     start_nothing(monkeypatch)
     (tmp_path / "file").write_text("kept")
     assert command(filled, monkeypatch, "parallel", str(tmp_path / "file" / "model")) == 2
-    assert "file/model cannot be written: Not a directory; name another FOLDER" in capsys.readouterr().err
+    assert "file cannot be written: Not a directory; export to another folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
