@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline import files
-from alma_pipeline.errors import PipelineError
-from alma_pipeline.ml.distributed import World, barrier
+from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.ml.distributed import World, barrier, broadcast
 from alma_pipeline.ml.models.checkpoints import gather_state, write_checkpoint
 from alma_pipeline.ml.models.open import TrainableModel
 
@@ -22,6 +22,8 @@ class BestCheckpoint:
     step: int
     measures: dict[str, float]
     """Of the dev set."""
+    digests: dict[str, str]
+    """SHA-256 by file name, as the files were written."""
 
 
 class CheckpointSelector:
@@ -60,10 +62,11 @@ class CheckpointSelector:
 
     def keep(self, step: int, measures: dict[str, float], trainee: TrainableModel, world: World, moved: bool) -> None:
         """Write the current weights as the best. A collective call."""
-        state = gather_state(trainee, world.is_first)
+        state, digests = gather_state(trainee, world.is_first), {}
         if world.is_first:
             write_checkpoint(trainee, state, self._folder(step), moved)
-        self.kept = BestCheckpoint(step, measures)
+            digests = _digests(self._folder(step))
+        self.kept = BestCheckpoint(step, measures, broadcast(digests))
         self._delete_others(world)
 
     def _delete_others(self, world: World) -> None:
@@ -75,13 +78,28 @@ class CheckpointSelector:
         barrier()
 
     def publish(self, out: Path, world: World) -> BestCheckpoint:
-        """Copy the best checkpoint to `out`. A collective call. Raises PipelineError if none was kept."""
-        if self.kept is None or not self._folder(self.kept.step).is_dir():
+        """Copy the best checkpoint to `out`. A collective call.
+
+        Raises PipelineError if none was kept, and UserError if its files are no longer as they were written: an attempt may be
+        resumed days later.
+        """
+        folder = self._folder(self.kept.step) if self.kept else None
+        if self.kept is None or folder is None or not folder.is_dir():
             raise PipelineError(f"no checkpoint was kept in {self.work}; expected best-<step>")
         if world.is_first:
-            files.link_or_copy_tree(self._folder(self.kept.step), out)
+            found, written = _digests(folder), self.kept.digests
+            if changed := [name for name in {**written, **found} if found.get(name) != written.get(name)]:
+                raise UserError(
+                    f"{folder / changed[0]} is no longer what was written there (its SHA-256 differs); start the node again with "
+                    "--force NODE"
+                )
+            files.link_or_copy_tree(folder, out)
         barrier()
         return self.kept
 
     def _folder(self, step: int) -> Path:
         return self.work / f"best-{step}"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.name: files.digest(path) for path in sorted(folder.iterdir())}

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.training import resume
 from alma_pipeline.ml.training.engine import Engine
+from alma_pipeline.ml.training.selection import CheckpointSelector
+from helpers.damage import flip
 from helpers.tiny_model import EVERY_STEP, LORA, digest, lines, logged, make_base, make_job, make_pairs
 from stages.parallel.run import run
 
@@ -152,6 +155,24 @@ def test_with_no_sound_point_the_run_starts_afresh(tmp_path: Path, monkeypatch: 
     run(second)
     assert lines(second)[0]["step"] == 0
     assert digest(second) == digest(first)
+
+
+@pytest.mark.parametrize("harm", [flip, Path.unlink])
+def test_a_kept_checkpoint_that_changed_on_disk_is_not_published(
+    job: Job, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None]
+) -> None:
+    """It may have been written days ago, by an attempt that was killed since."""
+    publish = CheckpointSelector.publish
+
+    def harmed(self: CheckpointSelector, *args: Any) -> Any:
+        assert self.kept
+        harm(Path(job.work) / f"best-{self.kept.step}" / "model.safetensors")
+        return publish(self, *args)
+
+    monkeypatch.setattr(CheckpointSelector, "publish", harmed)
+    with pytest.raises(UserError, match=r"best-\d/model\.safetensors is no longer what was written there .*--force NODE"):
+        run(job)
+    assert not list(job.out.iterdir())
 
 
 class Hostile:
