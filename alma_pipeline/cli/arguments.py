@@ -7,7 +7,7 @@ before that.
 import argparse
 from dataclasses import dataclass, field
 
-from alma_pipeline.cli.verbs import Parser, command_line
+from alma_pipeline.cli.verbs import NODE, Parser, command_line
 from alma_pipeline.config.overrides import as_list, as_text
 from alma_pipeline.errors import UserError, suggestion
 from alma_pipeline.paths import CONF
@@ -53,6 +53,9 @@ def parse(words: list[str]) -> Arguments:
             raise UserError(_unknown_flag(name, taken, list(flags), list(verbs.get(verb, top)._option_string_actions)))
     # Then the verb.
     if verb and verb not in verbs:
+        for name in (name for name, taken in found.flags if flags[name].nargs == "?" and not taken):
+            choices = [str(choice) for choice in flags[name].choices or ()]
+            raise UserError(f"{name}: expected one of {', '.join(choices)}, found '{verb}'; {suggestion(verb, choices)}")
         hint = f"did you mean '--{verb}'?" if f"--{verb}" in flags else suggestion(verb, list(verbs))
         raise UserError(f"unknown command '{verb}'; {hint}{'' if hint.endswith('?') else '.'} S{SYNTAX[1:]}")
     # Help is printed even if arguments are missing.
@@ -99,8 +102,10 @@ def is_setting(word: str) -> bool:
 
 
 def _may_take(action: argparse.Action, word: str) -> bool:
-    """An optional value must be a valid one, so that `--info stage=cpo` leaves the setting alone."""
-    return word in (action.choices or ()) if action.nargs == "?" else not word.startswith("--")
+    """An optional value must be a valid one, and no setting names a node: `--info stage=cpo` leaves the setting alone."""
+    if action.nargs == "?":
+        return word in (action.choices or ())
+    return not word.startswith("--") and not (action.metavar == NODE and is_setting(word))
 
 
 def _check_flag(name: str, taken: list[str], verb: str, verbs: dict[str, Parser]) -> None:

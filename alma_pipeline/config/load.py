@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import dataclasses
 import io
 import re
 import sys
@@ -17,6 +18,9 @@ from alma_pipeline.paths import CONF
 from alma_pipeline.plan.node_settings import conflicting_horizons
 from alma_pipeline.redact import redact
 from alma_pipeline.schema import Config
+
+UNSET = ("experiment", "test")
+"""Option groups without a default."""
 
 
 def load(overrides: list[str]) -> Config:
@@ -63,12 +67,26 @@ def check_credentials(overrides: list[str]) -> None:
 
 
 def _check_one_option(overrides: list[str]) -> None:
-    """Raises ConfigError for `model=[tiny,7b]`, which Hydra would merge into one model; only experiments can be stacked."""
+    """Raises ConfigError for `model=[tiny,7b]`, which Hydra would merge into one model (only experiments can be stacked), and
+    for `+model=7b` and `~model`, which would give it two or none."""
     found = [
         f"{text}: expected one option; to run once for each, use -m {group}={', '.join(options.split(',')).replace(' ', '')}"
         for text in overrides
         for group, options in re.findall(r"^(\w+)=\[(.*)\]$", text)
         if (CONF / group).is_dir() and group != "experiment"
+    ]
+    # A group has one option already, and what the schema declares always has a value.
+    added = [(text, re.fullmatch(r"\+(\w+)=(.*)", text)) for text in overrides]
+    found += [
+        f"{text}: the group {word[1]} has an option already; write {word[1]}={word[2]}, without +"
+        for text, word in added
+        if word and (CONF / word[1]).is_dir() and word[1] not in UNSET
+    ]
+    declared = {item.name for item in dataclasses.fields(Config)}
+    found += [
+        f"{text}: a setting cannot be deleted; give it a value"
+        for text in overrides
+        if text.partition("=")[0].removeprefix("~") in declared and text.startswith("~")
     ]
     if found:
         raise ConfigError(found)

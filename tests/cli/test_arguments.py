@@ -83,6 +83,8 @@ def test_names_and_files() -> None:
         (["--"], "unknown flag --; "),
         (["--force"], "--force: expected NODE, found nothing"),
         (["--force", "--only", "x"], "--force: expected NODE, found nothing"),
+        (["--force", "stage=mono"], "--force: expected NODE, found nothing"),
+        (["--info", "plugin"], r"--info: expected one of all, config, .*, found 'plugin'; did you mean 'plugins'\?"),
         (["--force="], "--force: expected NODE, found nothing"),
         (["plan", "--diff", "a1"], r"--diff: expected NAME\|KEY NAME\|KEY, found a1"),
         (["plan", "--json=yes"], "--json: expected no value, found yes"),
