@@ -64,25 +64,30 @@ def _srun(hardware: Hardware) -> list[str]:
 
 
 class Launcher:
-    """Starts the workers of one invocation; single-process workers are forked from one fork server, several at a time."""
+    """Starts the workers of one invocation.
+
+    On a CPU, single-process workers are forked from one fork server, several at a time. On a GPU each is a process of its own:
+    a library may initialise CUDA on import, as bitsandbytes does, and no fork of such a process can use the device.
+    """
 
     def __init__(self, hardware: Hardware, log_folder: Path) -> None:
         self.hardware = hardware
         self.log = log_folder / "server.txt"
-        self.server = ForkServer(hardware, self.log)
+        self.server = ForkServer(hardware, self.log) if hardware.device == "cpu" else None
 
     def start(self, work: Path, token: str, distributed: bool) -> WorkerHandle:
         """Start a worker. `distributed`: on all processes of the hardware; else in one process on this machine."""
-        if not distributed or self.hardware.launcher == "local":
+        if self.server and (not distributed or self.hardware.launcher == "local"):
             if self.server.process.poll() is not None:  # a crashed server must not fail the jobs after it (B24)
                 self.server.close()
                 self.server = ForkServer(self.hardware, self.log)
             return self.server.start(work, token)
-        return _start_ranks(self.hardware, work, token)
+        return start_without_server(self.hardware, work, token, distributed)
 
     def close(self) -> None:
         """Stop the fork server and the workers forked from it."""
-        self.server.close()
+        if self.server:
+            self.server.close()
 
 
 def _start_ranks(hardware: Hardware, work: Path, token: str) -> WorkerProcess:
@@ -95,7 +100,7 @@ def _start_ranks(hardware: Hardware, work: Path, token: str) -> WorkerProcess:
 
 
 def start_without_server(hardware: Hardware, work: Path, token: str, distributed: bool) -> WorkerProcess:
-    """Start a worker without a fork server: faster for a single job, which needs few of the modules that a server imports."""
+    """Start a worker that is not forked: faster for a single job, which needs few of the modules that a fork server imports."""
     if distributed and hardware.launcher != "local":
         return _start_ranks(hardware, work, token)
     words = start.command("alma_pipeline.execution.worker", str(work), token)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline.execution import processes
-from alma_pipeline.execution.launch import command
+from alma_pipeline.execution import fork_client, processes
+from alma_pipeline.execution.launch import Launcher, command
 from alma_pipeline.execution.processes import worker_environment
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.fields import problems
 from helpers import ROOT
+from helpers.fake_stages.recipes import chain
+from helpers.fake_stages.world import World, fake_world
 
 START = str(ROOT / "alma_pipeline" / "start.py")
 WORKER = [START, "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
@@ -75,7 +77,7 @@ def test_commands(settings: dict[str, Any], expected: list[str]) -> None:
     ],
 )
 def test_what_a_launcher_needs_is_said_before_it_starts(settings: dict[str, Any], said: str | None) -> None:
-    found = list(problems(Hardware(name="x", **settings), "hardware"))
+    found = list(problems(Hardware(name="x", comet_batch=8, **settings), "hardware"))
     assert not found if said is None else any(f"hardware: {said}" in text for text in found)
 
 
@@ -99,3 +101,19 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, processes: int, t
 def test_devices_stay_visible_to_a_gpu_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert worker_environment(Hardware(name="x", device="cuda"), 2)["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+@pytest.mark.parametrize(("device", "forked"), [("cpu", True), ("cuda", False)])
+def test_no_worker_is_forked_where_a_library_may_have_initialised_cuda(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, forked: bool
+) -> None:
+    """bitsandbytes asks for the device's capability on import, which peft does for it; a fork could not use the device."""
+    (tmp_path / "bitsandbytes.py").write_text(f"import pathlib; pathlib.Path({str(tmp_path / 'initialised')!r}).touch()\n")
+    with fake_world(monkeypatch, tmp_path) as orders:
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+        monkeypatch.setattr(fork_client, "PRELOADED", (*fork_client.PRELOADED, "bitsandbytes"))
+        hardware = Hardware(name="x", device=device)
+        world = World(tmp_path, orders, Launcher(hardware, tmp_path))
+        assert set(world.run(chain(hardware=hardware))) == {"a", "b", "c"}
+        world.launcher.close()
+    assert (tmp_path / "initialised").exists() is forked
