@@ -13,6 +13,9 @@ from alma_pipeline.execution.fork_client import ForkServer
 from alma_pipeline.execution.processes import WorkerHandle, WorkerProcess, start_process, worker_environment
 from alma_pipeline.schema import Hardware
 
+ONE_MACHINE = ("--standalone", "--local-addr=127.0.0.1")
+"""torchrun options: ranks of one machine meet over loopback, because its own name may not resolve (laptops, VPNs, containers)."""
+
 
 def command(hardware: Hardware, work: Path, token: str) -> list[str]:
     """The command that starts all ranks of a job that runs on several processes."""
@@ -33,7 +36,7 @@ def command(hardware: Hardware, work: Path, token: str) -> list[str]:
         return [*_srun(hardware), *agent, *_size_options(hardware, work), *worker]
     if hardware.nodes > 1:
         return torchrun([*_size_options(hardware, work), *rendezvous_options(str(hardware.rendezvous)), *worker])
-    return torchrun(["--standalone", f"--nproc-per-node={hardware.devices}", *worker])
+    return torchrun([*ONE_MACHINE, f"--nproc-per-node={hardware.devices}", *worker])
 
 
 def torchrun(words: list[str]) -> list[str]:

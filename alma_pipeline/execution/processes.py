@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,8 @@ would leave its allocation behind."""
 
 LAUNCHER_VARS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Launchers set these for their workers; inherited from a launcher around this process, they would confuse ours."""
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 class WorkerHandle(Protocol):
@@ -41,6 +44,9 @@ def worker_environment(hardware: Hardware, processes: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     values |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    if hardware.nodes == 1:
+        # gloo would look for the interface of the machine's own name, which may not resolve.
+        values.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
     if hardware.device == "cpu":
         values["CUDA_VISIBLE_DEVICES"] = ""
     start.set_variables(values)

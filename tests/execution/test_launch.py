@@ -28,7 +28,10 @@ AGENT = [sys.executable, "-P", START, "alma_pipeline.execution.slurm_agent", *SI
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"launcher": "torchrun", "devices": 8}, [*TORCHRUN, "--standalone", "--nproc-per-node=8", *WORKER]),
+        (
+            {"launcher": "torchrun", "devices": 8},
+            [*TORCHRUN, "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=8", *WORKER],
+        ),
         (
             {"launcher": "torchrun", "devices": 4, "nodes": 2, "rendezvous": "first:29400"},
             [*TORCHRUN, *SIZE, "--rdzv-backend=c10d", "--rdzv-endpoint=first:29400", *WORKER],

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from stages.fake_many.config import Config as FakeMany
 
-from alma_pipeline.execution.launch import Launcher, command
+from alma_pipeline.execution.launch import ONE_MACHINE, Launcher, command, torchrun
 from alma_pipeline.execution.processes import worker_environment
 from alma_pipeline.schema import Hardware
+from helpers import PYTHONPATH
 from helpers.fake_stages.recipes import recipe
 from helpers.fake_stages.world import World
 
@@ -52,3 +53,22 @@ def test_two_agents_meet_through_torchrun(orders: Path, tmp_path: Path, prepared
     ]
     assert [agent.wait(60) for agent in agents] == [0, 0]
     assert "rank 1" in ranks(orders) and (work / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_ranks_of_one_machine_meet_although_its_name_does_not_resolve() -> None:
+    """As on laptops, behind VPNs and in containers: without loopback torchrun and gloo wait for a host that nobody knows."""
+    hardware = Hardware(name="x", launcher="torchrun", devices=2)
+    words = torchrun([*ONE_MACHINE, "--nproc-per-node=2", "-m", "helpers.meeting"])
+    nowhere = ["unshare", "--user", "--map-root-user", "--uts", "--net", "sh", "-c"]
+    script = 'hostname nohost.invalid && ip link set lo up && exec "$@"'
+    done = subprocess.run(
+        [*nowhere, script, "sh", *words],
+        env=worker_environment(hardware, 2) | {"PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(done.stdout.split()) == ["met:0,1", "met:0,1"]
