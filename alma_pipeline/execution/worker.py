@@ -55,6 +55,8 @@ def main(work: Path, token: str) -> int:
             job.given.check_unchanged()
             sync_tree(job.out)  # a result promises that the files are on disk, even after a power cut
             write_json(work / "result.json", result | meter.stop())
+        else:
+            _wait_for_first(work)
         return 0
     except UserError as error:
         reserve.unlink(missing_ok=True)
@@ -72,6 +74,16 @@ def main(work: Path, token: str) -> int:
             sys.stderr.flush()
         if guard:
             guard.release()
+
+
+def _wait_for_first(work: Path) -> None:
+    """Wait until rank 0 has ended, which may score for hours alone: torchrun ends it 300 s after the other ranks.
+
+    If it is killed, its launcher ends this process too; if the parent is gone, `_watch` does.
+    """
+    endings = ("result.json", "error.json", "failed-0.txt")
+    while work.exists() and not any((work / name).exists() for name in endings):
+        time.sleep(WATCH_SECONDS)
 
 
 def _report_failure(work: Path, rank: int, reserve: Path) -> None:

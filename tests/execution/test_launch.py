@@ -18,6 +18,7 @@ from helpers.fake_stages.world import World, fake_world
 
 START = str(ROOT / "alma_pipeline" / "start.py")
 WORKER = [START, "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
+LOOPBACK = ["--standalone", "--local-addr=127.0.0.1"]
 TORCHRUN = [sys.executable, "-P", "-m", "torch.distributed.run"]
 DEEPSPEED = [sys.executable, "-P", "-m", "deepspeed.launcher.runner"]
 SRUN = ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
@@ -30,7 +31,7 @@ AGENT = [sys.executable, "-P", START, "alma_pipeline.execution.slurm_agent", *SI
     [
         (
             {"launcher": "torchrun", "devices": 8},
-            [*TORCHRUN, "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=8", *WORKER],
+            [*TORCHRUN, *LOOPBACK, "--nproc-per-node=8", *WORKER],
         ),
         (
             {"launcher": "torchrun", "devices": 4, "nodes": 2, "rendezvous": "first:29400"},

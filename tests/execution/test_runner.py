@@ -153,8 +153,10 @@ def test_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
 def test_a_dead_server_is_said_so_and_the_next_job_gets_another(world: World) -> None:
     """B24: one lost server must not spoil the jobs after it; nor pass for a closed output."""
     world.run(chain(), Rerun(only=("a",)))
-    world.launcher.server.process.kill()
-    world.launcher.server.process.wait()
+    server = world.launcher.server
+    assert server
+    server.process.kill()
+    server.process.wait()
     assert world.run(chain())["c"].result["text"] == "abc"
 
 

@@ -76,6 +76,19 @@ def test_a_worker_leaves_a_result(bench: Bench) -> None:
     work.close()
 
 
+def test_another_rank_writes_no_result_and_stays_until_the_first_one_is_done(bench: Bench) -> None:
+    """B18. Rank 0 may score for hours alone; torchrun would end it 300 s after the other ranks."""
+    work = bench.begin()
+    second = bench.start(work.path, work.token, rank=1)
+    wait_for(lambda: "rank 1" in {word for _, word in journal(bench.orders, "a")})
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=2)
+    assert not (work.path / "result.json").exists() and not (work.path / "metrics.jsonl").exists()
+    assert bench.end(bench.start(work.path, work.token)) == (0, "")
+    assert bench.end(second) == (0, "")
+    work.close()
+
+
 @pytest.mark.parametrize(
     ("end", "code", "said"), [("user", EXIT_USER_ERROR, "not to my liking"), ("crash", EXIT_FAILURE, "Traceback")]
 )
@@ -109,15 +122,6 @@ def test_text_that_changed_leaves_no_result(bench: Bench, tmp_path: Path, during
     assert code == EXIT_USER_ERROR
     assert f"{text} changed {'while it was read' if during else 'after the plan was made'}" in errors
     assert not (work.path / "result.json").exists() and (work.path / "error.json").exists()
-    work.close()
-
-
-def test_other_ranks_write_no_result(bench: Bench) -> None:
-    """B18: only rank 0 writes."""
-    work = bench.begin()
-    assert bench.end(bench.start(work.path, work.token, rank=3)) == (0, "")
-    assert journal(bench.orders, "a")[0][1] == "rank 3"
-    assert not (work.path / "result.json").exists() and not (work.path / "metrics.jsonl").exists()
     work.close()
 
 
