@@ -116,12 +116,7 @@ def build_report(overrides: list[str], jobs: list[ReportJob], store: Store) -> R
         rates=rates,
         confusions=[*language_confusions(found), *group_confusions(found, job)],
         lengths=scores_by_length(found),
-        notes=[
-            *footnotes(found),
-            *unscored_notes(each for system in found for each in system.evaluations),
-            *_unscored_jobs(jobs),
-            *lost_curves(jobs),
-        ],
+        notes=_notes(found, jobs),
         stops=early_stops(jobs, store),
         findings=findings.findings(job.plan, job.records),
         curves=curves(jobs),
@@ -138,6 +133,12 @@ def build_report(overrides: list[str], jobs: list[ReportJob], store: Store) -> R
 def _typed(overrides: list[str], jobs: list[ReportJob]) -> list[str]:
     """The overrides as typed: several jobs are a sweep, so `-m` precedes them."""
     return [*(["-m"] if len(jobs) > 1 else []), *overrides]
+
+
+def _notes(found: list[System], jobs: list[ReportJob]) -> list[str]:
+    """What limits the scores, and what is missing from the page."""
+    unscored = unscored_notes(each for system in found for each in system.evaluations)
+    return [*footnotes(found), *unscored, *_unscored_jobs(jobs), *lost_curves(jobs)]
 
 
 def _unscored_jobs(jobs: list[ReportJob]) -> list[str]:
