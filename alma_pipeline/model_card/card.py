@@ -115,6 +115,8 @@ def _origin(lineage: list[Record]) -> str:
         return f"{verb} [{repo}](https://huggingface.co/{repo}) at revision `{_revision(base)}`"
     if config.get("repo"):
         return f"{verb} the model in the Python package `{config['repo']}` {config.get('revision') or ''}".rstrip()
+    if base.kind == "released":
+        return f"{verb} a checkpoint that was adopted from a local folder"
     size = f", {base.result['parameters']:,} parameters" if base.result.get("parameters") else ""
     return f"{verb} random weights ({config.get('architecture', {}).get('model_type', 'llama')} architecture{size})"
 
@@ -229,6 +231,8 @@ def _licence(lineage: list[Record]) -> str:
 
 def _licence_text(lineage: list[Record]) -> str:
     if not (stated := _stated(lineage)):
+        if lineage[-1].kind == "released":
+            return "Unknown: the weights were adopted from a local folder, which states no licence."
         return "No licence: the weights were trained from random initialisation, and no licence has been chosen for them."
     words = [f"`{repo}` states {f'`{licence}`' if licence else 'no known licence'}" for repo, licence in stated.items()]
     return f"The licences of the models it was trained from apply: {'; '.join(words)}. Licences of training text are not listed."

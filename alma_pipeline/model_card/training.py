@@ -66,7 +66,9 @@ def stage_rows(lineage: list[Record]) -> list[StageRow]:
 def _adopted(record: Record) -> StageRow:
     config = record.payload["config"]
     commit = record.result.get("commit") or config.get("revision")
-    return StageRow(record.name, f"adopted as published: `{config['repo']}` at `{commit}`", config.get("form", ""), *[""] * 5)
+    # A folder is identified by its files; its path is of this machine alone.
+    done = f"adopted as published: `{config['repo']}` at `{commit}`" if config.get("repo") else "adopted from a local folder"
+    return StageRow(record.name, done, config.get("form", ""), *[""] * 5)
 
 
 def _trained(record: Record) -> StageRow:

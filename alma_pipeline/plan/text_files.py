@@ -185,9 +185,18 @@ def _found(text: TextInput, key: str, config: Config, earlier: Sequence[Path]) -
             raise ConfigError(
                 [f"{key}.path is empty, but reader=files needs it, as in data/{{lang}}-en.tsv or data/train.{{lang}}-en.{{side}}"]
             )
+        documents = not any("-" in part for part in parts)
+        if "{side}" in source.path and (documents or not text.reversible):
+            expected = "{lang} in the path, as in web/{lang}/*.jsonl" if documents else "{direction} in the path, or one file"
+            raise ConfigError([f"{key}.path={source.path}: {{side}} is for sentence pairs in two files; expected {expected}"])
         found = find_files([source.path], parts, ("",), Places(Path(), earlier), reversible=text.reversible)
         if found.missing:
             raise ConfigError([_missing_text(f"{key}.path={source.path}", found, parts)])
+        # Documents do not name their language: one text would be read as each of them.
+        if documents and len(parts) > 1 and any(name.startswith("all.") for name in found.files):
+            raise ConfigError(
+                [f"{key}.path={source.path}: the same text would be read as {', '.join(parts)}; expected {{lang}} in the path"]
+            )
         return found
     if source.path:
         raise ConfigError([f"{key}.path={source.path}: reader={source.reader} does not read it; set reader=files"])

@@ -18,8 +18,8 @@ JSON_SUFFIXES = (".json", ".jsonl", ".jsonlines", ".ndjson")
 STANDARD_INPUT = "-"
 BREAK = re.compile(r"(\r\n|\r|\n)")
 """Line breaks that are kept; other characters that Python's splitlines treats as breaks become spaces in the prompt."""
-CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
-"""Control characters, which are no text: all but white space and breaks."""
+CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\ufeff]")
+"""Characters that are no text: control characters other than white space and breaks, and byte-order marks."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_PLACES = 10
 """Lines of a file that a warning names."""
@@ -70,7 +70,10 @@ def read(files: list[str], direction: str, as_json: bool) -> list[Segment]:
 
 
 def _lines(name: str, file: str) -> Iterator[str]:
-    """The lines of a file, which end in LF, CRLF, or, in a file without any LF, in CR."""
+    """The lines of a file, which end in LF, CRLF, or, in a file without any LF, in CR.
+
+    Byte-order marks go at the start of every line: joined files have them in the middle too.
+    """
     data = _data(name, file).removeprefix(codecs.BOM_UTF8)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UserError(f"{file}: UTF-16, expected UTF-8; convert it, as in `iconv -f UTF-16 -t UTF-8 FILE`")
@@ -79,7 +82,7 @@ def _lines(name: str, file: str) -> Iterator[str]:
         lines.pop()
     for number, line in enumerate(lines, start=1):
         try:
-            yield line.decode("utf-8").removesuffix("\r")
+            yield line.decode("utf-8").removesuffix("\r").lstrip("\ufeff")
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{file}, line {number}: not UTF-8 ({error.reason} at byte {error.start}); decompress or convert the file"

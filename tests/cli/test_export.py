@@ -244,6 +244,19 @@ def test_a_licence_that_is_unknown_or_not_the_same_is_left_out_of_the_header(fil
         assert "license" not in header(told).to_dict() and f"`someone/tiny` states {shown}" in told
 
 
+def test_what_was_adopted_from_a_folder_is_named_so_and_not_by_its_path(tmp_path: Path) -> None:
+    """A folder is identified by its files: the record's settings hold no repository, and weights that are not random."""
+    store = Store(tmp_path / "store")
+    config = {"files": {"model.safetensors": "5" * 64}}
+    loading = {"form": "full", "base_key": BASE, "adapter_keys": []}
+    found = {"repo": str(tmp_path / "mine"), "commit": "", "licence": "", "parameters": 9}
+    put(store, "base", BASE, None, {"kind": "released", "config": config}, result=found, checkpoint=loading)
+    told = of_record(store, "base")
+    assert "It is a full model, unchanged: a checkpoint that was adopted from a local folder." in told
+    assert "Unknown: the weights were adopted from a local folder" in told
+    assert "\n| base | adopted from a local folder |" in told and "random" not in told and str(tmp_path) not in told
+
+
 @pytest.mark.parametrize("as_adapter", [False, True])
 def test_the_snippet_runs_and_prompts_as_the_model_was_trained(
     filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_adapter: bool

@@ -18,6 +18,8 @@ from helpers.text_files import json_lines, nested
 
 PARALLEL = ["stage=parallel", "data=alma", "stages.parallel.inputs.init=base", "evaluation.checkpoints=[parallel]"]
 
+MONO = "stages.parallel.inputs.init=mono"
+
 
 def steps(tmp_path: Path, *overrides: str) -> dict[str, Step]:
     plan = make_plan(load.load([*PARALLEL, *overrides]), Store(tmp_path / "store"))
@@ -138,6 +140,18 @@ def test_a_pair_of_plain_texts(tmp_path: Path) -> None:
             ["data.parallel.reader=files", "data.parallel.path={}/one.{side}", "directions=[de-en]"],
             r"one\.de: no file for its other half",
         ),
+        (
+            ["data.mono.reader=files", "data.mono.path={}/one.txt", "directions=[de-en]", MONO],
+            r"mono_corpus\.text\.path=.*one\.txt: the same text would be read as en, de; expected \{lang\} in the path",
+        ),
+        (
+            ["data.mono.reader=files", "data.mono.path={}/one.{side}", "directions=[de-en]", MONO],
+            r"one\.\{side\}: \{side\} is for sentence pairs in two files; expected \{lang\} in the path",
+        ),
+        (
+            ["data.preferences.reader=files", "data.preferences.path={}/one.{side}", "stage=cpo"],
+            r"preferences\.pairs\.path=.*: \{side\} is for sentence pairs in two files; expected \{direction\} in the path",
+        ),
         (["data.parallel.path={}/none.tsv"], r"reader=hub does not read it; set reader=files"),
         (["directions=[xx-en]"], r"'xx' in xx-en is not in the language table"),
         (["directions=[fr-en]"], r"fr-en, but 'fr' is not in data\.languages"),
@@ -147,7 +161,8 @@ def test_a_pair_of_plain_texts(tmp_path: Path) -> None:
 )
 def test_what_is_missing_is_told_in_the_plan(tmp_path: Path, overrides: list[str], message: str) -> None:
     alma(tmp_path / "human", "cs", "de", "ru", "zh")
-    (tmp_path / "one.de").write_text("x\n")
+    for name in ("one.de", "one.txt"):
+        (tmp_path / name).write_text("x\n")
     with pytest.raises(ConfigError, match=message):
         steps(tmp_path, *parse([text.replace("{}", str(tmp_path)) for text in overrides]).overrides)
 

@@ -50,6 +50,7 @@ def test_json_lines_bring_their_directions_and_keep_their_fields(tmp_path: Path)
         (b"a\n\nb\n\n", ["a", "", "b", ""]),
         (b"\xef\xbb\xbfDas Haus.\nb", ["Das Haus.", "b"]),
         (b"\xef\xbb\xbf", []),
+        (b"a\n\xef\xbb\xbfb\nc\xef\xbb\xbfd", ["a", "b", "cd"]),
         (b"a\rb\r", ["a", "b"]),
         (b"a\rb", ["a", "b"]),
         (b"a\rb\n", ["a\rb"]),
@@ -63,11 +64,14 @@ def test_what_a_line_is(tmp_path: Path, data: bytes, texts: list[str]) -> None:
     assert [segment.text for segment in segments.read([str(tmp_path / "a.txt")], "de-en", as_json=False)] == texts
 
 
+JOINED = b'\xef\xbb\xbf{"source": "d"}\n\xef\xbb\xbf{"source": "e"}\n'
+
+
 def test_each_of_several_files_has_its_own_mark_and_ends(tmp_path: Path) -> None:
-    for name, data in (("a.txt", b"\xef\xbb\xbfa\rb"), ("b.txt", b"\xef\xbb\xbfc"), ("c.JSON", b'\xef\xbb\xbf{"source": "d"}')):
+    for name, data in (("a.txt", b"\xef\xbb\xbfa\rb"), ("b.txt", b"\xef\xbb\xbfc"), ("c.JSON", JOINED)):
         (tmp_path / name).write_bytes(data)
     found = segments.read([str(tmp_path / name) for name in ("a.txt", "b.txt", "c.JSON")], "de-en", as_json=False)
-    assert [segment.text for segment in found] == ["a", "b", "c", "d"]
+    assert [segment.text for segment in found] == ["a", "b", "c", "d", "e"]
 
 
 @settings(max_examples=200)

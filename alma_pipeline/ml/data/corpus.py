@@ -86,8 +86,10 @@ class CorpusBuilder:
         return [self._part(name, text.pairs, held_out, text.bytes(name)) for name in directions]
 
     def documents(self, source: Source, codes: Sequence[str]) -> list[CorpusPart[Document]]:
-        """One part per language; reads nothing yet."""
+        """One part per language; reads nothing yet. Raises UserError for documents that would be of every language."""
         text = self.reader(source)
+        if isinstance(text, TextReader):
+            text.check_languages(codes)
         held_out = text.held_out.documents if text.held_out else None
         return [self._part(code, text.documents, held_out, text.bytes(code)) for code in codes]
 

@@ -53,6 +53,15 @@ def config_name(source: Source, part: str, languages: dict[str, Language]) -> st
     return pattern
 
 
+def holds(source: Source, part: str, languages: dict[str, Language]) -> str:
+    """What the configuration of a part contains: the direction or the language that it names, else all."""
+    name, repo = config_name(source, part, languages), source.repo or ""
+    pattern = source.config or CONFIGS.get(repo) or FILE_PATTERNS.get(repo) or ""
+    if "{lang}" in pattern:
+        return next((code for code in part.split("-") if code != "en"), "en")
+    return name if name in (part, "-".join(reversed(part.split("-")))) else "all"
+
+
 def _open(source: Source, name: str | None, files: str) -> Any:
     import datasets
 

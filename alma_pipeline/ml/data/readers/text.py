@@ -55,6 +55,14 @@ class TextReader:
 
         return self._stream(code, convert, names, skip)
 
+    def check_languages(self, codes: Sequence[str]) -> None:
+        """Raise UserError for a data set that has the same documents for each of several languages."""
+        if len(codes) > 1 and self.source.reader == "hub" and "all" in map(self._part, codes):
+            raise UserError(
+                f"{self.source.repo}: the same documents would be read as {', '.join(codes)}; expected {{lang}} in the "
+                f"configuration's name, as in '{self.setting or 'data.mono'}.config={{lang}}'"
+            )
+
     def triples(self, direction: str, scorer: str) -> Stream[tuple[int, Triple]]:
         """Preferences of one direction, each with its row number. `scorer`: whose scores rank candidates (`ranked_triple`)."""
         names = self._columns(direction)
@@ -140,7 +148,9 @@ class TextReader:
             yield from formats.rows(name, Path(self.paths[digest]), self.source.columns, languages)
 
     def _part(self, part: str) -> str:
-        """What the files with this part contain: a direction, a language or all."""
+        """What the text with this part contains: a direction, a language or all."""
+        if self.source.reader == "hub":
+            return hub.holds(self.source, part, self.languages)
         return next((name.split("/")[0].split(".")[0] for name in self._files(part)), part)
 
     def _files(self, part: str) -> dict[str, str]:

@@ -127,3 +127,31 @@ def test_a_streamed_set_is_seen_to_move(tmp_path: Path, monkeypatch: pytest.Monk
     progress = Progress()
     progress.pace.add([{"step": step, "total": total, "time": float(step), "metrics": {}} for step, total in told])
     assert progress.text() == "200 rows"
+
+
+@pytest.mark.parametrize("config", ["{pair}", "{lang}-en", "{direction}"])
+def test_source_and_target_are_the_languages_that_the_configuration_names(tmp_path: Path, config: str) -> None:
+    repo = tmp_path / "pairs"
+    for name in ("de-en", "en-de"):
+        texts = ("Haus", "house") if name == "de-en" else ("house", "Haus")
+        parquet(repo / name / "train.parquet", [dict(zip(("source", "target"), texts, strict=True))])
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("de-en", "en-de"))
+    (repo / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    found = streamed(tmp_path, repo, config)
+    assert [(row.source, row.target) for row in found.pairs("de-en")] == [("Haus", "house")]
+    assert [(row.source, row.target) for row in found.pairs("en-de")] == [("house", "Haus")]
+
+
+def test_source_and_target_without_a_direction_are_a_bad_row(tmp_path: Path) -> None:
+    """Both directions read the same rows: one of them would take German for English."""
+    parquet(tmp_path / "pairs" / "train.parquet", [{"source": "Haus", "target": "house"}])
+    with pytest.raises(UserError, match=r"row 1: no column 'direction'; expected one with the languages of 'source'"):
+        list(streamed(tmp_path, tmp_path / "pairs").pairs("en-de"))
+
+
+def test_documents_of_one_configuration_are_of_one_language(tmp_path: Path) -> None:
+    found = streamed(tmp_path, tmp_path / "web")
+    found.check_languages(["de"])
+    streamed(tmp_path, tmp_path / "web", "{lang}").check_languages(["en", "de"])
+    with pytest.raises(UserError, match=r"web: the same documents would be read as en, de; expected \{lang\} in the"):
+        found.check_languages(["en", "de"])
