@@ -99,6 +99,6 @@ def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
         store = os.environ | {"ALMA_PIPELINE_STORE": str(tmp_path)}
         done = subprocess.run(command, env=store, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert done.returncode == 1
-    assert (
-        done.stderr == "alma-pipeline: output cannot be written: No space left on device; make room, then run the same command\n"
+    assert done.stderr == (
+        "alma-pipeline: no space left for standard output; finished work is kept, and the same command resumes from there\n"
     )

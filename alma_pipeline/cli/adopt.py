@@ -90,6 +90,7 @@ def _adoption_step(plan: Plan, name: str, source: str, as_adapter: bool) -> Step
         stands_on=stands_on,
         named_base=_named_base(folder) if local and adapter else "",
         record=None,
+        estimate=None,  # nothing is trained, and no resume points are written
     )
 
 

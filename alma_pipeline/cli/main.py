@@ -47,9 +47,15 @@ def main() -> int:
     except OSError as error:
         if not disk.is_full(error):
             raise
-        # A file that its user named, such as that of --output, may be on another disk than the store.
-        full = disk.no_space(Path(error.filename).parent if error.filename else disk.fullest(store_root()))
-        return _end(1, f"{full}; finished work is kept, and the same command resumes from there")
+        return _end(1, f"{_full_disk(error)}; finished work is kept, and the same command resumes from there")
+
+
+def _full_disk(error: OSError) -> str:
+    """What is full: the disk of the file that the error names, such as that of --output, else the store's, else the output."""
+    folder = Path(error.filename).parent if error.filename else disk.fullest(store_root())
+    if not error.filename and disk.free_bytes(folder) > disk.NOTHING_BYTES:
+        return "no space left for standard output"
+    return disk.no_space(folder)
 
 
 def _end(code: int, text: str) -> int:

@@ -165,8 +165,9 @@ def local_folder(location: str | None) -> Path | None:
 
 
 def _read_only(file: Path) -> sqlite3.Connection:
-    # A reader of a write-ahead log writes beside it, which a store of somebody else may not allow.
-    fixed = "" if os.access(file.parent, os.W_OK) else "&immutable=1"
+    # A reader of a write-ahead log writes beside it, which a store of somebody else may not allow. Without a log nobody writes.
+    in_use = file.with_name(f"{file.name}-wal").exists() and os.access(file.parent, os.W_OK)
+    fixed = "" if in_use else "&immutable=1"
     return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro{fixed}", uri=True, timeout=20)
 
 

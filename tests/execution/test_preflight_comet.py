@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 from alma_pipeline.config import load
-from alma_pipeline.errors import UserError
+from alma_pipeline.errors import ConfigError, UserError
 from alma_pipeline.execution import preflight
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.schema import Hardware
@@ -56,10 +56,9 @@ def test_every_missing_licence_and_lack_of_memory_is_named_with_its_page(tmp_pat
         preflight.check(plan, replace(hardware, memory_gb=16, device="cuda"))
 
 
-def test_a_name_that_no_repository_can_have_is_named(tmp_path: Path) -> None:
-    plan, hardware = planned(tmp_path, "evaluation.comet.models=[comet-22]", "scorers.comet-22.model=a/b/c")
-    with pytest.raises(UserError, match=r"scorers\.comet-22\.model=a/b/c: expected OWNER/NAME"):
-        preflight.check(plan, hardware)
+def test_a_name_that_no_repository_can_have_is_refused_in_the_plan(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"scorers\.comet-22\.model=a/b/c: expected OWNER/NAME"):
+        planned(tmp_path, "evaluation.comet.models=[comet-22]", "scorers.comet-22.model=a/b/c")
 
 
 def test_a_token_or_a_cached_model_is_enough(tmp_path: Path, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

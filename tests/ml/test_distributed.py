@@ -15,7 +15,7 @@ from alma_pipeline.ml.training import selection
 from alma_pipeline.ml.training.selection import CheckpointSelector
 from helpers.process_group import in_processes
 
-LIMIT = datetime.timedelta(seconds=1)
+LIMIT = datetime.timedelta(seconds=3)
 
 
 def slow_write(folder: Path) -> None:
@@ -24,7 +24,7 @@ def slow_write(folder: Path) -> None:
     distributed.waiting_group()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "gather_state", lambda trainee, first: {})
-        patch.setattr(selection, "write_checkpoint", lambda *_: time.sleep(3 * LIMIT.total_seconds()))
+        patch.setattr(selection, "write_checkpoint", lambda *_: time.sleep(LIMIT.total_seconds() + 2))
         trainee: Any = None
         world = World(rank, 2, torch.device("cpu"))
         CheckpointSelector(folder, "dev_loss", steps=4).keep(2, {"loss": 1.0}, trainee, world, moved=True)
@@ -39,7 +39,7 @@ def hangs(folder: Path) -> None:
         with pytest.raises(RuntimeError, match=r"(?i)timed out"):
             distributed.all_reduce_sum(torch.ones(1))
     else:
-        time.sleep(3 * LIMIT.total_seconds())
+        time.sleep(LIMIT.total_seconds() + 2)
 
 
 @pytest.mark.parametrize("work", [slow_write, hangs])

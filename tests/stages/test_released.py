@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alma_pipeline import disk
 from alma_pipeline.cli import adopt
 from alma_pipeline.cli.arguments import parse
 from alma_pipeline.config import load
@@ -373,6 +374,7 @@ def test_what_is_adopted_by_hand_comes_before_what_was_published(
 ) -> None:
     words = ("model=7b", "stage=parallel")
     assert planned(store, *words)["mono"].reason == "haoranxu/ALMA-7B-Pretrain@main"
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: 10**9)  # enough for what is adopted, not for a training of 7B
     take(store, monkeypatch, "mono", str(make_full(tmp_path, "mine")), *words)
     step = planned(store, *words)["mono"]
     assert (step.verdict, step.released) == ("reuse", None) and "files" in step.payload["config"]

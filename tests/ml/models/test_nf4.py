@@ -70,7 +70,7 @@ def test_training_on_4_bits_and_what_becomes_of_the_adapter(tmp_path: Path, base
     packed = open_for_training(made, asking(adapter="continue"), CPU, 0.0).model
     whole = load_merged(made, made.adapters, "fp32")
     assert torch.allclose(logits(packed), logits(whole), atol=1e-4)
-    with pytest.raises(UserError, match="'quantization': 'nf4'"):
+    with pytest.raises(UserError, match="quantization is nf4 there and none in the settings"):
         open_for_training(made, asking(adapter="continue", quantization="none"), CPU, 0.0)
     (job.out / BASE_FILE).write_text(json.dumps({"base_key": base.key, "merged": []}))  # as if it were an ordinary adapter
     unrounded = load_merged(made, made.adapters, "fp32")
