@@ -144,9 +144,13 @@ def test_source_and_target_are_the_languages_that_the_configuration_names(tmp_pa
 
 def test_source_and_target_without_a_direction_are_a_bad_row(tmp_path: Path) -> None:
     """Both directions read the same rows: one of them would take German for English."""
-    parquet(tmp_path / "pairs" / "train.parquet", [{"source": "Haus", "target": "house"}])
+    repo = tmp_path / "pairs"
+    parquet(repo / "train.parquet", [{"source": "Haus", "target": "house"}])
     with pytest.raises(UserError, match=r"row 1: no column 'direction'; expected one with the languages of 'source'"):
-        list(streamed(tmp_path, tmp_path / "pairs").pairs("en-de"))
+        list(streamed(tmp_path, repo).pairs("en-de"))
+    source = Source(reader="hub", repo=str(repo), columns={"de": "source", "en": "target"})
+    named = TextReader(source, LANGUAGES, {}, Rejects("stop", tmp_path / "rejected.jsonl"), ALL_CODES)
+    assert [(row.source, row.target) for row in named.pairs("en-de")] == [("house", "Haus")]
 
 
 def test_documents_of_one_configuration_are_of_one_language(tmp_path: Path) -> None:
