@@ -18,13 +18,18 @@ from helpers.process_group import in_processes
 LIMIT = datetime.timedelta(seconds=3)
 
 
+def write_slowly(trainee: Any, state: Any, folder: Path, moved: bool) -> None:
+    time.sleep(LIMIT.total_seconds() + 2)
+    folder.mkdir(parents=True)
+
+
 def slow_write(folder: Path) -> None:
     """Rank 0 writes for longer than the group's limit; the other rank reaches its next collective at once."""
     rank = torch.distributed.get_rank()
     distributed.waiting_group()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "gather_state", lambda trainee, first: {})
-        patch.setattr(selection, "write_checkpoint", lambda *_: time.sleep(LIMIT.total_seconds() + 2))
+        patch.setattr(selection, "write_checkpoint", write_slowly)
         trainee: Any = None
         world = World(rank, 2, torch.device("cpu"))
         CheckpointSelector(folder, "dev_loss", steps=4).keep(2, {"loss": 1.0}, trainee, world, moved=True)
