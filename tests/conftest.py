@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 import helpers.fake_stages  # noqa: F401  # its kinds can be imported from here on, as `stages.fake`
 from alma_pipeline.execution.launch import Launcher
@@ -34,6 +35,10 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_") or name in (*LAUNCHER_VARS, "ALMA_PIPELINE_STORE")]:
         del os.environ[name]
     os.environ["PYTHONPATH"] = PYTHONPATH
+    # Generated cases are the same in every run, and a busy machine fails none of them.
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    settings.register_profile("tests", derandomize=True, database=None, deadline=None, suppress_health_check=slow)
+    settings.load_profile("tests")
     # The processes of a parallel test run ignore Ctrl-C, and all that they start would.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and threads that wait for each other stand still

@@ -54,7 +54,8 @@ class Texts:
         gone = [path for path in files.values() if not path.exists()]
         if gone:
             self.gone.extend(map(str, gone))
-            others = f" and {len(gone) - 1} more files are" if len(gone) > 1 else " is"
+            more = len(gone) - 1
+            others = f" and {more} more file{'s' if more > 1 else ''} are" if more else " is"
             self.notes.append(f"{gone[0]}{others} gone; what was made of the text is known by its last SHA-256")
         found = {name: self.earlier[path] if path in gone else self.digests.of(path) for name, path in files.items()}
         self.places.update((found[name], str(path)) for name, path in files.items())

@@ -46,4 +46,5 @@ def warnings(segments: Sequence[Segment], found: Sequence[str], languages: Mappi
             pairs.setdefault((segment.direction.partition("-")[0], other), []).append(segment)
     for (code, other), those in pairs.items():
         names = f"{languages[other].name}, not {languages[code].name}"
-        yield f"{len(those):,} of {sources[code]:,} sources look like {names} ({places(those)})"
+        verb = "looks" if len(those) == 1 else "look"
+        yield f"{len(those):,} of {sources[code]:,} sources {verb} like {names} ({places(those)})"

@@ -65,6 +65,6 @@ def test_translations_are_utf8_whatever_the_terminal(
     ]
     assert rows[0]["source"].startswith("Ä") and rows[1]["translation"] == "\n"
     said = capsys.readouterr().err
-    assert f"1 of 2 sources look like English, not German ({tmp_path}/rows.jsonl, line 3)" in said
+    assert f"1 of 2 sources looks like English, not German ({tmp_path}/rows.jsonl, line 3)" in said
     assert f"1 of 2 lines were cut at 256 tokens ({tmp_path}/rows.jsonl, line 1); raise stages.translate.max_source" in said
     assert "2 of 2 translations were cut at 4 tokens" in said and "lines 1 and 3); raise stages.translate.max_new_tokens" in said
