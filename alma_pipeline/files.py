@@ -170,9 +170,10 @@ def sync_tree(folder: Path) -> None:
 
 
 def last_digests(cache: Path | None) -> dict[Path, str]:
-    """The last digest of every file in a digest cache, those that are gone included; empty if there is no readable cache."""
-    try:
-        found = json.loads(cache.read_text(encoding="utf-8")) if cache else {}
-        return {Path(identity.rsplit("|", 4)[0]): value for identity, value in found.items()}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    """The last digest of every file in a digest cache, those that are gone included; empty if there is no readable cache.
+
+    Artifacts beside the cache are left out: a large store has many, and none is text that somebody brought.
+    """
+    found = _saved_digests(cache).items() if cache else ()
+    own = f"{cache.parent / 'artifacts'}{os.sep}" if cache else ""
+    return {Path(identity.rsplit("|", 4)[0]): value for identity, value in found if not identity.startswith(own)}

@@ -20,7 +20,7 @@ from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.kinds import kind_config
 
 RESUME_SCHEMA = 2
-"""Version of resume points; those of another version are not used. 2: files that cannot hold code."""
+"""Version of resume points; those of another version are not used. 2: files that cannot hold code; all rows are counted."""
 
 
 @dataclass(frozen=True)

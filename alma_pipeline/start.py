@@ -69,7 +69,7 @@ def _resolved(entry: str) -> str:
 
 def main(module: str) -> None:
     """Run a module; the words after it are its arguments."""
-    # The parent ends its workers. A closed terminal or Slurm may signal them too, and they would end before it can say why.
+    # The parent ends its workers. A closed terminal or Slurm may signal them too, and they would end before it can report why.
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     del sys.argv[:1]

@@ -55,7 +55,9 @@ def main(arguments: Arguments, run_job: RunJob) -> int:
         except HydraException as error:
             raise ConfigError([describe(error)]) from error
         except OSError as error:  # those of the jobs are caught with each job
-            folder = Path(error.filename or ".").absolute()
+            if not error.filename:  # standard output is a closed pipe, or its disk is full
+                raise
+            folder = Path(error.filename).absolute()
             raise UserError(
                 f"the sweep's folder cannot be written: {folder}: {error.strerror}; set hydra.sweep.dir=FOLDER, or start the "
                 "command in another folder"

@@ -39,7 +39,7 @@ def worker_error(job: Job, code: int, killed_before: int, estimate: Estimate | N
     killed = code in KILLED or (not written and bool(RANK_KILLED.search(tail)))
     reason = (
         _full_disk(work, tail, estimate)
-        or _out_of_memory(job, killed, killed_before, tail, estimate)
+        or _out_of_memory(job, killed, bool(written), killed_before, tail, estimate)
         or f"its worker ended with {_ending(code)}"
     )
     return StageFailed(job.name, reason, str(log), tail)
@@ -61,20 +61,22 @@ def _full_disk(work: Path, tail: str, estimate: Estimate | None) -> str:
     return f"{text}{need}; free some (`alma-pipeline gc` lists what the store can spare), then {RESUMES}"
 
 
-def _out_of_memory(job: Job, killed: bool, killed_before: int, tail: str, estimate: Estimate | None) -> str:
-    """The reason if memory ran out; else empty."""
+def _out_of_memory(job: Job, killed: bool, has_traceback: bool, killed_before: int, tail: str, estimate: Estimate | None) -> str:
+    """The reason if memory ran out, or may have; else empty."""
     by_kernel = out_of_memory.kill_count() > killed_before
     noticed = out_of_memory.IN_PROCESS.search(tail.rpartition("Traceback")[2])
     if not (killed or by_kernel or noticed):
         return ""
     # What happened.
-    if by_kernel:
+    if by_kernel and (killed or not has_traceback):
         text = "the kernel killed its worker because memory ran out (its count of out-of-memory kills rose)"
     elif killed:
         text = "its worker was killed (signal 9) by neither this command nor the kernel's count: most likely for memory, by this "
         text += "machine's or its cluster's limit"
-    else:
+    elif noticed:
         text = "memory ran out"
+    else:  # the count may be the whole machine's, and the process of somebody else
+        text = "its worker failed, and meanwhile the kernel killed a process because memory ran out"
     # What was expected, and what helps.
     of = "device" if job.hardware.device != "cpu" else "process"
     need = f"the plan estimated {size(estimate.memory_bytes)} per {of}; " if estimate and estimate.memory_bytes else ""

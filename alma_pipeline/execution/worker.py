@@ -79,11 +79,26 @@ def main(work: Path, token: str) -> int:
 def _wait_for_first(work: Path) -> None:
     """Wait until rank 0 has ended, which may score for hours alone: torchrun ends it 300 s after the other ranks.
 
-    If it is killed, its launcher ends this process too; if the parent is gone, `_watch` does.
+    A rank 0 that was killed leaves no file, but its lock is free again. DeepSpeed's launcher ends no ranks of other machines.
     """
-    endings = ("result.json", "error.json", "failed-0.txt")
-    while work.exists() and not any((work / name).exists() for name in endings):
+    endings, held = ("result.json", "error.json", "failed-0.txt"), False
+    while (work / "owner.json").exists() and not any((work / name).exists() for name in endings):
+        free = _is_free(json.loads((work / "owner.json").read_text(encoding="utf-8"))["worker_lock"])
+        if held and free:
+            return
+        held = held or not free  # at first it may not have the lock yet
         time.sleep(WATCH_SECONDS)
+
+
+def _is_free(path: str) -> bool:
+    """Whether nobody holds a lock."""
+    lock = lock_file(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    lock.release()
+    return True
 
 
 def _report_failure(work: Path, rank: int, reserve: Path) -> None:

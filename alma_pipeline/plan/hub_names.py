@@ -18,7 +18,7 @@ USES = ("mono", "parallel", "pseudo", "test", "preferences")
 
 
 def problems(nodes: list[Node], config: Config) -> Iterator[str]:
-    """A problem for each folder that stands where a hub repository is expected: of models, text or scorers.
+    """A problem for each folder that is named in place of a hub repository: of models, text or scorers.
 
     Local text that `data.root` holds is identified by content already, and is no longer a hub source of these nodes.
     """

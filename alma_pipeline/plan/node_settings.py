@@ -7,7 +7,8 @@ from typing import Any
 
 from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.files import digest
+from alma_pipeline.files import DigestCache
+from alma_pipeline.paths import store_root
 from alma_pipeline.plan.languages import Languages, both_ways
 from alma_pipeline.schema import (
     Config,
@@ -70,7 +71,9 @@ def _by_content(name: str, scorer: Neural) -> Neural:
     path = Path(scorer.model).expanduser().absolute()
     if not path.is_file():
         raise ConfigError([f"scorers.{name}.model={scorer.model}: no such file"])
-    return dataclasses.replace(scorer, model=str(path), revision=f"sha256:{digest(path)}")
+    # Remembered as text files are: a scorer of 10 billion parameters would take a minute of each plan.
+    found = DigestCache(store_root() / "digests.json").of(path)
+    return dataclasses.replace(scorer, model=str(path), revision=f"sha256:{found}")
 
 
 def with_token_horizon(config: Config) -> Config:

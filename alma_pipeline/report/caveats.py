@@ -16,11 +16,11 @@ from alma_pipeline.report.systems import (
     CONTAMINATED,
     ScoredCheckpoint,
     System,
-    base_name,
     scored_checkpoints,
     systems,
     variant_settings,
     variants,
+    without_group,
 )
 from alma_pipeline.schema.metrics import metric_label
 from alma_pipeline.store.store import Store
@@ -37,7 +37,7 @@ def contaminated_tests(job: ReportJob) -> dict[tuple[str, str], list[str]]:
         names = _test_names(job, evaluation.test)
         shared = names & _trained_on(job, evaluation.checkpoint)
         if shared:
-            found.setdefault((evaluation.test_set, base_name(evaluation.checkpoint)), set()).update(shared)
+            found.setdefault((evaluation.test_set, without_group(evaluation.checkpoint)), set()).update(shared)
     return {place: sorted(names) for place, names in found.items()}
 
 

@@ -208,7 +208,7 @@ def _routed(job: ReportJob) -> dict[tuple[str, str], dict[str, ScoredCheckpoint]
     """(test set, system) to evaluation by direction; each direction of a group goes to that group's own adapter."""
     found: dict[tuple[str, str], dict[str, ScoredCheckpoint]] = {}
     for evaluation in scored_checkpoints(job):
-        own = found.setdefault((evaluation.test_set, base_name(evaluation.checkpoint)), {})
+        own = found.setdefault((evaluation.test_set, without_group(evaluation.checkpoint)), {})
         for direction in evaluation.result["directions"]:
             if evaluation.group is None or group_of(job, direction) == evaluation.group:
                 own[direction] = evaluation
@@ -220,7 +220,7 @@ def one_line(text: str) -> str:
     return " ".join(filter(None, map(str.strip, text.splitlines())))
 
 
-def base_name(node: str) -> str:
+def without_group(node: str) -> str:
     """`g5.arpo` → `arpo`; the name of another system may hold dots, as in gpt-4.1."""
     return re.sub(r"^g[1-8]\.", "", node)
 
@@ -233,13 +233,13 @@ def group_of(job: ReportJob, direction: str) -> int | None:
 
 
 def _is_target(job: ReportJob, name: str) -> bool:
-    return any(step.node.target and base_name(step.node.name) == name for step in job.plan.steps)
+    return any(step.node.target and without_group(step.node.name) == name for step in job.plan.steps)
 
 
 def _nearest_evaluated_parent(job: ReportJob, name: str) -> str:
     """The nearest evaluated system upstream along `init`, over all groups' checkpoints of that name; empty if there is none."""
     scored = {evaluation.checkpoint for evaluation in scored_checkpoints(job)}
-    found = (_nearest_scored(job, checkpoint, scored) for checkpoint in scored if base_name(checkpoint) == name)
+    found = (_nearest_scored(job, checkpoint, scored) for checkpoint in scored if without_group(checkpoint) == name)
     return min((place for place in found if place), default=(0, ""))[1]
 
 
@@ -249,7 +249,7 @@ def _nearest_scored(job: ReportJob, checkpoint: str, scored: set[str]) -> tuple[
     while source := node.inputs.get("init", ""):
         steps += 1
         if source in scored:
-            return steps, base_name(source)
+            return steps, without_group(source)
         node = job.plan[source].node
     return None
 
@@ -257,8 +257,8 @@ def _nearest_scored(job: ReportJob, checkpoint: str, scored: set[str]) -> tuple[
 def _baseline_of_outputs(job: ReportJob, name: str) -> str:
     """The baseline of outputs read from files: the target if it is scored, else the first such system; empty for that one."""
     found = list(scored_checkpoints(job))
-    targets = {base_name(step.node.name) for step in job.plan.steps if step.node.target}
-    ours = [base_name(evaluation.checkpoint) for evaluation in found if not evaluation.from_files]
+    targets = {without_group(step.node.name) for step in job.plan.steps if step.node.target}
+    ours = [without_group(evaluation.checkpoint) for evaluation in found if not evaluation.from_files]
     first = [each for each in ours if each in targets] or [evaluation.checkpoint for evaluation in found if evaluation.from_files]
     return first[0] if first[0] != name else ""
 

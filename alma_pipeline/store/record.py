@@ -47,14 +47,13 @@ class Record:
 
 def write_record(folder: Path, content: dict[str, Any]) -> None:
     """Write `record.json` with the digest of its own content, atomically."""
-    content = {"schema": RECORD_SCHEMA} | content
+    content = json.loads(json.dumps({"schema": RECORD_SCHEMA} | content))
     write_json(folder / "record.json", content | {OWN_DIGEST: _own_digest(content)})
 
 
 def _own_digest(content: dict[str, Any]) -> str:
-    """SHA-256 of a record's content as JSON holds it, in any order of keys."""
-    plain = json.loads(json.dumps(content))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of a record's content, as JSON holds it, in any order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(folder: Path) -> Record | None:

@@ -1,5 +1,6 @@
 """Wrong input: one clear paragraph, exit code 2, no traceback, nothing written."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from alma_pipeline.cli import main
+from alma_pipeline.cli import main, sweep
+from alma_pipeline.cli.arguments import parse
 from alma_pipeline.cli.interruption import ENDING
 
 CASES: list[tuple[list[str], list[str]]] = [
@@ -155,6 +157,17 @@ def test_a_sweep_in_a_folder_that_cannot_be_written(
     monkeypatch.chdir("/proc")
     assert command("-m", "stage=base", "seed=1") == 2
     assert "the sweep's folder cannot be written: /proc/multirun" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_fault_of_a_sweeps_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ALMA_PIPELINE_STORE", str(tmp_path / "store"))
+
+    def closed(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(sweep, "run_hydra", closed)
+    with pytest.raises(BrokenPipeError):
+        sweep.main(parse(["-m", "stage=base", "seed=1"]), lambda *_: {})
 
 
 def test_a_path_with_any_letter_is_taken_by_a_plan_and_by_a_sweep(

@@ -138,6 +138,17 @@ def test_a_checkpoint_of_one_s_own_is_known_by_its_content(tmp_path: Path) -> No
     assert found[0] == f"sha256:{hashlib.sha256(b'one').hexdigest()}" and found[0] != found[1]
 
 
+def test_a_checkpoint_of_one_s_own_is_read_by_the_first_plan_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALMA_PIPELINE_STORE", str(tmp_path))
+    (tmp_path / "model.ckpt").write_text("one")
+    config = load.load(["evaluation.comet.models=[mine]", f"+scorers.mine={{model: {tmp_path}/model.ckpt}}"])
+    graph.build(config)
+    known = tmp_path / "digests.json"
+    known.write_text(known.read_text().replace(hashlib.sha256(b"one").hexdigest(), "0" * 64))
+    node = next(node for node in graph.build(config) if node.kind == "score")
+    assert node.config.scorers["mine"].revision == f"sha256:{'0' * 64}"  # type: ignore[attr-defined]
+
+
 def test_a_checkpoint_that_was_moved_is_the_same_scorer(tmp_path: Path) -> None:
     """B62: never paths."""
     keys = []

@@ -97,6 +97,14 @@ def test_a_kill_by_the_kernel_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert said.endswith("the same command resumes from the last resume point")
 
 
+def test_a_worker_with_another_error_is_not_the_process_that_the_kernel_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out_of_memory, "kill_count", lambda: 4)
+    found = failed(tmp_path, 1, "Traceback\nValueError: x\n", before=3)
+    assert found.startswith("mono: its worker failed, and meanwhile the kernel killed a process because memory ran out; ")
+
+
 @pytest.mark.parametrize(
     ("code", "log"),
     [(-9, ""), (1, "traceback : Signal 9 (SIGKILL)\nexitcode  : -9 (pid: 7)  (SIGKILL)"), (1, "exits with return code = -9")],

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from stages.fake.config import Config as Fake
 from stages.fake_many.config import Config as FakeMany
 
+from alma_pipeline.execution import worker
 from alma_pipeline.execution.worker import EXIT_ABANDONED, EXIT_FAILURE, EXIT_USER_ERROR
 from alma_pipeline.files import DigestCache, lock_file
 from alma_pipeline.job import Input, Job, read_job
@@ -214,6 +216,22 @@ def test_a_job_comes_back_as_it_was_written(tmp_path: Path) -> None:
     job = Job("cpo", "key", str(tmp_path), config, Hardware(name="x", threads=2), {"init": init})
     job.write()
     assert read_job(tmp_path / "job.json") == job
+
+
+def test_other_ranks_wait_for_the_first_unless_it_was_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "WATCH_SECONDS", 0.01)
+    work = bench.begin()
+    first = lock_file(json.loads((work.path / "owner.json").read_text())["worker_lock"])
+    waiting = threading.Thread(target=worker._wait_for_first, args=(work.path,), daemon=True)
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive(), "the first has not begun"
+    first.acquire()
+    waiting.join(0.1)
+    assert waiting.is_alive(), "the first works"
+    first.release()
+    waiting.join(5)
+    assert not waiting.is_alive(), "the first is gone without a result"
 
 
 def test_log_lines_are_rank_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from alma_pipeline.cli.arguments import parse
 from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan.plan import Plan, make_plan
-from alma_pipeline.report.systems import base_name
+from alma_pipeline.report.systems import without_group
 from alma_pipeline.store.store import Store
 
 TWO = ["data.languages=[de,nl]"]
@@ -50,7 +50,7 @@ def test_the_names_of_real_systems_hold_dots(tmp_path: Path) -> None:
     assert names == ["test_corpus", "Llama-3.1-8B.outputs", "Llama-3.1-8B.score", "gpt-4.1.outputs", "gpt-4.1.score"]
     plain = planned(tmp_path, "stage=score", f"evaluation.outputs.other={pattern}")
     assert plain["other.outputs"].node.config.directions == plan["gpt-4.1.outputs"].node.config.directions  # type: ignore[attr-defined]
-    assert [base_name(name) for name in ("gpt-4.1", "Llama-3.1-8B", "g5.arpo", "cpo")] == [
+    assert [without_group(name) for name in ("gpt-4.1", "Llama-3.1-8B", "g5.arpo", "cpo")] == [
         "gpt-4.1",
         "Llama-3.1-8B",
         "arpo",

@@ -109,3 +109,10 @@ def test_the_last_digest_of_a_file_counts(tmp_path: Path, store: Store) -> None:
 def test_a_damaged_cache_knows_nothing(tmp_path: Path) -> None:
     (tmp_path / "digests.json").write_text("[1")
     assert last_digests(tmp_path / "digests.json") == {} and last_digests(None) == {}
+
+
+def test_files_of_the_store_are_not_looked_for(tmp_path: Path, store: Store) -> None:
+    words = by_path(tmp_path / "text")
+    finished(store, words)
+    assert "/artifacts/" in (store.root / "digests.json").read_text()
+    assert {path.parent for path in last_digests(store.root / "digests.json")} == {tmp_path / "text"}

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.data import ingest, tokenise
 from alma_pipeline.ml.data.rows import account
 from alma_pipeline.schema import Cleaning, Language, Source
+from alma_pipeline.store.store import Store
 from helpers.text_files import LANGUAGES, english, german, json_lines, make_base, make_job, nested, rows
 from stages.corpus.config import Config
 from stages.corpus.run import run
@@ -135,6 +137,14 @@ def test_a_preparation_that_did_not_count_all_rows_begins_again(tmp_path: Path, 
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps({"step": 100, **old, "size": 0, "kept": {}, "bytes": 0, "packed": {}}))
     assert run(job)["counts"]["rows"]["read"] == 2 * SIZE
+
+
+def test_a_plan_finds_how_far_a_preparation_came(tmp_path: Path, base: Input) -> None:
+    job, store, key = pairs_job(tmp_path, base, nested(SIZE)), Store(tmp_path / "store"), "0" * 64
+    run(job)
+    shutil.copytree(job.resume, store.work_path("corpus", key) / "resume")
+    point = store.resume_point("corpus", key)
+    assert point and point["step"] == 2 * SIZE and not store.skipped_resume_point("corpus", key)
 
 
 def test_a_row_that_is_lost_is_an_error() -> None:

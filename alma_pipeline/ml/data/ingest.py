@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.job import Job
+from alma_pipeline.job import RESUME_SCHEMA, Job
 from alma_pipeline.ml.data.cleaning import Cleaner
 from alma_pipeline.ml.data.prompts import BATCH
 from alma_pipeline.ml.data.rows import (
@@ -237,7 +237,7 @@ class Ingestion:
         """Save the current state as the resume point, atomically. The plan shows `step`."""
         self._saved = time.monotonic()
         self.job.given.check_unchanged()  # a resume point holds rows of the files that the settings name, and of no others
-        text = json.dumps({"step": self.progress.rows, **dataclasses.asdict(self.progress)})
+        text = json.dumps({"schema": RESUME_SCHEMA, "step": self.progress.rows, **dataclasses.asdict(self.progress)})
         draft = self.folder / "manifest.json.new"
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, self.folder / "manifest.json")
@@ -285,7 +285,7 @@ def _load(path: Path) -> IngestProgress:
         path.parent.mkdir(parents=True, exist_ok=True)
         return IngestProgress()
     state = json.loads(path.read_text(encoding="utf-8"))
-    # Before rows were accounted for, not all of them were counted: such a preparation begins again.
-    if any("cleaned" not in counts["read"] for counts in state["counts"].values()):
+    # Those of an earlier version did not count all rows: such a preparation begins again.
+    if state.get("schema") != RESUME_SCHEMA:
         return IngestProgress()
     return IngestProgress(**{item.name: state[item.name] for item in dataclasses.fields(IngestProgress)})

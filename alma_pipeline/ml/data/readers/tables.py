@@ -92,7 +92,7 @@ def _record(header: tuple[str, ...] | None, cells: list[bytes]) -> Mapping[str, 
 
 
 def _records(path: Path, columns: int) -> Iterator[Record]:
-    """The rows of CSV. One that is broken costs its first line: reading goes on with the next. `columns`: at least as many."""
+    """The rows of CSV. One that is broken costs its first line: the next one is read. `columns`: at least as many."""
     stream = lines(path)
     first = next(stream, b"")
     start, stated = 1, STATED.fullmatch(first)

@@ -156,7 +156,7 @@ def _units(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def _tokens(pieces: Iterator[str]) -> Iterator[tuple[str, str]]:
-    """The text before each token, and the token; it is empty where the text goes on."""
+    """The text before each token, and the token; it is empty where more text follows."""
     text = ""
     for piece in itertools.chain(filter(None, pieces), [""]):
         text, at, last = text + piece, 0, not piece
