@@ -4,6 +4,7 @@ A folder has no revision: a key would hold its path, not its content, and anothe
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,12 @@ def is_folder(repo: str | None) -> bool:
 
 
 def _as_checkpoint(key: str, folder: str, node: str, model: str) -> str:
+    # The shell expands a home folder only without quotes.
+    home = "~/" if folder.startswith("~/") else ""
+    command = f"alma-pipeline adopt {node} {home}{shlex.quote(folder.removeprefix(home))} {model}"
     return (
         f"{key}={folder}: expected OWNER/NAME on the hub, found a path. A folder is identified by its content: leave "
-        f"{key} as it was, and run `alma-pipeline adopt {node} {folder} {model}`, which makes the folder the output of {node}"
+        f"{key} as it was, and run `{command}`, which makes the folder the output of {node}"
     )
 
 

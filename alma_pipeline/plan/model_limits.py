@@ -38,6 +38,9 @@ def of_settings(config: NodeConfig, setting: str, shape: Architecture, prompt: M
         )
     if isinstance(config, Training) and config.adapter != "none" and shape.model_type in LIKE_LLAMA:
         known = [*model_size.linears(shape), HEAD]
+        if not config.lora.targets:
+            matrices = ", ".join(sorted(known))
+            yield f"{setting}.lora.targets is empty, but {setting}.adapter={config.adapter} trains a LoRA; known: {matrices}"
         for name in config.lora.targets:
             if name not in known:
                 yield f"{setting}.lora.targets: the model has no matrix '{name}'; {suggestion(name, known)}"

@@ -30,6 +30,11 @@ def test_a_folder_as_the_base_is_refused_with_the_verb_that_takes_it(
     assert f"alma-pipeline adopt base {folder} model=tiny" in said
 
 
+def test_the_command_that_adopts_a_folder_can_be_pasted(store: Store) -> None:
+    assert "`alma-pipeline adopt base '/a b (1)' model=tiny`" in problems(store, "stage=base", *HUB, "model.repo='/a b (1)'")
+    assert "`alma-pipeline adopt base ~/'a b' model=tiny`" in problems(store, "stage=base", *HUB, "model.repo='~/a b'")
+
+
 @pytest.mark.parametrize("repo", ["meta-llama/Llama-2-7b-hf", "gpt2", "a.b/c_d-1.0"])
 def test_a_repository_is_planned(store: Store, repo: str) -> None:
     assert not is_folder(repo)

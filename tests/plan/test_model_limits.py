@@ -37,6 +37,11 @@ def test_the_demo_fits_its_model_exactly(cpo: Config) -> None:
         ("cpo", {"max_length": 513}, "stages.cpo.max_length=513: expected at most 512 tokens"),
         ("translate", {"num_beams": 1001}, "stages.translate.num_beams=1001: expected at most 1000, the size of the model's voc"),
         ("cpo", {"adapter": "new", "lora": Lora(targets=["q_prj"])}, "stages.cpo.lora.targets: the model has no matrix 'q_prj'"),
+        (
+            "cpo",
+            {"adapter": "new", "lora": Lora(targets=[])},
+            "stages.cpo.lora.targets is empty, but stages.cpo.adapter=new trains a",
+        ),
     ],
 )
 def test_what_exceeds_the_model_is_named(cpo: Config, node: str, settings: dict[str, Any], named: str) -> None:
