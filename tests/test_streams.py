@@ -99,6 +99,8 @@ def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
         store = os.environ | {"ALMA_PIPELINE_STORE": str(tmp_path)}
         done = subprocess.run(command, env=store, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert done.returncode == 1
-    assert done.stderr == (
-        "alma-pipeline: no space left for standard output; finished work is kept, and the same command resumes from there\n"
+    assert done.stderr.startswith("alma-pipeline: no space left on the disk of the output (the store's has ")
+    assert (
+        done.stderr.endswith("; finished work is kept, and the same command resumes from there\n")
+        and done.stderr.count("\n") == 1
     )

@@ -16,6 +16,7 @@ from alma_pipeline.cli.arguments import Arguments, parse
 from alma_pipeline.errors import ConfigError, PipelineError, StageFailed, UserError
 from alma_pipeline.paths import store_root
 from alma_pipeline.streams import prepare_streams
+from alma_pipeline.units import size
 
 PIPE_CLOSED = 128 + signal.SIGPIPE
 """The exit code a shell reports for a program whose reader closed the pipe."""
@@ -51,10 +52,10 @@ def main() -> int:
 
 
 def _full_disk(error: OSError) -> str:
-    """What is full: the disk of the file that the error names, such as that of --output, else the store's, else the output."""
+    """What is full: the disk of the file that the error names, such as --output's, else the store's, else that of the output."""
     folder = Path(error.filename).parent if error.filename else disk.fullest(store_root())
     if not error.filename and disk.free_bytes(folder) > disk.NOTHING_BYTES:
-        return "no space left for standard output"
+        return f"no space left on the disk of the output (the store's has {size(disk.free_bytes(store_root()))} free)"
     return disk.no_space(folder)
 
 

@@ -21,6 +21,8 @@ from alma_pipeline.schema import Hardware
 
 NO_LIMIT = datetime.timedelta(days=30)
 """How long ranks wait for one another: longer than any job. A rank that dies is found by its launcher."""
+CONNECTING = datetime.timedelta(minutes=10)
+"""How long ranks try to reach one another at the start: as long as NCCL does."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,21 @@ def _start_group(backend: str, size: int) -> None:
 
 @functools.cache
 def waiting_group() -> Any:
-    """The CPU group without a time limit on which ranks wait and exchange plain values. The first call is a collective one."""
-    return dist.new_group(backend="gloo", timeout=NO_LIMIT)
+    """The CPU group without a time limit on which ranks wait and exchange plain values. The first call is a collective one.
+
+    Raises UserError if the ranks do not reach one another.
+    """
+    try:
+        group = dist.new_group(backend="gloo", timeout=CONNECTING)
+        dist.barrier(group=group)
+    except RuntimeError as error:
+        raise UserError(
+            f"the ranks do not reach one another over the network of the CPUs ({str(error).splitlines()[0]}); set "
+            "GLOO_SOCKET_IFNAME to the interface that connects the machines, such as eth0"
+        ) from error
+    # The limit for meeting is not one for waiting.
+    dist.distributed_c10d._set_pg_timeout(NO_LIMIT, group)
+    return group
 
 
 def all_gather(value: Any) -> list[Any]:

@@ -165,9 +165,12 @@ def local_folder(location: str | None) -> Path | None:
 
 
 def _read_only(file: Path) -> sqlite3.Connection:
-    # A reader of a write-ahead log writes beside it, which a store of somebody else may not allow. Without a log nobody writes.
+    # A reader of a database with a write-ahead log makes files beside it, which a store of somebody else may not allow, and
+    # which a reader without rights to write leaves behind. Where there is no log, nobody has the database open.
+    with open(file, "rb") as handle:
+        logged = handle.read(19)[18:] == b"\x02"  # the file format's version for reading: 2 is a write-ahead log
     in_use = file.with_name(f"{file.name}-wal").exists() and os.access(file.parent, os.W_OK)
-    fixed = "" if in_use else "&immutable=1"
+    fixed = "&immutable=1" if logged and not in_use else ""
     return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro{fixed}", uri=True, timeout=20)
 
 

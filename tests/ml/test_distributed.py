@@ -26,6 +26,7 @@ def write_slowly(trainee: Any, state: Any, folder: Path, moved: bool) -> None:
 def slow_write(folder: Path) -> None:
     """Rank 0 writes for longer than the group's limit; the other rank reaches its next collective at once."""
     rank = torch.distributed.get_rank()
+    distributed.CONNECTING = LIMIT  # a limit for meeting alone
     distributed.waiting_group()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "gather_state", lambda trainee, first: {})
