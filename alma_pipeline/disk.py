@@ -34,9 +34,19 @@ def is_full(error: BaseException) -> bool:
 
 def fullest(folder: Path) -> Path:
     """Which of a folder, the temporary folder and the hub's cache has the least space: libraries write to all three."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    others: Sequence[Path] = (Path(tempfile.gettempdir()), Path(os.environ.get("HF_HUB_CACHE") or home))
+    others: Sequence[Path] = (Path(tempfile.gettempdir()), hub_cache())
     return min((folder, *others), key=free_bytes)
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps what it downloads."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
+def is_in_hub_cache(repo: str) -> bool:
+    """Whether the hub's cache has files of a model, so that an artifact of it, made of hard links, takes no space of its own."""
+    return any((hub_cache() / f"models--{repo.replace('/', '--')}").glob("snapshots/*/*"))
 
 
 def no_space(folder: Path) -> str:

@@ -1,11 +1,12 @@
 """Whether a plan fits on the disks that it writes to: the store, and the temporary folder where vLLM needs one.
 
-Sizes come from the estimates, so text, scores and the hub's own cache are not counted.
+Sizes come from the estimates, so text and scores are not counted. A model that the hub's cache has already is not either.
 """
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from alma_pipeline import disk
 from alma_pipeline.errors import UserError
@@ -58,7 +59,7 @@ def store_bytes(steps: Sequence[Step], config: Config, store: Store) -> tuple[in
     adopted = [
         checkpoint_bytes(step.node.config, config.model)
         for step in steps
-        if step.verdict == "adopt" and isinstance(step.node.config, Training)
+        if step.verdict == "adopt" and isinstance(step.node.config, Training) and not _is_cached(step)
     ]
     at_once = sorted(temporary for _, temporary in nodes)[-config.hardware.max_parallel_nodes :]
     return sum(kept for kept, _ in nodes) + sum(adopted), sum(at_once)
@@ -66,11 +67,18 @@ def store_bytes(steps: Sequence[Step], config: Config, store: Store) -> tuple[in
 
 def node_bytes(step: Step, store: Store) -> tuple[int, int]:
     """Bytes that a node adds to the store: its artifact, and what its work folder holds besides while it runs; 0 if unknown."""
-    if step.estimate is None:
+    if step.estimate is None or _is_cached(step):
         return 0, 0
     # What an earlier attempt left is on the disk already.
     left = _left_bytes(store.work_path(step.node.name, step.key))
     return step.estimate.disk_bytes, max(0, step.estimate.work_bytes - left)
+
+
+def _is_cached(step: Step) -> bool:
+    """Whether the step takes a published model that was downloaded before."""
+    own: Any = step.node.config
+    repo = step.released.repo if step.released else own.repo if step.node.kind == "base" and own.source == "hub" else None
+    return bool(repo) and disk.is_in_hub_cache(str(repo))
 
 
 def _left_bytes(work: Path) -> int:

@@ -74,6 +74,18 @@ def test_13b_takes_what_its_weights_and_optimiser_take(store: Store, free: dict[
         disk_space.check(plan, config, store)
 
 
+def test_a_base_that_was_downloaded_before_needs_no_room(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact of a published model consists of hard links into the hub's cache."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    config = real("stage=base", "model=7b", "evaluation.checkpoints=[]")
+    kept, _ = disk_space.store_bytes(make_plan(config, store).work, config, store)
+    assert kept > 13e9
+    file = tmp_path / "hub" / "models--meta-llama--Llama-2-7b-hf" / "snapshots" / "abc" / "config.json"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert disk_space.store_bytes(make_plan(config, store).work, config, store) == (0, 0)
+
+
 def test_vllm_needs_a_temporary_folder_for_a_merged_model(store: Store, free: dict[str, int]) -> None:
     words = ["stage=parallel", "model=7b", "stages.parallel.adapter=new", "stages.translate.engine=vllm", "hardware=gpu1"]
     config = real(*words)
