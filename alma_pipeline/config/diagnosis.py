@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +22,7 @@ from alma_pipeline.config import check, compose
 from alma_pipeline.config.groups import option_groups
 from alma_pipeline.config.hydra_errors import describe
 from alma_pipeline.config.locate import SEARCH_PATH, config_folders, is_choice, with_origin
-from alma_pipeline.config.overrides import for_shell, unreadable
+from alma_pipeline.config.overrides import for_shell, split, unreadable
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.schema import fields
 
@@ -93,7 +93,12 @@ def _one_value(key: str, text: str, override: Override) -> str:
     kind = _type_at(compose.compose_tree([]), key)
     if typing.get_origin(kind) is list:
         return f" (or write a list: {listed})"
-    return f" (or write one text: {for_shell(text)})" if kind in (None, str, str | None) else ""
+    # Quotes around a part of the text are not part of it.
+    values = override.value()
+    assert isinstance(values, ChoiceSweep), "several values"
+    parts = zip(split(text.partition("=")[2]), values.list, strict=False)
+    typed = ",".join(value.text if isinstance(value, QuotedString) else part for part, value in parts)
+    return f" (or write one text: {for_shell(f'{key}={typed}')})" if kind in (None, str, str | None) else ""
 
 
 def _composed(choices: list[str], folders: list[Path], found: list[str]) -> DictConfig | None:

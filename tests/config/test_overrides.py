@@ -87,6 +87,11 @@ def test_a_line_that_is_printed_works_when_it_is_pasted(text: str) -> None:
     assert read(overrides.for_single_run(word)) == typed
 
 
+def test_the_one_text_that_several_values_may_be_has_no_quotes_of_its_parts() -> None:
+    [message] = problems([overrides.for_single_run("data.root=d/R&D=1,it's (2),2.10")], ValueError("unused"))
+    assert message.endswith(r"""(or write one text: 'data.root="d/R&D=1,it'"'"'s (2),2.10"')""")
+
+
 def test_several_values_of_a_list_and_of_a_number() -> None:
     [listed] = problems(["data.languages=de,nl"], ValueError("unused"))
     assert listed.endswith("add -m to run once for each (or write a list: 'data.languages=[de,nl]')")
