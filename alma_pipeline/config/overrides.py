@@ -12,6 +12,7 @@ WORDS = re.compile(r"\.(revision|repo|root|path|experiment|version)=|\.outputs\.
 """Settings whose value is text even if it looks like a number: the version 0.10 is not 0.1."""
 NAMED = re.compile(r"(\+*(?:evaluation|stages\.\w+|groups\.g\d\.\w+)\.outputs)\.([^=]*\.[^=]*)=(.*)", re.DOTALL)
 """A system's outputs whose name holds dots, which Hydra would take for further keys: `evaluation.outputs.gpt-4.1=o.txt`."""
+SYSTEMS = re.compile(r"\+*(evaluation|stages\.\w+|groups\.g\d\.\w+)\.outputs\.")
 SINGLE, DOUBLE = "'", '"'
 OPENING, CLOSING = "[{(", "]})"
 
@@ -51,8 +52,9 @@ def for_shell(override: str) -> str:
 def unreadable(override: str) -> str:
     """The message for a word that Hydra cannot read."""
     name, equals, value = override.partition("=")
-    if not equals or not re.fullmatch(r"[~+]*[\w./@:-]+", name):
-        return f"{override}: not a setting; expected GROUP=OPTION or KEY=VALUE"
+    if not equals or not name or not _reads(f"{name}=null"):
+        named = ", with the name of a system of letters, digits, -, +, _ and dots" if SYSTEMS.match(name) else ""
+        return f"{override}: not a setting; expected GROUP=OPTION or KEY=VALUE{named}"
     return f"{override}: {value} is neither a value, a list nor a mapping; as a text it is written {for_shell(override)}"
 
 
@@ -101,11 +103,16 @@ def split(value: str) -> list[str]:
 
 def _parses(value: str) -> bool:
     """Whether Hydra reads a value without quotes. An unknown function is text: `a b (1)`."""
+    return _reads(f"key={value}")
+
+
+def _reads(override: str) -> bool:
+    """Whether Hydra reads a whole setting."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        OverridesParser.create().parse_override(f"key={value}")
+        OverridesParser.create().parse_override(override)
     except HydraException:
         return False
     return True

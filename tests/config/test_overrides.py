@@ -87,6 +87,15 @@ def test_a_line_that_is_printed_works_when_it_is_pasted(text: str) -> None:
     assert read(overrides.for_single_run(word)) == typed
 
 
+@pytest.mark.parametrize("name", ["evaluation.outputs.Größe", "evaluation.outputs.a/b", "stages.preferences.outputs.o (1)"])
+def test_a_name_that_cannot_be_read_is_not_taken_for_a_value_to_quote(name: str) -> None:
+    [message] = problems([overrides.for_single_run(f"{name}=o.txt")], ValueError("unused"))
+    assert message.endswith(
+        f"{name}=o.txt: not a setting; expected GROUP=OPTION or KEY=VALUE, with the name of a system of letters, digits, -, +, _ "
+        "and dots"
+    )
+
+
 def test_the_one_text_that_several_values_may_be_has_no_quotes_of_its_parts() -> None:
     [message] = problems([overrides.for_single_run("data.root=d/R&D=1,it's (2),2.10")], ValueError("unused"))
     assert message.endswith(r"""(or write one text: 'data.root="d/R&D=1,it'"'"'s (2),2.10"')""")
