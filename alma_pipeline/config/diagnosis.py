@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -94,7 +94,9 @@ def _one_value(key: str, text: str, override: Override) -> str:
     if typing.get_origin(kind) is list:
         return f" (or write a list: {listed})"
     # Quotes around a part of the text are not part of it.
-    parts = zip(split(text.partition("=")[2]), override.value().list, strict=False)
+    values = override.value()
+    assert isinstance(values, ChoiceSweep), "several values"
+    parts = zip(split(text.partition("=")[2]), values.list, strict=False)
     typed = ",".join(value.text if isinstance(value, QuotedString) else part for part, value in parts)
     return f" (or write one text: {for_shell(f'{key}={typed}')})" if kind in (None, str, str | None) else ""
 

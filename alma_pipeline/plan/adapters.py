@@ -79,6 +79,8 @@ def stored_problems(step: Step, draft: Mapping[str, Step], shape: Architecture, 
         yield f"{setting}={own} needs a full model, {adopted} LoRA; set {setting}=continue or merge_then_new"
     elif own == "continue" and form == "adapter" and record:
         yield from _other_shape(node, record)
+    elif own == "continue" and parent.works and form is None:
+        yield from _other_settings(node, parent.node)
     yield from _tied_ends(step, draft, shape, store)
 
 
@@ -88,6 +90,17 @@ def _other_shape(node: Node, parent: Record) -> Iterator[str]:
     config, base = (_read(parent.path / name) for name in ("adapter_config.json", "base.json"))
     if config and (different := lora_mismatch(config, base.get("quantization", "none"), node.config)):
         yield f"{node.setting}.adapter=continue trains the LoRA of {parent.path.name} further, but {different}"
+
+
+def _other_settings(node: Node, parent: Node) -> Iterator[str]:
+    """The same for a LoRA that is not trained yet: its settings are known."""
+    trained = parent.config
+    assert isinstance(node.config, Training), "only a node that trains has an adapter"
+    if not isinstance(trained, Training) or trained.adapter == "none":
+        return
+    lora = {"r": trained.lora.rank, "lora_alpha": trained.lora.alpha, "target_modules": trained.lora.targets}
+    if different := lora_mismatch(lora, trained.quantization, node.config):
+        yield f"{node.setting}.adapter=continue trains the LoRA of {parent.name} further, but {different}"
 
 
 def _tied_ends(step: Step, draft: Mapping[str, Step], shape: Architecture, store: Store) -> Iterator[str]:

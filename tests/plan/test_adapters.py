@@ -63,8 +63,10 @@ CONTINUED = ("stage=cpo", "model=13b", "upstream=train", "stages.cpo.lora.target
 
 def with_adopted_lora(store: Store, shape: dict[str, Any], quantization: str) -> Config:
     config = real(*CONTINUED)
-    mono = adopted(store, make_plan(config, store)["mono"], "full", "", {"config.json": {}})
-    parallel = make_plan(config, Store(store.root))["parallel"]
+    # Before the adoption, the settings alone would be refused.
+    same = real(*CONTINUED[:3])
+    mono = adopted(store, make_plan(same, store)["mono"], "full", "", {"config.json": {}})
+    parallel = make_plan(same, Store(store.root))["parallel"]
     files = {"adapter_config.json": shape, "base.json": {"quantization": quantization}}
     adopted(store, parallel, "adapter", mono, files)
     return config
@@ -90,3 +92,14 @@ def test_an_adopted_checkpoint_of_another_form_is_refused(store: Store) -> None:
     config = real(*CONTINUED[:3])
     adopted(store, make_plan(config, store)["parallel"], "full", "", {"config.json": {}})
     assert "stages.cpo.adapter=continue needs a LoRA, but parallel was adopted as a full model" in problems(config, store)
+
+
+@pytest.mark.parametrize("changed", ["stages.parallel.lora.rank=8", "stages.cpo.lora.rank=8", "stages.cpo.lora.targets=[v_proj]"])
+def test_continuing_a_lora_in_another_shape_is_refused_before_it_is_trained(store: Store, changed: str) -> None:
+    config = real("stage=cpo", "stages.parallel.adapter=new", "stages.cpo.adapter=continue", changed)
+    assert "stages.cpo.adapter=continue trains the LoRA of parallel further, but lora." in problems(config, store)
+
+
+def test_continuing_a_lora_in_its_own_shape_is_planned(store: Store) -> None:
+    plan = make_plan(real("stage=cpo", "stages.parallel.adapter=new", "stages.cpo.adapter=continue", "model.lora.rank=8"), store)
+    assert plan["cpo"].verdict == "run"
