@@ -116,7 +116,9 @@ def test_all_eight_modules_of_x_alma_are_adopted(tmp_path: Path) -> None:
 
 
 def test_a_changed_setting_trains_its_node_and_says_why(tmp_path: Path) -> None:
-    plan = make_plan(load.load(["model=13b", "stage=cpo", "stages.parallel.lora.rank=32"]), Store(tmp_path))
+    plan = make_plan(
+        load.load(["model=13b", "stage=cpo", "stages.parallel.lora.rank=32", "stages.cpo.lora.rank=32"]), Store(tmp_path)
+    )
     assert (plan["mono"].verdict, plan["parallel"].verdict) == ("adopt", "run")
     assert "stages.parallel.lora.rank 16 → 32" in plan["parallel"].reason
     assert "haoranxu/ALMA-13B-Pretrain-LoRA" in plan["parallel"].reason
