@@ -7,9 +7,6 @@ from pathlib import Path
 from alma_pipeline.errors import UserError
 from alma_pipeline.files import DigestCache
 
-SHOWN = 12
-"""Digits of a digest that a message shows."""
-
 
 class GivenFiles:
     """Files outside the store, as they were when the job began.
@@ -29,7 +26,7 @@ class GivenFiles:
         for path, expected in self._expected.items():
             if (found := self._digests.of(path)) != expected:
                 raise UserError(
-                    f"{path} changed after the plan was made: expected the SHA-256 {expected[:SHOWN]}…, found {found[:SHOWN]}…. "
+                    f"{path} changed after the plan was made: expected the SHA-256 {expected[:12]}…, found {found[:12]}…. "
                     "Run the same command again to use the file as it is now"
                 )
 

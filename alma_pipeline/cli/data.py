@@ -65,10 +65,8 @@ def chosen_nodes(plan: Plan, rerun: Rerun) -> list[str]:
     """The nodes to make: with --only those, and the base, whose tokenizer shows them. Raises ConfigError for other nodes."""
     known = text_nodes(plan)
     problems = [
-        f"--{flag} {name}: data prepares text and nothing else; expected one of {', '.join(known)}"
-        for flag, names in (("force", rerun.force), ("from", rerun.from_), ("only", rerun.only))
-        for name in names
-        if name not in known
+        f"{flag} {name}: data prepares text and nothing else; expected one of {', '.join(known)}"
+        for flag, name in rerun.unknown(known)
     ]
     if problems:
         raise ConfigError(problems)

@@ -87,10 +87,7 @@ def make_plan(config: Config, store: Store, rerun: Rerun | None = None) -> Plan:
 def _check_names(nodes: list[Node], rerun: Rerun) -> None:
     known = [node.name for node in nodes]
     problems = [
-        f"--{flag} {name}: no such node in this plan; {errors.suggestion(name, known)}"
-        for flag, names in (("force", rerun.force), ("from", rerun.from_), ("only", rerun.only))
-        for name in names
-        if name not in known
+        f"{flag} {name}: no such node in this plan; {errors.suggestion(name, known)}" for flag, name in rerun.unknown(known)
     ]
     if problems:
         raise ConfigError(problems)

@@ -1,5 +1,6 @@
 """One planned step: a node, its verdict, and why."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -45,6 +46,11 @@ class Rerun:
     force: tuple[str, ...] = ()
     from_: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+
+    def unknown(self, known: Collection[str]) -> Iterator[tuple[str, str]]:
+        """(`--force`, node) of every node that a flag names and that is not in `known`."""
+        for flag, names in (("--force", self.force), ("--from", self.from_), ("--only", self.only)):
+            yield from ((flag, name) for name in names if name not in known)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,6 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.files import DigestCache
 from alma_pipeline.store.record import LOGS, Record, size_difference
 
-SHOWN = 12
-"""Digits of a digest that a message shows."""
-
 
 def check_files(records: Iterable[Record], digests: DigestCache) -> None:
     """Compare every file that a job reads of these artifacts with its record. Raises UserError that names all that differ."""
@@ -48,7 +45,7 @@ def checked_content(record: Record, name: str) -> str:
 
 
 def _digest_difference(found: str, expected: str) -> str:
-    return f"is damaged: its SHA-256 is {found[:SHOWN]}…, recorded {expected[:SHOWN]}…" if found != expected else ""
+    return f"is damaged: its SHA-256 is {found[:12]}…, recorded {expected[:12]}…" if found != expected else ""
 
 
 def remedy(record: Record) -> str:

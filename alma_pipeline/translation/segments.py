@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.ml.data.readers.raw_rows import CONTROL, SURROGATE
 
 JSON_SUFFIXES = (".json", ".jsonl", ".jsonlines", ".ndjson")
 STANDARD_INPUT = "-"
 BREAK = re.compile(r"(\r\n|\r|\n)")
 """Line breaks that are kept; other characters that Python's splitlines treats as breaks become spaces in the prompt."""
-CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\ufeff]")
-"""Characters that are no text: control characters other than white space and breaks, and byte-order marks."""
-SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_PLACES = 10
 """Lines of a file that a warning names."""
 
@@ -63,7 +61,7 @@ def read(files: list[str], direction: str, as_json: bool) -> list[Segment]:
         file = "standard input" if name == STANDARD_INPUT else name
         for number, line in enumerate(_lines(name, file), start=1):
             if not json_lines:
-                found.append(Segment(direction, CONTROLS.sub("", line), file, number))
+                found.append(Segment(direction, CONTROL.sub("", line), file, number))
             elif line.strip():
                 found.append(_parsed(line, direction, file, number))
     return found
@@ -113,7 +111,7 @@ def _parsed(line: str, direction: str, file: str, number: int) -> Segment:
     own = row.get("direction", direction)
     if not isinstance(own, str):
         raise UserError(f"{where}: direction is {own!r}; {expected}")
-    return Segment(own, CONTROLS.sub("", row["source"]), file, number, row)
+    return Segment(own, CONTROL.sub("", row["source"]), file, number, row)
 
 
 def rendered(segment: Segment, translation: str, flags: Iterable[str] = ()) -> str:

@@ -10,12 +10,14 @@ from alma_pipeline.ml.data.readers.raw_rows import Rejects
 from alma_pipeline.ml.data.readers.text import TextReader
 from alma_pipeline.ml.models.tokenizer import train_tokenizer
 from alma_pipeline.schema import Hardware, Language, Source
+from stages.corpus.config import Config
 
 LANGUAGES = {
     "en": Language(name="English", locale="en", nllb="eng_Latn"),
     "de": Language(name="German", locale="de", nllb="deu_Latn"),
     "cs": Language(name="Czech", locale="cs", nllb="ces_Latn"),
 }
+TWO = {code: LANGUAGES[code] for code in ("en", "de")}
 ALL_CODES = (*LANGUAGES, "mk")
 """Of the whole table, with one that is none of the run's."""
 
@@ -73,3 +75,14 @@ def make_job(work: Path, config: Any, files: Mapping[str, Path], **inputs: Input
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def source(*names: str, **settings: Any) -> Source:
+    return Source(reader="files", files={name: name for name in names}, **settings)
+
+
+def pairs_job(tmp_path: Path, base: Input, found: list[Any], name: str = "one", **settings: Any) -> Job:
+    files = {"de.jsonl": json_lines(tmp_path / "train", found)}
+    inputs = settings.pop("inputs", {})
+    config = Config(**{"form": "pairs", "pairs": source(*files), "languages": TWO, "held_out": 10, "seed": 7, **settings})
+    return make_job(tmp_path / name, config, files, base=base, **inputs)

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alma_pipeline import errors
-from alma_pipeline.ml.data.readers.lines import CONTROL, check_characters
-from alma_pipeline.ml.data.readers.raw_rows import BadRow, shortened
+from alma_pipeline.ml.data.readers.lines import check_characters
+from alma_pipeline.ml.data.readers.raw_rows import CONTROL, BadRow, shortened
 from alma_pipeline.schema import Language
 
 REJECTED = ("rejected", "reject")

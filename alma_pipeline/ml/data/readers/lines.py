@@ -9,7 +9,6 @@ import gzip
 import io
 import itertools
 import lzma
-import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,16 +18,13 @@ import pyarrow
 import zstandard
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.readers.raw_rows import BadRow, shortened
+from alma_pipeline.ml.data.readers.raw_rows import SURROGATE, BadRow, shortened
 from alma_pipeline.ml.data.readers.zstd import ZstdFile
 
 BOM = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 HEAD = 2**20
 """Bytes at the start of a file that decide how its lines end."""
-CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f\ufeff]")
-"""Characters that belong to no text: control characters other than white space, and byte-order marks."""
-SURROGATE = re.compile("[\ud800-\udfff]")
 LFS_POINTER = b"version https://git-lfs"
 UNPACK_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pyarrow.ArrowException, OSError)
 """What decompressors raise for a truncated file, and for content that does not match the suffix."""

@@ -1,12 +1,17 @@
 """Rows as they are read from a file, before their columns are interpreted, and what happens to those that cannot be read."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alma_pipeline.errors import PipelineError, UserError
 
+CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f\ufeff]")
+"""Characters that belong to no text: control characters other than white space, and byte-order marks."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character beyond U+FFFF, which UTF-8 cannot hold."""
 MAX_SHOWN = 200
 """Characters of a row, or of a library's error, that a message quotes."""
 

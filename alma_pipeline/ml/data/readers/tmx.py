@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 from babel.core import get_global
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.ml.data.readers.lines import BOM, SURROGATE, UNPACK_ERRORS, damaged_file, open_bytes
-from alma_pipeline.ml.data.readers.raw_rows import BadRow, RawRow, unreadable
+from alma_pipeline.ml.data.readers.lines import BOM, UNPACK_ERRORS, damaged_file, open_bytes
+from alma_pipeline.ml.data.readers.raw_rows import SURROGATE, BadRow, RawRow, unreadable
 from alma_pipeline.schema import Language
 
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
