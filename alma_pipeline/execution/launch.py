@@ -4,13 +4,19 @@ Independent of what the worker does. Every command is a list of words; no shell 
 """
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from alma_pipeline import start
 from alma_pipeline.execution.fork_client import ForkServer
-from alma_pipeline.execution.processes import WorkerHandle, WorkerProcess, start_process, worker_environment
+from alma_pipeline.execution.processes import (
+    WorkerHandle,
+    WorkerProcess,
+    own_variables,
+    start_process,
+    worker_environment,
+)
+from alma_pipeline.execution.srun import srun
 from alma_pipeline.schema import Hardware
 
 ONE_MACHINE = ("--standalone", "--local-addr=127.0.0.1")
@@ -32,38 +38,14 @@ def command(hardware: Hardware, work: Path, token: str) -> list[str]:
         # Without --no_local_rank it inserts its own argument before ours (B17).
         return [sys.executable, "-P", "-m", "deepspeed.launcher.runner", *hosts, "--no_local_rank", *worker]
     if hardware.launcher == "slurm":
-        agent = start.command("alma_pipeline.execution.slurm_agent")
-        return [*_srun(hardware), *agent, *_size_options(hardware, work), *worker]
-    if hardware.nodes > 1:
-        return torchrun([*_size_options(hardware, work), *rendezvous_options(str(hardware.rendezvous)), *worker])
+        agent = start.command("alma_pipeline.execution.slurm_agent", str(work), str(hardware.nodes), str(hardware.devices))
+        return [*srun(hardware), *agent, *worker]
     return torchrun([*ONE_MACHINE, f"--nproc-per-node={hardware.devices}", *worker])
 
 
 def torchrun(words: list[str]) -> list[str]:
     """The torchrun command under the running Python."""
     return [sys.executable, "-P", "-m", "torch.distributed.run", *words]
-
-
-def rendezvous_options(endpoint: str) -> list[str]:
-    """torchrun options: the agent at `endpoint`, HOST:PORT, hosts the rendezvous."""
-    return ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
-
-
-def _size_options(hardware: Hardware, work: Path) -> list[str]:
-    """torchrun options: number of machines, processes per machine, and an id shared by the agents of one job."""
-    return [f"--nnodes={hardware.nodes}", f"--nproc-per-node={hardware.devices}", f"--rdzv-id={work.name}"]
-
-
-def _srun(hardware: Hardware) -> list[str]:
-    """srun with one agent per machine; it uses the current allocation, or requests one."""
-    words = ["srun", f"--nodes={hardware.nodes}", f"--ntasks={hardware.nodes}", "--ntasks-per-node=1"]
-    words += ["--kill-on-bad-exit=1", f"--time={hardware.time_limit}", "--job-name=alma_pipeline"]
-    words += [f"--gpus-per-node={hardware.devices}"] if hardware.device == "cuda" else []
-    # Slurm gives a task one core by default; all processes of an agent share its task's cores.
-    words += [f"--cpus-per-task={hardware.threads * hardware.devices}"] if hardware.threads else []
-    words += [f"--partition={hardware.partition}"] if hardware.partition else []
-    words += [f"--account={hardware.account}"] if hardware.account else []
-    return words
 
 
 class Launcher:
@@ -95,11 +77,24 @@ class Launcher:
 
 def _start_ranks(hardware: Hardware, work: Path, token: str) -> WorkerProcess:
     """Start all ranks of a job through its launcher."""
-    # DeepSpeed reads this file of variables in the folder where it is started, which is the work folder.
-    variables = Path(".deepspeed_env")
-    if hardware.launcher == "deepspeed" and variables.is_file():
-        shutil.copy(variables, work)
-    return start_process(command(hardware, work, token), work, worker_environment(hardware, hardware.devices))
+    if hardware.launcher == "deepspeed":
+        _write_variables(hardware, work)
+    environment = worker_environment(hardware, hardware.devices)
+    if hardware.launcher == "slurm" and not hardware.threads:
+        del environment["OMP_NUM_THREADS"]  # each machine counts its own cores
+    return start_process(command(hardware, work, token), work, environment)
+
+
+def _write_variables(hardware: Hardware, work: Path) -> None:
+    """Write what DeepSpeed exports to the ranks of other machines: ours, and the `.deepspeed_env` of the folder we run in.
+
+    DeepSpeed reads the file in the folder where it is started, which is the work folder.
+    """
+    lines = [f"{name}={value}\n" for name, value in own_variables(hardware).items()]
+    theirs = Path(".deepspeed_env")
+    if theirs.is_file():
+        lines.append(theirs.read_text(encoding="utf-8"))
+    (work / ".deepspeed_env").write_text("".join(lines), encoding="utf-8")
 
 
 def start_without_server(hardware: Hardware, work: Path, token: str, distributed: bool) -> WorkerProcess:

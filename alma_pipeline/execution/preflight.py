@@ -1,9 +1,10 @@
-"""Checks, before anything runs, that every scorer and decoding engine of the plan can be used on this machine (B47).
+"""Checks, before anything runs, that the plan's scorers, decoding engines and launcher can be used on this machine (B47).
 
 It asks no network: whether the hub grants access to a model is only known when the model is requested.
 """
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 
@@ -46,6 +47,8 @@ def check(plan: Plan, hardware: Hardware) -> None:
             engines[step.node.name] = step.node.config.engine
     check_scorers(scorers, hardware)
     check_engines(engines, hardware)
+    if any(step.config.distributed for step in plan.work):
+        check_launcher(hardware)
 
 
 def check_scorers(scorers: Mapping[str, Neural], hardware: Hardware) -> None:
@@ -64,6 +67,19 @@ def check_engines(engines: Mapping[str, str], hardware: Hardware) -> None:
     problems = list(_vllm_problems(hardware)) if nodes else []
     if problems:
         raise UserError("\n".join([*problems, f"required by {', '.join(nodes)}"]))
+
+
+def check_launcher(hardware: Hardware) -> None:
+    """Check the programs and files of the launcher. Raises UserError that lists everything missing."""
+    problems = []
+    program = {"slurm": "srun", "deepspeed": "pdsh" if hardware.nodes > 1 else "ssh"}.get(hardware.launcher)
+    if program and not shutil.which(program):
+        found = f"hardware.launcher={hardware.launcher} with hardware.nodes={hardware.nodes}"
+        problems.append(f"{found} starts processes with {program}, which is not on the PATH; run this where it is")
+    if hardware.launcher == "deepspeed" and not os.path.isfile(str(hardware.hostfile)):
+        problems.append(f"hardware.hostfile={hardware.hostfile}: no such file; expected lines as `first-machine slots=8`")
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def _scorer_problems(name: str, scorer: Neural, hardware: Hardware) -> Iterator[str]:

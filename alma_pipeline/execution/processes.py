@@ -38,12 +38,7 @@ def worker_environment(hardware: Hardware, processes: int) -> dict[str, str]:
     `processes`: how many of the node's processes share this machine's cores.
     """
     values = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") and name not in LAUNCHER_VARS}
-    values |= {
-        "OMP_NUM_THREADS": str(hardware.threads_each(processes)),
-        "DS_ACCELERATOR": hardware.device,
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    values |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    values |= {"OMP_NUM_THREADS": str(hardware.threads_each(processes)), **own_variables(hardware)}
     if hardware.nodes == 1:
         # gloo would look for the interface of the machine's own name, which may not resolve.
         values.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
@@ -51,6 +46,17 @@ def worker_environment(hardware: Hardware, processes: int) -> dict[str, str]:
         values["CUDA_VISIBLE_DEVICES"] = ""
     start.set_variables(values)
     return values
+
+
+def own_variables(hardware: Hardware) -> dict[str, str]:
+    """Variables that mean the same for a worker on any machine."""
+    return {
+        "DS_ACCELERATOR": hardware.device,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
 
 
 @dataclass

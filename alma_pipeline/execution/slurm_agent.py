@@ -1,6 +1,6 @@
 """Runs on each machine of a Slurm step: finds the first machine and becomes a torchrun agent that joins the others there.
 
-    srun ... python alma_pipeline/start.py alma_pipeline.execution.slurm_agent TORCHRUN_WORDS...
+    srun ... python alma_pipeline/start.py alma_pipeline.execution.slurm_agent WORK_FOLDER MACHINES PROCESSES WORKER_WORDS...
 
 srun starts it. It knows Slurm's environment and nothing about the job. Only Slurm can give the address, because it chooses
 the machines when it grants the allocation.
@@ -11,34 +11,61 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution.launch import rendezvous_options, torchrun
+from alma_pipeline.execution.launch import torchrun
+from alma_pipeline.files import write_json
 
 FIRST_PORT = 15000
 PORT_COUNT = 15000
 """Size of the port range, which ends below Linux's ephemeral ports (ip_local_port_range: 32768 and above)."""
+EXIT_USER_ERROR = 2
 
 
-def main() -> None:
-    """Replace this process with the agent, so that srun's signals reach it."""
+def main(work: Path, machines: int, processes: int, worker: list[str]) -> None:
+    """Replace this process with the agent of `processes` ranks, so that srun's signals reach it."""
     try:
-        options = [*slurm_rendezvous(os.environ), *sys.argv[1:]]
+        cores = enough_cores(os.environ, processes)
+        words = [*meeting_options(os.environ), f"--nnodes={machines}", f"--nproc-per-node={processes}", f"--rdzv-id={work.name}"]
     except UserError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        if work.exists():  # the store may be missing on this machine, which the worker reports
+            write_json(work / "error.json", {"message": str(error)})
+        sys.exit(EXIT_USER_ERROR)
+    # Counted here: the command may run on a machine with another number of cores.
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores // processes))
     sys.stdout.flush()
-    os.execv(sys.executable, torchrun(options))
+    os.execv(sys.executable, torchrun([*words, *worker]))
 
 
-def slurm_rendezvous(environment: Mapping[str, str]) -> list[str]:
-    """The rendezvous options for torchrun. Raises UserError outside a Slurm step."""
+def enough_cores(environment: Mapping[str, str], processes: int) -> int:
+    """The cores that this task may use. Raises UserError if its `processes` ranks would share them."""
+    cores = len(os.sched_getaffinity(0))
+    host, given = environment.get("SLURMD_NODENAME", "this machine"), environment.get("SLURM_CPUS_ON_NODE", "?")
+    print(f"{host}: {cores} cores for {processes} ranks (Slurm gave the step {given})", flush=True)
+    if cores < processes:
+        raise UserError(
+            f"{processes} ranks on {host} share {cores} cores (Slurm gave the step {given}); set "
+            f"hardware.srun=[--cpus-per-task=N] with N of {processes} or more, or hardware.threads, or run the command in an "
+            "allocation with more cores"
+        )
+    return cores
+
+
+def meeting_options(environment: Mapping[str, str]) -> list[str]:
+    """torchrun's options for where the agents meet, and this agent's place among them. Raises UserError outside a Slurm step.
+
+    Static, so that Slurm's order of the machines is that of the ranks, and rank 0 is where the group's store is. torchrun's
+    dynamic rendezvous sorts machines by name, n10 before n9 (torch 2.13, `sorted(state.participants)` in
+    dynamic_rendezvous.py), and the agent that hosts it ends with its own ranks, which may then be the others.
+    """
     host_list = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
     if not host_list or "SLURM_JOB_ID" not in environment:
         raise UserError("not in a Slurm step: SLURM_JOB_ID or SLURM_STEP_NODELIST is not set; start this with srun")
-    # Set is_host explicitly: torchrun compares host names, and a machine's Slurm name may differ from its own.
-    host = "true" if environment.get("SLURM_NODEID", "0") == "0" else "false"
-    endpoint = f"{first_host(host_list)}:{rendezvous_port(environment['SLURM_JOB_ID'], environment.get('SLURM_STEP_ID', '0'))}"
-    return [*rendezvous_options(endpoint), f"--rdzv-conf=is_host={host}"]
+    port = rendezvous_port(environment["SLURM_JOB_ID"], environment.get("SLURM_STEP_ID", "0"))
+    place = environment.get("SLURM_NODEID", "0")
+    return ["--rdzv-backend=static", f"--rdzv-endpoint={first_host(host_list)}:{port}", f"--node-rank={place}"]
 
 
 def first_host(host_list: str) -> str:
@@ -69,4 +96,4 @@ def rendezvous_port(job: str, step: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -1,12 +1,27 @@
 """Processes, memory and launchers. Nothing here is part of an artifact's key."""
 
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import II, MISSING
 
 from alma_pipeline.schema.fields import choice, number
+
+SRUN_WORD = re.compile(r"--([a-z][a-z-]*)(=.+)?")
+"""An option of srun in full, with its value in the same word; the first group is its name."""
+SRUN_SETTINGS = {
+    "nodes": "hardware.nodes",
+    "ntasks": "hardware.nodes",
+    "ntasks-per-node": "hardware.nodes",
+    "ntasks-per-gpu": "hardware.devices",
+    "gpus-per-node": "hardware.devices",
+    "time": "hardware.time_limit",
+    "partition": "hardware.partition",
+    "account": "hardware.account",
+}
+"""Options of srun that have a setting of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +60,12 @@ class Hardware:
     comet_batch: int = number(II("evaluation.comet.batch"), at_least=1, at_most=2**20)
     hostfile: str | None = None
     """For launcher=deepspeed."""
-    rendezvous: str | None = None
-    """For launcher=torchrun on several nodes: HOST:PORT of the first node, the same on all."""
     partition: str | None = None
     account: str | None = None
     time_limit: str = "24:00:00"
+    """Of the allocation that srun requests; inside an allocation its own limit holds."""
+    srun: list[str] = field(default_factory=list, hash=False)
+    """More options for srun, as --qos=long; one that is set already replaces it (`execution/srun.py`)."""
 
     @property
     def world(self) -> int:
@@ -66,9 +82,21 @@ class Hardware:
         if self.max_parallel_nodes > 1 and (self.launcher != "local" or self.device != "cpu"):
             found = f"found {self.launcher} and {self.device}"
             yield f"max_parallel_nodes={self.max_parallel_nodes} needs launcher=local and device=cpu, {found}"
-        if self.nodes > 1 and self.launcher not in ("slurm", "deepspeed", "torchrun"):
-            yield f"nodes={self.nodes} needs launcher slurm, deepspeed or torchrun, found {self.launcher}"
+        if self.nodes > 1 and self.launcher not in ("slurm", "deepspeed"):
+            yield (
+                f"nodes={self.nodes} needs launcher=slurm, or launcher=deepspeed with a hostfile; found {self.launcher}, "
+                "which starts processes on this machine only"
+            )
         if self.launcher == "deepspeed" and not self.hostfile:
             yield "launcher=deepspeed needs a hostfile; set hardware.hostfile=PATH"
-        if self.launcher == "torchrun" and self.nodes > 1 and not self.rendezvous:
-            yield f"launcher=torchrun with nodes={self.nodes} needs rendezvous=HOST:PORT, the address of the first node"
+        if self.srun and self.launcher != "slurm":
+            yield f"srun={self.srun} needs launcher=slurm, found launcher={self.launcher}"
+        yield from self._srun_problems()
+
+    def _srun_problems(self) -> Iterator[str]:
+        for word in self.srun:
+            match = SRUN_WORD.fullmatch(word)
+            if not match:
+                yield f"srun={word}: expected an option in full with its value in the same word, as --qos=long"
+            elif match[1] in SRUN_SETTINGS:
+                yield f"srun={word}: use {SRUN_SETTINGS[match[1]]} for it"

@@ -2,28 +2,29 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alma_pipeline.execution import fork_client, processes
-from alma_pipeline.execution.launch import Launcher, command
+from alma_pipeline.execution.launch import Launcher, command, start_without_server
 from alma_pipeline.execution.processes import worker_environment
+from alma_pipeline.execution.srun import srun
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.fields import problems
 from helpers import ROOT
 from helpers.fake_stages.recipes import chain
 from helpers.fake_stages.world import World, fake_world
+from helpers.processes import wait_for
 
 START = str(ROOT / "alma_pipeline" / "start.py")
 WORKER = [START, "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
 LOOPBACK = ["--standalone", "--local-addr=127.0.0.1"]
 TORCHRUN = [sys.executable, "-P", "-m", "torch.distributed.run"]
 DEEPSPEED = [sys.executable, "-P", "-m", "deepspeed.launcher.runner"]
-SRUN = ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
-SIZE = ["--nnodes=2", "--nproc-per-node=4", "--rdzv-id=mono-3f"]
-AGENT = [sys.executable, "-P", START, "alma_pipeline.execution.slurm_agent", *SIZE]
+AGENT = [sys.executable, "-P", START, "alma_pipeline.execution.slurm_agent", "/s/work/mono-3f", "2", "4"]
 
 
 @pytest.mark.parametrize(
@@ -34,10 +35,6 @@ AGENT = [sys.executable, "-P", START, "alma_pipeline.execution.slurm_agent", *SI
             [*TORCHRUN, *LOOPBACK, "--nproc-per-node=8", *WORKER],
         ),
         (
-            {"launcher": "torchrun", "devices": 4, "nodes": 2, "rendezvous": "first:29400"},
-            [*TORCHRUN, *SIZE, "--rdzv-backend=c10d", "--rdzv-endpoint=first:29400", *WORKER],
-        ),
-        (
             {"launcher": "deepspeed", "devices": 4, "nodes": 2, "hostfile": "/etc/hosts of mine"},
             [
                 *DEEPSPEED,
@@ -46,21 +43,8 @@ AGENT = [sys.executable, "-P", START, "alma_pipeline.execution.slurm_agent", *SI
             ],
         ),
         (
-            {"launcher": "slurm", "devices": 4, "nodes": 2},
-            [*SRUN, "--time=24:00:00", "--job-name=alma_pipeline", *AGENT, *WORKER],
-        ),
-        (
-            {
-                **{"launcher": "slurm", "devices": 4, "nodes": 2, "device": "cuda", "threads": 6},
-                **{"partition": "gpu", "account": "mt", "time_limit": "2:00:00"},
-            },
-            [
-                *SRUN,
-                *("--time=2:00:00", "--job-name=alma_pipeline", "--gpus-per-node=4", "--cpus-per-task=24"),
-                *("--partition=gpu", "--account=mt"),
-                *AGENT,
-                *WORKER,
-            ],
+            {"launcher": "slurm", "devices": 4, "nodes": 2, "srun": ["--qos=long"]},
+            [*srun(Hardware(name="x", launcher="slurm", devices=4, nodes=2, srun=["--qos=long"])), *AGENT, *WORKER],
         ),
     ],
 )
@@ -72,11 +56,16 @@ def test_commands(settings: dict[str, Any], expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"launcher": "torchrun", "nodes": 2}, "launcher=torchrun with nodes=2 needs rendezvous=HOST:PORT"),
+        ({"launcher": "torchrun", "nodes": 2}, "nodes=2 needs launcher=slurm, or launcher=deepspeed with a hostfile"),
         ({"launcher": "deepspeed", "nodes": 2}, "launcher=deepspeed needs a hostfile"),
         ({"launcher": "local", "devices": 2}, "launcher=local runs one process, found devices x nodes = 2"),
-        ({"launcher": "torchrun", "nodes": 2, "rendezvous": "first:29400"}, None),
-        ({"launcher": "slurm", "nodes": 2}, None),
+        ({"launcher": "torchrun", "srun": ["--qos=long"]}, "srun=['--qos=long'] needs launcher=slurm, found launcher=torchrun"),
+        ({"launcher": "slurm", "srun": ["-p", "gpu"]}, "srun=-p: expected an option in full with its value in the same word"),
+        ({"launcher": "slurm", "srun": ["--qos long"]}, "srun=--qos long: expected an option in full"),
+        ({"launcher": "slurm", "srun": ["--partition=gpu"]}, "srun=--partition=gpu: use hardware.partition for it"),
+        ({"launcher": "slurm", "srun": ["--ntasks-per-node=8"]}, "srun=--ntasks-per-node=8: use hardware.nodes for it"),
+        ({"launcher": "slurm", "nodes": 2, "srun": ["--qos=long", "--constraint=a|b", "--requeue"]}, None),
+        ({"launcher": "deepspeed", "nodes": 2, "hostfile": "hosts"}, None),
         ({"launcher": "torchrun", "devices": 2}, None),
     ],
 )
@@ -100,6 +89,18 @@ def test_a_workers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, processes: int, threads: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
     assert worker_environment(Hardware(name="x"), processes)["OMP_NUM_THREADS"] == str(threads)
+
+
+@pytest.mark.parametrize(("threads", "words"), [(None, "none"), (3, "3")])
+def test_cores_of_other_machines_are_counted_there(
+    played: Callable[[str, str], None], tmp_path: Path, threads: int | None, words: str
+) -> None:
+    """The command may run on a login node with another number of cores."""
+    played("srun", "echo ${OMP_NUM_THREADS-none}")
+    hardware = Hardware(name="x", launcher="slurm", nodes=2, threads=threads)
+    process = start_without_server(hardware, tmp_path, "T", distributed=True)
+    wait_for(lambda: process.poll() is not None)
+    assert (tmp_path / "log.txt").read_text().splitlines()[1:] == [words]
 
 
 def test_devices_stay_visible_to_a_gpu_worker(monkeypatch: pytest.MonkeyPatch) -> None:

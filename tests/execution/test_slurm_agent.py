@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import slurm_agent
-from alma_pipeline.execution.launch import command
+from alma_pipeline.execution.launch import Launcher, command
 from alma_pipeline.schema import Hardware
 from helpers import ROOT
+from helpers.fake_stages.recipes import recipe
+from helpers.fake_stages.world import World
 
 WORKER = [str(ROOT / "alma_pipeline" / "start.py"), "alma_pipeline.execution.worker", "/s/work/mono-3f", "T"]
 
@@ -27,10 +30,10 @@ def test_the_agent_meets_on_the_first_node(played: Played) -> None:
     tests = [f'test "$*" = "{words}" && printf "{text}"' for words, text in answers.items()]
     played("scontrol", "\n".join([*tests, "true"]))
     step = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_NODELIST": "n[0-9]", "SLURM_JOB_ID": "100007", "SLURM_STEP_ID": "1"}
-    words = {node: slurm_agent.slurm_rendezvous(step | {"SLURM_NODEID": node}) for node in ("0", "1")}
+    words = {node: slurm_agent.meeting_options(step | {"SLURM_NODEID": node}) for node in ("0", "1")}
     endpoint = f"--rdzv-endpoint=first.cluster:{slurm_agent.rendezvous_port('100007', '1')}"
-    assert words["0"] == ["--rdzv-backend=c10d", endpoint, "--rdzv-conf=is_host=true"]
-    assert words["1"] == ["--rdzv-backend=c10d", endpoint, "--rdzv-conf=is_host=false"]
+    assert words["0"] == ["--rdzv-backend=static", endpoint, "--node-rank=0"]
+    assert words["1"] == ["--rdzv-backend=static", endpoint, "--node-rank=1"]
 
 
 def test_ports_differ_between_steps_and_stay_free_of_clients() -> None:
@@ -53,7 +56,7 @@ def test_ports_differ_between_steps_and_stay_free_of_clients() -> None:
 def test_the_agent_says_what_is_wrong(played: Played, variables: dict[str, str], script: str, said: str) -> None:
     played("scontrol", script)
     with pytest.raises(UserError, match=said):
-        slurm_agent.slurm_rendezvous(variables)
+        slurm_agent.meeting_options(variables)
 
 
 def test_without_scontrol_the_agent_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -76,8 +79,22 @@ def test_the_agent_becomes_torchrun(played: Played, tmp_path: Path) -> None:
     words = command(Hardware(name="x", launcher="slurm"), Path("/s/work/mono-3f"), "T")
     done = subprocess.run(words, env=values, capture_output=True, text=True, check=True)
     port = slurm_agent.rendezvous_port("7", "0")
-    assert done.stdout.split() == [
-        *("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=is_host=true"),
+    assert done.stdout.splitlines()[-1].split() == [
+        *("--rdzv-backend=static", f"--rdzv-endpoint=localhost:{port}", "--node-rank=0"),
         *("--nnodes=1", "--nproc-per-node=1", "--rdzv-id=mono-3f"),
         *WORKER,
     ]
+
+
+def test_more_ranks_than_cores_are_an_error_before_anything_is_loaded(orders: Path, tmp_path: Path, played: Played) -> None:
+    """As where Slurm gives a task one core; the agent writes down why, and the command ends as with any mistake in a request."""
+    core = min(os.sched_getaffinity(0))
+    played("srun", f'while [ "$1" != {sys.executable} ]; do shift; done; SLURMD_NODENAME=n9 exec taskset -c {core} "$@"')
+    hardware = Hardware(name="x", launcher="slurm", nodes=2, devices=2)
+    world = World(tmp_path, orders, Launcher(hardware, tmp_path))
+    try:
+        with pytest.raises(UserError, match=r"a: 2 ranks on n9 share 1 cores .*set hardware\.srun=\[--cpus-per-task=N\]"):
+            world.run(recipe({"a": FakeMany(text="a")}, hardware=hardware))
+    finally:
+        world.launcher.close()
+    assert world.journal("a") == []

@@ -1,4 +1,4 @@
-"""Slurm itself, on this machine: two nodes train one model, and no allocation outlives its orchestrator."""
+"""Slurm itself, on this machine: what its nodes give to ranks; two of them train one model, and no allocation is left behind."""
 
 import json
 import os
@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from alma_pipeline import start
+from alma_pipeline.execution.srun import srun
+from alma_pipeline.schema import Hardware
 from helpers.fake_stages.world import journal, parent
 from helpers.processes import wait_for
-from helpers.slurm_cluster import Cluster, missing
+from helpers.slurm_cluster import CPUS, MEMORY, NODES, Cluster, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "there is a Slurm")]
 
@@ -21,6 +24,13 @@ TRAINING = [
     *("hardware.micro_batch_tokens=512", "hardware.time_limit=10", "evaluation=paper", "evaluation.checkpoints=[]"),
     *("budget.text.documents=60", "budget.text.dev=6", "budget.mono.steps=3"),
 ]
+HARDWARE = Hardware(name="test", launcher="slurm", nodes=2, time_limit="5")
+RANK = """
+import json, os
+names = ["RANK", "SLURM_NODEID", "SLURMD_NODENAME", "SLURM_CPUS_ON_NODE", "OMP_NUM_THREADS"]
+print(json.dumps([*(os.environ[name] for name in names), len(os.sched_getaffinity(0))]))
+"""
+HOLDING = "import time; time.sleep(20)"
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +41,36 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.close()
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["requested", "within an allocation and a step"])
+def test_ranks_have_all_cores_of_their_nodes_and_slurms_order(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    """n9 comes before n10; a shell of srun --pty is a step, beside which ours must not wait forever."""
+    around: list[str] = []
+    if inside:
+        around = ["salloc", "--quiet", "--nodes=2", "--exclusive", "--mem=0", "srun", "--nodes=1", "--ntasks=1"]
+        monkeypatch.setenv("SLURM_JOB_ID", "in the allocation")
+    monkeypatch.delitem(cluster.environment, "OMP_NUM_THREADS", raising=False)
+    (tmp_path / "rank.py").write_text(RANK)
+    agent = start.command("alma_pipeline.execution.slurm_agent", str(tmp_path), "2", "1", str(tmp_path / "rank.py"))
+    found = [json.loads(line) for line in cluster.ask(*around, *srun(HARDWARE), *agent).splitlines() if line[0] == "["]
+    cores = len(os.sched_getaffinity(0))
+    expected = [[str(place), str(place), name, str(CPUS), str(cores), cores] for place, name in enumerate(NODES)]
+    assert sorted(found) == expected, cluster.logs()
+
+
+def test_a_job_has_the_whole_memory_of_its_nodes(cluster: Cluster) -> None:
+    """By default it would get 100 MB per core here, and few GB elsewhere: a model is killed while it is loaded."""
+    words = [*srun(HARDWARE), sys.executable, "-c", HOLDING]
+    process = subprocess.Popen(words, env=cluster.environment)
+    try:
+        wait_for(lambda: "RUNNING" in cluster.jobs())
+        assert f"cpu={2 * CPUS},mem={2 * MEMORY}M,node=2" in cluster.ask("squeue", "-h", "-O", "tres-alloc:80")
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def test_two_nodes_train_one_model(cluster: Cluster, tmp_path: Path) -> None:
@@ -44,7 +84,7 @@ def test_two_nodes_train_one_model(cluster: Cluster, tmp_path: Path) -> None:
     record = json.loads((made / "record.json").read_text())
     assert (record["hardware"]["launcher"], record["hardware"]["nodes"], record["hardware"]["zero_stage"]) == ("slurm", 2, 2)
     assert record["result"]["after"]["loss"] < record["result"]["before"]["loss"]
-    assert (made / "log.txt").read_text().startswith("$ srun --nodes=2 --ntasks=2 ")
+    assert (made / "log.txt").read_text().startswith("$ srun --nodes=2 --exclusive ")
     assert cluster.jobs() == ""
 
 

@@ -1,6 +1,10 @@
-"""A real Slurm cluster of two one-core nodes on this machine, on sockets and ports of its own. Needs root, as slurmd does."""
+"""A real Slurm cluster of two two-core nodes on this machine, on sockets and ports of its own. Needs root, as slurmd does.
+
+As on many sites a job gets little memory per core by default, and a task is bound to the cores that Slurm gave it.
+"""
 
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -9,6 +13,10 @@ import time
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "srun", "squeue", "scontrol", "sinfo", "munged")
+NODES = ("n9", "n10")
+"""Slurm's order, which is not that of the words."""
+CPUS = 2
+MEMORY = 1000
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -17,9 +25,12 @@ AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
 SlurmUser=root
 ProctrackType=proctrack/pgid
-TaskPlugin=task/none
+TaskPlugin=task/affinity
+SlurmdParameters=config_overrides
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=100
+FirstJobId={ports[0]}
 ReturnToService=2
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
@@ -28,8 +39,8 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmctldPort={ports[0]}
 MpiDefault=none
 KillWait=5
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=1 RealMemory=1000 State=UNKNOWN
-PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
+NodeName=n[9-10] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs={cpus} RealMemory={memory} State=UNKNOWN
+PartitionName=main Nodes=n[9-10] Default=YES MaxTime=INFINITE State=UP
 """
 
 
@@ -49,7 +60,7 @@ class Cluster:
         (folder / "state").mkdir()
         (folder / "munge.key").write_bytes(secrets.token_bytes(128))
         (folder / "munge.key").chmod(0o600)
-        text = CONFIGURATION.format(host=socket.gethostname(), folder=folder, ports=free_ports())
+        text = CONFIGURATION.format(host=socket.gethostname(), folder=folder, ports=free_ports(), cpus=CPUS, memory=MEMORY)
         (folder / "slurm.conf").write_text(text)
         self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -58,7 +69,7 @@ class Cluster:
         at = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "log", "pid", "seed")]
         self._daemon("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *at)
         self._daemon("slurmctld", "-D")
-        for node in ("n1", "n2"):
+        for node in NODES:
             self._daemon("slurmd", "-D", "-N", node)
         until = time.monotonic() + 60
         while self.ask("sinfo", "-h", "-t", "idle", "-o", "%D") != "2":
@@ -92,8 +103,11 @@ class Cluster:
 
 
 def free_ports() -> list[int]:
-    """Three in a row that nobody listens on; below what clients are given."""
-    for first in range(16817, 32000, 7):
+    """Three in a row that nobody listens on; below what clients are given. Chance keeps clusters that start together apart.
+
+    The first is also that of the jobs' numbers, from which the ports of the ranks' meetings follow.
+    """
+    for first in random.SystemRandom().sample(range(30_000, 32_700, 3), 900):
         with socket.socket() as one, socket.socket() as two, socket.socket() as three:
             try:
                 for number, probe in enumerate((one, two, three)):
