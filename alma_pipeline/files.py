@@ -1,9 +1,11 @@
 """Durable file operations: digests, atomic writes, locks, fsync. Independent of what the files contain."""
 
+import fcntl
 import hashlib
 import json
 import os
 import pwd
+import secrets
 import shutil
 import stat
 import uuid
@@ -48,7 +50,7 @@ class DigestCache:
     def _save(self) -> None:
         if not self.cache or not self.cache.parent.is_dir() or not os.access(self.cache.parent, os.W_OK):
             return
-        temporary = self.cache.with_name(f"{self.cache.name}.{os.getpid()}")
+        temporary = self.cache.with_name(f"{self.cache.name}.{secrets.token_hex(4)}")
         try:
             # Another process may have added some since this one read the file.
             self._known = _saved_digests(self.cache) | self._known
@@ -150,7 +152,8 @@ def digest(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write atomically: a reader sees the old or the new content, never a part of it, even after a power cut."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    # Processes of two machines, or of two containers, may have the same number.
+    temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.flush()
@@ -161,6 +164,24 @@ def write_json(path: Path, value: Any) -> None:
 def lock_file(path: str | Path) -> FileLock:
     """A lock that the kernel releases when its holder dies; a marker file would survive kill -9."""
     return FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
+def is_locked(path: str | Path) -> bool:
+    """Whether a process holds the lock, as far as this machine sees. Raises OSError if the file system has no locks.
+
+    Asks for a shared lock, which two that ask at the same time both get: neither takes the other for a holder.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # some file systems answer EACCES
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def sync_tree(folder: Path) -> None:

@@ -15,7 +15,7 @@ WITHOUT_HYDRA = ("errors", "redact", "job", "store/", "ml/", "execution/", "cli/
 """Starts of paths in the package: workers, and what they stand on."""
 ORDER = (
     ("errors", "paths", "files", "given_files", "output_file", "redact", "units", "instants"),
-    ("streams", "console", "start", "disk"),
+    ("streams", "console", "start", "disk", "mounts", "heartbeat", "lease"),
     ("schema",),
     ("job",),
     ("ml.distributed", "ml.rng"),

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import Timeout
-
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.errors import UserError
-from alma_pipeline.files import lock_file
+from alma_pipeline.heartbeat import held_among
 from alma_pipeline.paths import store_root
 from alma_pipeline.plan.node import OUTPUTS, TEMPLATES
 from alma_pipeline.store.lookup import find_artifact
@@ -59,8 +57,10 @@ def candidates(store: Store, kept: list[Record]) -> Iterator[Candidate]:
     """Folders that can be deleted; artifacts only if some are to be kept. Raises UserError for a damaged record."""
     for path in _folders(store.root / "replaced"):
         yield _candidate(path, "replaced by a forced run")
-    for path in _folders(store.root / "aside"):
-        if not _locked(path):
+    aside = _folders(store.root / "aside")
+    busy = {path.parents[1] for path in held_among((lock for path in aside for lock in _locks(path / "locks")), _print)}
+    for path in aside:
+        if path not in busy:
             yield _candidate(path, "left by a job that ended early")
     if not kept:
         return
@@ -127,7 +127,7 @@ def _unfinished(store: Store) -> Iterator[str]:
 def delete(store: Store, found: list[Candidate]) -> None:
     """Move each folder away with one rename, then delete its files. Raises UserError during a run and in a read-only store."""
     store.check_writable()
-    busy = [path.name for path in _locks(store.root / "locks") if _is_held(path)]
+    busy = [path.name for path in held_among(_locks(store.root / "locks"), _print)]
     if busy:
         raise UserError(f"a run is active in {store.root} ({', '.join(busy)}) and may need any artifact; wait until it ends")
     trash = store.root / "replaced"
@@ -153,15 +153,5 @@ def _locks(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".owner", ".worker")) if folder.is_dir() else []
 
 
-def _locked(aside: Path) -> bool:
-    return any(_is_held(path) for path in _locks(aside / "locks"))
-
-
-def _is_held(path: Path) -> bool:
-    lock = lock_file(path)
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError):  # in a store that is read-only nothing can be locked, and nothing deleted
-        return True
-    lock.release()
-    return False
+def _print(text: str) -> None:
+    LiteralConsole().print_line(text)

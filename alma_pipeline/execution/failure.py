@@ -7,6 +7,7 @@ from pathlib import Path
 from alma_pipeline import disk
 from alma_pipeline.errors import PipelineError, StageFailed, UserError
 from alma_pipeline.execution import out_of_memory
+from alma_pipeline.execution.guard import ABANDONED, EXIT_ABANDONED
 from alma_pipeline.job import Job
 from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.redact import redact
@@ -38,11 +39,21 @@ def worker_error(job: Job, code: int, killed_before: int, estimate: Estimate | N
     tail = "\n".join(lines[-TAIL_LINES:])
     killed = code in KILLED or (not written and bool(RANK_KILLED.search(tail)))
     reason = (
-        _full_disk(work, tail, estimate)
+        _abandoned(code, tail)
+        or _full_disk(work, tail, estimate)
         or _out_of_memory(job, killed, bool(written), killed_before, tail, estimate)
         or f"its worker ended with {_ending(code)}"
     )
     return StageFailed(job.name, reason, str(log), tail)
+
+
+def _abandoned(code: int, tail: str) -> str:
+    """The reason if the worker ended because its parent seemed to be gone, or because another process has its job; else empty."""
+    line = ABANDONED.search(tail)
+    if not line and code != EXIT_ABANDONED:
+        return ""
+    found = f": {line[1]}" if line else ""
+    return f"its worker ended because nobody seemed to wait for it{found}; was this command suspended? {RESUMES}"
 
 
 def _ending(code: int) -> str:

@@ -136,12 +136,16 @@ def _begin(aside: Path, name: str, key: str) -> tuple[Path, WorkFolder]:
 
 def _end(folder: Path, work: WorkFolder, kept: bool) -> None:
     """Delete the folder, unless its work is kept, and release it."""
+    done = None
     try:
         if not kept:
             # Renamed first: another process may look for the same key, and must not find half a folder.
-            shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.done-{secrets.token_hex(4)}")))
+            done = folder.rename(folder.with_name(f"{folder.name}.done-{secrets.token_hex(4)}"))
     finally:
         work.close()
+    # Released first: NFS keeps a deleted file under another name while it is open, and the folder would not be empty.
+    if done:
+        shutil.rmtree(done, ignore_errors=True)  # `gc` finds what is left
 
 
 def _follow(

@@ -5,28 +5,21 @@ python alma_pipeline/start.py alma_pipeline.execution.worker WORK_FOLDER TOKEN  
 
 import contextlib
 import importlib
-import json
 import os
 import socket
 import sys
-import threading
-import time
 import traceback
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from alma_pipeline import disk
 from alma_pipeline.errors import UserError
 from alma_pipeline.execution import energy
-from alma_pipeline.files import lock_file, sync_tree, write_json
+from alma_pipeline.execution.guard import Guard, wait_for_first
+from alma_pipeline.files import sync_tree, write_json
 from alma_pipeline.job import read_job
 
 EXIT_USER_ERROR = 2
 EXIT_FAILURE = 1
-EXIT_ABANDONED = 3
-WATCH_SECONDS = 0.5
 RESERVE_BYTES = 65_536
 """Space that a worker keeps on the disk, so that it can still write down why it failed when the disk is full."""
 
@@ -40,7 +33,7 @@ def main(work: Path, token: str) -> int:
     # Libraries that write to the current folder must not write to the user's.
     os.chdir(work)
     rank = int(os.environ.get("RANK", "0"))
-    guard = _guard(work, token, rank)
+    guard = Guard(work, token, rank)
     reserve = work / f"reserve-{rank}"
     try:
         reserve.write_bytes(bytes(RESERVE_BYTES))
@@ -56,7 +49,7 @@ def main(work: Path, token: str) -> int:
             sync_tree(job.out)  # a result promises that the files are on disk, even after a power cut
             write_json(work / "result.json", result | meter.stop())
         else:
-            _wait_for_first(work)
+            wait_for_first(work)
         return 0
     except UserError as error:
         reserve.unlink(missing_ok=True)
@@ -72,33 +65,7 @@ def main(work: Path, token: str) -> int:
             reserve.unlink(missing_ok=True)
             sys.stdout.flush()
             sys.stderr.flush()
-        if guard:
-            guard.release()
-
-
-def _wait_for_first(work: Path) -> None:
-    """Wait until rank 0 has ended, which may score for hours alone: torchrun ends it 300 s after the other ranks.
-
-    A rank 0 that was killed leaves no file, but its lock is free again. DeepSpeed's launcher ends no ranks of other machines.
-    """
-    endings, held = ("result.json", "error.json", "failed-0.txt"), False
-    while (work / "owner.json").exists() and not any((work / name).exists() for name in endings):
-        free = _is_free(json.loads((work / "owner.json").read_text(encoding="utf-8"))["worker_lock"])
-        if held and free:
-            return
-        held = held or not free  # at first it may not have the lock yet
-        time.sleep(WATCH_SECONDS)
-
-
-def _is_free(path: str) -> bool:
-    """Whether nobody holds a lock."""
-    lock = lock_file(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    lock.release()
-    return True
+        guard.release()
 
 
 def _report_failure(work: Path, rank: int, reserve: Path) -> None:
@@ -111,47 +78,6 @@ def _report_failure(work: Path, rank: int, reserve: Path) -> None:
         # In its own file: in the log, the launcher's messages follow the traceback.
         (work / f"failed-{rank}.txt").write_text(text, encoding="utf-8")
         print(text, file=sys.stderr, end="", flush=True)
-
-
-def _guard(work: Path, token: str, rank: int) -> FileLock | None:
-    """Start a thread that exits this process when its parent is gone. Returns the worker lock, which only rank 0 acquires.
-
-    The parent holds the owner lock. Once that lock is free, or `owner.json` has another token, nobody will read this
-    worker's result, and another worker may be waiting for the folder. The token also stops a worker whose parent was
-    killed while the worker was still importing, so that it does not run the new owner's job.
-    """
-    owner = _owner(work, token)
-    lock = lock_file(owner["worker_lock"]) if rank == 0 else None
-    if lock:
-        lock.acquire(poll_interval=0.1)
-        _owner(work, token)  # again: the owner may have changed while this worker waited
-    threading.Thread(target=_watch, args=(work, token, owner["owner_lock"]), daemon=True).start()
-    return lock
-
-
-def _owner(work: Path, token: str) -> dict[str, Any]:
-    """The content of `owner.json`; exits the process if the token is no longer the owner's."""
-    owner: dict[str, Any] = json.loads((work / "owner.json").read_text(encoding="utf-8"))
-    if owner["token"] != token:
-        print(f"process {owner['pid']} on {owner['host']} no longer owns this job; exiting", file=sys.stderr, flush=True)
-        os._exit(EXIT_ABANDONED)
-    return owner
-
-
-def _watch(work: Path, token: str, owner_lock: str) -> None:
-    """Exit the process as soon as the token is invalid or the owner lock can be acquired: the parent is gone."""
-    lock = lock_file(owner_lock)
-    while True:
-        time.sleep(WATCH_SECONDS)
-        try:
-            _owner(work, token)
-        except FileNotFoundError:
-            return  # the parent has committed the artifact and deleted the folder
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        os._exit(EXIT_ABANDONED)
 
 
 if __name__ == "__main__":

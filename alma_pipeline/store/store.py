@@ -2,7 +2,7 @@
 
 <root>/artifacts/<name>-<key12>/   files, and record.json written last
 <root>/work/<name>-<key12>/        a running or unfinished node: job.json, log, metrics, resume points, out/
-<root>/locks/<key12>.*             who may write; never deleted, since a lock must always be the same file
+<root>/locks/<key12>.*             who may write; locks are never deleted, since one must always be the same file
 <root>/replaced/                   artifacts replaced by a forced run; nothing is ever overwritten
 """
 
@@ -12,18 +12,16 @@ import json
 import os
 import secrets
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from alma_pipeline import instants
-from alma_pipeline.errors import UserError
-from alma_pipeline.files import DigestCache, apply_umask, digest, lock_file, owner, sync, sync_tree, write_json
+from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.files import DigestCache, apply_umask, digest, owner, sync, sync_tree, write_json
 from alma_pipeline.job import RESUME_SCHEMA
+from alma_pipeline.lease import Lease, wait_until_free
 from alma_pipeline.store.damage import check_files
 from alma_pipeline.store.record import Record, incomplete_file, is_complete, read_record, write_record
 
@@ -35,22 +33,39 @@ class WorkFolder:
     name: str
     key: str
     path: Path
-    lock: FileLock
+    lease: Lease
     token: str
     """Passed to the worker, which exits when `owner.json` no longer has this token."""
 
+    def check_owned(self) -> None:
+        """Raise PipelineError if a process on another machine has taken the folder over, because this one seemed dead."""
+        found = self._owner()
+        if found.get("token") != self.token:
+            raise PipelineError(
+                f"{self.name}: process {found.get('pid')} on {found.get('host')} has taken over {self.path}, because this one "
+                "did not renew its heartbeat: it was suspended, or the store did not answer; the work continues there"
+            )
+
     def revoke(self) -> None:
         """Make every rank of the worker exit, on any machine, by invalidating the token; the lock stays held."""
-        owner = json.loads((self.path / "owner.json").read_text(encoding="utf-8"))
-        write_json(self.path / "owner.json", owner | {"token": ""})
+        if (owner := self._owner()).get("token") == self.token:
+            write_json(self.path / "owner.json", owner | {"token": ""})
 
     def close(self) -> None:
         """Release the lock, so that another process can take over the folder; one in which nothing was begun is removed."""
         with contextlib.suppress(OSError):
-            if [path.name for path in self.path.iterdir()] == ["owner.json"]:
+            if [path.name for path in self.path.iterdir()] == ["owner.json"] and self._owner().get("token") in ("", self.token):
                 (self.path / "owner.json").unlink()
                 self.path.rmdir()
-        self.lock.release()
+        self.lease.release()
+
+    def _owner(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.path / "owner.json").read_text(encoding="utf-8"))
+        return found
+
+
+class Busy(Exception):
+    """Another process or its worker holds a work folder."""
 
 
 class Store:
@@ -152,32 +167,30 @@ class Store:
 
         `waiting(text)` is called once before each wait. Raises UserError if the store's file system has no locks.
         """
-        return self._begin(name, key, functools.partial(_acquire, waiting=waiting))
+        return self._begin(name, key, waiting or _ignore)
 
     def begin_if_free(self, name: str, key: str) -> WorkFolder | None:
         """Acquire the right to make `key` without waiting; None if another process or worker holds it."""
         try:
-            return self._begin(name, key, lambda lock, text: _lock(lock, timeout=0))
-        except Timeout:
+            return self._begin(name, key, _refuse)
+        except Busy:
             return None
 
-    def _begin(self, name: str, key: str, acquire: Callable[[FileLock, str], None]) -> WorkFolder:
+    def _begin(self, name: str, key: str, waiting: Callable[[str], None]) -> WorkFolder:
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         owner_lock, worker_lock = locks / f"{key[:12]}.owner", locks / f"{key[:12]}.worker"
         # First the parents, one at a time; then the worker that an earlier parent may have left.
-        lock = lock_file(owner_lock)
-        acquire(lock, f"{name}: waiting for another process that is running it")
-        work = WorkFolder(name, key, self.work_path(name, key), lock, secrets.token_hex(8))
+        lease = Lease(owner_lock)
+        lease.acquire(lambda whom: waiting(f"{name}: waiting for another process that is running it{whom}"))
+        work = WorkFolder(name, key, self.work_path(name, key), lease, secrets.token_hex(8))
         try:
             work.path.mkdir(parents=True, exist_ok=True)
             # Workers poll this file: a new token makes one exit whose own parent died.
-            owner = {"token": work.token, "pid": os.getpid(), "host": socket.gethostname()}
+            owner = {"token": work.token, "pid": lease.holder.pid, "host": lease.holder.host, "beat": lease.number}
             write_json(work.path / "owner.json", owner | {"owner_lock": str(owner_lock), "worker_lock": str(worker_lock)})
             # A worker may outlive its parent for a moment; two must never write to one folder.
-            leftover = lock_file(worker_lock)
-            acquire(leftover, f"{name}: waiting for a worker of an earlier run to exit")
-            leftover.release()
+            wait_until_free(worker_lock, lambda whom: waiting(f"{name}: waiting for a worker of an earlier run to exit{whom}"))
         except BaseException:
             work.close()
             raise
@@ -185,7 +198,11 @@ class Store:
         return work
 
     def commit(self, work: WorkFolder, record: dict[str, Any]) -> Record:
-        """Turn `work/out` into the artifact: write the record last, then rename. An older artifact moves to `replaced/`."""
+        """Turn `work/out` into the artifact: write the record last, then rename. An older artifact moves to `replaced/`.
+
+        Raises PipelineError if another process has taken the folder over.
+        """
+        work.check_owned()
         out = work.path / "out"
         # An earlier commit may have been killed while it wrote the record.
         for partial in out.glob("record.json*"):
@@ -202,6 +219,7 @@ class Store:
         sync_tree(out)
         write_record(out, {"files": files, "digests": digests} | record)
         sync(out)
+        work.check_owned()  # again: digests of many gigabytes take minutes
         final = self.root / "artifacts" / work.path.name
         final.parent.mkdir(parents=True, exist_ok=True)
         self._folders = None
@@ -247,22 +265,10 @@ def _manifest(path: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and manifest.get("schema") == RESUME_SCHEMA else None
 
 
-def _acquire(lock: FileLock, text: str, waiting: Any) -> None:
-    try:
-        _lock(lock, timeout=0)
-    except Timeout:
-        if waiting:
-            waiting(text)
-        _lock(lock, timeout=-1)
+def _ignore(text: str) -> None:
+    """Wait without a word."""
 
 
-def _lock(lock: FileLock, timeout: float) -> None:
-    """Acquire a lock. Raises Timeout, or UserError if the file system has no locks."""
-    try:
-        lock.acquire(timeout=timeout, poll_interval=0.1)
-    except Timeout:
-        raise
-    except OSError as error:
-        raise UserError(
-            f"{lock.lock_file} cannot be locked ({error}); set ALMA_PIPELINE_STORE to a folder on a file system with file locks"
-        ) from error
+def _refuse(text: str) -> None:
+    """Do not wait."""
+    raise Busy(text)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -15,8 +16,9 @@ import pytest
 from stages.fake.config import Config as Fake
 from stages.fake_many.config import Config as FakeMany
 
-from alma_pipeline.execution import worker
-from alma_pipeline.execution.worker import EXIT_ABANDONED, EXIT_FAILURE, EXIT_USER_ERROR
+from alma_pipeline.execution import guard
+from alma_pipeline.execution.guard import EXIT_ABANDONED
+from alma_pipeline.execution.worker import EXIT_FAILURE, EXIT_USER_ERROR
 from alma_pipeline.files import DigestCache, lock_file
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.schema import Hardware, Language
@@ -132,7 +134,7 @@ def test_a_worker_of_another_token_ends_before_it_does_anything(bench: Bench, ra
     """One that was still importing when its parent died, and now finds the job of the next."""
     work = bench.begin()
     code, errors = bench.end(bench.start(work.path, "the token of before", rank))
-    assert code == EXIT_ABANDONED and f"process {os.getpid()}" in errors and "no longer owns this job" in errors
+    assert code == EXIT_ABANDONED and f"process {os.getpid()}" in errors and "owns this job now" in errors
     assert journal(bench.orders, "a") == []
     work.close()
 
@@ -159,7 +161,11 @@ def test_a_worker_ends_when_its_parents_lock_is_free(bench: Bench, rank: int) ->
     process = bench.start(work.path, work.token, rank)
     wait_for(lambda: journal(bench.orders, "a") or process.poll() is not None)
     work.close()
-    assert bench.end(process)[0] == EXIT_ABANDONED
+    code, errors = bench.end(process)
+    assert code == EXIT_ABANDONED
+    line = f"worker process {process.pid} on {socket.gethostname()} (rank {rank}) ends: its parent, process {os.getpid()} on "
+    line += f"{socket.gethostname()}, is gone: the lock {work.lease.path} is free\n"
+    assert errors == (work.path / "log.txt").read_text() == (work.path / f"failed-{rank}.txt").read_text() == line
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -170,7 +176,8 @@ def test_a_worker_ends_when_it_is_no_longer_wanted(bench: Bench, rank: int) -> N
     process = bench.start(work.path, work.token, rank)
     wait_for(lambda: journal(bench.orders, "a"))
     work.revoke()
-    assert bench.end(process)[0] == EXIT_ABANDONED
+    code, errors = bench.end(process)
+    assert code == EXIT_ABANDONED and f"its parent, process {os.getpid()} on {socket.gethostname()}, has stopped it" in errors
     work.close()
 
 
@@ -179,11 +186,12 @@ def test_a_worker_ends_when_another_parent_takes_over(bench: Bench) -> None:
     first = bench.begin()
     process = bench.start(first.path, first.token)
     wait_for(lambda: journal(bench.orders, "a"))
-    first.lock.release()
+    first.lease.release()
     told: list[str] = []
     second = bench.store.begin("a", bench.step.key, told.append)
     assert process.poll() is not None or bench.end(process)[0] == EXIT_ABANDONED
-    assert told in ([], ["a: waiting for a worker of an earlier run to exit"])
+    who = f"process {process.pid} on {socket.gethostname()}"
+    assert told in ([], [f"a: waiting for a worker of an earlier run to exit ({who})"])
     second.close()
 
 
@@ -219,10 +227,10 @@ def test_a_job_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_other_ranks_wait_for_the_first_unless_it_was_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(guard, "WATCH_SECONDS", 0.01)
     work = bench.begin()
     first = lock_file(json.loads((work.path / "owner.json").read_text())["worker_lock"])
-    waiting = threading.Thread(target=worker._wait_for_first, args=(work.path,), daemon=True)
+    waiting = threading.Thread(target=guard.wait_for_first, args=(work.path,), daemon=True)
     waiting.start()
     waiting.join(0.1)
     assert waiting.is_alive(), "the first has not begun"
