@@ -12,6 +12,7 @@ from alma_pipeline import start
 from alma_pipeline.execution.fork_client import ForkServer
 from alma_pipeline.execution.processes import WorkerHandle, WorkerProcess, start_process, worker_environment
 from alma_pipeline.schema import Hardware
+from alma_pipeline.schema.time_limit import notice_seconds
 
 ONE_MACHINE = ("--standalone", "--local-addr=127.0.0.1")
 """torchrun options: ranks of one machine meet over loopback, because its own name may not resolve (laptops, VPNs, containers)."""
@@ -58,6 +59,7 @@ def _srun(hardware: Hardware) -> list[str]:
     """srun with one agent per machine; it uses the current allocation, or requests one."""
     words = ["srun", f"--nodes={hardware.nodes}", f"--ntasks={hardware.nodes}", "--ntasks-per-node=1"]
     words += ["--kill-on-bad-exit=1", f"--time={hardware.time_limit}", "--job-name=alma_pipeline"]
+    words += [f"--signal=USR1@{notice_seconds(hardware.time_limit)}"]  # to the agents
     words += [f"--gpus-per-node={hardware.devices}"] if hardware.device == "cuda" else []
     # Slurm gives a task one core by default; all processes of an agent share its task's cores.
     words += [f"--cpus-per-task={hardware.threads * hardware.devices}"] if hardware.threads else []

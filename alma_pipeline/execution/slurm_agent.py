@@ -1,4 +1,5 @@
 """Runs on each machine of a Slurm step: finds the first machine and becomes a torchrun agent that joins the others there.
+Slurm's notice before the time limit, SIGUSR1, it passes on as the file `notice` in the work folder.
 
     srun ... python alma_pipeline/start.py alma_pipeline.execution.slurm_agent TORCHRUN_WORDS...
 
@@ -8,12 +9,16 @@ the machines when it grants the allocation.
 
 import os
 import re
+import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution.launch import rendezvous_options, torchrun
+from alma_pipeline.execution.launch import rendezvous_options
+from alma_pipeline.job import NOTICE
 
 FIRST_PORT = 15000
 PORT_COUNT = 15000
@@ -21,13 +26,15 @@ PORT_COUNT = 15000
 
 
 def main() -> None:
-    """Replace this process with the agent, so that srun's signals reach it."""
+    """Be the agent in this process, which srun's signals reach; SIGUSR1 reaches no rank, as torchrun does not pass it on."""
     try:
         options = [*slurm_rendezvous(os.environ), *sys.argv[1:]]
     except UserError as error:
         sys.exit(str(error))
-    sys.stdout.flush()
-    os.execv(sys.executable, torchrun(options))
+    # srun starts it in the work folder.
+    signal.signal(signal.SIGUSR1, lambda number, frame: Path(NOTICE).touch())
+    sys.argv[1:] = options
+    runpy.run_module("torch.distributed.run", run_name="__main__")
 
 
 def slurm_rendezvous(environment: Mapping[str, str]) -> list[str]:

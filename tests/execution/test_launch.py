@@ -47,7 +47,7 @@ AGENT = [sys.executable, "-P", START, "alma_pipeline.execution.slurm_agent", *SI
         ),
         (
             {"launcher": "slurm", "devices": 4, "nodes": 2},
-            [*SRUN, "--time=24:00:00", "--job-name=alma_pipeline", *AGENT, *WORKER],
+            [*SRUN, "--time=24:00:00", "--job-name=alma_pipeline", "--signal=USR1@300", *AGENT, *WORKER],
         ),
         (
             {
@@ -56,7 +56,7 @@ AGENT = [sys.executable, "-P", START, "alma_pipeline.execution.slurm_agent", *SI
             },
             [
                 *SRUN,
-                *("--time=2:00:00", "--job-name=alma_pipeline", "--gpus-per-node=4", "--cpus-per-task=24"),
+                *("--time=2:00:00", "--job-name=alma_pipeline", "--signal=USR1@300", "--gpus-per-node=4", "--cpus-per-task=24"),
                 *("--partition=gpu", "--account=mt"),
                 *AGENT,
                 *WORKER,
