@@ -48,6 +48,17 @@ class StageFailed(PipelineError):
         super().__init__(f"{node}: {reason}")
 
 
+class Interrupted(KeyboardInterrupt):
+    """The command received a signal other than Ctrl-C. Workers may then write a resume point first, if there is time."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.hurried = False
+        """A second signal came: nothing is waited for any more."""
+        self.left: list[str] = []
+        """From where each node resumes that was running, in words."""
+
+
 def suggestion(word: str, known: list[str]) -> str:
     """`did you mean 'beta'?` if a known name is close, else `known: ...` with all of them; for an old name the new one."""
     return nearest(word, known) or f"known: {', '.join(sorted(known))}"

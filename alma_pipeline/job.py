@@ -1,7 +1,7 @@
 """The whole interface between the parent process and a stage's `run.py`. Never imports torch.
 
 The parent writes `job.json` into a work folder and every rank reads it. Rank 0 appends to `metrics.jsonl` beside it
-and writes `result.json` last.
+and writes `result.json` last. The file `notice` beside it asks a worker that trains to write a resume point and end.
 """
 
 import dataclasses
@@ -21,6 +21,20 @@ from alma_pipeline.schema.kinds import kind_config
 
 RESUME_SCHEMA = 2
 """Version of resume points; those of another version are not used. 2: files that cannot hold code; all rows are counted."""
+
+NOTICE = "notice"
+"""Name of a file in the work folder that reaches the ranks of all machines, as signals do not."""
+
+
+class Again(Exception):
+    """The worker ends without a result, to be started again from its resume point; the message says why.
+
+    `signal`: the number of the signal that asked for it, or 0. `micro_batch_tokens`: the budget for the next start, or 0.
+    """
+
+    def __init__(self, reason: str, signal: int = 0, micro_batch_tokens: int = 0) -> None:
+        self.signal, self.micro_batch_tokens = signal, micro_batch_tokens
+        super().__init__(reason)
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,11 @@ class Job:
     def resume(self) -> Path:
         """Folder of the resume points; never part of the artifact."""
         return Path(self.work) / "resume"
+
+    @property
+    def notice(self) -> Path:
+        """The file that asks the worker to write a resume point and end."""
+        return Path(self.work) / NOTICE
 
     @property
     def cache(self) -> Path:

@@ -6,16 +6,15 @@ Each raises KeyboardInterrupt in the main thread, so that workers are stopped an
 import os
 import signal
 import stat
+import subprocess
+import time
+
+from alma_pipeline.errors import Interrupted
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Besides SIGINT, which Python handles so by itself."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """The command received one of the signals `ENDING`."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
+ONE_SIGNAL_SECONDS = 1.0
+"""A SIGTERM that follows sooner is the same one: `timeout` signals its command and then its group."""
 
 
 def handle_signals() -> None:
@@ -26,11 +25,16 @@ def handle_signals() -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    # A closed terminal and a cluster send several: the next one must not break off the clearing up.
+    interrupted, began = Interrupted(number), time.monotonic()
+
+    def hurry(number: int, frame: object) -> None:
+        interrupted.hurried = interrupted.hurried or time.monotonic() - began > ONE_SIGNAL_SECONDS
+
+    # A closed terminal and a cluster send several: the next one must not break off the clearing up, and SIGTERM only hurries it.
     for other in ENDING:
-        signal.signal(other, signal.SIG_IGN)
+        signal.signal(other, hurry if other == signal.SIGTERM else signal.SIG_IGN)
     _drop_closed_terminal()
-    raise Interrupted(number)
+    raise interrupted
 
 
 def _drop_closed_terminal() -> None:
@@ -50,6 +54,21 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 
 def message(error: KeyboardInterrupt) -> str:
-    """What ended the command, and how to resume it."""
+    """What ended the command, what each running node left, and how to resume it."""
     by = f" by {signal.Signals(error.number).name}" if isinstance(error, Interrupted) else ""
-    return f"interrupted{by}; finished work is kept, and the same command resumes from there"
+    left = "".join(f"; {text}" for text in error.left) if isinstance(error, Interrupted) else ""
+    return f"interrupted{by}{left}; finished work is kept, and the same command resumes from there"
+
+
+def requeue(error: KeyboardInterrupt) -> str:
+    """Queue the Slurm job again that this command is (`exec` in a batch script, or srun) if SIGUSR1 came; says what was done.
+
+    Another program of the script is not ours to repeat: where a shell is in between, it decides for itself.
+    """
+    job, is_task = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_TASK_PID") == str(os.getpid())
+    if not job or not is_task or not isinstance(error, Interrupted) or error.number != signal.SIGUSR1:
+        return ""
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return f"`scontrol requeue {job}` failed: {done.stderr.strip()}; submit the job with --requeue"
+    return f"Slurm job {job} is queued again"

@@ -41,7 +41,11 @@ def main() -> int:
     except PipelineError as error:
         return _end(1, str(error))
     except KeyboardInterrupt as error:
-        return _end(interruption.exit_code(error), interruption.message(error))
+        code = _end(interruption.exit_code(error), interruption.message(error))
+        # Last: Slurm ends this process then.
+        if text := interruption.requeue(error):
+            _end(code, text)
+        return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
         return PIPE_CLOSED

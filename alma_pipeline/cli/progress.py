@@ -137,6 +137,9 @@ class PlainView:
     def waiting(self, text: str) -> None:
         self.console.print_line(text)
 
+    def restarts(self, step: Step, text: str) -> None:
+        self.console.print_line(text)
+
 
 class LiveView:
     """Shows finished nodes, running nodes with a progress bar, and the next ones; redrawn in place."""
@@ -174,6 +177,10 @@ class LiveView:
 
     def waiting(self, text: str) -> None:
         self.notes[WAITING] = text
+
+    def restarts(self, step: Step, text: str) -> None:
+        self.running.pop(step.node.name)
+        self.notes[f"{step.node.name} restarts"] = text
 
     def _render(self) -> Group:
         # Columns: mark, name, bar on wide terminals, text.

@@ -12,7 +12,8 @@ from alma_pipeline.execution import out_of_memory
 from alma_pipeline.execution.failure import worker_error
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.processes import WorkerHandle
-from alma_pipeline.job import Job
+from alma_pipeline.execution.restart import Position, Restart, wanted
+from alma_pipeline.job import NOTICE, Job
 from alma_pipeline.plan.plan import Step
 from alma_pipeline.store.store import WorkFolder
 
@@ -26,7 +27,13 @@ class Attempt:
     job: Job
     new_metrics: Iterator[list[dict[str, Any]]] = field(init=False)
     """Each `next` gives the metrics since the last one; those of earlier attempts are skipped."""
+    started_at: Position = (0, 0)
+    """How far the node was when the worker started."""
+    restart: Restart | None = None
+    """Set once the worker has ended for another one to continue."""
     _running: WorkerHandle | None = None
+    _log_bytes: int = 0
+    """Of earlier workers."""
     _killed_before: int = 0
     """The kernel's count of processes killed for memory, when the worker started."""
 
@@ -38,17 +45,34 @@ class Attempt:
         """Start the worker, unless an earlier one already finished and only the commit is missing."""
         if not has_result(self.work.path):
             self._killed_before = out_of_memory.kill_count()
+            log = self.work.path / "log.txt"
+            self._log_bytes = log.stat().st_size if log.exists() else 0
             self._running = launcher.start(self.work.path, self.work.token, self.step.config.distributed)
 
     def has_ended(self) -> bool:
-        """Whether the worker has ended. Raises UserError or StageFailed if it failed."""
+        """Whether the worker has ended, for good or as `restart` says. Raises UserError or StageFailed if it failed."""
         code = self._running.poll() if self._running else 0
         if code is None:
             return False
         self._running = None
         if code != 0 or not has_result(self.work.path):
+            self.restart = wanted(self.job, self._log())
+            if self.restart:
+                return True
             raise worker_error(self.job, code, self._killed_before, self.step.estimate)
         return True
+
+    def give_notice(self) -> bool:
+        """Ask the worker to write a resume point and end; False if it does not run, or its kind cannot."""
+        if self._running is None or not self.step.config.saves_on_notice:
+            return False
+        self.job.notice.touch()
+        return True
+
+    def _log(self) -> str:
+        """What the worker and its launcher wrote."""
+        log = self.work.path / "log.txt"
+        return log.read_bytes()[self._log_bytes :].decode("utf-8", errors="replace") if log.exists() else ""
 
     def stop(self) -> None:
         """Stop the worker and all of its ranks if it still runs; resume points are kept."""
@@ -80,10 +104,12 @@ def has_result(work: Path) -> bool:
 
 def clear_leftovers(work: Path, fresh: bool) -> None:
     """Delete the leftovers of an unfinished attempt; `fresh` (a forced node): its resume points and MLflow run id too."""
-    for path in (work / "result.json", work / "error.json", *work.glob("failed-*.txt")):
+    ends = (work / name for name in ("result.json", "error.json", NOTICE))
+    for path in (*ends, *work.glob("failed-*.txt"), *work.glob("again-*.json")):
         path.unlink(missing_ok=True)
     if fresh:  # a new training, not the rest of the old one, so it gets a new MLflow run
-        (work / "mlflow_run").unlink(missing_ok=True)
+        for name in ("mlflow_run", "lowered.json"):
+            (work / name).unlink(missing_ok=True)
     for name in ("out", "resume") if fresh else ("out",):
         if (work / name).exists():
             shutil.rmtree(work / name)

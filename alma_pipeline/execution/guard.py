@@ -121,7 +121,7 @@ def wait_for_first(work: Path) -> None:
 
 def _has_ended(work: Path) -> bool:
     """Whether rank 0 has written its last file."""
-    return any((work / name).exists() for name in ("result.json", "error.json", "failed-0.txt"))
+    return any((work / name).exists() for name in ("result.json", "error.json", "again-0.json", "failed-0.txt"))
 
 
 def _owner(work: Path) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 import contextlib
 import dataclasses
-import json
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from alma_pipeline import instants
-from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.errors import Interrupted, PipelineError, StageFailed, UserError
+from alma_pipeline.execution import restart
 from alma_pipeline.execution.attempt import Attempt, clear_leftovers, has_result, truncate_metrics
+from alma_pipeline.execution.finished import content
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.plan import disk_space, rounds
@@ -20,6 +21,9 @@ from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store, WorkFolder
 
 POLL_SECONDS = 0.05
+END_SECONDS, NOTICE_SECONDS = 30.0, 600.0
+"""How long workers get for a resume point: after SIGTERM or SIGHUP, which Kubernetes and Slurm follow up with SIGKILL after 30 s;
+and after a cluster's notice, SIGUSR1 or SIGUSR2, after which the cluster itself ends what takes too long."""
 
 
 class Watcher(Protocol):
@@ -37,6 +41,9 @@ class Watcher(Protocol):
     def waiting(self, text: str) -> None:
         """The runner waits for something, or leaves a step out; `text` says what."""
 
+    def restarts(self, step: Step, text: str) -> None:
+        """Its worker ended, as `text` says, and another one is about to start and to continue."""
+
 
 @dataclass
 class Runner:
@@ -49,6 +56,8 @@ class Runner:
     provenance: dict[str, Any]
     done: dict[str, Record] = field(default_factory=dict)
     """Node name → artifact, reused ones included; after `run` in the order of the plan, which tables follow."""
+    _steps: list[Step] = field(default_factory=list)
+    """Those that wait to be started, or to be started again."""
     _attempts: list[Attempt] = field(default_factory=list)
     _left_out: set[str] = field(default_factory=set)
 
@@ -56,17 +65,20 @@ class Runner:
         """Run every step of the plan's work as soon as its inputs exist.
 
         Raises StageFailed or UserError when a step fails, and PipelineError when the disk is too full for one; steps that
-        still run are then stopped.
+        still run are then stopped. After a signal that may precede the end (Interrupted), they write resume points first.
         """
         self.done |= {step.node.name: step.record for step in plan.steps if step.record is not None and not step.works}
         self._check_inputs(plan)
-        waiting = list(plan.work)
+        self._steps = list(plan.work)
         try:
             # One pass starts what can start and advances what runs; sleep only when nothing finished.
-            while waiting or self._attempts:
-                waiting = [step for step in waiting if not self._leave_out(step) and not self._start(step)]
+            while self._steps or self._attempts:
+                self._steps = [step for step in self._steps if not self._leave_out(step) and not self._start(step)]
                 if not any([self._advance(attempt) for attempt in [*self._attempts]]):
                     time.sleep(POLL_SECONDS)
+        except Interrupted as interrupted:
+            self._give_notice(interrupted)
+            raise
         finally:
             # Interrupted, or another one failed. All are ended, even if a watcher fails, as a display does whose reader is gone.
             with contextlib.ExitStack() as ends:
@@ -116,7 +128,8 @@ class Runner:
                 return True
             if shortage := disk_space.node_shortage(step, self.store):
                 raise PipelineError(f"{shortage}; {disk_space.ADVICE}; finished work is kept, and the same command resumes")
-            attempt = Attempt(step, work, self._job(step, work))
+            job = self._job(step, work)
+            attempt = Attempt(step, work, job, restart.position(self.store, step.node.name, step.key))
         except BaseException:  # without an attempt, nothing else would release the lock
             work.close()
             raise
@@ -141,8 +154,8 @@ class Runner:
         point = None if step.fresh else self.store.resume_point(step.node.name, step.key)
         clear_leftovers(work.path, fresh=step.fresh)
         truncate_metrics(work.path / "metrics.jsonl", last_step=int(point["step"]) if point else 0)
-        node, inputs = step.node, self._inputs(step)
-        job = Job(node.name, step.key, str(work.path), step.config, self.hardware, inputs, node.files, node.codes)
+        node, inputs, hardware = step.node, self._inputs(step), restart.lowered_hardware(work.path, self.hardware)
+        job = Job(node.name, step.key, str(work.path), step.config, hardware, inputs, node.files, node.codes)
         job.write()
         return job
 
@@ -156,20 +169,74 @@ class Runner:
             raise
 
     def _advance(self, attempt: Attempt) -> bool:
-        """Report new metrics, and commit the artifact if the worker has ended. Whether the step is done."""
+        """Report new metrics; if the worker has ended, commit its artifact or start it again. Whether it has ended."""
         try:
             # Ask for the end first: metrics read after it are complete.
             ended = attempt.has_ended()
             self._report(attempt)
             if not ended:
                 return False
-            record = self.store.commit(attempt.work, self._record(attempt))
+            if attempt.restart:
+                self._start_again(attempt, attempt.restart)
+                return True
+            record = self.store.commit(attempt.work, content(attempt.step, attempt.job, self.provenance))
         except Exception:
             self._report(attempt)
             self._end(attempt, "FAILED")
             raise
         self.done[attempt.step.node.name] = record
         self._end(attempt, "FINISHED", record)
+        return True
+
+    def _start_again(self, attempt: Attempt, wanted: restart.Restart) -> None:
+        """Put the step back to those that wait. Raises StageFailed if it is to end for good, or got no further."""
+        step, name = attempt.step, attempt.step.node.name
+        now = restart.position(self.store, name, step.key)
+        log = str(attempt.work.path / "log.txt")
+        if wanted.for_good:
+            raise StageFailed(name, f"{wanted.reason}; the same command resumes {restart.in_words(now)}", log)
+        if not wanted.micro_batch_tokens and now <= attempt.started_at:
+            raise StageFailed(name, restart.no_progress(self.hardware, step.config, wanted, now), log)
+        text = f"{name}: {wanted.reason}; it continues {restart.in_words(now)}"
+        if wanted.micro_batch_tokens:
+            found = attempt.job.hardware.micro_batch_tokens
+            restart.remember_budget(attempt.work.path, found, wanted.micro_batch_tokens)
+            text += f" with hardware.micro_batch_tokens={wanted.micro_batch_tokens} (was {found}), which changes no result"
+        for watcher in self.watchers:
+            watcher.restarts(step, text)
+        # The folder is taken anew: with a new token, ranks that a launcher has left on other machines end.
+        self._attempts.remove(attempt)
+        attempt.work.close()
+        self._steps.append(dataclasses.replace(step, verdict="resume", reason=restart.in_words(now), fresh=False))
+
+    def _give_notice(self, interrupted: Interrupted) -> None:
+        """Have running workers write resume points, as long as the signal allows; note from where each node resumes."""
+        limit = END_SECONDS if interrupted.number in (signal.SIGTERM, signal.SIGHUP) else NOTICE_SECONDS
+        running, asked = [*self._attempts], [attempt for attempt in self._attempts if attempt.give_notice()]
+        if asked:
+            names = ", ".join(attempt.step.node.name for attempt in asked)
+            self._waiting(f"waiting up to {limit:.0f} s for a resume point of {names}; SIGTERM or Ctrl-C ends at once")
+        until = time.monotonic() + limit
+        while asked and time.monotonic() < until and not interrupted.hurried:
+            asked = [attempt for attempt in asked if not self._finish(attempt)]
+            time.sleep(POLL_SECONDS)
+        for step in (attempt.step for attempt in running if attempt.step.node.name not in self.done):
+            at = restart.position(self.store, step.node.name, step.key)
+            interrupted.left.append(f"{step.node.name} resumes {restart.in_words(at)}")
+
+    def _finish(self, attempt: Attempt) -> bool:
+        """Whether a worker that was given notice has ended; its artifact is committed if that was its last step."""
+        try:
+            if not attempt.has_ended():
+                return False
+            if attempt.restart:
+                self._report(attempt)
+                self._end(attempt, "KILLED")
+            else:
+                self._advance(attempt)
+        except PipelineError:  # its log has it; what ends the command is the signal
+            if attempt in self._attempts:
+                self._end(attempt, "FAILED")
         return True
 
     def _report(self, attempt: Attempt) -> None:
@@ -188,25 +255,6 @@ class Runner:
 
     def _inputs(self, step: Step) -> dict[str, Input]:
         return {role: job_input(self.store, self.done[name]) for role, name in step.inputs.items()}
-
-    def _record(self, attempt: Attempt) -> dict[str, Any]:
-        step, job, work = attempt.step, attempt.job, attempt.work.path
-        run, written = work / "mlflow_run", work / "result.json"
-        # The worker writes its result last, so the times of two files give the duration even if the parent was restarted.
-        result = json.loads(written.read_text(encoding="utf-8"))
-        return {
-            "name": step.node.name,
-            "key": step.key,
-            "kind": step.config.kind,
-            "payload": step.payload,
-            "result": result,
-            "created": instants.now(),
-            "seconds": round(written.stat().st_mtime - (work / "job.json").stat().st_mtime, 2),
-            "provenance": self.provenance,
-            "hardware": dataclasses.asdict(job.hardware),
-            "checkpoint": checkpoint_entry(step.key, job, result),
-            "mlflow_run": run.read_text(encoding="utf-8").strip() if run.exists() else "",
-        }
 
 
 def job_input(store: Store, record: Record) -> Input:
@@ -244,19 +292,3 @@ def _required(store: Store, key: str) -> Record:
         lack = store.incomplete(key) or f"the artifact {key[:12]} is missing"
         raise UserError(f"a checkpoint cannot be loaded: {lack}; run the node that made it again with --force")
     return record
-
-
-def checkpoint_entry(key: str, job: Job, result: dict[str, Any]) -> dict[str, Any]:
-    """How to load the checkpoint a node made: keys of its base and of the adapters on it, in order (B14).
-
-    A full model is its own base. A continued adapter replaces its parent; a new one is added after it. Empty if the
-    node made no checkpoint.
-    """
-    form = result.get("checkpoint", {}).get("form")
-    if form is None:
-        return {}
-    if form == "full":
-        return {"form": "full", "base_key": key, "adapter_keys": []}
-    parent = job.inputs["init"]
-    before = parent.adapter_keys[:-1] if job.config.adapter == "continue" else parent.adapter_keys
-    return {"form": "adapter", "base_key": parent.base_key, "adapter_keys": [*before, key]}

@@ -1,4 +1,5 @@
 """Runs on each machine of a Slurm step: finds the first machine and becomes a torchrun agent that joins the others there.
+Slurm's notice before the time limit, SIGUSR1, it passes on as the file `notice` in the work folder.
 
     srun ... python alma_pipeline/start.py alma_pipeline.execution.slurm_agent WORK_FOLDER MACHINES PROCESSES WORKER_WORDS...
 
@@ -8,14 +9,16 @@ the machines when it grants the allocation.
 
 import os
 import re
+import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.execution.launch import torchrun
 from alma_pipeline.files import write_json
+from alma_pipeline.job import NOTICE
 
 FIRST_PORT = 15000
 PORT_COUNT = 15000
@@ -24,7 +27,10 @@ EXIT_USER_ERROR = 2
 
 
 def main(work: Path, machines: int, processes: int, worker: list[str]) -> None:
-    """Replace this process with the agent of `processes` ranks, so that srun's signals reach it."""
+    """Be the agent of `processes` ranks in this process, which srun's signals reach.
+
+    SIGUSR1 reaches no rank, because torchrun does not pass it on.
+    """
     try:
         cores = enough_cores(os.environ, processes)
         words = [*meeting_options(os.environ), f"--nnodes={machines}", f"--nproc-per-node={processes}", f"--rdzv-id={work.name}"]
@@ -35,8 +41,9 @@ def main(work: Path, machines: int, processes: int, worker: list[str]) -> None:
         sys.exit(EXIT_USER_ERROR)
     # Counted here: the command may run on a machine with another number of cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(cores // processes))
-    sys.stdout.flush()
-    os.execv(sys.executable, torchrun([*words, *worker]))
+    signal.signal(signal.SIGUSR1, lambda number, frame: (work / NOTICE).touch())
+    sys.argv[1:] = [*words, *worker]
+    runpy.run_module("torch.distributed.run", run_name="__main__")
 
 
 def enough_cores(environment: Mapping[str, str], processes: int) -> int:

@@ -4,6 +4,7 @@ import os
 
 from alma_pipeline.schema import Hardware
 from alma_pipeline.schema.hardware import SRUN_WORD
+from alma_pipeline.schema.time_limit import notice_seconds
 
 SAME = {
     **dict.fromkeys(("oversubscribe", "overlap", "exact"), "exclusive"),
@@ -37,8 +38,9 @@ def srun(hardware: Hardware) -> list[str]:
 
 
 def _request(hardware: Hardware) -> list[str]:
-    """Whole machines."""
-    words = ["--exclusive", f"--time={hardware.time_limit}", "--job-name=alma_pipeline"]
+    """Whole machines, whose agents get a notice before the time is over."""
+    words = ["--exclusive", f"--time={hardware.time_limit}", f"--signal=USR1@{notice_seconds(hardware.time_limit)}"]
+    words += ["--job-name=alma_pipeline"]
     words += [f"--partition={hardware.partition}"] if hardware.partition else []
     words += [f"--account={hardware.account}"] if hardware.account else []
     return words

@@ -16,10 +16,12 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.execution import energy
 from alma_pipeline.execution.guard import Guard, wait_for_first
 from alma_pipeline.files import sync_tree, write_json
-from alma_pipeline.job import read_job
+from alma_pipeline.job import Again, read_job
 
 EXIT_USER_ERROR = 2
 EXIT_FAILURE = 1
+EXIT_AGAIN = 4
+"""It ended without a result and continues where it is started again; `again-<rank>.json` says why."""
 RESERVE_BYTES = 65_536
 """Space that a worker keeps on the disk, so that it can still write down why it failed when the disk is full."""
 
@@ -51,6 +53,14 @@ def main(work: Path, token: str) -> int:
         else:
             wait_for_first(work)
         return 0
+    except Again as again:
+        reserve.unlink(missing_ok=True)
+        write_json(
+            work / f"again-{rank}.json",
+            {"reason": str(again), "signal": again.signal, "micro_batch_tokens": again.micro_batch_tokens},
+        )
+        print(again, file=sys.stderr)
+        return EXIT_AGAIN
     except UserError as error:
         reserve.unlink(missing_ok=True)
         if rank == 0:

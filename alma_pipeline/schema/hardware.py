@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from omegaconf import II, MISSING
 
 from alma_pipeline.schema.fields import choice, number
+from alma_pipeline.schema.time_limit import limit_seconds
 
 SRUN_WORD = re.compile(r"--([a-z][a-z-]*)(=.+)?")
 """An option of srun in full, with its value in the same word; the first group is its name."""
@@ -77,6 +78,10 @@ class Hardware:
         return self.threads or max(1, len(os.sched_getaffinity(0)) // (processes * self.max_parallel_nodes))
 
     def conflicts(self) -> Iterator[str]:
+        try:
+            limit_seconds(self.time_limit)
+        except ValueError as error:
+            yield f"time_limit: {error}"
         if self.launcher == "local" and self.world > 1:
             yield f"launcher=local runs one process, found devices x nodes = {self.world}; use launcher=torchrun"
         if self.max_parallel_nodes > 1 and (self.launcher != "local" or self.device != "cpu"):

@@ -37,6 +37,11 @@ class NodeConfig:
         """Whether all processes of the hardware share the node's work."""
         return False
 
+    @property
+    def saves_on_notice(self) -> bool:
+        """Whether its worker, given notice (see `job`), writes a resume point before it ends."""
+        return False
+
     def roles(self) -> dict[str, str]:
         """The inputs that this node reads with its present settings."""
         return self.inputs

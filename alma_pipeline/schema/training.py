@@ -68,6 +68,11 @@ class Training(NodeConfig):
         """Every process trains."""
         return True
 
+    @property
+    def saves_on_notice(self) -> bool:
+        """After the current step."""
+        return True
+
     def rules(self) -> dict[str, int]:
         """2: the adapter records the precision that its 4-bit base was rounded from; without it fp32 was assumed."""
         return {"nf4": 2} if self.quantization == "nf4" and self.precision != "fp32" else {}

@@ -46,6 +46,9 @@ class TrackingWatcher:
     def waiting(self, text: str) -> None:
         """Nothing to track."""
 
+    def restarts(self, step: Step, text: str) -> None:
+        """Nothing to track: the node keeps its run."""
+
     def close(self, status: str, plan: Plan, records: dict[str, Record]) -> None:
         """End the invocation's run with the final scores, including those of reused nodes."""
         scores = {name.removesuffix(".score"): record.result for name, record in records.items() if record.kind == "score"}

@@ -7,7 +7,8 @@ import pytest
 from stages.fake.config import Config as Fake
 
 from alma_pipeline.errors import PipelineError, UserError
-from alma_pipeline.execution.runner import Runner, checkpoint_entry
+from alma_pipeline.execution.finished import checkpoint_entry
+from alma_pipeline.execution.runner import Runner
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Released
 from helpers.fake_stages.recipes import chain, planned, recipe

@@ -8,7 +8,7 @@ from alma_pipeline.execution.srun import srun
 from alma_pipeline.schema import Hardware
 
 ALWAYS = ["--mem=0", "--cpu-bind=none", "--kill-on-bad-exit=1", "--wait=0", "--export=ALL"]
-REQUEST = ["srun", "--nodes=2", "--exclusive", "--time=24:00:00", "--job-name=alma_pipeline"]
+REQUEST = ["srun", "--nodes=2", "--exclusive", "--time=24:00:00", "--signal=USR1@300", "--job-name=alma_pipeline"]
 TASKS = ["--ntasks=2", "--ntasks-per-node=1"]
 
 
@@ -42,7 +42,8 @@ def test_in_an_allocation_all_of_it_is_used(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_settings_of_the_request() -> None:
     found = words(partition="gpu", account="mt", time_limit="2:00:00")
-    assert found[2:7] == ["--exclusive", "--time=2:00:00", "--job-name=alma_pipeline", "--partition=gpu", "--account=mt"]
+    assert found[2:6] == ["--exclusive", "--time=2:00:00", "--signal=USR1@300", "--job-name=alma_pipeline"]
+    assert found[6:8] == ["--partition=gpu", "--account=mt"]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from alma_pipeline.ml.training.attention import unpacked_attention
 from alma_pipeline.ml.training.batching import check_budget, global_batch_size
 from alma_pipeline.ml.training.dev_set import DevScore, divergence
 from alma_pipeline.ml.training.engine import Engine, adamw
+from alma_pipeline.ml.training.interruption import full_device_halves_budget
 from alma_pipeline.ml.training.microbatches import GlobalBatch, stream
 from alma_pipeline.ml.training.objective import Objective
 from alma_pipeline.ml.training.prefetch import Batch
@@ -70,7 +71,8 @@ def train(
 ) -> dict[str, Any]:
     """Train `trainee.model`, wrapped in `objective`, as `job.config` specifies, and write the best checkpoint to `job.out`.
 
-    Returns the node's result. Raises UserError for impossible settings, and Diverged if training diverges.
+    Returns the node's result. Raises UserError for impossible settings, Diverged if training diverges, and Again where another
+    worker has to continue.
     """
     # Fail on impossible settings before the model is handed to DeepSpeed.
     config = job.config
@@ -84,7 +86,8 @@ def train(
     # Resume if there is a resume point, then train.
     loop.resume()
     start_seconds = time.time() - psutil.Process().create_time()
-    loop.run()
+    with log.notice.watched(), full_device_halves_budget(job, max(data.longest, dev.longest)):
+        loop.run()
     # Only the selected checkpoint leaves the work folder.
     kept = loop.selection.publish(job.out, world)
     engine.close()
@@ -153,8 +156,10 @@ class _Loop(Generic[Example, Norms]):
                 self.progress.seconds += self.log.flush()
             if self.progress.step in evaluations:
                 self._evaluate()
-            if self.log.save_is_due and self.progress.step < self.steps:
+            if (self.log.save_is_due or self.log.end_is_due) and self.progress.step < self.steps:
                 self._save()
+                if self.log.end_is_due:
+                    raise self.log.notice.again(self.progress.step)
 
     def _batch(self, step: int) -> list[Example]:
         """The examples of optimiser step `step`, counted from 0."""

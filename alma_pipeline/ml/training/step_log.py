@@ -1,5 +1,5 @@
 """Logs training steps. Their values stay on the device and are summed over ranks at intervals: reading a GPU's numbers at
-every step would stall it. The same message tells all ranks when a resume point is due.
+every step would stall it. The same message tells all ranks when a resume point is due, and whether any of them is asked to end.
 """
 
 import math
@@ -13,6 +13,7 @@ from torch import Tensor
 from alma_pipeline.errors import PipelineError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.distributed import World, all_reduce_sum
+from alma_pipeline.ml.training.interruption import Notice
 
 FLUSH_SECONDS = 0.5
 """Target time between flushes, in seconds."""
@@ -49,6 +50,7 @@ class StepLog:
         self.pending: list[TrainingStep] = []
         self.interval = 1
         self.save_is_due = False
+        self.notice, self.end_is_due = Notice(job), False
         self.began = self.saved = time.perf_counter()
 
     def add(self, step: TrainingStep) -> bool:
@@ -86,12 +88,13 @@ class StepLog:
         return seconds
 
     def _summed(self) -> list[dict[str, float]]:
-        """Each pending step's totals over all ranks. Rank 0 adds to the same message when to flush and save next."""
+        """Each pending step's totals over all ranks. Rank 0 adds when to flush and save next, each rank whether it is to end."""
         names = list(self.pending[0].totals)
         table = torch.stack([torch.stack([step.totals[name] for name in names]) for step in self.pending])
         plan = torch.tensor(self._plan() if self.world.is_first else [0.0, 0.0], device=table.device)
-        summed = all_reduce_sum(torch.cat([table.flatten(), plan])).tolist()
-        self.interval, self.save_is_due = int(summed[-2]), bool(summed[-1])
+        asked = torch.tensor([float(self.notice.is_given)], device=table.device)
+        summed = all_reduce_sum(torch.cat([table.flatten(), plan, asked])).tolist()
+        self.interval, self.save_is_due, self.end_is_due = int(summed[-3]), bool(summed[-2]), bool(summed[-1])
         return [dict(zip(names, summed[i : i + len(names)], strict=True)) for i in range(0, table.numel(), len(names))]
 
     def _plan(self) -> list[float]:

@@ -45,6 +45,10 @@ class Told:
     def waiting(self, text: str) -> None:
         self.texts.append(text)
 
+    def restarts(self, step: Step, text: str) -> None:
+        self.events.append((step.node.name, "restarts"))
+        self.texts.append(text)
+
 
 @contextmanager
 def fake_world(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Path]:

@@ -13,3 +13,7 @@ class Config(NodeConfig):
     steps: int = number(2, at_least=0)
     adapter: str = "none"
     """none: a full checkpoint; new, continue: an adapter on `init`."""
+
+    @property
+    def saves_on_notice(self) -> bool:
+        return True

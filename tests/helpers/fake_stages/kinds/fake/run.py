@@ -3,8 +3,11 @@
 What a test orders stands in `$FAKE_ORDERS/<node>.json`, apart from the settings, so that it changes no key:
     pause   seconds per step
     hold    a step that waits until `$FAKE_ORDERS/<node>.go` is there
+    deaf    it takes no notice
+    fits    the largest token budget for which the device has memory; more fails at step `at`
     end     user | crash | exit | silent | kill | stubborn | late (only when Python is taken down), after step `at`;
-            full: as on a full disk;
+            full: as on a full disk; term: SIGTERM from elsewhere, with a resume point; allocation: Slurm takes the first
+            worker's; stuck: every worker's, before a step is done;
             demanding: no bad end, but it fails under a Python without assertions, docstrings, warnings or UTF-8
     spawn   leave a process behind
     write   bytes to write into the artifact
@@ -24,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.job import RESUME_SCHEMA, Job
+from alma_pipeline.job import RESUME_SCHEMA, Again, Job
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -36,15 +39,22 @@ def run(job: Job) -> dict[str, Any]:
     if "write" in told:
         (job.out / "more").write_bytes(bytes(told["write"]))
     first = _resume(job)
+    if told.get("end") == "stuck":
+        raise Again("interrupted by SIGUSR1")
     for step in range(first, job.config.steps):
         note(job, f"step {step}")
         time.sleep(told.get("pause", 0.0))
         while told.get("hold") == step and not (_folder() / f"{job.name}.go").exists():
+            _take_notice(job, told, step)
             time.sleep(0.02)
         job.log(step + 1, job.config.steps, {"train/loss": 1 / (step + 1)})
         _save(job, step + 1)
+        _take_notice(job, told, step + 1)
         if step == told.get("at", 0):
             _misbehave(told.get("end", ""))
+            budget = job.hardware.micro_batch_tokens
+            if budget > told.get("fits", budget):
+                raise Again("the device ran out of memory", micro_batch_tokens=budget // 2)
     text = "".join(Path(source.path, "text.txt").read_text() for source in job.inputs.values()) + job.config.text
     (job.out / "text.txt").write_text(text)
     note(job, "end")
@@ -81,6 +91,11 @@ def _save(job: Job, step: int) -> None:
     os.replace(folder / "manifest.tmp", folder / "manifest.json")
 
 
+def _take_notice(job: Job, told: dict[str, Any], step: int) -> None:
+    if job.notice.exists() and not told.get("deaf"):
+        raise Again(f"interrupted by a notice after step {step}")
+
+
 def _misbehave(end: str) -> None:
     if end == "user":
         raise UserError("the text is not to my liking; write another")
@@ -88,6 +103,10 @@ def _misbehave(end: str) -> None:
         raise RuntimeError("something broke, HF_TOKEN is " + os.environ.get("HF_TOKEN", ""))
     if end == "exit":
         sys.exit(7)
+    if end == "term":
+        raise Again("interrupted by SIGTERM after step 1", signal=signal.SIGTERM)
+    if end == "allocation":
+        sys.exit("slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-29T17:00:00 DUE TO TIME LIMIT ***")
     if end == "silent":
         os._exit(0)
     if end == "kill":
