@@ -12,7 +12,8 @@ from typing import Any
 from unittest import mock
 
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.training import resume
+from alma_pipeline.ml.training import step_log
+from alma_pipeline.ml.training.point_writer import PointWriter
 from helpers.tiny_model import LORA, make_job
 from stages.group_adapter.run import run as run_group_adapter
 from stages.parallel.run import run as run_parallel
@@ -51,16 +52,17 @@ def uninterrupted_and_resumed(folder: Path) -> None:
     settings = {"adapter": "new", "steps": 6, "lora": dataclasses.replace(LORA, dropout=0.1)}
     first = fresh(folder, "uninterrupted", "parallel", "pairs", hardware, **settings)
     second = fresh(folder, "resumed", "parallel", "pairs", hardware, **settings)
-    save = resume.save
+    complete = PointWriter.complete
 
-    def save_and_set_aside(root: Path, *args: Any) -> None:
-        save(root, *args)
-        if args[3] == RESUMED_AT and int(os.environ.get("RANK", "0")) == 0:
-            shutil.copytree(root, second.resume)
+    def complete_and_set_aside(self: PointWriter) -> float:
+        seconds = complete(self)
+        if self.newest == RESUMED_AT and self.world.is_first:
+            shutil.copytree(self.root, second.resume)
             for best in Path(first.work).glob("best-*"):
                 shutil.copytree(best, Path(second.work) / best.name)
+        return seconds
 
-    with mock.patch.object(resume, "save", save_and_set_aside):
+    with mock.patch.object(PointWriter, "complete", complete_and_set_aside), mock.patch.object(step_log, "SPARING", 0):
         run_parallel(first)
     run_parallel(second)
 

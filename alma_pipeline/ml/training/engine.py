@@ -9,6 +9,7 @@ from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.ml.training.snapshot import Snapshot
 from alma_pipeline.ml.training.state_files import StateFiles
 from alma_pipeline.schema import Hardware, Training
 
@@ -58,15 +59,19 @@ class Engine:
         if self.zero_stage:
             self.grad_norm = self.deepspeed.get_global_grad_norm()
 
-    def save(self, folder: Path) -> None:
-        """Save trained weights and optimiser state to `folder`. A collective call."""
+    def copy(self, folder: Path) -> dict[Path, Snapshot]:
+        """Trained weights and optimiser state as they are now, as this rank's files of `folder`, still to be written.
+
+        A collective call. The copies must be written before the next call, which uses their memory again.
+        """
         self.deepspeed.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False, exclude_frozen_parameters=True)
         # ZeRO leaves a script that reads DeepSpeed's pickles.
         for script in folder.parent.glob("zero_to_*.py"):
             script.unlink(missing_ok=True)
+        return dict(self.deepspeed.checkpoint_engine.taken)
 
     def load(self, folder: Path) -> None:
-        """Load what `save` wrote. Frozen weights are not saved: they come from the parent. Raises PipelineError if unreadable."""
+        """Load the files of a `copy`. Frozen weights are not among them. Raises PipelineError if they are unreadable."""
         loaded, _ = self.deepspeed.load_checkpoint(
             str(folder.parent), tag=folder.name, load_module_strict=False, load_lr_scheduler_states=False
         )

@@ -30,6 +30,7 @@ from alma_pipeline.ml.training.engine import Engine, adamw
 from alma_pipeline.ml.training.interruption import full_device_halves_budget
 from alma_pipeline.ml.training.microbatches import GlobalBatch, stream
 from alma_pipeline.ml.training.objective import Objective
+from alma_pipeline.ml.training.point_writer import PointWriter
 from alma_pipeline.ml.training.prefetch import Batch
 from alma_pipeline.ml.training.schedule import evaluation_steps, learning_rate
 from alma_pipeline.ml.training.selection import CheckpointSelector
@@ -128,6 +129,7 @@ class _Loop(Generic[Example, Norms]):
     def __post_init__(self) -> None:
         self.selection = CheckpointSelector(Path(self.job.work), self.job.config.select_by, self.steps)
         self.topology = resume.Topology(self.world.size, self.job.hardware.zero_stage, self.job.config.precision)
+        self.points = PointWriter(self.job.resume, self.engine, self.world, self.topology)
 
     def resume(self) -> None:
         """Restore the newest resume point, if there is one; otherwise start with fresh random generators."""
@@ -153,13 +155,19 @@ class _Loop(Generic[Example, Norms]):
         while self.progress.step < self.steps:
             is_time = self.log.add(self._step(micro_batches))
             if is_time or self.progress.step in evaluations:
-                self.progress.seconds += self.log.flush()
+                self.progress.seconds += self.log.flush(self.points.is_writing)
+                # The ranks have agreed on this in the flush: none waits here for another that is still writing.
+                if self.points.is_pending and self.log.is_written:
+                    self._complete_point()
             if self.progress.step in evaluations:
                 self._evaluate()
-            if (self.log.save_is_due or self.log.end_is_due) and self.progress.step < self.steps:
-                self._save()
-                if self.log.end_is_due:
-                    raise self.log.notice.again(self.progress.step)
+            if self.log.end_is_due and self.progress.step < self.steps:
+                self.save()
+                raise self.log.notice.again(self.progress.step)
+            if self.log.save_is_due and self.progress.step < self.steps:
+                self._begin_point()
+        if self.points.is_pending:
+            self._complete_point()
 
     def _batch(self, step: int) -> list[Example]:
         """The examples of optimiser step `step`, counted from 0."""
@@ -207,11 +215,27 @@ class _Loop(Generic[Example, Norms]):
                 + (f"{self.job.work}/best-{kept['step']}" if kept else "the parent")
             )
 
-    def _save(self) -> None:
-        """Write a resume point."""
-        resume.save(self.job.resume, self.engine, self.world, self.topology, self.progress.step, asdict(self.progress))
-        self.selection.mark_saved(self.world)
-        self.log.mark_saved()
+    def save(self) -> None:
+        """Write a resume point of the current step, unless there is one, and return when it counts. A collective call."""
+        if self.points.is_pending:
+            self._complete_point()
+        if self.points.newest != self.progress.step:
+            self._begin_point()
+            self._complete_point()
+
+    def _begin_point(self) -> None:
+        """Begin to write a resume point; training goes on meanwhile."""
+        if self.points.is_pending:
+            self._complete_point()
+        self.points.begin(self.progress.step, asdict(self.progress))
+        self.selection.mark_begun()
+        self.log.mark_begun()
+        self.log.restart_clock()
+
+    def _complete_point(self) -> None:
+        """Wait until the resume point is written, and make it count."""
+        self.log.mark_complete(self.points.complete())
+        self.selection.mark_complete(self.world)
         self.log.restart_clock()
 
 

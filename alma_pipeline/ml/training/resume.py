@@ -1,5 +1,7 @@
 """Resume points: everything a killed training run needs to continue as if uninterrupted. Not usable as checkpoints.
 
+Finds and loads them; `point_writer` writes them.
+
     <work>/resume/step-N/   DeepSpeed's files, each rank's generator states, and manifest.json, written last
 
 A point is valid only if every file has the size and digest in its manifest. Its files hold numbers and cannot hold code, so that
@@ -9,18 +11,16 @@ whoever resumes in a shared store runs nothing of whoever may write to it.
 import dataclasses
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alma_pipeline import files
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.ml import rng
 from alma_pipeline.ml.distributed import World, all_gather, barrier, broadcast
 from alma_pipeline.ml.training.engine import Engine
-from alma_pipeline.ml.training.state_files import load_state, save_state
+from alma_pipeline.ml.training.state_files import load_state
 
 MANIFEST = "manifest.json"
 
@@ -41,29 +41,7 @@ class Point:
     folder: Path
     step: int
     progress: dict[str, Any]
-    """The loop's plain values, as given to `save`."""
-
-
-def save(root: Path, engine: Engine, world: World, topology: Topology, step: int, progress: dict[str, Any]) -> None:
-    """Write the point `root`/step-N atomically, and delete older ones. A collective call."""
-    # All ranks write into the same unfinished folder, whose name rank 0 chooses.
-    final = root / f"step-{step}"
-    folder = Path(broadcast(str(files.new_folder_beside(final)) if world.is_first else ""))
-    engine.save(folder)
-    save_state(rng.states(), folder / f"generators-{world.rank}.safetensors")
-    # The manifest is written last: without it a folder does not count.
-    digests = _digests(folder, world)
-    if world.is_first:
-        _check_complete(folder, digests, world)
-        manifest = {"schema": RESUME_SCHEMA, "step": step, "topology": dataclasses.asdict(topology), "progress": progress}
-        text = json.dumps(manifest | {"files": digests}, indent=1)
-        (folder / MANIFEST).write_text(text, encoding="utf-8")
-        files.put_in_place(folder, final)
-        # Only now is the older point no longer needed.
-        for older in root.glob("step-*"):
-            if older != final:
-                shutil.rmtree(older)
-    barrier()
+    """The loop's plain values, as given to `PointWriter.begin`."""
 
 
 def newest(root: Path, world: World, topology: Topology) -> Point | None:
@@ -112,13 +90,6 @@ def _digest(path: Path) -> list[Any]:
     """Size in bytes, and SHA-256."""
     with open(path, "rb") as file:
         return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
-
-
-def _check_complete(folder: Path, files: dict[str, list[Any]], world: World) -> None:
-    """Raises UserError if some rank's files are not visible to the first one."""
-    missing = [rank for rank in range(world.size) if f"generators-{rank}.safetensors" not in files]
-    if missing:
-        raise UserError(f"{folder} has no files of the processes {missing}; the store must be on a disk that all machines share")
 
 
 def _check_topology(found: Topology, expected: Topology) -> None:

@@ -1,6 +1,7 @@
 """Keeps a run's best checkpoint by the node's rule.
 
-On disk are the best so far, and the best known to the newest resume point: a run that resumes from there needs it.
+On disk are the best so far, and those known to the newest resume point and to the one that is being written: a run that
+resumes from there needs it.
 """
 
 import shutil
@@ -34,15 +35,21 @@ class CheckpointSelector:
         self.work, self.select_by, self.steps = work, select_by, steps
         self.kept: BestCheckpoint | None = None
         self._in_resume_point: BestCheckpoint | None = None
+        self._in_unfinished_point: BestCheckpoint | None = None
 
     def resume(self, state: dict[str, Any] | None, world: World) -> None:
         """Restore `state` from the newest resume point; None without one."""
         self.kept = BestCheckpoint(**state) if state else None
-        self.mark_saved(world)
+        self.mark_begun()
+        self.mark_complete(world)
 
-    def mark_saved(self, world: World) -> None:
-        """Record that the newest resume point knows the current best."""
-        self._in_resume_point = self.kept
+    def mark_begun(self) -> None:
+        """Record that a resume point is being written that knows the current best."""
+        self._in_unfinished_point = self.kept
+
+    def mark_complete(self, world: World) -> None:
+        """Record that the resume point that was being written is the newest. A collective call."""
+        self._in_resume_point = self._in_unfinished_point
         self._delete_others(world)
 
     @property
@@ -71,7 +78,8 @@ class CheckpointSelector:
 
     def _delete_others(self, world: World) -> None:
         """Delete checkpoints that neither this run nor its resume point needs. A collective call."""
-        needed = {self._folder(kept.step) for kept in (self.kept, self._in_resume_point) if kept}
+        known = (self.kept, self._in_resume_point, self._in_unfinished_point)
+        needed = {self._folder(kept.step) for kept in known if kept}
         if world.is_first:
             for folder in set(self.work.glob("best-*")) - needed:
                 shutil.rmtree(folder)

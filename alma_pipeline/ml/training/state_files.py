@@ -11,10 +11,12 @@ import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.ml import distributed
+from alma_pipeline.ml.training import snapshot
+from alma_pipeline.ml.training.snapshot import HostBuffer, Snapshot
 
 SCALERS = {scaler.__name__: scaler for scaler in (LossScaler, DynamicLossScaler)}
 """The only objects in DeepSpeed's state: they hold the loss scale of fp16, and are stored as their numbers."""
@@ -23,35 +25,47 @@ UNUSED = "param_slice_mappings"
 
 
 class StateFiles(CheckpointEngine):  # type: ignore[misc]
-    """Writes and reads DeepSpeed's state. The names that DeepSpeed gives its files end in `.pt`, but none is a pickle."""
+    """Copies DeepSpeed's state to be written later, and reads it. The names of its files end in `.pt`, but none is a pickle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: dict[Path, Snapshot] = {}
+        """What `save_checkpoint` saved last on this rank, by the path of its file; written by whoever called it."""
+        self._buffers: dict[str, HostBuffer] = {}
 
     def create(self, info: Any) -> None:
-        """Nothing to prepare."""
+        """Forget the last checkpoint."""
+        self.taken = {}
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Write one file of DeepSpeed's state."""
-        save_state(state_dict, Path(path))
+        """Copy one file of DeepSpeed's state as it is now. The last copy of the same file must have been written."""
+        buffer = self._buffers.setdefault(Path(path).name, HostBuffer())
+        self.taken[Path(path)] = copy_state(state_dict, buffer)
 
     def load(self, path: str, map_location: Any = None) -> Any:
         """Read one file of DeepSpeed's state, to the CPU wherever it is asked for."""
         return load_state(Path(path))
 
     def commit(self, info: Any) -> bool:
-        """Nothing to finish."""
+        """Wait for the ranks that copy more than others: DeepSpeed's own barrier, which comes next, has a time limit."""
+        distributed.barrier()
         return True
 
 
-def save_state(state: Any, path: Path) -> None:
-    """Write a state. Raises TypeError for an object that is neither number, text, tensor nor a container of them."""
+def copy_state(state: Any, buffer: HostBuffer) -> Snapshot:
+    """A copy of a state as it is now, in the memory of `buffer`.
+
+    Raises TypeError for an object that is neither number, text, tensor nor a container of them.
+    """
     tensors: dict[str, Tensor] = {}
     # A tensor that occurs twice, as tied weights do, is stored once.
     names: dict[tuple[Any, ...], str] = {}
     structure = _encoded(state, tensors, names)
-    save_file(tensors, path, {"state": json.dumps(structure)})
+    return snapshot.take(tensors, {"state": json.dumps(structure)}, buffer)
 
 
 def load_state(path: Path) -> Any:
-    """Read what `save_state` wrote, with all tensors on the CPU. Raises UserError for any other file."""
+    """Read the file of a `copy_state`, with all tensors on the CPU. Raises UserError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             structure = json.loads((file.metadata() or {})["state"])
@@ -83,13 +97,11 @@ def _encoded(value: Any, tensors: dict[str, Tensor], names: dict[tuple[Any, ...]
 
 
 def _stored(tensor: Tensor, tensors: dict[str, Tensor], names: dict[tuple[Any, ...], str]) -> str:
-    """The name of the tensor among `tensors`, where it is put as a CPU tensor with memory of its own."""
+    """The name of the tensor among `tensors`, where it is put."""
     place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else ("empty", len(names))
     if place not in names:
         names[place] = str(len(names))
-        plain = tensor.to("cpu").contiguous()
-        # A view would be stored with all that it is a view of.
-        tensors[names[place]] = plain.clone() if plain.untyped_storage().nbytes() != plain.nbytes else plain
+        tensors[names[place]] = tensor
     return names[place]
 
 

@@ -1,5 +1,6 @@
 """Logs training steps. Their values stay on the device and are summed over ranks at intervals: reading a GPU's numbers at
-every step would stall it. The same message tells all ranks when a resume point is due, and whether any of them is asked to end.
+every step would stall it. The same message tells all ranks when a resume point is due, when all have written theirs, and
+whether any of them is asked to end.
 """
 
 import math
@@ -17,6 +18,8 @@ from alma_pipeline.ml.training.interruption import Notice
 
 FLUSH_SECONDS = 0.5
 """Target time between flushes, in seconds."""
+SPARING = 20
+"""The least time between two resume points, as a multiple of what the last one took to write (our choice)."""
 Measures = Callable[[dict[str, float]], dict[str, float]]
 """From totals to the measures to log; see `Objective.measures`."""
 
@@ -51,7 +54,10 @@ class StepLog:
         self.interval = 1
         self.save_is_due = False
         self.notice, self.end_is_due = Notice(job), False
+        self.is_written = True
+        """Whether no rank is still writing its files of a resume point, as of the last flush."""
         self.began = self.saved = time.perf_counter()
+        self._saving_seconds: float | None = 0.0
 
     def add(self, step: TrainingStep) -> bool:
         """Add a step; returns whether it is time to flush."""
@@ -62,18 +68,23 @@ class StepLog:
         """Exclude the time since the last flush, which was not spent on training."""
         self.began = time.perf_counter()
 
-    def mark_saved(self) -> None:
-        """Record that a resume point was written."""
-        self.saved, self.save_is_due = time.perf_counter(), False
+    def mark_begun(self) -> None:
+        """Record that a resume point is being written."""
+        self.saved, self.save_is_due, self._saving_seconds = time.perf_counter(), False, None
 
-    def flush(self) -> float:
+    def mark_complete(self, seconds: float) -> None:
+        """Record that the resume point is written, and how long that took."""
+        self._saving_seconds = seconds
+
+    def flush(self, is_writing: bool) -> float:
         """Sum the pending steps over ranks, check them, and log a line for each; returns the seconds they took.
 
+        `is_writing`: whether this rank is still writing its files of a resume point.
         Raises Diverged for a non-finite loss or gradient, and PipelineError if the micro-batches of all ranks together did not
         contain each label of the global batch once.
         """
         # The only point at which the host waits for the device.
-        rows = self._summed()
+        rows = self._summed(is_writing)
         seconds = time.perf_counter() - self.began
         rate = sum(step.tokens for step in self.pending) / seconds
         for step, row in zip(self.pending, rows, strict=True):
@@ -87,21 +98,29 @@ class StepLog:
         self.restart_clock()
         return seconds
 
-    def _summed(self) -> list[dict[str, float]]:
-        """Each pending step's totals over all ranks. Rank 0 adds when to flush and save next, each rank whether it is to end."""
+    def _summed(self, is_writing: bool) -> list[dict[str, float]]:
+        """Each pending step's totals over all ranks.
+
+        Each rank adds to the same message whether it is to end and whether it is still writing, and rank 0 when to flush and
+        save next.
+        """
         names = list(self.pending[0].totals)
         table = torch.stack([torch.stack([step.totals[name] for name in names]) for step in self.pending])
-        plan = torch.tensor(self._plan() if self.world.is_first else [0.0, 0.0], device=table.device)
-        asked = torch.tensor([float(self.notice.is_given)], device=table.device)
-        summed = all_reduce_sum(torch.cat([table.flatten(), plan, asked])).tolist()
-        self.interval, self.save_is_due, self.end_is_due = int(summed[-3]), bool(summed[-2]), bool(summed[-1])
+        own = (float(self.notice.is_given), float(is_writing))
+        plan = torch.tensor([*own, *(self._plan() if self.world.is_first else (0.0, 0.0))], device=table.device)
+        summed = all_reduce_sum(torch.cat([table.flatten(), plan])).tolist()
+        self.end_is_due, self.is_written = bool(summed[-4]), not summed[-3]
+        self.interval, self.save_is_due = int(summed[-2]), bool(summed[-1])
         return [dict(zip(names, summed[i : i + len(names)], strict=True)) for i in range(0, table.numel(), len(names))]
 
-    def _plan(self) -> list[float]:
+    def _plan(self) -> tuple[float, float]:
         """The number of steps until the next flush, and whether to save (1 or 0)."""
         now, every = time.perf_counter(), self.job.hardware.checkpoint_seconds
         step_seconds = (now - self.began) / len(self.pending)
-        return [max(1, min(FLUSH_SECONDS, every) // step_seconds), float(now - self.saved >= every)]
+        # A point that is still being written has taken all the time since it began.
+        since = now - self.saved
+        taken = since if self._saving_seconds is None else self._saving_seconds
+        return max(1, min(FLUSH_SECONDS, every) // step_seconds), float(since >= max(every, SPARING * taken))
 
     def _check(self, step: TrainingStep, row: dict[str, float], figures: dict[str, float]) -> None:
         """Raises PipelineError for lost or repeated labels, and Diverged for non-finite values."""

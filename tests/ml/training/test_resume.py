@@ -14,8 +14,9 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.training import resume
+from alma_pipeline.ml.training import resume, step_log
 from alma_pipeline.ml.training.engine import Engine
+from alma_pipeline.ml.training.point_writer import PointWriter
 from alma_pipeline.ml.training.selection import CheckpointSelector
 from helpers.damage import flip
 from helpers.tiny_model import EVERY_STEP, LORA, digest, lines, logged, make_base, make_job, make_pairs
@@ -33,20 +34,27 @@ def copy_of(tmp_path: Path, name: str, hardware: dict[str, Any] | None = None, *
     return make_job(tmp_path / name, "parallel", inputs, EVERY_STEP | (hardware or {}), **settings)
 
 
-def set_aside(monkeypatch: pytest.MonkeyPatch, job: Job, steps: tuple[int, ...], target: Path) -> None:
-    """Run `job` with its resume points of `steps`, and what they refer to, copied to `target` as they are written."""
-    save = resume.save
+@pytest.fixture(autouse=True)
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together with EVERY_STEP: a point follows each step, however long the last one took."""
+    monkeypatch.setattr(step_log, "SPARING", 0)
 
-    def save_and_copy(root: Path, *args: Any) -> None:
-        save(root, *args)
-        if args[3] in steps:
-            shutil.copytree(root / f"step-{args[3]}", target / "resume" / f"step-{args[3]}")
+
+def set_aside(monkeypatch: pytest.MonkeyPatch, job: Job, steps: tuple[int, ...], target: Path) -> None:
+    """Run `job` with its resume points of `steps`, and what they refer to, copied to `target` as they are completed."""
+    complete = PointWriter.complete
+
+    def complete_and_copy(self: PointWriter) -> float:
+        seconds = complete(self)
+        if self.newest in steps:
+            shutil.copytree(self.root / f"step-{self.newest}", target / "resume" / f"step-{self.newest}")
             for best in Path(job.work).glob("best-*"):
                 shutil.copytree(best, target / best.name, dirs_exist_ok=True)
+        return seconds
 
-    monkeypatch.setattr(resume, "save", save_and_copy)
+    monkeypatch.setattr(PointWriter, "complete", complete_and_copy)
     run(job)
-    monkeypatch.setattr(resume, "save", save)
+    monkeypatch.setattr(PointWriter, "complete", complete)
 
 
 @pytest.mark.parametrize(
