@@ -19,7 +19,7 @@ def run(job: Job) -> dict[str, Any]:
     world = init_process_group(job.hardware)
     corpus = Path(job.inputs["corpus"].path)
     data, dev = read_sequences(corpus, "train"), read_sequences(corpus, "dev")
-    trainee = open_for_training(job.inputs["init"], config, job.hardware, config.lora.dropout)
+    trainee = open_for_training(job.inputs["init"], config, job.hardware, config.lora.dropout, Path(job.work))
     objective = LanguageModel(trainee.model, job.hardware.micro_batch_tokens)
     return train(job, world, trainee, objective, data, dev, dev_scorer(job, dev.examples, _split))
 

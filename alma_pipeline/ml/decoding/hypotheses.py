@@ -70,7 +70,7 @@ def load(job: Job, checkpoint: Input, longest: int, num_beams: int) -> tuple[Pre
     `longest` is the largest number of tokens of a prompt and its output together. Raises UserError if vLLM is not available.
     """
     if job.config.engine == "native":
-        return load_for_inference(checkpoint, job.hardware, job.config.precision)
+        return load_for_inference(checkpoint, job.hardware, job.config.precision, Path(job.work))
     return vllm.load(checkpoint, job.hardware, job.config.precision, longest, num_beams)
 
 

@@ -5,29 +5,30 @@ Shapes and keys are compared elsewhere (`released`, `load`).
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import SafetensorError
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
+from alma_pipeline.ml.models.full_weights import full_weights, read_tensor, tensor_files
 from alma_pipeline.ml.models.hub import Snapshot
-from alma_pipeline.ml.models.merge import load_merged
 
 HEAD = "lm_head.weight"
 """A model with tied weights may be stored with or without it."""
 
 
-def check_trained_on(source: Snapshot, base: Input, merged: int, folder: str) -> None:
+def check_trained_on(source: Snapshot, base: Input, merged: int, folder: str, work: Path) -> None:
     """Raises UserError if the adapter was trained on another model than `base` with its first `merged` adapters merged.
 
     `folder`: the folder that the adapter names as its base, empty if it is not here. Its weights decide, not its name.
+    `work`: where merged weights are kept meanwhile, in fp32.
     """
     if folder:
         try:
-            different = _first_difference(Path(folder), base, base.adapters[:merged])
+            different = _first_difference(Path(folder), base, base.adapters[:merged], work)
         except (SafetensorError, OSError) as error:
             raise UserError(
                 f"the adapter of {source.repo} names {folder} as its base, whose weights cannot be read ({error}); repair that "
@@ -52,35 +53,20 @@ def check_trained_on(source: Snapshot, base: Input, merged: int, folder: str) ->
         )
 
 
-def _first_difference(folder: Path, base: Input, adapters: list[str]) -> str:
+def _first_difference(folder: Path, base: Input, adapters: list[str], work: Path) -> str:
     """The first tensor in which a model folder differs from the base with these adapters merged; empty if none does.
 
     Values are compared in the lower of the two precisions, since an export may have been cast.
     """
-    theirs, files = _files_by_tensor(folder), _files_by_tensor(Path(base.base))
-    merged: dict[str, Tensor] = load_merged(base, adapters, "fp32").state_dict() if adapters else {}
-    ours = merged or files
-    lacking = sorted((set(theirs) ^ set(ours)) - {HEAD})
-    if lacking:
-        return f"{lacking[0]} is in one of them only"
-    for name in sorted(set(theirs) & set(ours)):
-        one, other = _tensor(theirs[name], name), merged[name] if merged else _tensor(files[name], name)
-        lower = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
-        if one.shape != other.shape or not torch.equal(one.to(lower), other.to(lower)):
-            return f"the first is {name}"
+    theirs = tensor_files(folder)
+    with full_weights(base, adapters, "fp32", work) if adapters else nullcontext(Path(base.base)) as merged:
+        ours = tensor_files(merged)
+        lacking = sorted((set(theirs) ^ set(ours)) - {HEAD})
+        if lacking:
+            return f"{lacking[0]} is in one of them only"
+        for name in sorted(set(theirs) & set(ours)):
+            one, other = read_tensor(theirs[name], name), read_tensor(ours[name], name)
+            lower = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+            if one.shape != other.shape or not torch.equal(one.to(lower), other.to(lower)):
+                return f"the first is {name}"
     return ""
-
-
-def _files_by_tensor(folder: Path) -> dict[str, Path]:
-    """Tensor name to the safetensors file that holds it."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= dict.fromkeys(file.keys(), path)
-    return found
-
-
-def _tensor(path: Path, name: str) -> Tensor:
-    with safe_open(path, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(name)
-    return tensor

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from alma_pipeline.errors import UserError
@@ -39,12 +39,23 @@ def load_nf4(folder: Path, dtype: torch.dtype, hardware: Hardware) -> PreTrained
 @torch.no_grad()
 def round_to_nf4(model: PreTrainedModel) -> PreTrainedModel:
     """Replace each matrix by its dequantised 4-bit value, in place and in the model's own precision; returns the model."""
-    functional = _library()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name != "lm_head":
-            packed, state = functional.quantize_4bit(module.weight, quant_type=KIND, compress_statistics=True)
-            module.weight.copy_(functional.dequantize_4bit(packed, state))
+    for name in matrices(model):
+        module = model.get_submodule(name)
+        module.weight = nn.Parameter(rounded(module.weight), requires_grad=False)
     return model
+
+
+def matrices(model: PreTrainedModel) -> set[str]:
+    """Names of the modules that are held in 4 bits: every linear layer except the head."""
+    return {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"}
+
+
+def rounded(matrix: Tensor) -> Tensor:
+    """The matrix as its 4 bits stand for it, in its own precision."""
+    functional = _library()
+    packed, state = functional.quantize_4bit(matrix, quant_type=KIND, compress_statistics=True)
+    found: Tensor = functional.dequantize_4bit(packed, state)
+    return found
 
 
 def _library() -> Any:

@@ -13,8 +13,18 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml import rng
 from alma_pipeline.ml.models import nf4
-from alma_pipeline.ml.models.load import DTYPES, check_base, load_adapter, peft_config, quantization_of, refuse_tied
-from alma_pipeline.ml.models.merge import load_merged
+from alma_pipeline.ml.models.full_weights import full_weights
+from alma_pipeline.ml.models.load import (
+    CPU,
+    DTYPES,
+    check_base,
+    device_of,
+    load_adapter,
+    load_full,
+    peft_config,
+    quantization_of,
+    refuse_tied,
+)
 from alma_pipeline.schema import Hardware, Lora, Training
 from alma_pipeline.schema.training import lora_mismatch
 
@@ -24,7 +34,8 @@ class TrainableModel:
     """A model ready for training, and the provenance that its checkpoint records."""
 
     model: PreTrainedModel | PeftModel
-    """On the CPU in the node's precision, or on the device with 4-bit matrices; only trained parameters require gradients."""
+    """In the node's precision or with 4-bit matrices, on the device, under ZeRO-3 on the CPU; only trained parameters require
+    gradients."""
     form: str
     """What is trained and saved: `full` or `adapter`."""
     base: Path
@@ -40,10 +51,12 @@ class TrainableModel:
     """Folder with the tokenizer files to copy into the checkpoint."""
 
 
-def open_for_training(init: Input, config: Training, hardware: Hardware, dropout: float) -> TrainableModel:
+def open_for_training(
+    init: Input, config: Training, hardware: Hardware, dropout: float, work: Path | None = None
+) -> TrainableModel:
     """Load the parent `init` with the adapter that `config` requests; `dropout` is LoRA's, all other dropout is 0.
 
-    A new adapter is initialised from `config.seed`, equally on every rank.
+    A new adapter is initialised from `config.seed`, equally on every rank. `work`: see `full_weights`. A collective call.
     Raises UserError if the parent lacks what `config.adapter` needs.
     """
     # Every rank must draw the same new adapter.
@@ -60,7 +73,10 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
             )
         model = nf4.load_nf4(Path(init.base), DTYPES[config.precision], hardware)
     else:
-        model = load_merged(init, merge, config.precision)
+        # Under ZeRO-3 a device holds a slice of the model, which is made from the CPU's.
+        device = CPU if hardware.zero_stage == 3 else device_of(hardware)
+        with full_weights(init, merge, config.precision, work) as folder:
+            model = load_full(folder, DTYPES[config.precision], device)
     if config.adapter != "none":
         model = _new_adapter(model, config.lora, dropout) if not continued else _continue_adapter(model, init, config, dropout)
     if hardware.gradient_checkpointing:
@@ -77,12 +93,16 @@ def open_for_training(init: Input, config: Training, hardware: Hardware, dropout
     )
 
 
-def load_for_inference(checkpoint: Input, hardware: Hardware, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The checkpoint with all adapters merged, in evaluation mode on this process's device, and its tokenizer."""
-    model = load_merged(checkpoint, checkpoint.adapters, precision)
-    device = "cpu" if hardware.device == "cpu" else torch.device("cuda", torch.cuda.current_device())
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
-    return model.to(device).eval(), tokenizer
+def load_for_inference(
+    checkpoint: Input, hardware: Hardware, precision: str, work: Path | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The checkpoint with all adapters merged, in evaluation mode on this process's device, and its tokenizer.
+
+    `work`: see `full_weights`. A collective call.
+    """
+    with full_weights(checkpoint, checkpoint.adapters, precision, work) as folder:
+        model = load_full(folder, DTYPES[precision], device_of(hardware))
+    return model.eval(), AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
 
 
 def free_device_memory() -> None:

@@ -79,7 +79,7 @@ def import_adapter(source: Snapshot, base: Input, merged: list[str], named_base:
     shape = peft_config(source.folder, dropout=json.loads((source.folder / "adapter_config.json").read_text())["lora_dropout"])
     # Check the adapter against its base before anything is written.
     _check_whole([source.folder / ADAPTER_WEIGHTS])
-    check_trained_on(source, base, len(merged), named_base)
+    check_trained_on(source, base, len(merged), named_base, out.parent)
     _check_shapes(source, Path(base.base), shape)
     # An adapter names its base by key, in a file of its own, and carries the base's tokenizer.
     shape.base_model_name_or_path, shape.inference_mode = Path(base.base).name, True

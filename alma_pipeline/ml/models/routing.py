@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -15,12 +14,14 @@ from transformers import PreTrainedModel
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
-from alma_pipeline.ml.models.load import check_base, load_adapter, load_base_model, peft_config, quantization_of
-from alma_pipeline.ml.models.merge import load_merged
+from alma_pipeline.ml.models.full_weights import full_weights
+from alma_pipeline.ml.models.load import DTYPES, check_base, device_of, load_adapter, load_full, peft_config, quantization_of
 from alma_pipeline.schema import Hardware
 
 
-def load_with_adapters(checkpoints: Mapping[str, Input], hardware: Hardware, precision: str) -> PreTrainedModel:
+def load_with_adapters(
+    checkpoints: Mapping[str, Input], hardware: Hardware, precision: str, work: Path | None = None
+) -> PreTrainedModel:
     """One model with the last adapter of each checkpoint, named like the checkpoint, on this process's device.
 
     Raises UserError unless all checkpoints are adapters on the same base with the same adapters merged.
@@ -29,7 +30,8 @@ def load_with_adapters(checkpoints: Mapping[str, Input], hardware: Hardware, pre
     _check_alike(checkpoints)
     # Everything below the last adapters is shared, so it is merged once.
     below = first.adapters[:-1]
-    model: Any = load_merged(first, below, precision) if below else load_base_model(first, precision)
+    with full_weights(first, below, precision, work) as base:
+        model: Any = load_full(base, DTYPES[precision], device_of(hardware))
     # Each adapter keeps its name: the router selects by it.
     for name, checkpoint in checkpoints.items():
         folder = Path(checkpoint.adapters[-1])
@@ -40,9 +42,8 @@ def load_with_adapters(checkpoints: Mapping[str, Input], hardware: Hardware, pre
         else:
             model = get_peft_model(model, shape, adapter_name=name, autocast_adapter_dtype=False)
         load_adapter(model, folder, name)
-    device = "cpu" if hardware.device == "cpu" else torch.device("cuda", torch.cuda.current_device())
     inner: PreTrainedModel = model.get_base_model()
-    return inner.to(device).eval()
+    return inner.eval()
 
 
 def _check_alike(checkpoints: Mapping[str, Input]) -> None:

@@ -16,6 +16,6 @@ def train_on_blocks(job: Job, config: BlockTraining) -> dict[str, Any]:
     """Train `init` on the blocks of `corpus` and save the checkpoint; returns its record."""
     world = init_process_group(job.hardware)
     corpus = Path(job.inputs["corpus"].path)
-    trainee = open_for_training(job.inputs["init"], config, job.hardware, config.lora.dropout)
+    trainee = open_for_training(job.inputs["init"], config, job.hardware, config.lora.dropout, Path(job.work))
     objective = blocks_objective(trainee.model, job.hardware.micro_batch_tokens, config.cross_document_attention)
     return train(job, world, trainee, objective, read_blocks(corpus, "train"), read_sequences(corpus, "dev"))

@@ -32,7 +32,7 @@ def train_on_preferences(job: Job, config: PreferenceTraining, terms: LossSettin
     kept = {name: found.kept for name, found in pairs.items()}
 
     # Dropout is off, as in the published trainer.
-    trainee = open_for_training(init, config, job.hardware, dropout=0.0)
+    trainee = open_for_training(init, config, job.hardware, dropout=0.0, work=Path(job.work))
     objective = PreferenceModel(trainee.model, job.hardware.micro_batch_tokens, terms)
 
     # DPO and IPO compare with the parent's log-probabilities, which are those of the model before its first step.

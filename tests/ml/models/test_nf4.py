@@ -96,6 +96,6 @@ def test_an_adapter_is_merged_into_the_weights_it_was_trained_on_to_the_bit(
     folder = tmp_path / "adapter"
     write_checkpoint(trainee, gather_state(trainee, first=True), folder, moved=False)
     assert json.loads((folder / BASE_FILE).read_text())["quantized_from"] == precision
-    under = dict(load_base_model(dataclasses.replace(base, adapters=[str(folder)]), "fp32").named_parameters())
+    under = dict(load_base_model(dataclasses.replace(base, adapters=[str(folder)])).named_parameters())
     for name, weights in trained_on.items():
         assert torch.equal(under[f"{name}.weight"], weights.float()), name
