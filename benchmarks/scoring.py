@@ -24,24 +24,24 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 OURS = {
     "sacrebleu": """
 import json, sys
-from alma_pipeline.ml import surface
+from alma_pipeline.ml.scoring.sacrebleu_metrics import measure
 folder = sys.argv[1]
 lines = [open(f"{folder}/{name}", encoding="utf-8").read().splitlines() for name in ("hypothesis", "reference")]
-print(json.dumps([surface.measure(name, "13a", *lines).score for name in ("bleu", "chrf++", "ter")]))
+print(json.dumps([measure(name, "13a", *lines).score for name in ("bleu", "chrf++", "ter")]))
 """,
     "comet": """
 import json, sys
 from pathlib import Path
-from alma_pipeline.ml import neural
-from alma_pipeline.ml.segment_cache import SegmentCache
+from alma_pipeline.ml.scoring.comet import CometSegment, score
+from alma_pipeline.ml.scoring.segment_cache import SegmentCache
 from alma_pipeline.schema import Hardware, Neural
 folder = Path(sys.argv[1])
 lines = [(folder / name).read_text(encoding="utf-8").splitlines() for name in ("source", "hypothesis", "reference")]
-segments = [neural.Segment(*row) for row in zip(*lines)]
+segments = [CometSegment(*row) for row in zip(*lines)]
 model = Neural(model=str(folder / "models/regression/checkpoints/model.ckpt"))
 hardware = Hardware(name="benchmark", comet_python=None, comet_batch=16)
 cache = SegmentCache(Path(sys.argv[1]) / f"{sys.argv[2]}.db")
-print(json.dumps(sum(neural.score(model, segments, hardware, cache, lambda done, total: None).scores) / len(segments)))
+print(json.dumps(sum(score(model, segments, hardware, cache, lambda done, total: None).scores) / len(segments)))
 """,
 }
 

@@ -18,7 +18,7 @@ ORDER = (
     ("streams", "console", "start", "disk", "mounts", "heartbeat", "lease"),
     ("schema",),
     ("job",),
-    ("ml.distributed", "ml.rng"),
+    ("ml.distributed", "ml.rng", "ml.json_process"),
     ("ml.data",),
     ("ml.scoring",),
     ("ml.models",),

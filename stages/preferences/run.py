@@ -43,9 +43,9 @@ def run(job: Job) -> dict[str, Any]:
     sources, dropped = _sources(Path(job.inputs["corpus"].path), config)
     started = time.perf_counter()
     unscored, sampled = _candidates(job, config, sources["train"] + sources["dev"])
+    free_device_memory()  # free every device for neural scorers
     if job.rank != 0:
         return {}  # rank 0 alone scores and returns the result
-    free_device_memory()  # free the device for neural scorers
     found, signatures = candidates.score_candidates(job, config.score_by, sources["train"] + sources["dev"], unscored)
     seconds = time.perf_counter() - started
     # Train and dev were scored together; they are paired and written apart.

@@ -40,12 +40,11 @@ class Reranker:
         """
         for name in self.job.config.scorer_names():
             scorer = self._scorer(name)
-            worker = comet.CometWorker(scorer, self.job.hardware)
-            worker.close()
+            model = comet.find_model(scorer, self.job.hardware)
             setting = f"decoding={self.job.config.decoding} with rank_by={name}: {scorer.model}"
-            if self.job.config.decoding == "quality" and worker.reference:
+            if self.job.config.decoding == "quality" and model.reference:
                 raise UserError(f"{setting} needs a reference, but there is none; use a reference-free scorer such as kiwi-22")
-            if self.job.config.decoding == "mbr" and not worker.reference:
+            if self.job.config.decoding == "mbr" and not model.reference:
                 raise UserError(
                     f"{setting} reads no reference, but mbr compares each sample with the others; use decoding=quality, or a "
                     "scorer that reads a reference, such as comet-22"

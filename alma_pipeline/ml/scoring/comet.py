@@ -1,19 +1,20 @@
-"""Neural metrics: segment scores by COMET models, which run in a separate process and environment (B43).
+"""Neural metrics: segment scores by COMET models, which run in separate processes and an environment of their own (B43).
 
-This side starts `comet_worker` under COMET's Python, sends it the segments that are not cached, and caches every score as it
-arrives. It imports neither torch nor comet.
+This side starts a `comet_worker` under COMET's Python on each device, sends them the segments that are not cached, and caches
+every score as it arrives. It imports neither torch nor comet.
 """
 
-import contextlib
-import json
 import math
-import subprocess
+import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.ml import json_process
+from alma_pipeline.ml.json_process import JsonProcess
 from alma_pipeline.ml.scoring.segment_cache import CachedScore, SegmentCache, segment_key
 from alma_pipeline.paths import comet_interpreter
 from alma_pipeline.schema import Hardware, Neural
@@ -46,12 +47,9 @@ class CometScores:
 
 
 class CometWorker:
-    """A running `comet_worker`. The constructor returns when the worker has found its model.
+    """A running `comet_worker`, on the device that `variables` name."""
 
-    Raises UserError or PipelineError if it cannot start.
-    """
-
-    def __init__(self, metric: Neural, hardware: Hardware) -> None:
+    def __init__(self, metric: Neural, hardware: Hardware, variables: Mapping[str, str]) -> None:
         self.metric = metric
         # -I: COMET's interpreter must not import this project's packages.
         self.python = comet_interpreter(hardware.comet_python)
@@ -59,63 +57,66 @@ class CometWorker:
         words += ["--precision", metric.precision, "--batch", str(hardware.comet_batch)]
         words += ["--revision", metric.revision]
         words += [] if metric.reference else ["--without-reference"]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # stderr: the node's own log
-        # The worker replies first with what its model is: that decides which parts of a segment it gets.
-        try:
-            greeting = self._line()
-        except PipelineError:
-            self.close()
-            raise
-        self.reference: bool = greeting["reference"]
-        self.joint: bool = greeting["joint"]
-        self.signature = "|".join(
-            [
-                f"{metric.model}@{greeting['revision']}" if "sha256:" not in greeting["revision"] else greeting["revision"],
-                f"reference:{'yes' if self.reference else 'no'}",
-                f"precision:{metric.precision}",
-                f"comet:{greeting['comet']}",
-            ]
-        )
+        self.process = JsonProcess(words, "COMET's worker", f"scoring with {metric.model}", variables)
+
+    def found_model(self) -> "FoundModel":
+        """What the worker has found its model to be, which decides the parts of a segment that it gets.
+
+        Its first line, before any score. Raises UserError or PipelineError if it cannot start.
+        """
+        greeting = self._line()
+        revision = greeting["revision"]
+        reference = "yes" if greeting["reference"] else "no"
+        parts = [
+            revision if "sha256:" in revision else f"{self.metric.model}@{revision}",
+            f"reference:{reference}",
+            f"precision:{self.metric.precision}",
+            f"comet:{greeting['comet']}",
+        ]
+        return FoundModel(greeting["reference"], greeting["joint"], "|".join(parts))
 
     def scores(self, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Send the rows and yield the worker's line for each as it arrives. Raises PipelineError if the worker ends early."""
-        assert self.process.stdin is not None
-        try:
-            for row in [*rows, {"end": len(rows)}]:
-                self.process.stdin.write(json.dumps(row).encode() + b"\n")
-            self.process.stdin.close()
-        except BrokenPipeError:
-            pass  # the worker has ended; its last line, read below, has the reason
+        self.process.send([*rows, {"end": len(rows)}])
+        self.process.end_input()
         while "done" not in (line := self._line()):
             yield line
 
     def _line(self) -> dict[str, Any]:
-        stdout: IO[bytes] | None = self.process.stdout
-        assert stdout is not None
-        text = stdout.readline()
-        if not text.endswith(b"\n"):
-            code = self.process.wait()
-            ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise PipelineError(f"COMET's worker ended with {ended} while scoring with {self.metric.model}; see its log above")
-        line: dict[str, Any] = json.loads(text)
+        line = self.process.receive()
         if "error" in line:
             raise worker_error(line["kind"], line["error"], self.metric.model, str(self.python))
         return line
 
     def close(self) -> None:
-        """Kill the worker and close the pipes to it."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):  # unsent rows have no reader any more
-                    stream.close()
+        """Kill the worker."""
+        self.process.close()
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """What a model is, as its worker has found it."""
+
+    reference: bool
+    """Whether it reads references."""
+    joint: bool
+    """Whether it reads all parts of a segment as one sequence."""
+    signature: str
+
+
+def find_model(metric: Neural, hardware: Hardware) -> FoundModel:
+    """Start a worker until it has found its model, which is then here. Raises UserError or PipelineError if it cannot."""
+    worker = CometWorker(metric, hardware, json_process.device_groups(hardware)[0])
+    try:
+        return worker.found_model()
+    finally:
+        worker.close()
 
 
 def score(
     metric: Neural, segments: Sequence[CometSegment], hardware: Hardware, cache: SegmentCache, progress: Progress
 ) -> CometScores:
-    """Score segments of all directions with one model, which is loaded once, and only if a score is not cached.
+    """Score segments of all directions with one model, which each device loads once, and only if a score is not cached.
 
     Batches do not depend on the cache, and a batch is sent if any of its segments is not cached: a resumed run therefore gives
     the scores of an uninterrupted one, bit for bit. `progress(done, total)` counts distinct segments.
@@ -123,23 +124,25 @@ def score(
     Raises UserError for a missing model or environment, and PipelineError for a crash or a score that is not finite; scores that
     arrived before are cached.
     """
-    worker = CometWorker(metric, hardware)
+    workers = [CometWorker(metric, hardware, (groups := json_process.device_groups(hardware))[0])]
     try:
-        if worker.reference and any(segment.reference is None for segment in segments):
+        model = workers[0].found_model()
+        if model.reference and any(segment.reference is None for segment in segments):
             raise UserError(
                 f"{metric.model} needs a reference, and these segments have none; use a model that needs none, such as "
                 "wmt22-cometkiwi-da"
             )
         # Equal segments are scored once; batches are formed over all of them, cached or not.
-        keys = [segment_key(worker.signature, *_parts(segment, worker.reference)) for segment in segments]
+        keys = [segment_key(model.signature, *_parts(segment, model.reference)) for segment in segments]
         distinct = dict(zip(keys, segments, strict=True))
         known = cache.find(distinct)
-        batches = [batch for batch in _batches(distinct, hardware.comet_batch, worker.joint) if not set(batch) <= set(known)]
-        rows = [_row(name, distinct[name], worker.reference) for batch in batches for name in batch]
-        missing = {row["id"] for row in rows} - set(known)
-        done = len(distinct) - len(missing)
-        # Cache each batch as it arrives: an interruption loses at most one.
-        for lines in _grouped(worker.scores(rows), hardware.comet_batch):
+        batches = [batch for batch in _batches(distinct, hardware.comet_batch, model.joint) if not set(batch) <= set(known)]
+        rows = [[_row(name, distinct[name], model.reference) for name in batch] for batch in batches]
+        # The other workers start only for batches that they get.
+        workers += [CometWorker(metric, hardware, group) for group in groups[1 : len(rows)]]
+        done = len(distinct) - len({name for batch in batches for name in batch} - set(known))
+        # Cache each batch as it arrives: an interruption loses at most one of each worker.
+        for lines in _all_scores(workers, rows, hardware.comet_batch):
             found = {line["id"]: CachedScore(line["score"], line["cut"]) for line in lines if line["id"] not in known}
             finite = {name: one for name, one in found.items() if math.isfinite(one.score)}
             cache.add(finite)
@@ -151,10 +154,45 @@ def score(
             done += len(found)
             progress(done, len(distinct))
     finally:
-        worker.close()
+        for worker in workers:
+            worker.close()
     if absent := set(distinct) - set(known):
         raise PipelineError(f"COMET's worker returned no score for {len(absent)} of {len(distinct)} segments")
-    return CometScores([SCALE * known[name].score for name in keys], [known[name].cut for name in keys], worker.signature)
+    return CometScores([SCALE * known[name].score for name in keys], [known[name].cut for name in keys], model.signature)
+
+
+def _all_scores(
+    workers: Sequence[CometWorker], batches: Sequence[list[dict[str, Any]]], size: int
+) -> Iterator[list[dict[str, Any]]]:
+    """The lines of each batch as it is scored, by whichever worker. Raises the error of the first worker that fails.
+
+    Batches come longest first and are dealt out in turn, so that shares cost about the same. A worker keeps them whole, so that
+    a score does not depend on the number of workers.
+    """
+    arrived: queue.SimpleQueue[list[dict[str, Any]] | Exception | None] = queue.SimpleQueue()
+
+    def follow(place: int, worker: CometWorker) -> None:
+        try:
+            if place:  # the first has been asked already
+                worker.found_model()
+            rows = [row for batch in batches[place :: len(workers)] for row in batch]
+            for lines in _grouped(worker.scores(rows), size):
+                arrived.put(lines)
+            arrived.put(None)
+        except Exception as error:  # raised where the lines are read
+            arrived.put(error)
+
+    for place, worker in enumerate(workers):
+        threading.Thread(target=follow, args=(place, worker), daemon=True).start()
+    running = len(workers)
+    while running:
+        found = arrived.get()
+        if isinstance(found, Exception):
+            raise found
+        if found is None:
+            running -= 1
+        else:
+            yield found
 
 
 def _parts(segment: CometSegment, reference: bool) -> tuple[str, str, str | None]:

@@ -1,5 +1,6 @@
 """COMET's worker on tiny real checkpoints, against `comet-score` on the same files (B43 to B48)."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.ml import json_process
 from alma_pipeline.ml.scoring import comet as library
 from alma_pipeline.ml.scoring.comet import CometScores, CometSegment, score, worker_error
 from alma_pipeline.ml.scoring.segment_cache import CachedScore, SegmentCache, segment_key
@@ -98,11 +100,12 @@ def test_a_crash_is_clear_and_loses_nothing_that_was_scored(
     monkeypatch.setattr(library, "CometWorker", _remembered(started))
 
     def kill(done: int, total: int) -> None:
-        started[0].process.kill()
+        started[0].process.process.kill()
 
     with pytest.raises(PipelineError, match=r"worker ended with signal 9 while scoring with .*model.ckpt"):
         score(metric, found, hardware(), cache, kill)
-    kept = len(cache.find(segment_key(started[0].signature, *library._parts(item, True)) for item in found))
+    signature = thousand[0].signature
+    kept = len(cache.find(segment_key(signature, *library._parts(item, True)) for item in found))
     assert 0 < kept < 1000
     done = list[int]()
     assert scored(metric, found, tmp_path / "cache.db", lambda at, _: done.append(at)).scores == thousand[0].scores
@@ -112,11 +115,61 @@ def test_a_crash_is_clear_and_loses_nothing_that_was_scored(
 def _remembered(started: list[library.CometWorker]) -> Callable[..., library.CometWorker]:
     make = library.CometWorker
 
-    def worker(metric: Neural, machine: Hardware) -> library.CometWorker:
-        started.append(make(metric, machine))
+    def worker(metric: Neural, machine: Hardware, variables: dict[str, str]) -> library.CometWorker:
+        started.append(make(metric, machine, variables))
         return started[-1]
 
     return worker
+
+
+@pytest.fixture
+def two_devices(monkeypatch: pytest.MonkeyPatch) -> list[library.CometWorker]:
+    """As on a machine with two devices; the workers that are started."""
+    started = list[library.CometWorker]()
+    monkeypatch.setattr(library, "CometWorker", _remembered(started))
+    monkeypatch.setattr(json_process, "device_groups", lambda machine: [{"DEVICE": "0"}, {"DEVICE": "1"}])
+    return started
+
+
+def test_two_devices_share_the_segments_and_give_the_scores_of_one(
+    tmp_path: Path, comet_models: Path, thousand: tuple[CometScores, Path], two_devices: list[library.CometWorker]
+) -> None:
+    """To the last bit, and each score is in the cache: batches are formed before they are dealt out."""
+    done = list[int]()
+    found = scored(neural(comet_models, "regression"), segments(1000), tmp_path / "cache.db", lambda at, _: done.append(at))
+    assert found == thousand[0] and len(two_devices) == 2
+    assert sorted(done) == done and done[-1] == 1000
+    keys = [segment_key(found.signature, *library._parts(item, True)) for item in segments(1000)]
+    assert SegmentCache(tmp_path / "cache.db").find(keys) == SegmentCache(thousand[1]).find(keys)
+
+
+def test_with_little_to_score_the_other_devices_start_no_worker(
+    tmp_path: Path, comet_models: Path, two_devices: list[library.CometWorker]
+) -> None:
+    scored(neural(comet_models, "regression"), segments(16), tmp_path / "cache.db")
+    assert len(two_devices) == 1
+
+
+FAILS_ON_ONE = """#!{python}
+import json, os, sys, time
+print(json.dumps({{"revision": "1", "reference": False, "joint": False, "comet": "0"}}), flush=True)
+rows = [json.loads(line) for line in sys.stdin][:-1]
+if os.environ["DEVICE"] == "1":
+    sys.exit("CUDA error: device 1 is lost")
+time.sleep(600)
+"""
+
+
+def test_a_worker_that_fails_ends_the_others_and_the_error_has_the_end_of_its_log(
+    tmp_path: Path, two_devices: list[library.CometWorker]
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(FAILS_ON_ONE.format(python=sys.executable))
+    python.chmod(0o755)
+    found = [CometSegment("s", f"h{number}", None) for number in range(40)]
+    with pytest.raises(PipelineError, match=r"exit code 1 while scoring with a/b; the end of its log:\nCUDA error: device 1 is"):
+        score(Neural(model="a/b"), found, hardware(str(python)), SegmentCache(tmp_path / "cache.db"), print)
+    assert [worker.process.process.poll() for worker in two_devices] == [-signal.SIGKILL, 1]
 
 
 NOT_A_NUMBER = """#!{python}
@@ -135,7 +188,7 @@ def test_a_score_that_is_no_number_is_an_error_and_the_others_are_kept(tmp_path:
     found = [CometSegment("s", f"h{number}", None) for number in range(5)]
     with pytest.raises(PipelineError, match=r"a/b gives scores that are not finite in fp16; use scorers.*precision=fp32"):
         score(Neural(model="a/b"), found, hardware(str(python)), cache, print)
-    signature = library.CometWorker(Neural(model="a/b"), hardware(str(python))).signature
+    signature = library.find_model(Neural(model="a/b"), hardware(str(python))).signature
     assert len(cache.find(segment_key(signature, *library._parts(item, False)) for item in found)) == 4
 
 
