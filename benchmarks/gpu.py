@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 from gpu_beds import Bed
-from gpu_commands import recipe, resume
+from gpu_commands import full_device, recipe, resume
 from gpu_correct import collectives, equal, kernels
 from gpu_decoding import budgets, comet
 from gpu_figures import HEADER, Figure, Outcome, lines, plain
-from gpu_training import train
+from gpu_training import points, train
 
 CASES: dict[str, Callable[[Bed], list[Figure]]] = {
     "collectives": collectives,
@@ -32,10 +32,12 @@ CASES: dict[str, Callable[[Bed], list[Figure]]] = {
     "resume": resume,
     "full-1b": partial(train, shape="1b"),
     "full-1b-checkpointing": partial(train, shape="1b", gradient_checkpointing=True),
+    "full-1b-points": points,
     "full-1b-offload": partial(train, shape="1b", offload="cpu"),
     "lora-7b": partial(train, shape="7b", rank=16),
     "lora-7b-checkpointing": partial(train, shape="7b", rank=16, gradient_checkpointing=True),
     "lora-7b-nf4": partial(train, shape="7b", rank=16, quantization="nf4", gradient_checkpointing=True),
+    "full-device": full_device,
     "decoding": budgets,
     "comet": comet,
 }

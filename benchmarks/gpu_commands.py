@@ -63,6 +63,25 @@ def resume(bed: Bed) -> list[Figure]:
     ]
 
 
+def full_device(bed: Bed) -> list[Figure]:
+    """A token budget that no device holds: the run must halve it until it fits, train, and record what it was.
+
+    A 1B shape from random weights, one step of 16,384 pairs.
+    """
+    if bed.dry:
+        return [Figure(name="token budget that fitted", measured=0.0, note="needs a GPU")]
+    shape, store, asked = bed.shape("1b"), bed.folder / "full-device", 2**20
+    sizes = {name: getattr(shape, name) for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads")}
+    large = [f"model.architecture.{name}={size}" for name, size in sizes.items()]
+    step = ["stages.parallel.steps=1", "stages.parallel.global_batch_size=16384", f"hardware.micro_batch_tokens={asked}"]
+    small = ["budget.text.test=4", "stages.parallel.evaluations=1", "stages.parallel.select_by=last"]
+    command(store, [*words(bed, "gpu1"), *large, *step, *small])
+    used = gpu_beds.record_of(store, "parallel")["hardware"]["micro_batch_tokens"]
+    return [
+        Figure(name="token budget that fitted", measured=float(used), unit="tokens", expected=float(asked), wrong=used >= asked)
+    ]
+
+
 def device_option(bed: Bed) -> str:
     """`hardware=` of the device; in a dry run one whose workers are as many and as wide as on a CPU."""
     return "cpu_wide" if bed.dry else "gpu1"

@@ -3,6 +3,7 @@
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from gpu_beds import SMALL, Bed, random_llama, random_pairs
 from gpu_figures import Figure, bound
@@ -125,4 +126,4 @@ def spread(model: Any) -> Any:
 
 
 def share_different(one: list[Any], other: list[Any]) -> float:
-    return sum(a != b for a, b in zip(one, other, strict=True)) / len(one)
+    return float(np.mean([a != b for a, b in zip(one, other, strict=True)]))

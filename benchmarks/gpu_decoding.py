@@ -90,7 +90,7 @@ def comet(bed: Bed) -> list[Figure]:
         raise RuntimeError(made.stderr[-2000:])
     metric = Neural(model=str(folder / "regression" / "checkpoints" / "model.ckpt"))
     segments = [CometSegment(f"source {n} " * (n % 9 + 1), f"output {n} " * (n % 7 + 1), f"reference {n}") for n in range(200)]
-    found = []
+    found: list[tuple[float, list[float]]] = []
     for device in ("cpu", bed.device.type):
         machine = Hardware(name="benchmark", device=device, memory_gb=80, comet_python=None, comet_batch=16)
         start = time.perf_counter()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from gpu_beds import Bed, lora
+from gpu_beds import ANSWER, PROMPT, Bed, lora
 from gpu_figures import Figure
 
 from alma_pipeline.ml.training import loop
@@ -30,7 +30,7 @@ def train(bed: Bed, shape: str, rank: int | None = None, quantization: str = "no
     """Train pairs for some steps, all weights or a LoRA of this rank."""
     architecture = bed.shape(shape)
     machine = dataclasses.replace(bed.hardware(**hardware), flops=matmul_rate(bed))
-    settings: dict[str, Any] = {"steps": STEPS, "global_batch_size": 8 if bed.dry else PAIRS, "learning_rate": 1e-6, "seed": 1}
+    settings: dict[str, Any] = {"steps": STEPS, "global_batch_size": batch_size(bed), "learning_rate": 1e-6, "seed": 1}
     settings |= {"adapter": "new", "lora": lora(min(rank, 8) if bed.dry else rank)} if rank else {}
     settings |= {"precision": "bf16", "quantization": quantization, "select_by": "last", "evaluations": 1}
     inputs = {"init": bed.base(shape), "corpus": bed.pairs(4 * settings["global_batch_size"], architecture.vocab_size)}
@@ -43,6 +43,43 @@ def train(bed: Bed, shape: str, rank: int | None = None, quantization: str = "no
     found = estimate("parallel", job.config, bed.model(shape), machine, counts)
     assert found is not None
     return [*speed(bed, architecture, steps, machine.flops, rank), *memory(bed, found, result["peak_memory_bytes"])]
+
+
+def points(bed: Bed) -> list[Figure]:
+    """How long a resume point holds up training, beside a step; 1B full, whose state is 20 GB."""
+    with timed("_begin_point") as begun, timed("_complete_point") as completed:
+        figures = {figure.name: figure for figure in train(bed, "1b", checkpoint_seconds=1e-3)}
+    pauses = [*begun, *completed]
+    step = batch_size(bed) * sum(sum(limits) / 2 for limits in (PROMPT, ANSWER)) / figures["tokens per second"].measured
+    return [
+        Figure(name="resume points", measured=float(len(begun)), wrong=not begun),
+        Figure(
+            name="longest pause of training by them", measured=max(pauses, default=0.0), unit="s", expected=step, note="a step"
+        ),
+    ]
+
+
+def batch_size(bed: Bed) -> int:
+    """Pairs of an optimiser step."""
+    return 8 if bed.dry else PAIRS
+
+
+@contextmanager
+def timed(method: str) -> Iterator[list[float]]:
+    """The seconds of each call of one of the loop's methods."""
+    found: list[float] = []
+    original = getattr(loop._Loop, method)
+
+    def call(self: Any) -> None:
+        start = time.perf_counter()
+        original(self)
+        found.append(time.perf_counter() - start)
+
+    setattr(loop._Loop, method, call)
+    try:
+        yield found
+    finally:
+        setattr(loop._Loop, method, original)
 
 
 @contextmanager
