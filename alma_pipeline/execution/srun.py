@@ -11,6 +11,14 @@ SAME = {
     **dict.fromkeys(("gres", "gpus", "gpus-per-task", "gpus-per-socket"), "gpus-per-node"),
 }
 """Options that decide the same as another one, by which they are known here."""
+OTHER_TASKS = (
+    *("SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK", "SLURM_CPUS_PER_GPU", "SLURM_TRES_PER_TASK"),
+    *("SLURM_GPUS", "SLURM_GPUS_PER_TASK", "SLURM_GPUS_PER_SOCKET", "SLURM_GPU_BIND", "SLURM_TRES_BIND"),
+    *("SLURM_NTASKS_PER_CORE", "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES"),
+    *("SLURM_EXACT", "SLURM_EXCLUSIVE", "SLURM_OVERCOMMIT"),
+)
+"""Variables that srun takes for options (`env_vars` in its opt.c). An allocation around this process may have set them for tasks of
+another kind: one per GPU with few cores each, where ours is one per machine."""
 
 
 def srun(hardware: Hardware) -> list[str]:
