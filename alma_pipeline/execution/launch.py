@@ -88,11 +88,12 @@ def _start_ranks(hardware: Hardware, work: Path, token: str) -> WorkerProcess:
 
 
 def _write_variables(hardware: Hardware, work: Path) -> None:
-    """Write what DeepSpeed exports to the ranks of other machines: ours, and the `.deepspeed_env` of the folder we run in.
+    """Write what DeepSpeed exports to the ranks of other machines besides NCCL's variables: ours, gloo's, the user's file.
 
-    DeepSpeed reads the file in the folder where it is started, which is the work folder.
+    DeepSpeed reads `.deepspeed_env` in the folder where it is started, which is the work folder; the user's is where we run.
     """
-    lines = [f"{name}={value}\n" for name, value in own_variables(hardware).items()]
+    gloo = {name: value for name, value in os.environ.items() if name.startswith("GLOO_")}
+    lines = [f"{name}={value}\n" for name, value in (own_variables(hardware) | gloo).items()]
     theirs = Path(".deepspeed_env")
     if theirs.is_file():
         lines.append(theirs.read_text(encoding="utf-8"))

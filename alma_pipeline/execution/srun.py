@@ -17,8 +17,8 @@ OTHER_TASKS = (
     *("SLURM_NTASKS_PER_CORE", "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES"),
     *("SLURM_EXACT", "SLURM_EXCLUSIVE", "SLURM_OVERCOMMIT"),
 )
-"""Variables that srun takes for options (`env_vars` in its opt.c). An allocation around this process may have set them for tasks of
-another kind: one per GPU with few cores each, where ours is one per machine."""
+"""Variables that srun takes for options (`env_vars` in its opt.c). An allocation around this process may have set them for
+tasks of another kind: one per GPU with few cores each, where ours is one per machine."""
 
 
 def srun(hardware: Hardware) -> list[str]:
