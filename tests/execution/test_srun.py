@@ -34,9 +34,9 @@ def test_where_cores_are_named_tasks_are_too() -> None:
 
 
 def test_in_an_allocation_all_of_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There --exclusive would mean one core, and the time and the partition are the allocation's."""
+    """There --exclusive would mean one core; the time, the partition and the machines' features are the allocation's."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    found = words(partition="gpu", account="mt", srun=["--mpi=none"])
+    found = words(partition="gpu", account="mt", srun=["--mpi=none", "--constraint=a100"])
     assert found == ["srun", "--nodes=2", "--overlap", *ALWAYS, "--mpi=none", *TASKS]
 
 
