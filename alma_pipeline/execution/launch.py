@@ -16,7 +16,7 @@ from alma_pipeline.execution.processes import (
     start_process,
     worker_environment,
 )
-from alma_pipeline.execution.srun import srun
+from alma_pipeline.execution.srun import OTHER_TASKS, srun
 from alma_pipeline.schema import Hardware
 
 ONE_MACHINE = ("--standalone", "--local-addr=127.0.0.1")
@@ -80,17 +80,20 @@ def _start_ranks(hardware: Hardware, work: Path, token: str) -> WorkerProcess:
     if hardware.launcher == "deepspeed":
         _write_variables(hardware, work)
     environment = worker_environment(hardware, hardware.devices)
-    if hardware.launcher == "slurm" and not hardware.threads:
-        del environment["OMP_NUM_THREADS"]  # each machine counts its own cores
+    if hardware.launcher == "slurm":
+        # Each machine counts its own cores.
+        unsuitable = OTHER_TASKS if hardware.threads else (*OTHER_TASKS, "OMP_NUM_THREADS")
+        environment = {name: value for name, value in environment.items() if name not in unsuitable}
     return start_process(command(hardware, work, token), work, environment)
 
 
 def _write_variables(hardware: Hardware, work: Path) -> None:
-    """Write what DeepSpeed exports to the ranks of other machines: ours, and the `.deepspeed_env` of the folder we run in.
+    """Write what DeepSpeed exports to the ranks of other machines besides NCCL's variables: ours, gloo's, the user's file.
 
-    DeepSpeed reads the file in the folder where it is started, which is the work folder.
+    DeepSpeed reads `.deepspeed_env` in the folder where it is started, which is the work folder; the user's is where we run.
     """
-    lines = [f"{name}={value}\n" for name, value in own_variables(hardware).items()]
+    gloo = {name: value for name, value in os.environ.items() if name.startswith("GLOO_")}
+    lines = [f"{name}={value}\n" for name, value in (own_variables(hardware) | gloo).items()]
     theirs = Path(".deepspeed_env")
     if theirs.is_file():
         lines.append(theirs.read_text(encoding="utf-8"))

@@ -76,6 +76,10 @@ def check_launcher(hardware: Hardware) -> None:
     if program and not shutil.which(program):
         found = f"hardware.launcher={hardware.launcher} with hardware.nodes={hardware.nodes}"
         problems.append(f"{found} starts processes with {program}, which is not on the PATH; run this where it is")
+    machines = int(os.environ.get("SLURM_JOB_NUM_NODES", hardware.nodes))
+    if hardware.launcher == "slurm" and machines < hardware.nodes:
+        yours = f"job {os.environ.get('SLURM_JOB_ID')}, in which this runs, has {machines} machine{'s' * (machines > 1)}"
+        problems.append(f"hardware.nodes={hardware.nodes}, but {yours}; set hardware.nodes={machines}, or request a larger job")
     if hardware.launcher == "deepspeed" and not os.path.isfile(str(hardware.hostfile)):
         problems.append(f"hardware.hostfile={hardware.hostfile}: no such file; expected lines as `first-machine slots=8`")
     if problems:

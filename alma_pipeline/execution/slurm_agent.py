@@ -50,12 +50,12 @@ def enough_cores(environment: Mapping[str, str], processes: int) -> int:
     """The cores that this task may use. Raises UserError if its `processes` ranks would share them."""
     cores = len(os.sched_getaffinity(0))
     host, given = environment.get("SLURMD_NODENAME", "this machine"), environment.get("SLURM_CPUS_ON_NODE", "?")
-    print(f"{host}: {cores} cores for {processes} ranks (Slurm gave the step {given})", flush=True)
+    found = f"{host}: {processes} rank{'s' * (processes > 1)}, {cores} core{'s' * (cores > 1)} (Slurm gave the step {given})"
+    print(found, flush=True)
     if cores < processes:
         raise UserError(
-            f"{processes} ranks on {host} share {cores} cores (Slurm gave the step {given}); set "
-            f"hardware.srun=[--cpus-per-task=N] with N of {processes} or more, or hardware.threads, or run the command in an "
-            "allocation with more cores"
+            f"{found}: expected a core for each rank; set hardware.srun=[--cpus-per-task=N] with N of {processes} or more, or "
+            "hardware.threads, or lower hardware.devices"
         )
     return cores
 

@@ -12,6 +12,14 @@ SAME = {
     **dict.fromkeys(("gres", "gpus", "gpus-per-task", "gpus-per-socket"), "gpus-per-node"),
 }
 """Options that decide the same as another one, by which they are known here."""
+OTHER_TASKS = (
+    *("SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK", "SLURM_CPUS_PER_GPU", "SLURM_TRES_PER_TASK"),
+    *("SLURM_GPUS", "SLURM_GPUS_PER_TASK", "SLURM_GPUS_PER_SOCKET", "SLURM_GPU_BIND", "SLURM_TRES_BIND"),
+    *("SLURM_NTASKS_PER_CORE", "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES"),
+    *("SLURM_EXACT", "SLURM_EXCLUSIVE", "SLURM_OVERCOMMIT"),
+)
+"""Variables that srun takes for options (`env_vars` in its opt.c). An allocation around this process may have set them for
+tasks of another kind: one per GPU with few cores each, where ours is one per machine."""
 
 
 def srun(hardware: Hardware) -> list[str]:
@@ -29,8 +37,10 @@ def srun(hardware: Hardware) -> list[str]:
     ours += [f"--gpus-per-node={hardware.devices}"] if hardware.device == "cuda" else []
     # All processes of an agent share the cores of its task.
     ours += [f"--cpus-per-task={hardware.threads * hardware.devices}"] if hardware.threads else []
-    given = {_decides(word) for word in hardware.srun}
-    words = [word for word in ours if _decides(word) not in given] + hardware.srun
+    # The machines of an allocation are chosen already; a step that names a feature which they lack would wait forever.
+    theirs = [word for word in hardware.srun if not (inside and _decides(word) == "constraint")]
+    given = {_decides(word) for word in theirs}
+    words = [word for word in ours if _decides(word) not in given] + theirs
     # One task per machine. Where srun requests whole machines that is its default, and a number of tasks given beside --exclusive
     # would leave each task one core (--exclusive implies --exact: src/srun of Slurm 20.11 to 26.05).
     whole = not inside and "--exclusive" in words and not any(_decides(word) == "cpus-per-task" for word in words)

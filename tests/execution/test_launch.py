@@ -91,16 +91,18 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, processes: int, t
     assert worker_environment(Hardware(name="x"), processes)["OMP_NUM_THREADS"] == str(threads)
 
 
-@pytest.mark.parametrize(("threads", "words"), [(None, "none"), (3, "3")])
+@pytest.mark.parametrize(("threads", "omp"), [(None, "none"), (3, "3")])
 def test_cores_of_other_machines_are_counted_there(
-    played: Callable[[str, str], None], tmp_path: Path, threads: int | None, words: str
+    played: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int | None, omp: str
 ) -> None:
-    """The command may run on a login node with another number of cores."""
-    played("srun", "echo ${OMP_NUM_THREADS-none}")
+    """The command may run on a login node with another number of cores, or in a job of tasks with few cores each."""
+    played("srun", "echo ${OMP_NUM_THREADS-none} ${SLURM_CPUS_PER_TASK-none} ${SLURM_JOB_ID-none}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
     hardware = Hardware(name="x", launcher="slurm", nodes=2, threads=threads)
     process = start_without_server(hardware, tmp_path, "T", distributed=True)
     wait_for(lambda: process.poll() is not None)
-    assert (tmp_path / "log.txt").read_text().splitlines()[1:] == [words]
+    assert (tmp_path / "log.txt").read_text().splitlines()[1:] == [f"{omp} none 7"]
 
 
 def test_devices_stay_visible_to_a_gpu_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline import start
 from alma_pipeline.execution.launch import ONE_MACHINE, Launcher, torchrun
-from alma_pipeline.execution.processes import worker_environment
+from alma_pipeline.execution.processes import LOOPBACK, worker_environment
 from alma_pipeline.execution.slurm_agent import meeting_options
 from alma_pipeline.schema import Hardware
 from helpers import PYTHONPATH
@@ -63,13 +63,15 @@ def test_two_machines_through_the_deepspeed_launcher(
     hosts = tmp_path / "hosts"
     hosts.write_text("first slots=1\nsecond slots=1\nthird slots=1\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", LOOPBACK)
     (tmp_path / ".deepspeed_env").write_text(f"FAKE_ORDERS={orders}\n")
     hardware = Hardware(name="two", launcher="deepspeed", nodes=2, hostfile="hosts")
     world = World(tmp_path, orders, Launcher(hardware, tmp_path))
     done = world.run(recipe({"a": FakeMany(text="a")}, hardware=hardware))
     assert done["a"].result["text"] == "a" and "rank 1" in ranks(orders)
     words = (tmp_path / "words").read_text()
-    assert "-w first,second " in words and "export DS_ACCELERATOR=cpu; " in words
+    assert "-w first,second " in words
+    assert "export DS_ACCELERATOR=cpu; " in words and f"export GLOO_SOCKET_IFNAME={LOOPBACK}; " in words
     world.launcher.close()
 
 

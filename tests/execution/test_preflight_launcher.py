@@ -49,6 +49,19 @@ def test_where_nothing_runs_on_several_processes_no_launcher_is_needed(tmp_path:
     preflight.check(*planned(tmp_path, rerun=Rerun(only=("base",))))
 
 
+def test_an_allocation_that_is_too_small_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, played: Played) -> None:
+    """Not after hours of preparation in its first machine."""
+    played("srun", "true")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
+    with pytest.raises(
+        UserError, match=r"hardware.nodes=2, but job 7, in which this runs, has 1 machine; set hardware.nodes=1, or"
+    ):
+        preflight.check_launcher(Hardware(name="x", launcher="slurm", nodes=2))
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    preflight.check_launcher(Hardware(name="x", launcher="slurm", nodes=2))
+
+
 def test_programs_and_files_that_are_there(played: Played, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("first slots=8\n")
     for launcher, program in (("slurm", "srun"), ("deepspeed", "pdsh"), ("torchrun", "torchrun")):

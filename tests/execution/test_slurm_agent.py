@@ -93,7 +93,7 @@ def test_more_ranks_than_cores_are_an_error_before_anything_is_loaded(orders: Pa
     hardware = Hardware(name="x", launcher="slurm", nodes=2, devices=2)
     world = World(tmp_path, orders, Launcher(hardware, tmp_path))
     try:
-        with pytest.raises(UserError, match=r"a: 2 ranks on n9 share 1 cores .*set hardware\.srun=\[--cpus-per-task=N\]"):
+        with pytest.raises(UserError, match=r"a: n9: 2 ranks, 1 core \(.*set hardware\.srun=\[--cpus-per-task=N\]"):
             world.run(recipe({"a": FakeMany(text="a")}, hardware=hardware))
     finally:
         world.launcher.close()

@@ -34,9 +34,9 @@ def test_where_cores_are_named_tasks_are_too() -> None:
 
 
 def test_in_an_allocation_all_of_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There --exclusive would mean one core, and the time and the partition are the allocation's."""
+    """There --exclusive would mean one core; the time, the partition and the machines' features are the allocation's."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    found = words(partition="gpu", account="mt", srun=["--mpi=none"])
+    found = words(partition="gpu", account="mt", srun=["--mpi=none", "--constraint=a100"])
     assert found == ["srun", "--nodes=2", "--overlap", *ALWAYS, "--mpi=none", *TASKS]
 
 
@@ -63,3 +63,9 @@ def test_a_word_of_the_site_replaces_the_one_that_decides_the_same(word: str, re
 
 def test_on_shared_machines_the_number_of_tasks_is_named() -> None:
     assert words(srun=["--oversubscribe"]) == ["srun", "--nodes=2", *REQUEST[3:], *ALWAYS, "--oversubscribe", *TASKS]
+
+
+def test_commands_that_share_hardware_share_their_launcher() -> None:
+    """A list has no hash, and launchers are kept by hardware."""
+    one, same, other = (Hardware(name="x", launcher="slurm", srun=[word]) for word in ("--qos=a", "--qos=a", "--qos=b"))
+    assert {one: 1}.get(same) == 1 and {one: 1}.get(other) is None
