@@ -154,11 +154,14 @@ def write_json(path: Path, value: Any) -> None:
     """Write atomically: a reader sees the old or the new content, never a part of it, even after a power cut."""
     # Processes of two machines, or of two containers, may have the same number.
     temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:  # a full disk
+        temporary.unlink(missing_ok=True)
 
 
 def lock_file(path: str | Path) -> FileLock:

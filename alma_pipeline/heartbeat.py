@@ -65,8 +65,9 @@ class Watch:
         """Of the newest heartbeat at the last look; 0 if there was none."""
         self.holder: Holder | None = None
         """Whose that was; None if it is not known."""
-        self.has_changed = False
-        """Whether it changed between two looks: its holder lives."""
+        self.shows_life = False
+        """Whether a process certainly held the lease at the last look: by its lock, or since its heartbeat has changed."""
+        self._has_changed = False
         self._text: str | None = None
         self._unchanged = 0.0
         self._looked = time.monotonic()
@@ -79,6 +80,11 @@ class Watch:
         Where the lock of another machine has been seen, or the mount table says that locks reach all machines, a free lock is
         enough. Otherwise the heartbeat of another machine must have stood still for `STILL_SECONDS`.
         """
+        held = self._is_held()
+        self.shows_life = held and (self.decides_by_lock or self._has_changed)
+        return held
+
+    def _is_held(self) -> bool:
         locked = files.is_locked(self.path)
         self._look()
         holder = self.holder
@@ -116,7 +122,7 @@ class Watch:
         passed, self._looked = min(now - self._looked, 2 * LOOK_SECONDS), now
         same = (found, text) == (self.number, self._text)
         self._unchanged = self._unchanged + passed if same else 0.0
-        self.has_changed = self.has_changed or not (same or self._text is None)
+        self._has_changed = self._has_changed or not (same or self._text is None)
         self.number, self._text, self.holder = found, text, parsed(text)
 
     def whom(self) -> str:
@@ -138,10 +144,10 @@ def held_among(paths: Iterable[Path], waiting: Callable[[str], None]) -> list[Pa
         for watch in looked:
             try:
                 is_held = watch.is_held()
-                certain = watch.decides_by_lock or watch.has_changed
             except OSError:
-                is_held = certain = True
-            if is_held and certain:
+                found.append(watch.path)
+                continue
+            if watch.shows_life:
                 found.append(watch.path)
             elif is_held:
                 unknown.append(watch)

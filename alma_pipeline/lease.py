@@ -49,14 +49,31 @@ class Lease:
         Raises UserError if the file system has no locks.
         """
         watch = Watch(self.path)
+        _wait(lambda: self._attempt(watch), watch, waiting)
+
+    def acquire_unless_held(self) -> bool:
+        """Acquire the lease and return True; False if another process holds it.
+
+        Takes `heartbeat.STILL_SECONDS` where a process died that only its heartbeat shows. Raises UserError as `acquire`.
+        """
+        watch = Watch(self.path)
+        while not self._attempt(watch):
+            if watch.shows_life:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def _attempt(self, watch: Watch) -> bool:
         try:
-            _wait(lambda: not watch.is_held() and self._claim(watch.number + 1), watch, waiting)
+            if watch.is_held() or not self._claim(watch.number + 1):
+                return False
         except OSError as error:
             if disk.is_full(error):
                 raise
             advice = "set ALMA_PIPELINE_STORE to a folder on a file system with file locks"
             raise UserError(f"{self.path} cannot be locked ({error}); {advice}") from error
         threading.Thread(target=self._keep_beating, daemon=True).start()
+        return True
 
     def release(self) -> None:
         """Let go of the lease, if it is held and no other machine has taken it over meanwhile."""
@@ -85,14 +102,17 @@ class Lease:
         self.number = number
         try:
             # One process wins, on any machine: NFS 3 and later, Lustre and BeeGFS create exclusively on the server.
-            os.close(os.open(beat_path(self.path, self.number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            handle = os.open(beat_path(self.path, number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return False
-        beat_path(self.path, self.number).write_bytes(self._line(self.holder))
+        try:
+            os.write(handle, self._line(self.holder))
+        finally:
+            os.close(handle)
         # The list that this number came from may have been out of date. This one is not: this machine has changed the folder.
         numbers = heartbeat.numbers(self.path)
         if max(numbers, default=number) > number:
-            beat_path(self.path, self.number).unlink()
+            beat_path(self.path, number).unlink(missing_ok=True)
             return False
         for older in numbers:
             if older < number:

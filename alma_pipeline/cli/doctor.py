@@ -9,6 +9,8 @@ from pathlib import Path
 from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.console import LiteralConsole
 from alma_pipeline.files import digest, owner
+from alma_pipeline.heartbeat import STILL_SECONDS
+from alma_pipeline.mounts import lock_note, mount_of
 from alma_pipeline.paths import COMET_PYTHON, store_root
 from alma_pipeline.store.damage import remedy
 from alma_pipeline.store.record import LOGS, Record, size_difference
@@ -40,6 +42,8 @@ def check(root: Path, verify: bool) -> int:
         console.print_line(f"{name} {_version(name) or 'missing'}")
     console.print_line(f"COMET {COMET_PYTHON if COMET_PYTHON.is_file() else 'not set up; `make comet` does that'}")
     console.print_line(f"cores {len(os.sched_getaffinity(0))}")
+    for text in notes(root):
+        console.print_line(text)
     for text in problems:
         console.print_line(f"✗ {text}", style="red")
     if not problems:
@@ -55,6 +59,16 @@ def environment() -> Iterator[str]:
             yield f"{name} is not installed; run `pip install -c constraints.txt -e .` in the checkout"
         elif (name, version) in KNOWN_BAD:
             yield f"{name} {version}: {KNOWN_BAD[name, version]}; install the release in constraints.txt"
+
+
+def notes(root: Path, mounts: str | None = None) -> Iterator[str]:
+    """What is no problem, but explains what a run may wait for. `mounts`: the text of a mount table, for that of this machine."""
+    mount = mount_of(root.resolve(), mounts)
+    if mount and (text := lock_note(mount)):
+        yield (
+            f"note: {text}. Between machines heartbeats in {root / 'locks'} serve instead: after a process was killed on another "
+            f"machine, the next one waits {STILL_SECONDS:.0f} s"
+        )
 
 
 def store_problems(store: Store, verify: bool) -> Iterator[str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.files import lock_file, write_json
+from alma_pipeline.files import write_json
+from alma_pipeline.lease import held
 from alma_pipeline.plan.node import Node
 from alma_pipeline.plan.step import Step
 from alma_pipeline.schema import NodeConfig, Source
@@ -39,7 +40,7 @@ def resolve_branches(steps: list[Step], store: Store) -> bool:
     store.check_writable()
     found = {mark: _commit(source.repo or "", source.revision or "main") for mark, source in wanted.items()}
     store.root.mkdir(parents=True, exist_ok=True)
-    with lock_file(store.root / f"{FILE}.lock"):
+    with held(store.root / f"{FILE}.lock"):
         # Another run may have resolved them meanwhile; its answers are in keys already and take precedence.
         write_json(store.root / FILE, found | _known(store.root / FILE))
     return True

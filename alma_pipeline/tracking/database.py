@@ -1,5 +1,7 @@
 """MLflow's SQLite database: its address, its schema, and the folders that it names. Does not import MLflow."""
 
+import atexit
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -14,7 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from alma_pipeline.errors import UserError
+from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.lease import Lease
+from alma_pipeline.mounts import Reach, reach
 
 LOCK_SECONDS = 120
 """Timeout of the lock: creating the database takes seconds on a local disk. A process that waits longer retries later."""
@@ -70,6 +74,28 @@ def sqlite_file(uri: str) -> Path | None:
 def lock(root: Path) -> FileLock:
     """The lock of what must exist once in MLflow, across the processes that use this store."""
     return FileLock(root / "mlflow.lock", timeout=LOCK_SECONDS)
+
+
+def check_sole_writer(uri: str) -> None:
+    """Keep the processes of other machines out of an SQLite database for as long as this process lives.
+
+    Only where file locks may not reach them: there SQLite's would not either, and two writers would damage the file. Raises
+    PipelineError if another process writes it.
+    """
+    path = sqlite_file(uri)
+    if path is not None and path.parent.is_dir() and reach(path.parent) is not Reach.ALL:
+        _become_sole_writer(path)
+
+
+@functools.cache
+def _become_sole_writer(path: Path) -> None:
+    lease = Lease(path.with_name(f"{path.name}.writer"))
+    if not lease.acquire_unless_held():
+        raise PipelineError(
+            f"another process writes {path}, and the locks of its file system may not reach all machines; set "
+            "MLFLOW_TRACKING_URI to a server that all of them use"
+        )
+    atexit.register(lease.release)
 
 
 def where(root: Path) -> str:

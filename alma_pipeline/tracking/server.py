@@ -180,11 +180,12 @@ class Server:
 def connect(root: Path, uri: str, experiment: str) -> Server:
     """Connect, and create the database and the experiment if missing, once across processes (B31, B39).
 
-    Raises what MLflow and the database raise, and PipelineError for a database of another MLflow, a deleted experiment, and
-    one whose artifact folder is gone.
+    Raises what MLflow and the database raise, and PipelineError for a database of another MLflow or that another
+    process alone may write, a deleted experiment, and one whose artifact folder is gone.
     """
     root.mkdir(parents=True, exist_ok=True)
     client_class = mlflow_client_class()
+    database.check_sole_writer(uri)
     lock = database.lock(root)
     with lock:
         database.create_database(client_class, uri)

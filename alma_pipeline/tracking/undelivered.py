@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
-
 from alma_pipeline import instants
+from alma_pipeline.lease import Lease
 from alma_pipeline.redact import redact
 from alma_pipeline.tracking.database import own_uri
 from alma_pipeline.tracking.outbox import MAX_TRIES, Event, reason
@@ -105,11 +104,10 @@ def deliver_kept(root: Path, server: Server, uri: str, experiment: str) -> None:
     if not (root / "tracking").is_dir():
         return
     # One process at a time: two would apply the same events concurrently.
-    try:
-        held = FileLock(root / "tracking" / "lock").acquire(timeout=0)
-    except Timeout:
+    lease = Lease(root / "tracking" / "lock")
+    if not lease.acquire_unless_held():
         return
-    with held:
+    try:
         servers = {experiment: server}
         for one in kept(root):
             if one.uri != public_uri(uri):
@@ -125,6 +123,8 @@ def deliver_kept(root: Path, server: Server, uri: str, experiment: str) -> None:
                     continue
             _deliver(Recorder(servers[one.experiment], one.runs, system_metrics=False), one.events)
             one.path.unlink()
+    finally:
+        lease.release()
 
 
 def _read(path: Path, root: Path) -> Kept | None:

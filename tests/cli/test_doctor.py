@@ -108,3 +108,19 @@ def test_doctor_changes_nothing(filled: Store, tmp_path: Path, capsys: pytest.Ca
     doctor.check(filled.root, verify=True)
     doctor.check(tmp_path / "none", verify=True)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("beegfs_nodev /data beegfs rw", "file locks on /data (beegfs) reach one machine unless its clients set tuneUse"),
+        ("10.0.0.1@tcp:/x /data lustre rw,localflock", "file locks on /data (lustre) reach one machine; the mount option flock"),
+        ("filer:/x /data nfs rw,local_lock=all", "file locks on /data (nfs) reach one machine; the mount option local_lock=none"),
+        ("filer:/x /data nfs4 rw,local_lock=none", ""),
+        ("/dev/sda1 /data ext4 rw", ""),
+    ],
+)
+def test_locks_that_end_at_the_machine_are_a_note(line: str, found: str) -> None:
+    notes = list(doctor.notes(Path("/data/store"), f"/dev/root / ext4 rw 0 0\n{line} 0 0\n"))
+    assert len(notes) == bool(found)
+    assert not found or (notes[0].startswith(f"note: {found}") and "the next one waits 60 s" in notes[0])

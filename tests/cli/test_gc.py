@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline import files
+from alma_pipeline import files, heartbeat
 from alma_pipeline.cli import main
 from alma_pipeline.cli.gc import candidates, delete, reachable
 from alma_pipeline.errors import UserError
+from alma_pipeline.mounts import Reach
 from alma_pipeline.store.store import Store
+from helpers.another_machine import start
 from helpers.artifacts import put
 
 KEYS = {name: f"{number:02d}" * 32 for number, name in enumerate(["base", "old", "new", "text", "sft", "cpo", "alias"], start=10)}
@@ -97,6 +99,32 @@ def test_leftovers_go_and_a_running_job_stays(filled: Store) -> None:
     }
     assert running not in {one.path for one in candidates(filled, [])}
     holder.close()
+
+
+def test_what_another_machine_works_on_stays(
+    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its locks do not reach this one, but its heartbeat does; that of a machine that died does not change."""
+    for name, value in (("reach", lambda folder: Reach.UNKNOWN), ("STILL_SECONDS", 2.0)):
+        monkeypatch.setattr(heartbeat, name, value)
+    alive, dead = (filled.root / "aside" / f"merge-{name}" for name in ("alive", "dead"))
+    processes = []
+    for number, words in enumerate([(alive, "merge", "0" * 64), (dead, "merge", "0" * 64), (filled.root, "cpo", KEYS["cpo"])]):
+        (tmp_path / f"locks {number}").mkdir()
+        processes.append(start("far", tmp_path / f"locks {number}", "begin", *map(str, words)))
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline().startswith("has")
+    processes[1].kill()
+    found = list(candidates(filled, []))
+    assert [one.path for one in found] == [dead]
+    assert f"looking for up to 2 s whether process {processes[0].pid} on far still works here" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"a run is active in .*{KEYS['cpo'][:12]}.owner"):
+        delete(filled, found)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    delete(filled, found)
+    assert not dead.exists() and alive.exists()
 
 
 def test_in_a_store_that_is_read_only_nothing_is_deleted(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from stages.fake_many.config import Config as FakeMany
 
+from alma_pipeline import heartbeat
 from alma_pipeline.execution.failure import worker_error
-from alma_pipeline.execution.guard import ABANDONED, EXIT_ABANDONED
+from alma_pipeline.execution.guard import ABANDONED, EXIT_ABANDONED, wait_for_first
 from alma_pipeline.job import Job
+from alma_pipeline.mounts import Reach
 from alma_pipeline.schema import Hardware
 from alma_pipeline.store.store import Store
 from helpers.another_machine import STILL, start
 from helpers.fake_stages.world import fake_world, journal
-from helpers.processes import wait_for
+from helpers.processes import later, wait_for
 
 KEY = "a" * 64
 
@@ -92,7 +94,7 @@ def test_a_worker_lives_as_long_as_its_parent_and_the_next_parent_waits_for_both
     parent.send_signal(signal.SIGSTOP)
     time.sleep(STILL / 2)
     parent.send_signal(signal.SIGCONT)
-    time.sleep(STILL)
+    time.sleep(1.0)
     assert worker.poll() is None and machines.work.joinpath("owner.json").exists()
     parent.kill()
     killed = time.monotonic()
@@ -120,6 +122,9 @@ def test_a_worker_whose_parent_was_killed_says_so(machines: Machines) -> None:
     job = Job("a", KEY, str(machines.work), FakeMany(text="a", steps=3), Hardware(name="x"), {})
     error = worker_error(job, 1, 0)
     assert str(error).startswith(f"a: its worker ended because nobody seemed to wait for it: {expected}")
+    for name in ("failed-1.txt", "log.txt"):
+        (machines.work / name).unlink()
+    assert "nobody seemed to wait for it; was this command suspended?" in str(worker_error(job, EXIT_ABANDONED, 0))
 
 
 def test_a_worker_ends_at_once_when_its_parent_lets_go(machines: Machines) -> None:
@@ -132,6 +137,22 @@ def test_a_worker_ends_at_once_when_its_parent_lets_go(machines: Machines) -> No
     output, _ = worker.communicate(timeout=30)
     assert worker.returncode == EXIT_ABANDONED and ".owner.beat-1 has ended\n" in output
     assert time.monotonic() - started < STILL
+
+
+def test_other_ranks_follow_the_heartbeat_of_the_first(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock is free for them, from the start and after `kill -9`."""
+    for name, value in (("reach", lambda folder: Reach.UNKNOWN), ("STILL_SECONDS", 1.5)):
+        monkeypatch.setattr(heartbeat, name, value)
+    work = machines.store.begin("a", KEY)
+    first = machines.start("node", "one", "hold", str(machines.store.root / "locks" / f"{KEY[:12]}.worker"))
+    assert line(first) == "has"
+    waiting = later(lambda: wait_for_first(work.path))
+    waiting.join(2)
+    assert waiting.is_alive(), "the first works"
+    first.kill()
+    waiting.join(10)
+    assert not waiting.is_alive(), "the first is gone without a result"
+    work.close()
 
 
 def test_a_parent_that_was_suspended_too_long_commits_nothing(machines: Machines) -> None:

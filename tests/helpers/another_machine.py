@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from filelock import FileLock
+
 from alma_pipeline import files, heartbeat
 from alma_pipeline.lease import Lease
 from alma_pipeline.mounts import Reach
@@ -35,6 +37,11 @@ def start(host: str, locks: "Path | str", action: str, *words: str, clock: float
 def become(host: str, locks: str, clock: float) -> None:
     """Make this process one on another machine."""
     now, lock_file, is_locked = time.time, files.lock_file, files.is_locked
+
+    def own_lock(path: str | Path) -> FileLock:
+        Path(path).touch()  # all machines see the file, but not who has locked it
+        return lock_file(Path(locks) / Path(path).name)
+
     stand_ins = [
         (time, "time", lambda: now() + clock),
         (socket, "gethostname", lambda: host),
@@ -45,7 +52,7 @@ def become(host: str, locks: str, clock: float) -> None:
     ]
     if locks != "shared":
         stand_ins += [
-            (files, "lock_file", lambda path: lock_file(Path(locks) / Path(path).name)),
+            (files, "lock_file", own_lock),
             (files, "is_locked", lambda path: is_locked(Path(locks) / Path(path).name)),
         ]
     for module, name, stand_in in stand_ins:

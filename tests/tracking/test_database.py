@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from alma_pipeline import heartbeat
 from alma_pipeline.cli import doctor, main
 from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.mounts import Reach
 from alma_pipeline.report.sides import find_side
 from alma_pipeline.schema import Tracking
 from alma_pipeline.tracking import Tracker, check_uri, database
 from alma_pipeline.tracking.runs import invocation_plans
 from alma_pipeline.tracking.server import connect
+from helpers.another_machine import start
 from helpers.tracking import copy_database, free_port, invocation, one_run, runs, warnings
 
 ODD = "a store's #1 50% &"
@@ -192,3 +195,24 @@ def test_another_store_that_uses_this_database_keeps_its_folder(
     ):
         connect(tmp_path / "moved", f"sqlite:///{root}/mlflow.db", "guests")
     assert not os.path.exists(guest)
+
+
+def test_where_locks_end_at_the_machine_one_process_writes_the_database(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own locks end there too, and two writers would damage it. Who comes second keeps its records, and tries again."""
+    root = tmp_path / "store"
+    copy_database(empty_database, root)
+    database.check_sole_writer(database.own_uri(root))
+    assert not list(root.glob("*.writer*")), "a local disk"
+    for module in (database, heartbeat):
+        monkeypatch.setattr(module, "reach", lambda folder: Reach.UNKNOWN)
+    (root / "locks").mkdir()
+    other = start("far", root / "locks", "hold", str(root / "mlflow.db.writer"))
+    assert other.stdout is not None and other.stdout.readline() == "has\n"
+    with pytest.raises(PipelineError, match=r"another process writes .*mlflow.db.*MLFLOW_TRACKING_URI"):
+        connect(root, database.own_uri(root), "alma")
+    other.communicate("\n")
+    connect(root, database.own_uri(root), "alma")
+    connect(root, database.own_uri(root), "another")
+    assert heartbeat.Watch(root / "mlflow.db.writer").is_held()

@@ -6,10 +6,12 @@ It can be deleted at any time; missing scores are computed again.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from alma_pipeline.lease import held
 
 LOCK_TIMEOUT_SECONDS = 60
 KEYS_PER_QUERY = 500
@@ -31,19 +33,22 @@ def segment_key(metric: str, source: str, hypothesis: str, reference: str | None
 
 
 class SegmentCache:
-    """A SQLite file that several processes can use concurrently."""
+    """A SQLite file that several processes can use, on several machines too.
+
+    SQLite's own locks may reach one machine only, and its file would be damaged. So it is opened under a lease each time.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._open()) as base, base:
+        with self._opened() as base:
             base.execute("create table if not exists scores (key text primary key, score real not null, cut integer not null)")
 
     def find(self, keys: Iterable[str]) -> dict[str, CachedScore]:
         """The cached scores among these keys."""
         wanted = list(keys)
         found: dict[str, CachedScore] = {}
-        with closing(self._open()) as base:
+        with self._opened() as base:
             for start in range(0, len(wanted), KEYS_PER_QUERY):
                 part = wanted[start : start + KEYS_PER_QUERY]
                 query = f"select key, score, cut from scores where key in ({','.join('?' * len(part))})"
@@ -53,8 +58,12 @@ class SegmentCache:
     def add(self, scores: Mapping[str, CachedScore]) -> None:
         """Add scores; they are on disk on return. Existing entries stay, so that all processes use the first score."""
         rows = [(name, found.score, int(found.cut)) for name, found in scores.items()]
-        with closing(self._open()) as base, base:
+        with self._opened() as base:
             base.executemany("insert or ignore into scores values (?, ?, ?)", rows)
 
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_SECONDS)
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """The database in a transaction of its own."""
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        with held(lock), closing(sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_SECONDS)) as base, base:
+            yield base
