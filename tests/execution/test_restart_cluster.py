@@ -18,8 +18,8 @@ from helpers.slurm_cluster import Cluster, missing
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "there is a Slurm")]
 
 SLOW = f"{ROOT / 'tests' / 'helpers' / 'slow_steps'}{os.pathsep}{PYTHONPATH}"
-STEPS = 30
-"""Seconds of training. slurmctld looks for time limits every 30 s, so no allocation of a minute trains for longer."""
+STEPS = 46
+"""Seconds of training: more than fit into an allocation of a minute, whose notice comes 10 to 40 s before its end."""
 TRAINING = [
     *("stage=mono", "tracking=none", "evaluation=paper", "evaluation.checkpoints=[]", "hardware.micro_batch_tokens=512"),
     *("budget.text.documents=60", "budget.text.dev=6", f"budget.mono.steps={STEPS}"),

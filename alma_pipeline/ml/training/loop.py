@@ -156,10 +156,11 @@ class _Loop(Generic[Example, Norms]):
                 self.progress.seconds += self.log.flush()
             if self.progress.step in evaluations:
                 self._evaluate()
-            if (self.log.save_is_due or self.log.end_is_due) and self.progress.step < self.steps:
+            if self.log.end_is_due and self.progress.step < self.steps:
                 self._save()
-                if self.log.end_is_due:
-                    raise self.log.notice.again(self.progress.step)
+                raise self.log.notice.again(self.progress.step)
+            if self.log.save_is_due and self.progress.step < self.steps:
+                self._save()
 
     def _batch(self, step: int) -> list[Example]:
         """The examples of optimiser step `step`, counted from 0."""
