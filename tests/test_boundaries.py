@@ -228,6 +228,7 @@ SMALL = {
     "ml/rng.py": "resume and load both need it",
     "ml/models/causal.py": "training and decoding both need it",
     "ml/models/end_tokens.py": "importing, training, decoding and adopt need it, and adopt imports no torch",
+    "schema/time_limit.py": "the launcher, the plan's table and the check of settings need it",
     "ml/training/block_training.py": "the body of two kinds, which cannot import each other",
 }
 """Modules below 40 lines, and why each is alone."""

@@ -1,5 +1,6 @@
 """The plan as a terminal table: what runs, why, how long and how big. Prints a plan; decides nothing."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +12,7 @@ from alma_pipeline.plan.estimate import NOT_INCLUDED, Estimate
 from alma_pipeline.plan.node import base_name, is_training
 from alma_pipeline.plan.plan import Cause, Plan, Step
 from alma_pipeline.schema import Hardware, Training
+from alma_pipeline.schema.time_limit import limit_seconds, notice_seconds
 from alma_pipeline.units import count, rough_duration, size
 
 COLOURS = {"reuse": "green", "adopt": "cyan", "resume": "yellow", "run": "bold yellow", "skip": "dim"}
@@ -165,6 +167,7 @@ def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
     if unknown:
         time = f"{time}, excluding {', '.join(unknown)} (unknown until the text is prepared)"
     yield Text("; ".join([f"hardware {hardware.name}: {_devices(hardware)}", time, *_disk(estimates)]))
+    yield from map(Text, _allocations(plan, hardware))
     yield _fit(plan, hardware)
     yield Text(f"≈ is an estimate; memory is per device; not included: {NOT_INCLUDED}", style="dim")
 
@@ -191,6 +194,20 @@ def _disk(estimates: list[Estimate]) -> Iterator[str]:
     temporary = max(estimate.work_bytes for estimate in estimates)
     if kept or temporary:
         yield f"{size(kept)} on disk" + (f", plus up to {size(temporary)} while a node runs" if temporary else "")
+
+
+def _allocations(plan: Plan, hardware: Hardware) -> Iterator[str]:
+    """A line with the nodes that take several allocations: training ends each with a resume point, decoding keeps its outputs."""
+    if hardware.launcher != "slurm":
+        return
+    useful = limit_seconds(hardware.time_limit) - notice_seconds(hardware.time_limit)
+    counts = {
+        step.node.name: math.ceil(step.estimate.seconds / useful)
+        for step in plan.work
+        if step.estimate and step.node.config.distributed
+    }
+    if several := [f"{name} about {number}" for name, number in counts.items() if number > 1]:
+        yield f"allocations of {hardware.time_limit} each: {', '.join(several)}; each continues where the one before it ended"
 
 
 def _fit(plan: Plan, hardware: Hardware) -> Text:

@@ -32,5 +32,5 @@ def limit_seconds(text: str) -> float:
 
 
 def notice_seconds(text: str) -> int:
-    """How long before the end the notice comes: `NOTICE_SECONDS`, or half of a shorter limit."""
-    return int(min(NOTICE_SECONDS, limit_seconds(text) / 2))
+    """How long before the end the notice is due: `NOTICE_SECONDS`, or a sixth of a limit below half an hour."""
+    return int(min(NOTICE_SECONDS, limit_seconds(text) / 6))

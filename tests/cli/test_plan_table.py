@@ -5,9 +5,11 @@ import io
 
 import pytest
 from rich.console import Console
+from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.cli.plan_table import plan_table, total_seconds
 from alma_pipeline.config import load
+from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.plan.plan import Plan, make_plan, to_json
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.store import Store
@@ -88,3 +90,21 @@ def test_the_whole_takes_the_sum_shared_but_never_less_than_its_longest_chain(st
     one, many = (dataclasses.replace(cpo.hardware, max_parallel_nodes=number) for number in (1, 100))
     assert total_seconds(plan, one) == pytest.approx(sum(seconds.values()))
     assert sum(seconds.values()) > total_seconds(plan, many) >= sum(seconds[name] for name in chain) > max(seconds.values())
+
+
+@pytest.mark.parametrize(
+    ("limit", "line"),
+    [
+        ("1-00", "allocations of 1-00 each: b about 2, c about 5; each continues where the one before it ended"),
+        ("UNLIMITED", ""),
+        ("30-00", ""),
+    ],
+)
+def test_with_slurm_the_allocations_of_longer_nodes_are_counted(store: Store, limit: str, line: str) -> None:
+    """b takes a day: five minutes of each allocation belong to the notice."""
+    hardware = Hardware(name="test", launcher="slurm", nodes=2, time_limit=limit)
+    days = {"a": 0.5, "b": 1.0, "c": 4.5}
+    plan = planned(chain(kind=FakeMany, hardware=hardware), store)
+    steps = [dataclasses.replace(step, estimate=Estimate(seconds=days[step.node.name] * 86_400)) for step in plan.steps]
+    assert [text for text in shown(Plan(steps), 120, hardware).splitlines() if "allocations" in text] == [line] * bool(line)
+    assert "allocations" not in shown(Plan(steps), 120, LOCAL)

@@ -74,7 +74,9 @@ def test_without_its_allocation_a_node_continues_as_long_as_it_gets_further(
     """The folder stays the same, and with it the MLflow run."""
     # A worker forked here plays one that srun started.
     monkeypatch.setattr(Fake, "distributed", True)
-    monkeypatch.setattr(world.launcher, "start", lambda work, token, distributed: world.launcher.server.start(work, token))
+    server = world.launcher.server
+    assert server
+    monkeypatch.setattr(world.launcher, "start", lambda work, token, distributed: server.start(work, token))
     world.order("a", end="allocation", at=2)
     record = world.run(chain(steps=4, hardware=dataclasses.replace(LOCAL, launcher="slurm")))["a"]
     assert record.result["first"] == 3

@@ -25,5 +25,5 @@ def test_another_one_is_refused_with_the_formats(text: str) -> None:
     assert problem.startswith("time_limit: found ") and ("D-HH:MM:SS" in problem or "quotes" in problem)
 
 
-def test_the_notice_leaves_half_of_a_short_limit_for_training() -> None:
-    assert [notice_seconds(text) for text in ("24:00:00", "1", "UNLIMITED")] == [300, 30, 300]
+def test_the_notice_leaves_most_of_a_short_limit_for_training() -> None:
+    assert [notice_seconds(text) for text in ("24:00:00", "1", "UNLIMITED")] == [300, 10, 300]

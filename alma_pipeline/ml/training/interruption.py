@@ -66,7 +66,10 @@ def full_device_halves_budget(job: Job, longest: int) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         budget = job.hardware.micro_batch_tokens
         half = max(longest, budget // 2)
-        if half >= budget or not (isinstance(error, torch.OutOfMemoryError) or FULL_DEVICE.search(str(error))):
+        if not (isinstance(error, torch.OutOfMemoryError) or FULL_DEVICE.search(str(error))):
+            raise
+        if half >= budget:
+            error.add_note(f"hardware.micro_batch_tokens={budget} is the longest example and cannot be lowered")
             raise
         print(f"rank {job.rank}: {error}", file=sys.stderr, flush=True)
         raise Again("the device ran out of memory", micro_batch_tokens=half) from error
