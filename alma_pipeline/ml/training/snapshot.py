@@ -70,7 +70,7 @@ class Snapshot:
 
     def _pieces(self) -> Iterator[bytes | memoryview]:
         yield self.header
-        content = memoryview(self.data.numpy())
+        content = self.data.numpy().data  # a memoryview of the same bytes
         for start in range(0, len(content), PIECE):
             yield content[start : start + PIECE]
 
