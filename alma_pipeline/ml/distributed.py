@@ -64,6 +64,12 @@ def init_process_group(hardware: Hardware) -> World:
     return World(dist.get_rank(), dist.get_world_size(), device)
 
 
+def device() -> torch.device:
+    """The device on which this process computes: its GPU in a group of GPUs, otherwise the CPU."""
+    on_gpu = dist.is_initialized() and dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
 def _start_group(backend: str, size: int) -> None:
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed's engine reads it
     # DeepSpeed would compile a shared-memory operation on first use. That takes half a minute, and a worker killed

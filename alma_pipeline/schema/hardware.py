@@ -56,7 +56,7 @@ class Hardware:
     memory_gb: float = number(8, above=0, at_most=1e9)
     """Of one device, in 10^9 bytes."""
     checkpoint_seconds: float = number(600, above=0, at_most=1e9)
-    """Time between resume points."""
+    """Least time between resume points; 20 times what the last one took to write, if that is longer."""
     comet_python: str | None = II("evaluation.comet.python")
     comet_batch: int = number(II("evaluation.comet.batch"), at_least=1, at_most=2**20)
     hostfile: str | None = None

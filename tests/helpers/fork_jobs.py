@@ -10,10 +10,11 @@ from importlib import import_module
 from pathlib import Path
 
 from alma_pipeline.job import read_job
-from alma_pipeline.ml.training import step_log
 
 ANSWERS = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
+
+from alma_pipeline.ml.training import step_log  # noqa: E402 - it imports DeepSpeed, which prints a line
 
 step_log.SPARING = 0  # with EVERY_STEP, a resume point follows each step however long the last one took
 for name in ("mono", "parallel", "group_adapter"):

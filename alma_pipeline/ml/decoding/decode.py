@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,7 +18,7 @@ from alma_pipeline.job import Job
 from alma_pipeline.ml.decoding import generate, tree, vllm
 from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Results, Sampling
 from alma_pipeline.ml.decoding.vllm import Vllm
-from alma_pipeline.ml.distributed import broadcast
+from alma_pipeline.ml.distributed import all_gather, broadcast
 from alma_pipeline.ml.models.end_tokens import as_list
 
 LOG_SECONDS = 1.0
@@ -183,9 +183,7 @@ def _gathered(results: Results, model: PreTrainedModel) -> Results:
     """The results of all processes, on every process."""
     if not _is_shared(model):
         return results
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, results)
-    return {index: outputs for part in parts for index, outputs in part.items()}
+    return {index: outputs for part in all_gather(results) for index, outputs in part.items()}
 
 
 def _is_shared(model: PreTrainedModel) -> bool:

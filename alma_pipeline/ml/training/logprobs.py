@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from alma_pipeline.ml.distributed import all_gather
 from alma_pipeline.ml.models.causal import causal_model, head_of, hidden_states
+from alma_pipeline.ml.training import trial
 
 WHOLE_LOGITS = 2**25
 """Maximum number of logits (labels times vocabulary) held at once; beyond, chunks are recomputed in the backward pass."""
@@ -152,22 +152,18 @@ def choose_head(model: nn.Module) -> str:
     Gemma 2 caps its logits and Cohere scales them, for instance. A collective call in a process group, with one answer for
     all ranks: under ZeRO-3 they gather the head in step.
     """
-    # Dropout would make two forward passes differ.
-    is_training = model.training
-    model.eval()
-    try:
-        is_product = _is_product(model)
-    except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError):
-        is_product = False
-    finally:
-        model.train(is_training)
-    # Ranks that disagree would deadlock.
-    if torch.distributed.is_initialized():
-        is_product = all(all_gather(is_product))
-    return "product" if is_product else "own"
+
+    def is_product() -> bool:
+        try:
+            return _is_product(model)
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError):
+            return False
+
+    return "product" if trial.passes(model, is_product) else "own"
 
 
-@torch.no_grad()
 def _is_product(model: nn.Module) -> bool:
     """Compare the model's logits on a few tokens with the head applied to its hidden states."""
     vocabulary = causal_model(model).config.get_text_config().vocab_size

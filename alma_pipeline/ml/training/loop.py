@@ -19,7 +19,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml import rng
 from alma_pipeline.ml.data.token_arrays import Split
-from alma_pipeline.ml.distributed import World, all_gather, all_reduce_sum
+from alma_pipeline.ml.distributed import World, all_gather, all_reduce_sum, barrier
 from alma_pipeline.ml.models.causal import causal_model
 from alma_pipeline.ml.models.open import TrainableModel
 from alma_pipeline.ml.training import resume
@@ -81,6 +81,8 @@ def train(
     _check(data, dev, job, score)
     # ZeRO-3 slices parameters, so they are counted before.
     parameters = count_parameters(trainee.model)
+    # A machine may load much longer than another, and DeepSpeed's own waiting has a time limit.
+    barrier()
     engine = Engine(objective, adamw(objective, config), config, job.hardware, world.size)
     log = StepLog(job, world, steps, objective.measures)
     loop = _Loop(job, world, trainee, objective, engine, data.examples, dev.examples, score, steps, log)

@@ -1,4 +1,4 @@
-"""Decide by trial, when a model is loaded, whether it is correct on packed rows.
+"""Decide by trial, when a model is loaded, whether it is correct on packed rows; `trial` runs it.
 
 Some architectures do not let attention be replaced; others encode token order in attention itself (ALiBi), or count
 positions on their own. On packed rows these would run and be wrong.
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alma_pipeline.ml.models.causal import causal_model, hidden_states
+from alma_pipeline.ml.training import trial
 from alma_pipeline.ml.training.attention import install
 from alma_pipeline.ml.training.layouts import Item, Rows, packed, padded
 from alma_pipeline.ml.training.prefetch import to_device
@@ -27,23 +28,31 @@ see each other: far above 16-bit rounding, far below any leak (our choice).
 
 
 def choose_layout(model: nn.Module) -> str:
-    """`packed`, with `model` set up to attend through `attention.packed_attention`; or `padded`, with `model` unchanged."""
+    """`packed`, with `model` set up to attend through `attention.packed_attention`; or `padded`, with `model` unchanged.
+
+    A collective call in a process group, with one answer for all ranks.
+    """
     causal = causal_model(model)
     before = causal.config._attn_implementation
-    # Dropout would make the two results differ.
-    is_training = model.training
-    model.eval()
+
     # Any of these errors means that the architecture does not support packed rows.
+    def is_right() -> bool:
+        try:
+            return _is_right(model, _trial(causal.config.get_text_config().vocab_size))
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, RuntimeError, NotImplementedError):
+            return False
+
     try:
         install(causal)
-        is_right = _is_right(model, _trial(causal.config.get_text_config().vocab_size))
+        is_possible = True
     except (TypeError, ValueError, RuntimeError, NotImplementedError):
-        is_right = False
-    finally:
-        model.train(is_training)
-    if not is_right:
+        is_possible = False
+    is_packed = is_possible and trial.passes(model, is_right)
+    if not is_packed:
         causal.set_attn_implementation(before)
-    return "packed" if is_right else "padded"
+    return "packed" if is_packed else "padded"
 
 
 def _trial(vocabulary: int) -> list[Item]:
@@ -63,7 +72,6 @@ def _is_right(model: nn.Module, items: list[Item]) -> bool:
     return bool((together - alone).norm() <= TOLERANCE * (mixed - alone).norm())
 
 
-@torch.no_grad()
 def _states(model: nn.Module, rows: Rows) -> Tensor:
     """[labels, hidden] float32 states that predict the labels, on the model's device."""
     device = next(model.parameters()).device

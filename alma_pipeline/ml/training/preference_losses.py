@@ -115,7 +115,7 @@ def statistics(sums: PairLogprobs, terms: LossSettings) -> dict[str, Tensor]:
     # Without a reference, the gain is the log-probability itself.
     gains = torch.stack([chosen, rejected], 1) - reference
     return {
-        "pairs": torch.tensor(float(chosen.numel()), dtype=chosen.dtype, device=chosen.device),
+        "pairs": torch.full((), chosen.numel(), dtype=chosen.dtype, device=chosen.device),
         "chosen_labels": sums.chosen_labels.sum().to(chosen.dtype),
         "pair_loss": named_losses(detached, terms).sum(),
         "chosen": chosen.sum(),

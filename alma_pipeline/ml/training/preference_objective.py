@@ -108,7 +108,8 @@ def _answer_sums(logprobs: Tensor, answers: Tensor, reference: Tensor | None = N
     Sums are float64: a margin is a small difference of two large sums.
     """
     wide = logprobs.double()
-    # segment_reduce raises for no segments; the empty slice keeps the graph connected.
-    summed = torch.segment_reduce(wide, "sum", lengths=answers.flatten()) if len(answers) else wide[:0]
+    # segment_reduce raises for no segments; the empty slice keeps the graph connected. Checking the lengths, which `collate`
+    # has counted, would wait for the device at every micro-batch.
+    summed = torch.segment_reduce(wide, "sum", lengths=answers.flatten(), unsafe=True) if len(answers) else wide[:0]
     chosen, rejected = summed.view(-1, 2).unbind(dim=1)
     return PairLogprobs(chosen, rejected, answers[:, 0], answers[:, 1], reference)

@@ -1,7 +1,8 @@
 """Bring micro-batches to the device. On a GPU, the next one is prepared and copied while the current one is computed."""
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 Batch = dict[str, Any]
 """Tensors, numbers, and dictionaries and tuples of them."""
 Value = TypeVar("Value")
+PREPARED = 2
+"""Values that a thread prepares beyond the one that is copied: a long one is then rarely waited for (our choice)."""
 
 
 def on_device(batches: Iterator[Value], device: torch.device) -> Iterator[Value]:
@@ -18,20 +21,38 @@ def on_device(batches: Iterator[Value], device: torch.device) -> Iterator[Value]
     An exception raised while a value is prepared is raised here.
     """
     # Copying ahead helps only if the device computes on its own.
-    if device.type != "cuda":
-        yield from batches
-        return
-    with ThreadPoolExecutor(max_workers=1) as ahead:
-        coming = ahead.submit(_next_pinned, batches)
-        while (batch := coming.result()) is not None:
-            coming = ahead.submit(_next_pinned, batches)
-            yield to_device(batch, device)
+    return copied_ahead(batches, device) if device.type == "cuda" else batches
 
 
-def _next_pinned(batches: Iterator[Value]) -> Value | None:
-    """The next value in pinned memory, from which a copy does not block the host; None after the last."""
+def copied_ahead(batches: Iterator[Value], device: torch.device) -> Iterator[Value]:
+    """The same values on `device`, each copied before the work on the one before it begins.
+
+    Copies are queued on the current stream, so that a value is there before it is used. torch keeps the pinned memory of a copy
+    that is still queued (its allocator notes each copy), whoever else drops it.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming: deque[Future[Value | None]] = deque()
+        ready: Value | None = None
+        while True:
+            # The thread works through its queue, one value at a time and in order.
+            while len(coming) < PREPARED:
+                coming.append(thread.submit(_next_pinned, batches, device))
+            following = coming.popleft()
+            error = following.exception()  # waits for it
+            copied = None if error or (value := following.result()) is None else to_device(value, device)
+            if ready is not None:
+                yield ready
+            if error:
+                raise error
+            if copied is None:
+                return
+            ready = copied
+
+
+def _next_pinned(batches: Iterator[Value], device: torch.device) -> Value | None:
+    """The next value in pinned memory, from which a copy to a GPU does not block the host; None after the last."""
     item = next(batches, None)
-    return None if item is None else _map_tensors(item, Tensor.pin_memory)
+    return item if item is None or device.type != "cuda" else _map_tensors(item, Tensor.pin_memory)
 
 
 def to_device(item: Value, device: torch.device) -> Value:

@@ -64,9 +64,10 @@ def newest(root: Path, world: World, topology: Topology) -> Point | None:
 
 
 def restore(point: Point, engine: Engine, world: World) -> None:
-    """Load the verified state into the engine, and into this rank's random generators."""
+    """Load the verified state into the engine, and into this rank's random generators. A collective call."""
     engine.load(point.folder)
     rng.restore(load_state(point.folder / f"generators-{world.rank}.safetensors"))
+    barrier()  # a machine may read much longer than another, and what follows has a time limit
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

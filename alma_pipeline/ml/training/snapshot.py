@@ -3,6 +3,7 @@
 A copy takes seconds, and a file minutes, in which training goes on and changes the tensors themselves.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -43,10 +44,22 @@ class HostBuffer:
         if len(self._memory) < size:
             self._memory = torch.empty(size, dtype=torch.uint8)
             if pinned:
-                # torch's own allocator of pinned memory would round the size up to a power of two.
-                pinning.pin_memory(self._memory.data_ptr(), size)
-                weakref.finalize(self._memory, pinning.unpin_memory, self._memory.data_ptr())
+                _pin(self._memory)
         return self._memory[:size]
+
+
+def _pin(memory: Tensor) -> None:
+    """Pin the memory as long as the tensor exists. Where the system refuses, copies into it are slower, and a line says so."""
+    # torch's own allocator of pinned memory would round the size up to a power of two.
+    try:
+        pinning.pin_memory(memory.data_ptr(), len(memory))
+    except RuntimeError as error:
+        print(f"the memory that resume points are copied to is not pinned ({error})", flush=True)
+        # CUDA keeps the error for whoever asks next: let that not be a training step.
+        with contextlib.suppress(RuntimeError, AssertionError):
+            torch.zeros(1, device="cuda")
+    else:
+        weakref.finalize(memory, pinning.unpin_memory, memory.data_ptr()).atexit = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,7 @@ class Snapshot:
 
     def _pieces(self) -> Iterator[bytes | memoryview]:
         yield self.header
-        content = memoryview(self.data.numpy())
+        content = self.data.numpy().data  # a memoryview of the same bytes
         for start in range(0, len(content), PIECE):
             yield content[start : start + PIECE]
 

@@ -2,18 +2,24 @@
 
 import errno
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.training import step_log
+from alma_pipeline.ml.distributed import World
+from alma_pipeline.ml.training import point_writer, step_log
 from alma_pipeline.ml.training.loop import _Loop
 from alma_pipeline.ml.training.point_writer import PointWriter
+from alma_pipeline.ml.training.resume import Topology
 from alma_pipeline.ml.training.snapshot import Snapshot
 from alma_pipeline.ml.training.step_log import StepLog
 from helpers.tiny_model import EVERY_STEP, digest, lines, make_base, make_job, make_pairs
@@ -164,3 +170,63 @@ def test_the_manifest_vouches_for_what_the_thread_wrote(tmp_path: Path) -> None:
         path.name: path.stat().st_size for path in point.iterdir() if path.name != "manifest.json"
     }
     assert manifest["step"] == int(point.name[5:])
+
+
+@pytest.fixture
+def first_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PointWriter:
+    """Rank 0 of two, with an older point, a model without state, and another rank that has nothing to report."""
+    (tmp_path / "step-1").mkdir()
+    engine: Any = SimpleNamespace(copy=lambda folder: {})
+    monkeypatch.setattr(point_writer, "broadcast", lambda value: value)
+    monkeypatch.setattr(point_writer, "barrier", lambda: None)
+    return PointWriter(tmp_path, engine, World(0, 2, torch.device("cpu")), Topology(2, 1, "bf16"))
+
+
+def test_a_full_disk_of_another_machine_stops_this_rank_too(
+    tmp_path: Path, first_of_two: PointWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(point_writer, "all_gather", lambda own: [own, ({}, "OSError: [Errno 28] No space left on device")])
+    first_of_two.begin(3, {})
+    with pytest.raises(PipelineError, match=r"process 1 could not write its files .*No space left on device"):
+        first_of_two.complete()
+    assert (tmp_path / "step-1").exists() and not (tmp_path / "step-3").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [(None, r"no files of the processes \[1\]"), (4, "has 4 bytes after 9 were written")]
+)
+def test_files_that_the_first_machine_does_not_see_make_no_point(
+    tmp_path: Path, first_of_two: PointWriter, monkeypatch: pytest.MonkeyPatch, size: int | None, message: str
+) -> None:
+    name = "generators-1.safetensors"
+
+    def gathered(own: Any) -> list[Any]:
+        [folder] = tmp_path.glob("step-3.tmp-*")
+        if size:
+            (folder / name).write_bytes(bytes(size))
+        return [own, ({name: (9, "")}, "")]
+
+    monkeypatch.setattr(point_writer, "all_gather", gathered)
+    first_of_two.begin(3, {})
+    with pytest.raises((UserError, PipelineError), match=message):
+        first_of_two.complete()
+    assert (tmp_path / "step-1").exists() and not (tmp_path / "step-3").exists()
+
+
+def test_a_rank_syncs_its_own_files_and_their_folder(
+    tmp_path: Path, first_of_two: PointWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another machine has not written, it cannot bring to the disk."""
+    synced, fsync = [], os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(point_writer, "all_gather", lambda own: [own, ({}, "stopped here")])
+    first_of_two.begin(3, {})
+    with pytest.raises(PipelineError, match="stopped here"):
+        first_of_two.complete()
+    [folder] = tmp_path.glob("step-3.tmp-*")
+    assert synced == ["generators-0.safetensors", folder.name]

@@ -55,3 +55,27 @@ def test_later_steps_do_not_change_a_copy_and_its_memory_is_used_again(tmp_path:
 def test_a_dtype_without_a_name_is_refused_when_it_is_copied() -> None:
     with pytest.raises(TypeError, match=r"cannot hold a tensor of torch.complex64; expected one of F64, F32"):
         snapshot.take({"a": torch.zeros(2, dtype=torch.complex64)}, {}, HostBuffer())
+
+
+def test_memory_beside_a_gpu_is_pinned_as_long_as_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: dict[int, int] = {}
+    monkeypatch.setattr(snapshot.pinning, "pin_memory", pinned.__setitem__)
+    monkeypatch.setattr(snapshot.pinning, "unpin_memory", pinned.pop)
+    buffer = HostBuffer()
+    first = buffer.take(100, pinned=True).data_ptr()
+    assert buffer.take(60, pinned=True).data_ptr() == first and pinned == {first: 100}
+    second = buffer.take(5000, pinned=True).data_ptr()
+    assert pinned == {second: 5000}
+    del buffer
+    assert not pinned
+
+
+def test_memory_that_cannot_be_pinned_is_used_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(place: int, size: int) -> None:
+        raise RuntimeError("Registering memory failed with cudaError: 2.")
+
+    monkeypatch.setattr(snapshot.pinning, "pin_memory", refuse)
+    assert len(HostBuffer().take(100, pinned=True)) == 100
+    assert "is not pinned (Registering memory failed with cudaError: 2.)" in capsys.readouterr().out
