@@ -142,7 +142,7 @@ class Runner:
         clear_leftovers(work.path, fresh=step.fresh)
         truncate_metrics(work.path / "metrics.jsonl", last_step=int(point["step"]) if point else 0)
         node, inputs = step.node, self._inputs(step)
-        job = Job(node.name, step.key, str(work.path), step.config, self.hardware, inputs, node.files, node.codes)
+        job = Job(node.name, step.key, str(work.path), step.config, step.settled(self.hardware), inputs, node.files, node.codes)
         job.write()
         return job
 
