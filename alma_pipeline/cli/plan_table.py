@@ -8,6 +8,7 @@ from itertools import pairwise
 from rich.console import Group
 from rich.text import Text
 
+from alma_pipeline.cli import plan_needs
 from alma_pipeline.plan.estimate import NOT_INCLUDED, Estimate
 from alma_pipeline.plan.node import base_name, is_training
 from alma_pipeline.plan.plan import Cause, Plan, Step
@@ -169,6 +170,7 @@ def _summary(plan: Plan, hardware: Hardware) -> Iterable[Text]:
     yield Text("; ".join([f"hardware {hardware.name}: {_devices(hardware)}", time, *_disk(estimates)]))
     yield from map(Text, _allocations(plan, hardware))
     yield _fit(plan, hardware)
+    yield from plan_needs.lines(plan, hardware)
     yield Text(f"≈ is an estimate; memory is per device; not included: {NOT_INCLUDED}", style="dim")
 
 
@@ -226,9 +228,9 @@ def _fit(plan: Plan, hardware: Hardware) -> Text:
     ways += ["model.quantization=nf4 sets it for every adapter"] if len(ways) > 1 else []
     # Training and decoding have their memory settings apart.
     if any(is_training(step.node) for step, _ in too_big):
+        recompute = "" if hardware.gradient_checkpointing is not False else "hardware.gradient_checkpointing=true, "
         ways.append(
-            "try hardware.zero_stage=3, hardware.offload=cpu, hardware.gradient_checkpointing=true, a smaller "
-            "hardware.micro_batch_tokens or more devices"
+            f"try hardware.zero_stage=3, hardware.offload=cpu, {recompute}a smaller hardware.micro_batch_tokens or more devices"
         )
     if not all(is_training(step.node) for step, _ in too_big):
         ways.append("for decoding, try a smaller hardware.decode_tokens")

@@ -44,6 +44,9 @@ def worker_environment(hardware: Hardware, processes: int) -> dict[str, str]:
         values.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
     if hardware.device == "cpu":
         values["CUDA_VISIBLE_DEVICES"] = ""
+    elif "PYTORCH_CUDA_ALLOC_CONF" not in values:
+        # Batches differ in length, which would fragment segments of fixed size.
+        values.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     start.set_variables(values)
     return values
 

@@ -154,7 +154,8 @@ class Runner:
         point = None if step.fresh else self.store.resume_point(step.node.name, step.key)
         clear_leftovers(work.path, fresh=step.fresh)
         truncate_metrics(work.path / "metrics.jsonl", last_step=int(point["step"]) if point else 0)
-        node, inputs, hardware = step.node, self._inputs(step), restart.lowered_hardware(work.path, self.hardware)
+        node, inputs = step.node, self._inputs(step)
+        hardware = restart.lowered_hardware(work.path, step.settled(self.hardware))
         job = Job(node.name, step.key, str(work.path), step.config, hardware, inputs, node.files, node.codes)
         job.write()
         return job

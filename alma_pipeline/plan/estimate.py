@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alma_pipeline.plan import model_size
+from alma_pipeline.plan import model_size, zero_memory
 from alma_pipeline.schema import PRECISION_BYTES, Hardware, Lora, Model, NodeConfig, Training
 from alma_pipeline.schema.training import total_steps
 
@@ -18,17 +18,20 @@ NOT_INCLUDED = "text preparation, scoring, downloads, cluster queues, padding"
 START_SECONDS = 3.0
 """Of any node: starting the worker, loading the model, setting up DeepSpeed (measured on 2 cores; a large model takes longer)."""
 PROCESS_BYTES = 0.58e9
-"""Memory of a worker on a CPU besides the model: imported libraries and what they allocate at first use (measured)."""
+"""Host memory of a worker besides the model: imported libraries and what they allocate at first use (measured on a CPU)."""
 HEAP_FACTOR = 1.5
 """On a CPU: bytes that the C library holds per byte of activations, since it keeps freed blocks (measured, glibc 2.36)."""
-REDUCE_BUCKET = 5e8
-"""Elements that ZeRO-2 and ZeRO-3 collect before reducing them (DeepSpeed's default reduce_bucket_size)."""
-LIVE_PARAMETERS = 1e9
-"""Elements of gathered weights that ZeRO-3 keeps at a time (DeepSpeed's default stage3_max_live_parameters)."""
 TRAINING_LAUNCH = (5e-3, 8e-3, 8e-3, 25e-3)
 """Seconds on a CPU per layer and micro-batch, however small the batch, by ZeRO stage (measured on 2 cores)."""
 DECODING_LAUNCH = 5e-4
 """Seconds per layer and decoding step, however small the batch (measured on 2 cores)."""
+WRITE_RATE = 1e9
+"""Bytes per second at which resume points are assumed to be written: a fast network disk (our choice)."""
+RESUME_SHARE = 20
+"""The next resume point is due after this many times what the last took to write, at the earliest."""
+SPARE_SHARE = 0.03
+"""Share of `hardware.memory_gb` that must remain free for activations to be kept instead of recomputed (our choice). The vendors'
+numbers in conf/hardware are themselves 7 % below what a device has."""
 OUTPUT_SHARE = 0.5
 """Assumed length of an output as a share of max_new_tokens (our choice)."""
 
@@ -61,6 +64,16 @@ class Estimate:
     """Of the artifact."""
     work_bytes: int = 0
     """In addition, while the node runs: resume points and the best checkpoint so far."""
+    host_bytes: int = 0
+    """Peak of the host's memory, of all processes of a machine together; 0 on a CPU, where `memory_bytes` says it."""
+    gradient_checkpointing: bool = False
+    """Whether activations are recomputed: as `hardware` says, or where it says null, as `memory_bytes` demands."""
+    resume_points: int = 0
+    """How many are written; each replaces the one before."""
+    resume_bytes: int = 0
+    """Of one."""
+    resume_seconds: float = 0.0
+    """Of writing one."""
     seconds: float = 0.0
     fits: bool = True
     nf4_bytes: int = 0
@@ -93,15 +106,18 @@ def _training(config: Training, model: Model, hardware: Hardware, counts: Counts
     batch_tokens = config.global_batch_size * length
     steps = _steps(config, counts)
     tokens = round(steps * batch_tokens)
+    hardware = settled(config, model, hardware, batch_tokens)
     parts = training_memory(config, model, hardware, batch_tokens)
     fits = _fits(parts, hardware)
     seconds = _training_seconds(config, model, hardware, steps, length, counts.dev_examples)
     # The artifact holds the trained weights; a resume point holds the optimiser's state as well.
     trained, _ = _weights(config, model)
     artifact = checkpoint_bytes(config, model)
-    state = artifact + model_size.state_bytes(trained, config.precision, hardware.zero_stage)["optimiser"]
+    point = artifact + round(model_size.state_bytes(trained, config.precision, hardware.zero_stage)["optimiser"])
+    interval = max(hardware.checkpoint_seconds, RESUME_SHARE * point / WRITE_RATE)
+    points = math.ceil(seconds / interval) - 1 if seconds else 0
     # A new resume point is complete before the old one is deleted, hence two; a short run writes none.
-    resume_points = 2 * round(state) if seconds > hardware.checkpoint_seconds or not tokens else 0
+    kept = 2 if points or not tokens else 0
     return Estimate(
         steps=steps,
         tokens=tokens,
@@ -109,18 +125,33 @@ def _training(config: Training, model: Model, hardware: Hardware, counts: Counts
         memory_bytes=sum(parts.values()),
         memory_parts=parts,
         disk_bytes=artifact,
-        work_bytes=artifact + resume_points,
+        work_bytes=artifact + kept * point,
+        host_bytes=_host_bytes(config, model, hardware),
+        gradient_checkpointing=bool(hardware.gradient_checkpointing),
+        resume_points=points,
+        resume_bytes=point,
+        resume_seconds=point / WRITE_RATE,
         seconds=START_SECONDS + seconds if tokens else 0.0,
         fits=fits,
         nf4_bytes=0 if fits else _with_nf4(config, model, hardware, batch_tokens),
     )
 
 
+def settled(config: Training, model: Model, hardware: Hardware, batch_tokens: float) -> Hardware:
+    """The hardware with `gradient_checkpointing` decided: on, if null and keeping all activations would not fit."""
+    if hardware.gradient_checkpointing is not None:
+        return hardware
+    plain = dataclasses.replace(hardware, gradient_checkpointing=False)
+    needed = sum(training_memory(config, model, plain, batch_tokens).values())
+    return dataclasses.replace(hardware, gradient_checkpointing=needed > (1 - SPARE_SHARE) * hardware.memory_gb * 1e9)
+
+
 def _with_nf4(config: Training, model: Model, hardware: Hardware, batch_tokens: float) -> int:
     """Bytes per device with a 4-bit base (QLoRA); 0 if the node cannot have one, or would still not fit."""
     if config.adapter not in ("new", "continue") or hardware.zero_stage == 3:
         return 0
-    parts = training_memory(dataclasses.replace(config, quantization="nf4"), model, hardware, batch_tokens)
+    quantised = dataclasses.replace(config, quantization="nf4")
+    parts = training_memory(quantised, model, settled(quantised, model, hardware, batch_tokens), batch_tokens)
     return sum(parts.values()) if _fits(parts, hardware) else 0
 
 
@@ -140,34 +171,52 @@ def _weights(config: Training, model: Model) -> tuple[int, int]:
     return (model_size.lora_parameters(model.architecture, lora), whole) if lora else (whole, 0)
 
 
+def _sizes(config: Training, model: Model) -> zero_memory.Trained:
+    trained, frozen = _weights(config, model)
+    return zero_memory.Trained(trained, model_size.largest_matrix(model.architecture, _lora(config)), frozen, config.precision)
+
+
+def _host_bytes(config: Training, model: Model, hardware: Hardware) -> int:
+    """Bytes of the host's memory that a machine's processes take with a GPU; weights are read into the devices' memory.
+
+    Under ZeRO-3 each process holds the whole model until it is sliced.
+    """
+    if hardware.device == "cpu":
+        return 0
+    whole = model_size.parameters(model.architecture) * PRECISION_BYTES[config.precision] if hardware.zero_stage == 3 else 0
+    return round(hardware.devices * (PROCESS_BYTES + max(whole, zero_memory.host_bytes(_sizes(config, model), hardware))))
+
+
 def _fits(parts: Mapping[str, int], hardware: Hardware) -> bool:
     return sum(parts.values()) <= hardware.memory_gb * 1e9
 
 
 def training_memory(config: Training, model: Model, hardware: Hardware, batch_tokens: float) -> dict[str, int]:
     """Bytes per device by purpose. `batch_tokens`: tokens of one global batch; 0 assumes full micro-batches."""
-    shape, precision = model.architecture, config.precision
+    shape, precision, lora = model.architecture, config.precision, _lora(config)
     trained, frozen = _weights(config, model)
-    # Weights, gradients and optimiser state, sharded as the ZeRO stage says (Rajbhandari et al. 2020).
+    # Weights and optimiser state, sharded as the ZeRO stage says (Rajbhandari et al. 2020); the rest is DeepSpeed's own.
     states = model_size.state_bytes(trained, precision, hardware.zero_stage, hardware.world, frozen)
     if config.quantization == "nf4":
         states["weights"] = trained * PRECISION_BYTES[precision] + model_size.nf4_bytes(shape, precision)
-    buffers = _buffers(trained, frozen, precision, hardware)
-    # ZeRO-Offload: the optimiser's state and, from stage 2 on, the gradients are in the host's memory.
-    if hardware.offload == "cpu" and hardware.device != "cpu":
+    if zero_memory.is_offloaded(hardware):
         states["optimiser"] = 0.0
-        states["gradients"] *= hardware.zero_stage < 2
-        buffers -= 4 * trained / hardware.world
+    sizes = _sizes(config, model)
+    states["gradients"] = zero_memory.gradient_bytes(sizes, hardware)
+    buffers = zero_memory.buffer_bytes(sizes, hardware)
     # Activations of one micro-batch, kept until its backward pass (Korthikanti et al. 2022).
     micro_batch = min(hardware.micro_batch_tokens, batch_tokens / hardware.world or hardware.micro_batch_tokens)
     activations = micro_batch * model_size.activation_bytes(
-        shape, precision, _lora(config), hardware.gradient_checkpointing, zero_stage=hardware.zero_stage
+        shape, precision, lora, bool(hardware.gradient_checkpointing), zero_stage=hardware.zero_stage
     )
     # The peak on top of them: either the logits or one layer's backward pass, which never coincide.
     temporary = micro_batch * max(
         model_size.logit_bytes(shape, precision) / _pieces(hardware.micro_batch_tokens, shape.vocab_size, hardware.zero_stage),
         model_size.gradient_bytes(shape, precision),
     )
+    # Where the optimiser's step needs more than the backward pass, it makes the peak.
+    backward = states["gradients"] + buffers + activations + temporary
+    buffers += max(0.0, zero_memory.step_bytes(sizes, hardware) - backward)
     parts = states | {"buffers": buffers, "activations": activations, "temporary": temporary}
     if hardware.device == "cpu":
         parts |= {"heap": (HEAP_FACTOR - 1) * (activations + temporary), "process": PROCESS_BYTES}
@@ -182,27 +231,13 @@ def _pieces(micro_batch_tokens: int, vocabulary: int, zero_stage: int) -> float:
     return max(1.0, whole)
 
 
-def _buffers(trained: int, frozen: int, precision: str, hardware: Hardware) -> float:
-    """Bytes that DeepSpeed 0.19 holds besides the states at its peak (measured at stages 0 to 3 with 1 and 2 processes)."""
-    width, share = PRECISION_BYTES[precision], 4 * trained / hardware.world
-    if hardware.zero_stage == 0:
-        return 0.0
-    if hardware.zero_stage == 1:
-        return 2 * share  # the shard's gradient in fp32, and a copy while it is clipped
-    bucket = width * min(REDUCE_BUCKET, trained)
-    if hardware.zero_stage == 2:
-        return share + bucket
-    # The bucket, the gradients queued for it and their reduced copy; gathered weights.
-    return 3 * bucket + width * min(LIVE_PARAMETERS, trained + frozen)
-
-
 def _training_seconds(config: Training, model: Model, hardware: Hardware, steps: int, length: float, dev_examples: int) -> float:
     """Seconds at the assumed utilisation, including the dev evaluations. `length`: mean tokens per example."""
     shape = model.architecture
     lora = _lora(config)
     adapter = model_size.lora_parameters(shape, lora) if lora else 0
     batch = config.global_batch_size * length
-    flops = steps * batch * model_size.training_flops(shape, length, adapter, hardware.gradient_checkpointing)
+    flops = steps * batch * model_size.training_flops(shape, length, adapter, bool(hardware.gradient_checkpointing))
     # One dev evaluation more than configured, since the parent is evaluated too.
     flops += (config.evaluations + 1) * dev_examples * length * model_size.forward_flops(shape, length, adapter)
     seconds = flops / (_rate(hardware) * hardware.world)

@@ -44,6 +44,14 @@ def lora_parameters(shape: Architecture, lora: Lora) -> int:
     return shape.layers * sum(lora.rank * sum(known[name]) for name in lora.targets if name in known)
 
 
+def largest_matrix(shape: Architecture, lora: Lora | None = None) -> int:
+    """Numbers of the largest matrix that is trained: of the model, or of a LoRA on it."""
+    known = linears(shape)
+    if lora is not None:
+        return lora.rank * max((max(known[name]) for name in lora.targets if name in known), default=0)
+    return max(shape.vocab_size * shape.hidden_size, *(inputs * outputs for inputs, outputs in known.values()))
+
+
 def multiplied(shape: Architecture) -> int:
     """Weights that every token is multiplied by: all matrices and the head, but not the embedding, which is looked up."""
     layer = sum(inputs * outputs for inputs, outputs in linears(shape).values())

@@ -1,5 +1,6 @@
 """One planned step: a node, its verdict, and why."""
 
+import dataclasses
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -7,7 +8,7 @@ from typing import Any
 
 from alma_pipeline.plan.estimate import Estimate
 from alma_pipeline.plan.node import Node
-from alma_pipeline.schema import NodeConfig, Released, Training
+from alma_pipeline.schema import Hardware, NodeConfig, Released, Training
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.record import Record
 
@@ -89,6 +90,12 @@ class Step:
     def inputs(self) -> dict[str, str]:
         """Role to the node whose artifact the step reads."""
         return self.stands_on if self.verdict == "adopt" else self.node.inputs
+
+    def settled(self, hardware: Hardware) -> Hardware:
+        """The hardware that the worker gets: what is null to be decided is as the estimate has it."""
+        if self.estimate is None or hardware.gradient_checkpointing is not None:
+            return hardware
+        return dataclasses.replace(hardware, gradient_checkpointing=self.estimate.gradient_checkpointing)
 
     @property
     def config(self) -> NodeConfig:

@@ -42,7 +42,9 @@ class Hardware:
     zero_stage: int = number(0, at_least=0, at_most=3)
     offload: str = choice("none", "cpu")
     """Where ZeRO keeps optimiser state and gradients; none: on the device."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass instead of keeping them: less memory, a third more time. null: where the plan's
+    estimate does not fit without it."""
     micro_batch_tokens: int = number(4096, at_least=1)
     """Token budget of one micro-batch on one device."""
     decode_tokens: int = number(8192, at_least=1)

@@ -1,5 +1,6 @@
 """Two nodes at a time: those that do not need each other."""
 
+import dataclasses
 import os
 import subprocess
 from pathlib import Path
@@ -106,6 +107,16 @@ def test_the_cores_are_shared_out() -> None:
     cores = len(os.sched_getaffinity(0))
     assert worker_environment(PAIR, 1)["OMP_NUM_THREADS"] == str(max(1, cores // 2))
     assert worker_environment(LOCAL, 1)["OMP_NUM_THREADS"] == str(cores)
+
+
+def test_torch_gets_segments_that_grow_on_a_gpu_unless_its_allocator_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    card = dataclasses.replace(LOCAL, device="cuda")
+    assert worker_environment(card, 1)["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_ALLOC_CONF" not in worker_environment(LOCAL, 1)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128")
+    assert "PYTORCH_ALLOC_CONF" not in worker_environment(card, 1)
 
 
 def test_a_workers_output_is_utf8_in_every_locale(monkeypatch: pytest.MonkeyPatch) -> None:

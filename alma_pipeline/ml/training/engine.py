@@ -1,5 +1,6 @@
 """DeepSpeed as this project configures it, the same for every ZeRO stage, precision and offload. Not the training loop."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from alma_pipeline.schema import Hardware, Training
 
 LINEAR = nn.functional.linear
 """PyTorch's own linear function, which `Engine.close` restores."""
+REDUCE_BUCKET = 50_000_000
+"""Gradients that ZeRO collects before it reduces them, unless a trained matrix is larger: 100 MB in 16 bits, enough to use a
+network fully (our choice; DeepSpeed's default of 5e8 takes 1 GB even for a LoRA)."""
 
 
 class Engine:
@@ -38,7 +42,11 @@ class Engine:
                 config.max_grad_norm,
                 [p for group in optimizer.param_groups for p in group["params"]],
             )
-        self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(config, hardware))
+        settings = deepspeed_config(config, hardware, [parameter.numel() for parameter in trained_parameters(module)])
+        if self.zero_stage == 3:
+            # Slice each matrix as it reaches the device: DeepSpeed itself would move the whole model there first.
+            deepspeed.zero.Init(module=module, config_dict_or_path=settings)
+        self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         self.deepspeed.checkpoint_engine = StateFiles()
         if ranks == 1 and not self.zero_stage:
             # One process has nothing to reduce, but DeepSpeed would copy all gradients before it notices.
@@ -97,10 +105,11 @@ class Engine:
             torch.nn.utils.clip_grads_with_norm_(self._trained, self._clip_norm, self.grad_norm)
 
 
-def deepspeed_config(config: Training, hardware: Hardware) -> dict[str, Any]:
+def deepspeed_config(config: Training, hardware: Hardware, trained: Sequence[int]) -> dict[str, Any]:
     """DeepSpeed's configuration as a dictionary. The batch sizes in it are placeholders that DeepSpeed demands.
 
-    Raises UserError for a precision that the device cannot train in, and for settings that need ZeRO without it.
+    `trained`: how many numbers each trained parameter has. Raises UserError for a precision that the device cannot train in, and
+    for settings that need ZeRO without it.
     """
     # Refuse impossible settings here: DeepSpeed's own errors do not name ours.
     _check_device(config.precision)
@@ -111,7 +120,13 @@ def deepspeed_config(config: Training, hardware: Hardware) -> dict[str, Any]:
         )
     if hardware.offload != "none" and not hardware.zero_stage:
         raise UserError(f"hardware.offload={hardware.offload} needs ZeRO, found hardware.zero_stage=0; set it to 1, 2 or 3")
-    zero: dict[str, Any] = {"stage": hardware.zero_stage}
+    zero: dict[str, Any] = {
+        "stage": hardware.zero_stage,
+        "reduce_bucket_size": reduce_bucket(trained),
+        # ZeRO-2 reduces a full bucket while the backward pass fills a second one. ZeRO-1 must not: with accumulation left to
+        # us it reduces in `step`, where DeepSpeed 0.19.8 skips the reduction if it is to overlap (stage_1_and_2.py).
+        "overlap_comm": hardware.zero_stage == 3 or (hardware.zero_stage == 2 and hardware.world > 1),
+    }
     if hardware.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu"}
     half = config.precision != "fp32"
@@ -129,8 +144,23 @@ def deepspeed_config(config: Training, hardware: Hardware) -> dict[str, Any]:
         "fp16": {"enabled": config.precision == "fp16"},
         # A 16-bit sum over many micro-batches loses small terms and depends on their number.
         "data_types": {"grad_accum_dtype": "fp32" if half else None},
+        # ZeRO-1 reduces that sum once a step; DeepSpeed would round it to 16 bits first, even where one process has nothing to
+        # reduce. ZeRO-2 and 3 reduce each micro-batch's gradient, which has 16 bits anyway.
+        "communication_data_type": "fp32" if half and hardware.zero_stage == 1 else None,
         "timers": {"throughput": {"enabled": False}},
     }
+
+
+def reduce_bucket(trained: Sequence[int]) -> int:
+    """How many gradients ZeRO collects before it reduces them; `trained`: how many numbers each trained parameter has.
+
+    It holds the largest one: DeepSpeed reduces a larger gradient in its own memory, which may be freed before that has ended.
+    """
+    return min(sum(trained), max([REDUCE_BUCKET, *trained]))
+
+
+def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _check_device(precision: str) -> None:
@@ -146,7 +176,7 @@ def _check_device(precision: str) -> None:
 
 def adamw(module: nn.Module, config: Training) -> torch.optim.Optimizer:
     """AdamW (arXiv 1711.05101) over parameters that require gradients; vectors (biases, norm weights) do not decay."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trained = trained_parameters(module)
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

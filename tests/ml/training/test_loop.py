@@ -155,7 +155,7 @@ def test_processes_must_be_those_of_the_hardware(tmp_path: Path, inputs: dict[st
 )
 def test_impossible_combinations_are_refused(settings: dict[str, Any], hardware: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        deepspeed_config(Training(kind="test", steps=1, **settings), Hardware(name="test", **hardware))
+        deepspeed_config(Training(kind="test", steps=1, **settings), Hardware(name="test", **hardware), trained=[1])
 
 
 @pytest.mark.parametrize("hardware", [{"zero_stage": 2}, {"zero_stage": 2, "offload": "cpu"}, {"zero_stage": 3}])
