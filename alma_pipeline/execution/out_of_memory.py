@@ -60,7 +60,8 @@ def lower_settings(config: NodeConfig, hardware: Hardware) -> Iterator[str]:
         if not hardware.gradient_checkpointing:
             yield "hardware.gradient_checkpointing=true"
     if isinstance(config, Decoding):
-        yield _half("hardware.decode_tokens", hardware.decode_tokens)
+        tokens = hardware.decode_tokens
+        yield _half("hardware.decode_tokens", tokens) if tokens else "hardware.decode_tokens=8192 (now what is free)"
     if isinstance(config, WithScorers) and config.scorers:
         yield _half("evaluation.comet.batch", hardware.comet_batch)
 

@@ -250,6 +250,7 @@ def _training_seconds(config: Training, model: Model, hardware: Hardware, steps:
 
 def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> Estimate | None:
     """Estimate `translate` and sampled `preferences`. Rough, since output lengths are unknown; None for released preferences."""
+    beams = config.kind == "translate" and config.decoding == "beam"
     if config.kind == "translate":
         sentences, width = counts.examples, config.width
     elif config.pairs.reader == "candidates":
@@ -259,10 +260,14 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
     # Lengths of prompt and output, then how many sentences the token budget of a batch holds.
     shape, output = model.architecture, OUTPUT_SHARE * config.max_new_tokens
     prompt = counts.tokens / counts.examples if counts.tokens else output
-    cached = min(hardware.decode_tokens, sentences * (prompt + config.max_new_tokens) * width)
-    at_once = max(1, int(hardware.decode_tokens / ((prompt + config.max_new_tokens) * width)))
+    weights = round(model_size.parameters(shape) * PRECISION_BYTES[config.precision])
+    budget = hardware.decode_tokens or _free_tokens(model, config.precision, hardware.memory_gb * 1e9 - weights, prompt / width)
+    # As in `ml.decoding.batch_size`: beams share their past, and the cache has free columns for 8 steps.
+    expected = prompt + (1 if beams else width) * min(prompt, config.max_new_tokens) + 8 * width
+    cached = min(budget, sentences * (prompt + (config.max_new_tokens + 8) * width))
+    at_once = max(1, min(int(budget / expected), math.ceil(sentences / hardware.world) or budget))
     parts = {
-        "weights": round(model_size.parameters(shape) * PRECISION_BYTES[config.precision]),
+        "weights": weights,
         "cache": round(cached * model_size.cache_bytes(shape, config.precision)),
         "logits": round(at_once * width * shape.vocab_size * 8),  # fp32, and a copy while they are searched
         **({"process": round(PROCESS_BYTES)} if hardware.device == "cpu" else {}),
@@ -281,6 +286,15 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
         seconds=START_SECONDS + prompts + steps * step if sentences else 0.0,
         fits=_fits(parts, hardware),
     )
+
+
+def _free_tokens(model: Model, precision: str, free: float, share: float) -> int:
+    """The token budget that decoding takes with decode_tokens=null, as in `ml.decoding.token_budget`, which imports torch.
+
+    `free`: bytes beside the weights; `share`: of the prompt, in tokens per hypothesis.
+    """
+    logits = 16 * model.architecture.vocab_size / (8 + share)
+    return max(1024, int(0.8 * free / (model_size.cache_bytes(model.architecture, precision) + logits)))
 
 
 def _rate(hardware: Hardware) -> float:

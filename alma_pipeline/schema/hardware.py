@@ -47,8 +47,9 @@ class Hardware:
     estimate does not fit without it."""
     micro_batch_tokens: int = number(4096, at_least=1)
     """Token budget of one micro-batch on one device."""
-    decode_tokens: int = number(8192, at_least=1)
-    """Token budget (prompt and output, times beams) of one decoding batch."""
+    decode_tokens: int | None = number(8192, at_least=1)
+    """Tokens that the key-value cache of a decoding batch may hold, padded and free places included (a lone sentence may exceed
+    it); null: what the device's free memory allows, with device=cuda."""
     flops: float = number(1e11, at_least=1e6, at_most=1e21)
     """Stated matmul rate of one device at the training precision, FLOP/s."""
     utilisation: float = number(0.4, at_least=1e-4, at_most=1)
@@ -84,6 +85,8 @@ class Hardware:
             limit_seconds(self.time_limit)
         except ValueError as error:
             yield f"time_limit: {error}"
+        if self.decode_tokens is None and self.device != "cuda":
+            yield f"decode_tokens=null takes what a GPU has free, found device={self.device}; set a number, such as 8192"
         if self.launcher == "local" and self.world > 1:
             yield f"launcher=local runs one process, found devices x nodes = {self.world}; use launcher=torchrun"
         if self.max_parallel_nodes > 1 and (self.launcher != "local" or self.device != "cpu"):

@@ -107,11 +107,12 @@ def _candidates(job: Job, config: Config, sources: list[SourceSentence]) -> tupl
     """The candidates of each source: every checkpoint's samples, other systems' outputs, and the reference; and their counts."""
     candidate_lists: list[list[UnscoredCandidate]] = [[] for _ in sources]
     counts: Counter[str] = Counter(sentences=len(sources))
+    lowered: dict[str, int] = {}
     # Read files first, so that mistakes in them are found before sampling.
     systems = {system: _outputs_of(job, system, config, sources) for system in sorted(config.system_outputs)}
     # Samples, then other systems, then the reference: of equal scores the earlier candidate wins, after the reference.
     for role in ["init", *sorted(name for name in job.inputs if name.startswith(ALSO))]:
-        samples = _sampled(job, role, config, sources)
+        samples = _sampled(job, role, config, sources, lowered)
         origin = candidates.SAMPLE if role == "init" else role.removeprefix(ALSO)
         for found, drawn in zip(candidate_lists, samples, strict=True):
             found += [UnscoredCandidate(one_line(text)[0], origin) for text, _ in drawn]
@@ -128,7 +129,7 @@ def _candidates(job: Job, config: Config, sources: list[SourceSentence]) -> tupl
         system: {"outputs": sum(map(len, outputs)), "sentences_without": sum(not texts for texts in outputs)}
         for system, outputs in systems.items()
     }
-    return candidate_lists, dict(counts) | ({"system_outputs": output_counts} if output_counts else {})
+    return candidate_lists, dict(counts) | lowered | ({"system_outputs": output_counts} if output_counts else {})
 
 
 def _outputs_of(job: Job, system: str, config: Config, sources: list[SourceSentence]) -> list[list[str]]:
@@ -153,8 +154,13 @@ def _outputs_of(job: Job, system: str, config: Config, sources: list[SourceSente
     return result
 
 
-def _sampled(job: Job, role: str, config: Config, sources: list[SourceSentence]) -> list[list[tuple[str, int]]]:
-    """For each source, (text, number of tokens) of one checkpoint's samples. A resumed run reuses the samples it saved."""
+def _sampled(
+    job: Job, role: str, config: Config, sources: list[SourceSentence], lowered: dict[str, int]
+) -> list[list[tuple[str, int]]]:
+    """For each source, (text, number of tokens) of one checkpoint's samples. A resumed run reuses the samples it saved.
+
+    A token budget that had to be lowered is noted in `lowered`.
+    """
     kept, checkpoint = PartialOutputs(job, f"samples-{role}"), job.inputs[role]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     # With all samples saved, the model need not be loaded.
@@ -166,8 +172,11 @@ def _sampled(job: Job, role: str, config: Config, sources: list[SourceSentence])
         )
         model, _ = hypotheses.load(job, checkpoint, max(map(len, prompts)) + config.max_new_tokens, num_beams=1)
         sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
-        limits = decode.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
-        outputs = decode.sample(model, prompts, sampling, limits, decode.log_progress(job), kept=kept)
+        tokens = hypotheses.token_budget(job, model, prompts, config.candidates)
+        limits = decode.limits(tokenizer, config.max_new_tokens, tokens)
+        ended = list[int]()
+        outputs = decode.sample(model, prompts, sampling, limits, decode.log_progress(job), kept=kept, on_lowered=ended.append)
+        lowered |= {"decode_tokens": min([*ended, *lowered.values()])} if ended else {}
     return [[(decode.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
 
 

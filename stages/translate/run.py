@@ -32,6 +32,7 @@ def run(job: Job) -> dict[str, Any]:
         "seconds": made.seconds,
         "sources_cut": len(made.cut),
         "outputs_at_limit": made.at_limit,
+        **made.lowered,
         **({"ranked_by": made.signatures} if made.signatures else {}),
     }
 

@@ -1,7 +1,7 @@
 """A random model whose searches come to different ends, prompts for it, and Hugging Face's own output for each of them."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from transformers import (
 
 from alma_pipeline.ml.decoding import generate, tree
 from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Results, Sampling
+from alma_pipeline.ml.decoding.steps import Capture
 
 EOS, PAD, VOCABULARY = 1, 2, 40
 LIMITS = DecodeLimits(max_new_tokens=12, decode_tokens=600, eos=EOS, pad=PAD)
@@ -75,10 +76,21 @@ def alone(model: PreTrainedModel, prompt: list[int], beams: int, ends: Sequence[
     return found[: places[0]] if places else found
 
 
+def replayed(call: Callable[[], None]) -> Callable[[], None]:
+    """In place of a CUDA graph: what was recorded is called again, on the inputs that it then finds at the same addresses."""
+    return call
+
+
 def run(
-    module: object, model: PreTrainedModel, prompts: list[list[int]], settings: Beams | Sampling, limits: DecodeLimits = LIMITS
+    module: object,
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    settings: Beams | Sampling,
+    limits: DecodeLimits = LIMITS,
+    capture: Capture | None = None,
 ) -> list[list[list[int]]]:
     found: Results = {}
+    more = {"capture": capture} if capture else {}
     with torch.no_grad():
-        module.decode(model.eval(), dict(enumerate(prompts)), settings, limits, found.update, lambda rows: None)  # type: ignore[attr-defined]
+        module.decode(model.eval(), dict(enumerate(prompts)), settings, limits, found.update, lambda rows: None, **more)  # type: ignore[attr-defined]
     return [found[index] for index in range(len(prompts))]

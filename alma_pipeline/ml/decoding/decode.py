@@ -17,9 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alma_pipeline.job import Job
 from alma_pipeline.ml.decoding import generate, tree, vllm
 from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Results, Sampling
+from alma_pipeline.ml.decoding.steps import Capture, WrongReplayError, cuda_graph
 from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.ml.distributed import all_gather, broadcast
 from alma_pipeline.ml.models.end_tokens import as_list
+from alma_pipeline.ml.models.open import free_device_memory
 
 LOG_SECONDS = 1.0
 """Least time between two log lines, in seconds."""
@@ -27,6 +29,8 @@ OnRows = Callable[[list[int]], None]
 """Called before each forward pass with the prompt index of each row of its batch."""
 Decoder = Callable[[PreTrainedModel, dict[int, list[int]], Beams | Sampling, DecodeLimits, Finish, OnRows], None]
 """Decodes prompts by index and passes their outputs to a `Finish`, as they are done."""
+OnLowered = Callable[[int], None]
+"""Called with the token budget that some process ended with, if its device had no memory for a larger one."""
 
 
 class OnProgress(Protocol):
@@ -66,10 +70,14 @@ def text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 def greedy(
-    model: PreTrainedModel | Vllm, prompts: Sequence[list[int]], limits: DecodeLimits, progress: OnProgress | None = None
+    model: PreTrainedModel | Vllm,
+    prompts: Sequence[list[int]],
+    limits: DecodeLimits,
+    progress: OnProgress | None = None,
+    on_lowered: OnLowered | None = None,
 ) -> list[list[int]]:
     """The most likely next token each time: one list of output ids per prompt, without the prompt and EOS."""
-    return beam_search(model, prompts, 1, limits, progress)
+    return beam_search(model, prompts, 1, limits, progress, on_lowered=on_lowered)
 
 
 def beam_search(
@@ -80,12 +88,14 @@ def beam_search(
     progress: OnProgress | None = None,
     on_rows: OnRows | None = None,
     kept: PartialOutputs | None = None,
+    on_lowered: OnLowered | None = None,
 ) -> list[list[int]]:
     """The best hypothesis per prompt by mean log-probability (length penalty 1, no early stopping).
 
     The same as Hugging Face `generate(num_beams=num_beams)` finds for one prompt at a time. `kept` holds outputs already known.
     """
-    return [outputs[0] for outputs in _decode(model, prompts, Beams(width=num_beams), limits, progress, on_rows, kept)]
+    found = _decode(model, prompts, Beams(width=num_beams), limits, progress, on_rows, kept, on_lowered)
+    return [outputs[0] for outputs in found]
 
 
 def sample(
@@ -96,12 +106,13 @@ def sample(
     progress: OnProgress | None = None,
     on_rows: OnRows | None = None,
     kept: PartialOutputs | None = None,
+    on_lowered: OnLowered | None = None,
 ) -> list[list[list[int]]]:
     """`sampling.width` outputs per prompt, each token from the nucleus (arXiv 1904.09751) of the tempered distribution.
 
     The noise depends on (seed, prompt index) only, so a prompt's samples do not depend on its batch.
     """
-    return _decode(model, prompts, sampling, limits, progress, on_rows, kept)
+    return _decode(model, prompts, sampling, limits, progress, on_rows, kept, on_lowered)
 
 
 def decoder(model: PreTrainedModel) -> Decoder:
@@ -132,6 +143,7 @@ def _decode(
     progress: OnProgress | None,
     on_rows: OnRows | None = None,
     kept: PartialOutputs | None = None,
+    on_lowered: OnLowered | None = None,
 ) -> list[list[list[int]]]:
     """Outputs per prompt, in order. A collective call, unless the model is vLLM's."""
     if not all(prompts):
@@ -159,11 +171,68 @@ def _decode(
         was_training = model.training
         model.eval()
         try:
-            decoder(model)(model, chosen, settings, limits, finish, on_rows or _ignore)
+            used = _decode_all(model, chosen, results, settings, limits, finish, on_rows)
         finally:
             model.train(was_training)
-        results = _gathered(results, model)
+        results, used = _gathered(results, used, model)
+        if used < limits.decode_tokens and on_lowered:
+            on_lowered(used)
     return [known[index] if index in known else results[index] for index in range(len(prompts))]
+
+
+def _decode_all(
+    model: PreTrainedModel,
+    prompts: dict[int, list[int]],
+    results: Results,
+    settings: Beams | Sampling,
+    limits: DecodeLimits,
+    finish: Finish,
+    on_rows: OnRows | None,
+) -> int:
+    """Decode the prompts that are not in `results`, to which `finish` adds; returns the token budget that it ended with.
+
+    Where the device has no memory for a batch, what is left is decoded with half the budget. Raises torch.OutOfMemoryError
+    for a sentence that does not fit alone, and under ZeRO-3, where all processes must take the same steps.
+    """
+    capture, rows = capture_for(model, on_rows), list[int]()
+
+    def watch(now: list[int]) -> None:
+        rows[:] = now
+        if on_rows:
+            on_rows(now)
+
+    run = decoder(model)
+    while left := {index: prompt for index, prompt in prompts.items() if index not in results}:
+        try:
+            if run is tree.decode:
+                tree.decode(model, left, settings, limits, finish, watch, capture)
+            else:
+                run(model, left, settings, limits, finish, watch)
+            break
+        except WrongReplayError as error:
+            print(f"{error}; steps are launched one by one", flush=True)
+            capture = None
+        except torch.OutOfMemoryError:
+            if len(set(rows)) <= 1 or _gathers_weights(model):
+                raise
+            limits = _lowered(limits, left, settings.width)
+        free_device_memory()
+    return limits.decode_tokens
+
+
+def capture_for(model: PreTrainedModel, on_rows: OnRows | None) -> Capture | None:
+    """How a step of this model is recorded: as a CUDA graph, unless it depends on the batch's prompts or gathers weights."""
+    fixed = on_rows is None and not _gathers_weights(model)
+    return cuda_graph if model.device.type == "cuda" and fixed else None
+
+
+def _lowered(limits: DecodeLimits, prompts: dict[int, list[int]], width: int) -> DecodeLimits:
+    """The limits with half the token budget, or half of what these prompts can take at all, and a line in the log."""
+    most = sum(len(prompt) + limits.max_new_tokens for prompt in prompts.values()) * width
+    tokens = max(1, min(limits.decode_tokens, most) // 2)
+    found = f"the device has no memory for a decoding batch of {limits.decode_tokens} tokens (hardware.decode_tokens)"
+    print(f"{found}; continuing with {tokens}, which changes no output", flush=True)
+    return dataclasses.replace(limits, decode_tokens=tokens)
 
 
 def _with_all_ends(limits: DecodeLimits, model: PreTrainedModel | Vllm) -> DecodeLimits:
@@ -179,22 +248,25 @@ def _share(prompts: dict[int, list[int]], model: PreTrainedModel) -> dict[int, l
     return {index: prompts[index] for index in mine}
 
 
-def _gathered(results: Results, model: PreTrainedModel) -> Results:
-    """The results of all processes, on every process."""
+def _gathered(results: Results, budget: int, model: PreTrainedModel) -> tuple[Results, int]:
+    """The results of all processes and the smallest of their token budgets, on every process."""
     if not _is_shared(model):
-        return results
-    return {index: outputs for part in all_gather(results) for index, outputs in part.items()}
+        return results, budget
+    parts = all_gather((results, budget))
+    found = {index: outputs for part, _ in parts for index, outputs in part.items()}
+    return found, min(used for _, used in parts)
 
 
 def _is_shared(model: PreTrainedModel) -> bool:
     """Whether processes share the work. Not under ZeRO-3: each forward pass needs all processes, so each decodes everything."""
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return False
-    return not any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+    return not _gathers_weights(model)
 
 
-def _ignore(rows: list[int]) -> None:
-    """For models with one set of weights for all prompts."""
+def _gathers_weights(model: PreTrainedModel) -> bool:
+    """Whether DeepSpeed's ZeRO-3 holds the weights, which every forward pass gathers from all processes."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def _read(folder: Path, name: str) -> Results:

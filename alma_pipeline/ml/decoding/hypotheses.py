@@ -7,7 +7,8 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,6 +21,7 @@ from alma_pipeline.ml.decoding import decode, vllm
 from alma_pipeline.ml.decoding.decode import OnRows, PartialOutputs
 from alma_pipeline.ml.decoding.reranking import Reranker
 from alma_pipeline.ml.decoding.search import DecodeLimits, Sampling
+from alma_pipeline.ml.decoding.token_budget import token_budget as token_budget_of
 from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.ml.distributed import World
 from alma_pipeline.ml.models.open import free_device_memory, load_for_inference
@@ -51,6 +53,8 @@ class Hypotheses:
     """Rows whose source was truncated to `max_source`."""
     signatures: dict[str, str]
     """Of the scorers that chose among samples, by name."""
+    lowered: dict[str, int] = field(default_factory=dict)
+    """`decode_tokens`: the smallest token budget that a device came down to, if its memory did not suffice for the first."""
 
     @property
     def at_limit(self) -> int:
@@ -95,9 +99,10 @@ def translate_rows(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[],
     shots = _few_shot_pairs(job, {direction for direction, _ in rows})
     model, tokenizer, on_rows = load()
     prompts, cut = Prompter(tokenizer, config.prompt, config.languages, shots).within(rows, config.max_source)
-    limits = decode.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
+    limits = decode.limits(tokenizer, config.max_new_tokens, token_budget(job, model, prompts, config.width))
+    lowered: dict[str, int] = {}
     started = time.perf_counter()
-    outputs = _outputs(job, model, prompts, limits, on_rows)
+    outputs = _outputs(job, model, prompts, limits, on_rows, lowered)
     # Free the device: the scorers run in processes of their own.
     del model
     free_device_memory()
@@ -106,7 +111,14 @@ def translate_rows(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[],
     # Only rank 0 chooses, so that scorers run once.
     drawn = [[_hypothesis(tokenizer, ids, config) for ids in each] for each in outputs]
     found = _chosen(reranker, config, [source for _, source in rows], drawn)
-    return Hypotheses(found, time.perf_counter() - started, cut, reranker.signatures)
+    return Hypotheses(found, time.perf_counter() - started, cut, reranker.signatures, lowered)
+
+
+def token_budget(job: Job, model: PreTrainedModel | Vllm, prompts: list[list[int]], width: int) -> int:
+    """Tokens that a decoding batch of these prompts may hold, `width` hypotheses each. vLLM has no use for it."""
+    if isinstance(model, Vllm) or not prompts:
+        return 1
+    return token_budget_of(job.hardware, model, width, min(map(len, prompts)))
 
 
 def _few_shot_pairs(job: Job, directions: set[str]) -> dict[str, list[tuple[str, str]]]:
@@ -128,16 +140,25 @@ def _few_shot_pairs(job: Job, directions: set[str]) -> dict[str, list[tuple[str,
 
 
 def _outputs(
-    job: Job, model: PreTrainedModel | Vllm, prompts: list[list[int]], limits: DecodeLimits, on_rows: OnRows | None
+    job: Job,
+    model: PreTrainedModel | Vllm,
+    prompts: list[list[int]],
+    limits: DecodeLimits,
+    on_rows: OnRows | None,
+    lowered: dict[str, int],
 ) -> list[list[list[int]]]:
-    """Token ids of the outputs of each prompt: the best of a beam search, or all samples. Resumes from outputs kept earlier."""
+    """Token ids of the outputs of each prompt: the best of a beam search, or all samples. Resumes from outputs kept earlier.
+
+    A token budget that had to be lowered is noted in `lowered`.
+    """
     config: Translating = job.config
+    note = partial(lowered.__setitem__, "decode_tokens")
     progress, kept = decode.log_progress(job), PartialOutputs(job, "outputs")
     if config.decoding == "beam":
-        best = decode.beam_search(model, prompts, config.num_beams, limits, progress, on_rows, kept)
+        best = decode.beam_search(model, prompts, config.num_beams, limits, progress, on_rows, kept, note)
         return [[ids] for ids in best]
     sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
-    return decode.sample(model, prompts, sampling, limits, progress, on_rows, kept)
+    return decode.sample(model, prompts, sampling, limits, progress, on_rows, kept, note)
 
 
 def _hypothesis(tokenizer: PreTrainedTokenizerBase, output: list[int], config: Translating) -> Hypothesis:

@@ -8,25 +8,25 @@ full. Not for models that need more than a 4-D mask and position ids.
 Shapes: S active prompts, w hypotheses each, L cache columns in use, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from alma_pipeline.ml.decoding.batch_size import BatchSize
 from alma_pipeline.ml.decoding.search import Beams, BeamSearch, DecodeLimits, Finish, SampleSearch, Sampling
+from alma_pipeline.ml.decoding.steps import COLUMNS, ROWS, Capture, Steps
+from alma_pipeline.ml.decoding.tree_attention import additive_mask, tree_attention
+from alma_pipeline.ml.decoding.tree_layer import PromptReader, TreeLayer
 
 TESTED_ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures whose outputs the tests compare with Hugging Face `generate`."""
-GROW_STEPS = 16
-"""Steps for which the cache has free columns after it is compacted."""
 COMPACT_SHARE = 8
 """The cache is compacted once one in this many prompts is done; sooner would copy it too often."""
-NAME = "alma_tree"
-"""Name under which transformers knows the attention function."""
+READ_TOKENS = 4096
+"""Tokens of prompts that are read at a time, padding included, which bounds their activations (our choice)."""
 
 
 def supports(model: PreTrainedModel) -> bool:
@@ -43,22 +43,27 @@ def decode(
     limits: DecodeLimits,
     finish: Finish,
     on_rows: Callable[[list[int]], None],
+    capture: Capture | None = None,
 ) -> None:
-    """Pass the outputs of each prompt to `finish`, by index: one for a beam search, `width` for sampling."""
+    """Pass the outputs of each prompt to `finish`, by index: one for a beam search, `width` for sampling.
+
+    With `capture` steps are recorded and replayed; not for models whose forward pass depends on `on_rows`.
+    Raises WrongReplayError if a replay is wrong.
+    """
     waiting = sorted(prompts, key=lambda index: (len(prompts[index]), -index))  # popped from the end: longest first
     search = _search(settings, limits, model.device)
-    cache, rows, over = TreeCache(model, settings.width), list[int](), list[bool]()
+    size = BatchSize(settings, limits, ROWS, COLUMNS) if capture else BatchSize(settings, limits)
+    most = min(limits.decode_tokens, sum(size.most(len(prompt)) for prompt in prompts.values()))
+    cache = TreeCache(model, settings.width, capture, most if capture else 0)
+    rows, over = list[int](), list[bool]()
     while waiting or not all(over):
         # Drop finished prompts and fill the batch, when enough are done or the cache is full.
         if cache.full or sum(over) * COMPACT_SHARE >= len(rows):
-            stay = [row for row, is_over in enumerate(over) if not is_over]
-            rows = [rows[row] for row in stay]
-            fresh = _next(prompts, waiting, rows, settings.width, limits)
-            on_rows(fresh)
-            cache.change(stay, [prompts[index] for index in fresh])
+            stay, rows = _admit(prompts, waiting, [row for row, is_over in enumerate(over) if not is_over], rows, cache, size)
+            _read(prompts, rows[len(stay) :], len(stay), cache, on_rows)
             search.keep(stay)
-            search.add(fresh)
-            rows, over = rows + fresh, [False] * (len(rows) + len(fresh))
+            search.add(rows[len(stay) :])
+            over = [False] * len(rows)
         # One step for all active prompts, finished ones included.
         on_rows(rows)
         parents, tokens, done = search.choose(cache.step())
@@ -77,27 +82,60 @@ def _search(settings: Beams | Sampling, limits: DecodeLimits, device: torch.devi
     return BeamSearch(settings, limits, device)
 
 
-def _next(prompts: dict[int, list[int]], waiting: list[int], working: list[int], width: int, limits: DecodeLimits) -> list[int]:
-    """Prompts to start, removed from `waiting`: as many as the token budget allows beside the active ones."""
-    longest = max(len(prompts[index]) for index in [*working, *waiting[-1:]])
-    room = limits.prompts_at_once(longest, width) - len(working)
-    return [waiting.pop() for _ in range(min(room, len(waiting)))]
+def _admit(
+    prompts: dict[int, list[int]], waiting: list[int], open_rows: list[int], rows: list[int], cache: "TreeCache", size: BatchSize
+) -> tuple[list[int], list[int]]:
+    """Change the cache: which of the open rows stay in it, and the prompts that it then holds. Takes prompts out of `waiting`."""
+    held = cache.held(open_rows)
+    # Where outputs grew longer than expected, the newest sentences make room and start again later.
+    fit = size.staying(held)
+    stay, held = open_rows[:fit], held[:fit]
+    if fit < len(open_rows):
+        waiting += [rows[row] for row in open_rows[fit:]]
+        waiting.sort(key=lambda index: (len(prompts[index]), -index))
+    count = size.joining(held, len(prompts[waiting[-1]]), len(waiting)) if waiting else 0
+    fresh = [waiting.pop() for _ in range(count)]
+    columns = size.columns(max([*held, *(len(prompts[index]) for index in fresh)]))
+    cache.change(stay, [prompts[index] for index in fresh], size.rows(len(stay) + len(fresh)), columns)
+    return stay, [rows[row] for row in stay] + fresh
+
+
+def _read(
+    prompts: dict[int, list[int]], fresh: list[int], first: int, cache: "TreeCache", on_rows: Callable[[list[int]], None]
+) -> None:
+    """Read prompts, longest first, into the rows of the cache from `first` on, `READ_TOKENS` at a time or one prompt."""
+    while fresh:
+        count = max(1, READ_TOKENS // len(prompts[fresh[0]]))
+        on_rows(fresh[:count])
+        cache.read([prompts[index] for index in fresh[:count]], first)
+        fresh, first = fresh[count:], first + count
 
 
 class TreeCache:
     """The shared cache of the active prompts, and each hypothesis' last token and ancestors."""
 
-    def __init__(self, model: PreTrainedModel, width: int) -> None:
-        self.model, self.width = model, width
-        self.layers: list[_Layer] = []
-        self.visible = torch.zeros(0, width, 0, dtype=torch.bool, device=model.device)  # [S, w, L] ancestors
-        self.tokens = torch.zeros(0, width, dtype=torch.long, device=model.device)  # [S, w] last tokens, not in the cache yet
-        self.positions = torch.zeros(0, dtype=torch.long, device=model.device)  # [S] of the last tokens
+    def __init__(self, model: PreTrainedModel, width: int, capture: Capture | None, reserved: int) -> None:
+        """`reserved`: tokens to allocate at once; more are allocated when they are needed."""
+        self.model, self.width, self.steps = model, width, Steps(self._forward, capture)
+        device, count = model.device, len(DynamicCache(config=model.config).layers)
+        self.place = torch.arange(width, device=device)  # the columns that the next step writes
+        self.own = torch.eye(width, dtype=torch.bool, device=device)
+        self.layers = [TreeLayer(self.place) for _ in range(count)]
+        self.rows = self.columns = self.used = 0
+        self.reserved = reserved
+        self.visible = torch.zeros(0, width, 0, dtype=torch.bool, device=device)  # [S, w, C] ancestors
+        self.tokens = torch.zeros(0, width, dtype=torch.long, device=device)  # [S, w] last tokens, not in the cache yet
+        self.positions = torch.zeros(0, dtype=torch.long, device=device)  # [S] of the last tokens
 
     @property
     def full(self) -> bool:
         """Whether the cache has no columns left for another step."""
-        return not self.layers or self.layers[0].used + self.width > self.layers[0].room
+        return self.used + self.width > self.columns
+
+    def held(self, rows: list[int]) -> list[int]:
+        """Columns of each of these rows from which a hypothesis descends."""
+        counts: list[int] = self.visible[rows].any(1).sum(1).tolist()
+        return counts
 
     def follow(self, parents: Tensor, tokens: Tensor) -> None:
         """Make each hypothesis a child of `parents` [S, w] with one more token, `tokens` [S, w]."""
@@ -107,137 +145,68 @@ class TreeCache:
     def step(self) -> Tensor:
         """Run the model on each hypothesis' last token; returns the logits of the next one, [S, w, V]."""
         # The new token of each hypothesis takes a column that only it sees.
-        own = torch.eye(self.width, dtype=torch.bool, device=self.visible.device).expand(len(self.tokens), -1, -1)
-        self.visible = torch.cat([self.visible, own], 2)
+        self.visible[:, :, self.used : self.used + self.width] = self.own
+        mask = additive_mask(self.visible, self.model.config, self.model.dtype)
+        logits = self.steps(self.tokens, self.positions[:, None].expand_as(self.tokens), mask, self.rows)
+        self.positions = self.positions + 1
+        self.place += self.width
+        self.used += self.width
+        return logits
+
+    def _forward(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """One forward pass over the cache, as `steps.Forward` says."""
         with tree_attention(self.model):
             logits: Tensor = self.model(
-                input_ids=self.tokens,
-                attention_mask=additive_mask(self.visible, self.model.config, self.model.dtype),
-                position_ids=self.positions[:, None].expand_as(self.tokens),
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
                 past_key_values=Cache(layers=self.layers),
                 use_cache=True,
             ).logits
-        self.positions = self.positions + 1
         return logits
 
-    def change(self, stay: list[int], prompts: list[list[int]]) -> None:
-        """Keep these rows, without columns that no hypothesis descends from, and start these prompts."""
+    def change(self, stay: list[int], prompts: list[list[int]], rows_in_all: int, columns: int) -> None:
+        """Keep these rows, without columns that no hypothesis descends from, and add rows for prompts, which are read next.
+
+        The cache then has `rows_in_all` rows, spare ones included, and `columns` columns.
+        """
         # Find the columns to keep. Rows need different numbers of them, so shorter rows keep some dead ones.
         rows = torch.tensor(stay, dtype=torch.long, device=self.visible.device)
         live = self.visible[rows].any(1)
         count = int(live.sum(1).max()) if stay else 0
-        columns = live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]  # [S', count]
-        # Read the new prompts and copy both parts into buffers with free columns.
-        read = self._read(prompts) if prompts else []
-        used = max(count, read[0][0].shape[2] if read else 0)
-        self.layers = self.layers or [_Layer() for _ in read]
-        for i, layer in enumerate(self.layers):
-            layer.change(rows, columns, read[i] if read else None, used, used + GROW_STEPS * self.width)
+        order = live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]  # [S', count]
+        # Recorded steps stay valid as long as the memory does.
+        self.rows, self.columns = rows_in_all, columns
+        if self.rows * columns > self.reserved:
+            self.reserved = self.rows * columns
+            self.steps.forget()
+        for layer in self.layers:
+            layer.change(rows, order, (self.rows, columns), self.reserved)
+        self.used = max([count, *(len(prompt) - 1 for prompt in prompts)])
+        self.place.copy_(torch.arange(self.used, self.used + self.width, device=rows.device))
         # Extend the state of each hypothesis, rows in the same order: kept ones, then new ones.
-        self.visible = self._visible(rows, columns, prompts, used)
+        self.visible = self._visible(rows, order, prompts)
         last = torch.tensor([prompt[-1] for prompt in prompts], dtype=torch.long, device=rows.device)
         self.tokens = torch.cat([self.tokens[rows], last[:, None].expand(-1, self.width)])
         places = torch.tensor([len(prompt) - 1 for prompt in prompts], dtype=torch.long, device=rows.device)
         self.positions = torch.cat([self.positions[rows], places])
 
-    def _read(self, prompts: list[list[int]]) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values [prompts, heads, longest, size] of all tokens but the last, for each layer.
+    def read(self, prompts: list[list[int]], first: int) -> None:
+        """Read all tokens but the last of prompts into the rows from `first` on.
 
         Padding is on the right, where no token of the prompt attends, so no mask is needed.
         """
         longest = max(2, *(len(prompt) for prompt in prompts)) - 1
         ids = [(prompt[:-1] + [0] * longest)[:longest] for prompt in prompts]
-        dynamic = DynamicCache(config=self.model.config)
+        readers = Cache(layers=[PromptReader(layer, first) for layer in self.layers])
         inputs = torch.tensor(ids, device=self.visible.device)
-        self.model(input_ids=inputs, past_key_values=dynamic, use_cache=True, logits_to_keep=1)
-        return [(layer.keys, layer.values) for layer in dynamic.layers]
+        self.model(input_ids=inputs, past_key_values=readers, use_cache=True, logits_to_keep=1)
 
-    def _visible(self, rows: Tensor, columns: Tensor, prompts: list[list[int]], used: int) -> Tensor:
-        """[S', w, used] ancestors: gathered for kept rows, all of the prompt for new ones."""
-        result = self.visible.new_zeros(len(rows) + len(prompts), self.width, used)
-        kept = self.visible[rows].gather(2, columns[:, None].expand(-1, self.width, -1))
-        result[: len(rows), :, : columns.shape[1]] = kept
+    def _visible(self, rows: Tensor, order: Tensor, prompts: list[list[int]]) -> Tensor:
+        """[S', w, C] ancestors: gathered for kept rows, all of the prompt for new ones."""
+        result = self.visible.new_zeros(len(rows) + len(prompts), self.width, self.columns)
+        kept = self.visible[rows].gather(2, order[:, None].expand(-1, self.width, -1))
+        result[: len(rows), :, : order.shape[1]] = kept
         for row, prompt in enumerate(prompts, start=len(rows)):
             result[row, :, : len(prompt) - 1] = True
         return result
-
-
-class _Layer(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values [S, heads, room, size], with free columns so that a step writes in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.keys = self.values = torch.empty(0, 0, 0, 0)
-        self.used = 0
-        self.is_initialized = True
-
-    @property
-    def room(self) -> int:
-        """Number of columns, free ones included."""
-        return int(self.keys.shape[2])
-
-    def get_seq_length(self) -> int:
-        """Number of columns in use."""
-        return self.used
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Write new columns [S, heads, w, size]; returns all columns in use."""
-        start, self.used = self.used, self.used + key_states.shape[2]
-        self.keys[:, :, start : self.used] = key_states
-        self.values[:, :, start : self.used] = value_states
-        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
-
-    def change(self, rows: Tensor, columns: Tensor, read: tuple[Tensor, Tensor] | None, used: int, room: int) -> None:
-        """Keep `columns` [S', L'] of `rows` [S'], append the rows of `read`, and leave free columns up to `room`."""
-        self.keys = _moved(self.keys, rows, columns, read[0] if read else None, room)
-        self.values = _moved(self.values, rows, columns, read[1] if read else None, room)
-        self.used = used
-
-
-def _moved(old: Tensor, rows: Tensor, columns: Tensor, read: Tensor | None, room: int) -> Tensor:
-    """A new buffer [S' + read, heads, room, size]. Unused columns are 0: masked values must be finite."""
-    like, count = old if read is None else read, len(rows)
-    _, heads, _, size = like.shape
-    new = like.new_zeros(count + (0 if read is None else len(read)), heads, room, size)
-    if count:
-        index = columns[:, None, :, None].expand(-1, heads, -1, size)
-        new[:count, :, : columns.shape[1]] = old[rows].gather(2, index)
-    if read is not None:
-        new[count:, :, : read.shape[2]] = read
-    return new
-
-
-def additive_mask(visible: Tensor, config: PreTrainedConfig, dtype: torch.dtype) -> Tensor:
-    """Additive attention mask [S, 1, g * w, L] from `visible` [S, w, L], each hypothesis' ancestors; g heads share a key head."""
-    groups = config.num_attention_heads // config.num_key_value_heads
-    added = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    added.masked_fill_(~visible, torch.finfo(dtype).min)
-    return added.repeat(1, groups, 1)[:, None]
-
-
-@contextmanager
-def tree_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within this context the model's attention takes the masks of this module, and no others."""
-    AttentionInterface.register(NAME, _attention)
-    kept = model.config._attn_implementation
-    model.config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = kept
-
-
-def _attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    scaling: float | None = None,
-    **others: object,
-) -> tuple[Tensor, None]:
-    """query [S, heads, w, size]; key, value [S, heads / g, L, size] -> [S, w, heads, size]. `others`: dropout, unused."""
-    count, heads, width, size = query.shape
-    packed = query.reshape(count, key.shape[1], heads // key.shape[1] * width, size)
-    output = scaled_dot_product_attention(packed, key, value, attn_mask=attention_mask, scale=scaling)
-    return output.reshape(count, heads, width, size).transpose(1, 2), None

@@ -3,6 +3,7 @@
 For choosing checkpoints only; never reported as results.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ MAX_LENGTH_RATIO = 2
 """Longest allowed translation, as a multiple of the longest reference."""
 MIN_PARENT_SCORE = 10.0
 """chrF++ below which a parent does not translate yet (our choice): random output scores less and has nothing to lose."""
+DECODE_TOKENS = 8192
+"""Token budget of decoding batches with `hardware.decode_tokens=null`: not the free memory, which training needs (our choice)."""
 PromptAndAnswer = Callable[[Any], tuple[NDArray[Any], NDArray[Any]]]
 """Token ids of an example's prompt and of its reference answer."""
 DevScore = Callable[[nn.Module], dict[str, float]]
@@ -46,7 +49,8 @@ def dev_scorer(job: Job, dev: Sequence[Any], split: PromptAndAnswer) -> DevScore
     if config.select_by != "dev_score" or not len(dev):
         return None
     tokenizer = AutoTokenizer.from_pretrained(job.inputs["init"].path, local_files_only=True)
-    return dev_score(spread(dev, config.dev_score_examples, split), tokenizer, job.hardware.decode_tokens)
+    tokens = job.hardware.decode_tokens or DECODE_TOKENS
+    return dev_score(spread(dev, config.dev_score_examples, split), tokenizer, tokens)
 
 
 def dev_score(sample: DevSample, tokenizer: PreTrainedTokenizerBase, decode_tokens: int) -> DevScore:
@@ -56,11 +60,15 @@ def dev_score(sample: DevSample, tokenizer: PreTrainedTokenizerBase, decode_toke
     their reference does not. Every rank must call it.
     """
     longest = MAX_LENGTH_RATIO * max(map(len, sample.references))
-    limits = decode.limits(tokenizer, longest, decode_tokens)
+    limits = [decode.limits(tokenizer, longest, decode_tokens)]
     references = [decode.text(tokenizer, ids) for ids in sample.references]
 
+    def lower(tokens: int) -> None:
+        limits.append(dataclasses.replace(limits[-1], decode_tokens=tokens))
+
     def score(model: nn.Module) -> dict[str, float]:
-        outputs = decode.greedy(causal_model(model), sample.prompts, limits)
+        # A budget that was too large once is not tried again.
+        outputs = decode.greedy(causal_model(model), sample.prompts, limits[-1], on_lowered=lower)
         hypotheses = [decode.text(tokenizer, output) for output in outputs]
         looping = sum(has_loop(ours) and not has_loop(theirs) for ours, theirs in zip(hypotheses, references, strict=True))
         return {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from alma_pipeline.ml.decoding.tree import additive_mask, tree_attention
+from alma_pipeline.ml.decoding.tree_attention import additive_mask, tree_attention
 
 PROMPTS, WIDTH, PAST = 3, 4, 7
 

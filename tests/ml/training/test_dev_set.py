@@ -90,7 +90,7 @@ def test_the_loop_stops_and_says_where_the_last_good_checkpoint_is(tmp_path: Pat
 def test_loops_of_the_references_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = AutoTokenizer.from_pretrained(make_base(tmp_path / "base").path)
     loop, plain = [10] * 8, [10, 11, 12]
-    monkeypatch.setattr(decode, "greedy", lambda model, prompts, limits: [loop, loop, plain, plain])
+    monkeypatch.setattr(decode, "greedy", lambda model, prompts, limits, on_lowered: [loop, loop, plain, plain])
     sample = DevSample([[3]] * 4, [plain, loop, plain, plain])
     measures = dev_score(sample, tokenizer, 64)(nn.Module())
     assert measures["loops"] == 0.25 and 0 < measures["score"] < 100
