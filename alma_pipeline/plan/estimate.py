@@ -227,7 +227,7 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
     cached = min(hardware.decode_tokens, sentences * (prompt + config.max_new_tokens) * width)
     at_once = max(1, int(hardware.decode_tokens / ((prompt + config.max_new_tokens) * width)))
     parts = {
-        "weights": round(model_size.parameters(shape) * PRECISION_BYTES[config.precision]),
+        "weights": _decoded_weights(config, model, config.quantization),
         "cache": round(cached * model_size.cache_bytes(shape, config.precision)),
         "logits": round(at_once * width * shape.vocab_size * 8),  # fp32, and a copy while they are searched
         **({"process": round(PROCESS_BYTES)} if hardware.device == "cpu" else {}),
@@ -245,7 +245,23 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
         memory_parts=parts,
         seconds=START_SECONDS + prompts + steps * step if sentences else 0.0,
         fits=_fits(parts, hardware),
+        nf4_bytes=0 if _fits(parts, hardware) else _decoding_with_nf4(config, model, hardware, parts),
     )
+
+
+def _decoding_with_nf4(config: Any, model: Model, hardware: Hardware, parts: Mapping[str, int]) -> int:
+    """Bytes per device with a 4-bit base; 0 if the node cannot have one, or would still not fit."""
+    packed = {**parts, "weights": _decoded_weights(config, model, "nf4")}
+    return sum(packed.values()) if config.engine == "native" and _fits(packed, hardware) else 0
+
+
+def _decoded_weights(config: Any, model: Model, quantization: str) -> int:
+    """Bytes of the weights: merged, or in 4 bits with one adapter beside them."""
+    shape, width = model.architecture, PRECISION_BYTES[config.precision]
+    if quantization != "nf4":
+        return model_size.parameters(shape) * width
+    lora = model.group_lora if config.per_group else model.lora
+    return round(model_size.nf4_bytes(shape, config.precision) + width * model_size.lora_parameters(shape, lora))
 
 
 def _rate(hardware: Hardware) -> float:

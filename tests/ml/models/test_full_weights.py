@@ -129,9 +129,7 @@ def test_every_matrix_is_compared(tmp_path: Path, base: Input, monkeypatch: pyte
     monkeypatch.setattr(merge, "TOLERANCE", 1e-12)
     checkpoint = with_lora(base, tmp_path / "lora")
     with (
-        pytest.raises(
-            PipelineError, match=r"differs from base and adapter.* model\.layers\.0\S+\.weight output difference"
-        ),
+        pytest.raises(PipelineError, match=r"differs from base and adapter.* model\.layers\.0\S+\.weight output difference"),
         full_weights(checkpoint, checkpoint.adapters, "fp32", tmp_path / "work"),
     ):
         pass
