@@ -225,7 +225,14 @@ def _fit(plan: Plan, hardware: Hardware) -> Text:
         for step, estimate in too_big
         if estimate.nf4_bytes
     ]
-    ways += ["model.quantization=nf4 sets it for every adapter"] if len(ways) > 1 else []
+    ways += ["model.quantization=nf4 sets it for the whole recipe"] if len(ways) > 1 else []
+    # Nothing but another's training replaces full weights that fit nowhere.
+    ways += [
+        f"{step.node.name} trains all weights, which cannot be in 4 bits: use a published checkpoint (alma-pipeline adopt "
+        f"{step.node.name} OWNER/NAME@REV)"
+        for step, _ in too_big
+        if isinstance(step.node.config, Training) and step.node.config.adapter == "none"
+    ]
     # Training and decoding have their memory settings apart.
     if any(is_training(step.node) for step, _ in too_big):
         recompute = "" if hardware.gradient_checkpointing is not False else "hardware.gradient_checkpointing=true, "

@@ -16,7 +16,7 @@ from alma_pipeline.execution import preflight
 from alma_pipeline.execution.runner import job_input
 from alma_pipeline.job import Input
 from alma_pipeline.paths import store_root
-from alma_pipeline.plan import model_limits, node_settings, rounds
+from alma_pipeline.plan import model_limits, node_settings, requirements, rounds
 from alma_pipeline.plan.node import EXAMPLES
 from alma_pipeline.plan.plan import Cause, Plan, make_plan
 from alma_pipeline.schema import Config
@@ -44,7 +44,9 @@ def main(arguments: Arguments) -> int:
     targets = _targets(config, plan)
     settings = _settings(config, list(targets))
     _check_made(config, plan, list(targets.values()))
-    if wrong := list(model_limits.of_settings(settings, "stages.translate", config.model.architecture)):
+    wrong = list(model_limits.of_settings(settings, "stages.translate", config.model.architecture))
+    wrong += requirements.missing_quantiser() if settings.quantization == "nf4" else []
+    if wrong:
         raise ConfigError(wrong)
     inputs = {name: job_input(store, record) for name, node in targets.items() if (record := plan[node].record)}
     inputs |= _examples(settings.num_shots, plan, store)

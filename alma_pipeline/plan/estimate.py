@@ -260,7 +260,7 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
     # Lengths of prompt and output, then how many sentences the token budget of a batch holds.
     shape, output = model.architecture, OUTPUT_SHARE * config.max_new_tokens
     prompt = counts.tokens / counts.examples if counts.tokens else output
-    weights = round(model_size.parameters(shape) * PRECISION_BYTES[config.precision])
+    weights = _decoded_weights(config, model, config.quantization)
     budget = hardware.decode_tokens or _free_tokens(model, config.precision, hardware.memory_gb * 1e9 - weights, prompt / width)
     # As in `ml.decoding.batch_size`: beams share their past, and the cache has free columns for 8 steps.
     expected = prompt + (1 if beams else width) * min(prompt, config.max_new_tokens) + 8 * width
@@ -285,6 +285,7 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
         memory_parts=parts,
         seconds=START_SECONDS + prompts + steps * step if sentences else 0.0,
         fits=_fits(parts, hardware),
+        nf4_bytes=0 if _fits(parts, hardware) else _decoding_with_nf4(config, model, hardware, parts),
     )
 
 
@@ -295,6 +296,21 @@ def _free_tokens(model: Model, precision: str, free: float, share: float) -> int
     """
     logits = 16 * model.architecture.vocab_size / (8 + share)
     return max(1024, int(0.8 * free / (model_size.cache_bytes(model.architecture, precision) + logits)))
+
+
+def _decoding_with_nf4(config: Any, model: Model, hardware: Hardware, parts: Mapping[str, int]) -> int:
+    """Bytes per device with a 4-bit base; 0 if the node cannot have one, or would still not fit."""
+    packed = {**parts, "weights": _decoded_weights(config, model, "nf4")}
+    return sum(packed.values()) if config.engine == "native" and _fits(packed, hardware) else 0
+
+
+def _decoded_weights(config: Any, model: Model, quantization: str) -> int:
+    """Bytes of the weights: merged, or in 4 bits with one adapter beside them."""
+    shape, width = model.architecture, PRECISION_BYTES[config.precision]
+    if quantization != "nf4":
+        return model_size.parameters(shape) * width
+    lora = model.group_lora if config.per_group else model.lora
+    return round(model_size.nf4_bytes(shape, config.precision) + width * model_size.lora_parameters(shape, lora))
 
 
 def _rate(hardware: Hardware) -> float:

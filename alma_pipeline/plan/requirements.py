@@ -13,7 +13,7 @@ from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan import model_limits
 from alma_pipeline.plan.node import Node
 from alma_pipeline.plan.plan import Plan, Step
-from alma_pipeline.schema import BlockTraining, Hardware, Training, WithLanguages
+from alma_pipeline.schema import BlockTraining, Decoding, Hardware, Training, WithLanguages
 from alma_pipeline.schema.metrics import METRICS
 
 PIECES = {
@@ -47,6 +47,8 @@ def _problems(node: Node, nodes: Mapping[str, Node], hardware: Hardware) -> Iter
     config: Any = node.config
     if isinstance(config, Training):
         yield from _training_problems(config, node.setting, hardware)
+    if isinstance(config, Training | Decoding) and config.quantization == "nf4" and node.inputs:
+        yield from missing_quantiser()
     if isinstance(config, BlockTraining) and config.cross_document_attention:
         yield from _block_problems(node, nodes, hardware)
     if node.kind == "base" and config.source != "random" and not (config.repo and config.revision):
@@ -56,6 +58,15 @@ def _problems(node: Node, nodes: Mapping[str, Node], hardware: Hardware) -> Iter
     metrics: list[str] = getattr(config, "metrics", [])
     if isinstance(config, WithLanguages) and metrics:
         yield from _metric_problems(config, metrics)
+
+
+def missing_quantiser() -> Iterator[str]:
+    """What quantization=nf4 needs and this environment lacks."""
+    if not find_spec("bitsandbytes"):
+        yield (
+            "quantization=nf4 needs the package bitsandbytes, which is not installed: pip install 'alma_pipeline[4bit]'; or set "
+            "model.quantization=none"
+        )
 
 
 def _training_problems(config: Training, setting: str, hardware: Hardware) -> Iterator[str]:

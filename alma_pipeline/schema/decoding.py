@@ -21,6 +21,10 @@ class Decoding(NodeConfig):
     engine: str = added_later(choice("native", "vllm"))
     """The decoder; vllm is optional, and its outputs differ from those of `own`."""
     max_new_tokens: int = number(256, at_least=1)
+    quantization: str = added_later(choice("none", "nf4"))
+    """Format of the full model's matrices. none: as `precision` says, with all adapters merged; nf4: 4 bits (QLoRA, arXiv
+    2305.14314), with all adapters beside them. A checkpoint that was trained on 4 bits gets the very weights that it was trained
+    on; any other is rounded to 4 bits, which may cost it some quality."""
 
     @property
     def distributed(self) -> bool:
@@ -29,6 +33,10 @@ class Decoding(NodeConfig):
 
     def sequence(self) -> dict[str, int]:
         return {"max_new_tokens": self.max_new_tokens}
+
+    def conflicts(self) -> Iterator[str]:
+        if self.quantization == "nf4" and self.engine != "native":
+            yield f"quantization=nf4 needs engine=native, found {self.engine}; set quantization=none or engine=native"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,7 @@ class Translating(WithLanguages, WithScorers, Decoding):
         return {"max_source": self.max_source, **super().sequence()}
 
     def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
         if self.decoding == "quality" and "chrf" in self.rank_by:
             yield "decoding=quality cannot rank by chrf, which needs a reference; list scorers such as kiwi-22 in rank_by"
         if self.decoding == "beam" and self.rank_by != ["chrf"]:

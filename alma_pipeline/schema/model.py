@@ -60,7 +60,7 @@ class Model:
     lora: Lora = field(default_factory=Lora)
     group_lora: Lora = field(default_factory=Lora)
     quantization: str = choice("none", "nf4")
-    """Format of the frozen weights under every adapter."""
+    """Format of the frozen weights under every adapter, in training, and of a checkpoint's full model in decoding."""
     released: dict[str, Any] = field(default_factory=dict)
     """Node name (`g5.arpo` for one group) to `Released`, the checkpoint published for it."""
 

@@ -56,6 +56,7 @@ class Config(WithSystems, WithScorers, Decoding):
         return [name for name in self.score_by if name != "chrf"]
 
     def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
         if not self.score_by or len(set(self.score_by)) < len(self.score_by):
             yield f"score_by={', '.join(self.score_by) or 'nothing'}: expected one scorer or several different ones"
         taken = {"sample", "reference", *(role.removeprefix("also_") for role in self.inputs if role.startswith("also_"))}

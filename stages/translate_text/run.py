@@ -43,7 +43,7 @@ def _loaded(job: Job, directions: list[str]) -> LoadedModel:
         return hypotheses.load_single_checkpoint(job, job.inputs["all"])
     adapters = [config.routes[_other(direction)] for direction in directions]
     used = {name: job.inputs[name] for name in dict.fromkeys(adapters)}
-    model = load_with_adapters(used, job.hardware, config.precision)
+    model = load_with_adapters(used, job.hardware, config.precision, Path(job.work), config.quantization)
     tokenizer = AutoTokenizer.from_pretrained(next(iter(used.values())).path, local_files_only=True)
     return model, tokenizer, Router(model, adapters)
 

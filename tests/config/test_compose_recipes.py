@@ -11,7 +11,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from alma_pipeline.config import load
 from alma_pipeline.errors import ConfigError
-from alma_pipeline.plan import graph
+from alma_pipeline.plan import graph, requirements
 from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.schema import Config
 from alma_pipeline.store.identity import key_settings
@@ -19,6 +19,7 @@ from alma_pipeline.store.store import Store
 
 GROUPS = "da nl de is no sv af | ca ro gl it pt es | bg mk sr uk ru | id ms th vi mg fr | hu el cs pl lt lv | ka zh ja ko fi et"
 GROUPS += " | gu hi mr ne ur | az kk ky tr uz ar he fa"
+DECODED = "stages.translate.quantization=nf4"
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +170,18 @@ def test_a_test_option_takes_the_place_of_the_data_option_s() -> None:
     assert load.load(["model=13b"]).data.test.repo == "haoranxu/WMT22-Test"
 
 
+def test_one_word_fits_the_13b_recipe_into_24_gb(tmp_path: Path) -> None:
+    """From the adopted `mono` to the last score; candidates from one's own samples included."""
+    asked = ["model=13b", "stage=cpo", "hardware=gpu1", "data.preferences.reader=candidates", "model.quantization=nf4"]
+    plan = make_plan(load.load(asked), Store(tmp_path))
+    assert plan["mono"].verdict == "adopt"
+    estimates = {step.node.name: step.estimate for step in plan.work if step.estimate}
+    assert {"parallel", "parallel.translate", "preferences", "cpo", "cpo.translate"} <= set(estimates)
+    assert [name for name, estimate in estimates.items() if not estimate.fits] == []
+    exact = make_plan(load.load([*asked, "stages.translate.quantization=none"]), Store(tmp_path))
+    assert exact["cpo"].key == plan["cpo"].key and exact["cpo.translate"].key != plan["cpo.translate"].key
+
+
 def test_the_plan_says_that_4_bits_fit_where_16_do_not(tmp_path: Path) -> None:
     """One 24 GB card and 13B: QLoRA, arXiv 2305.14314."""
     asked = ["model=13b", "stage=parallel", "hardware=gpu1"]
@@ -176,5 +189,28 @@ def test_the_plan_says_that_4_bits_fit_where_16_do_not(tmp_path: Path) -> None:
     assert estimate is not None and not estimate.fits and 7e9 < estimate.nf4_bytes < 24e9
     small = make_plan(load.load([*asked, "model.quantization=nf4"]), Store(tmp_path))["parallel"].estimate
     assert small is not None and small.fits and small.memory_bytes == estimate.nf4_bytes
+    decoding = make_plan(load.load(asked), Store(tmp_path))["parallel.translate"].estimate
+    assert decoding is not None and not decoding.fits and 8e9 < decoding.nf4_bytes < 24e9
     unchanged = make_plan(load.load([*asked, "model.quantization=none"]), Store(tmp_path))["parallel"].key
     assert make_plan(load.load(asked), Store(tmp_path))["parallel"].key == unchanged
+
+
+def test_4_bits_need_their_package_in_training_and_in_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message for all nodes that want it, before anything runs."""
+    for asked in (["stage=cpo", "model=13b", "hardware=gpu1", "model.quantization=nf4"], ["stage=base", DECODED]):
+        config = load.load(asked)
+        plan = make_plan(config, Store(tmp_path))
+        with monkeypatch.context() as without:
+            without.setattr(requirements, "find_spec", lambda name: None)
+            with pytest.raises(ConfigError) as caught:
+                requirements.check(plan, config.hardware)
+        assert caught.value.problems == [
+            "quantization=nf4 needs the package bitsandbytes, which is not installed: pip install 'alma_pipeline[4bit]'; or set "
+            "model.quantization=none"
+        ]
+        requirements.check(plan, config.hardware)
+
+
+def test_vllm_takes_no_4_bits() -> None:
+    with pytest.raises(ConfigError, match=r"stages\.translate: quantization=nf4 needs engine=native, found vllm"):
+        load.load(["stage=base", DECODED, "stages.translate.engine=vllm"])

@@ -69,12 +69,12 @@ def init_process_group(job: Job) -> World:
 
 
 def load(job: Job, checkpoint: Input, longest: int, num_beams: int) -> tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase]:
-    """The checkpoint with its adapters merged, in the configured engine, and its tokenizer.
+    """The checkpoint in the configured engine and quantization, and its tokenizer.
 
     `longest` is the largest number of tokens of a prompt and its output together. Raises UserError if vLLM is not available.
     """
     if job.config.engine == "native":
-        return load_for_inference(checkpoint, job.hardware, job.config.precision, Path(job.work))
+        return load_for_inference(checkpoint, job.hardware, job.config.precision, Path(job.work), job.config.quantization)
     return vllm.load(checkpoint, job.hardware, job.config.precision, longest, num_beams)
 
 

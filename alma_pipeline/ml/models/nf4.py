@@ -1,4 +1,4 @@
-"""A frozen base in 4-bit NormalFloat (QLoRA, arXiv 2305.14314), to train adapters where its 16 bits do not fit.
+"""A frozen base in 4-bit NormalFloat (QLoRA, arXiv 2305.14314), to train and decode adapters where its 16 bits do not fit.
 
 Quantises every linear layer except the head, with double quantisation. An adapter trained on such a base is merged into
 the dequantised 4-bit weights, never into the original ones (B15). Needs the optional package bitsandbytes.
@@ -12,27 +12,29 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.schema import Hardware
 
 KIND = "nf4"
 
 
-def load_nf4(folder: Path, dtype: torch.dtype, hardware: Hardware) -> PreTrainedModel:
-    """The full model in `folder` on this process's device: matrices in 4 bits, all else and all arithmetic in `dtype`.
+def load_nf4(folder: Path, dtype: torch.dtype, compute: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """The full model in `folder` on `device`: matrices in 4 bits, rounded from `dtype`; all else is in `dtype`.
 
-    Raises UserError if bitsandbytes is missing, and under ZeRO-3, which would slice the packed weights.
+    Arithmetic is in `compute`. Matrices are moved and packed one at a time, so that the device never holds the 16-bit model
+    (transformers 5.23, `core_model_loading`). Raises UserError if bitsandbytes is missing.
     """
-    _library()
-    if hardware.zero_stage == 3:
-        raise UserError("quantization=nf4 cannot be used with hardware.zero_stage=3, which slices weights; use stage 0, 1 or 2")
+    linear = _library().nn.Linear4bit
     # QLoRA's own settings: NF4 with double quantisation.
     config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=KIND, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True, bnb_4bit_quant_type=KIND, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
-    device = "cpu" if hardware.device == "cpu" else torch.cuda.current_device()
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, quantization_config=config, device_map={"": device}, dtype=dtype, local_files_only=True, use_safetensors=True
     )
+    # On some CPUs bitsandbytes (0.50) packs matrices at the first evaluation for a kernel without a gradient, so that training
+    # could not continue; it takes only rows in multiples of 32 besides.
+    for module in loaded.modules():
+        if isinstance(module, linear):
+            module.support_avx512bf16_for_cpu = False
     return loaded.requires_grad_(False)
 
 
@@ -52,7 +54,7 @@ def matrices(model: PreTrainedModel) -> set[str]:
 
 def rounded(matrix: Tensor) -> Tensor:
     """The matrix as its 4 bits stand for it, in its own precision."""
-    functional = _library()
+    functional = _library().functional
     packed, state = functional.quantize_4bit(matrix, quant_type=KIND, compress_statistics=True)
     found: Tensor = functional.dequantize_4bit(packed, state)
     return found
@@ -60,9 +62,9 @@ def rounded(matrix: Tensor) -> Tensor:
 
 def _library() -> Any:
     try:
-        from bitsandbytes import functional
+        import bitsandbytes
 
-        return functional
+        return bitsandbytes
     except ImportError as error:
         raise UserError(
             "quantization=nf4 needs the package bitsandbytes, which is not installed: pip install 'alma_pipeline[4bit]'; "

@@ -25,6 +25,7 @@ from alma_pipeline.ml.models.load import (
     quantization_of,
     refuse_tied,
 )
+from alma_pipeline.ml.models.routing import load_unmerged
 from alma_pipeline.schema import Hardware, Lora, Training
 from alma_pipeline.schema.training import lora_mismatch
 
@@ -71,7 +72,10 @@ def open_for_training(
                 "quantization=nf4 needs a full model under the adapter, but other adapters must be merged into it first; "
                 "use quantization=none"
             )
-        model = nf4.load_nf4(Path(init.base), DTYPES[config.precision], hardware)
+        if hardware.zero_stage == 3:
+            raise UserError("quantization=nf4 cannot be trained with hardware.zero_stage=3, which slices weights; use 0, 1 or 2")
+        dtype = DTYPES[config.precision]
+        model = nf4.load_nf4(Path(init.base), dtype, dtype, device_of(hardware))
     else:
         # Under ZeRO-3 a device holds a slice of the model, which is made from the CPU's.
         device = CPU if hardware.zero_stage == 3 else device_of(hardware)
@@ -94,15 +98,19 @@ def open_for_training(
 
 
 def load_for_inference(
-    checkpoint: Input, hardware: Hardware, precision: str, work: Path | None = None
+    checkpoint: Input, hardware: Hardware, precision: str, work: Path | None = None, quantization: str = "none"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The checkpoint with all adapters merged, in evaluation mode on this process's device, and its tokenizer.
+    """The checkpoint in evaluation mode on this process's device, and its tokenizer.
 
-    `work`: see `full_weights`. A collective call.
+    All adapters are merged; with `quantization` nf4 they are beside a base in 4 bits. `work`: see `full_weights`. A collective
+    call.
     """
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    if quantization == nf4.KIND:
+        return load_unmerged(checkpoint, hardware, precision), tokenizer
     with full_weights(checkpoint, checkpoint.adapters, precision, work) as folder:
         model = load_full(folder, DTYPES[precision], device_of(hardware))
-    return model.eval(), AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    return model.eval(), tokenizer
 
 
 def free_device_memory() -> None:

@@ -1,4 +1,5 @@
-"""Several adapters on one base: each row of a batch uses the adapter of its prompt (PEFT's mixed-adapter batches).
+"""Several unmerged adapters on one base: each row of a batch uses that of its prompt (PEFT's mixed-adapter batches), or all are
+used together.
 
 X-ALMA's all-in-one model does the same with custom code. Knows no languages: the caller assigns adapters to prompts.
 """
@@ -14,36 +15,88 @@ from transformers import PreTrainedModel
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
+from alma_pipeline.ml.models import nf4
 from alma_pipeline.ml.models.full_weights import full_weights
-from alma_pipeline.ml.models.load import DTYPES, check_base, device_of, load_adapter, load_full, peft_config, quantization_of
+from alma_pipeline.ml.models.load import (
+    DTYPES,
+    cast_weights,
+    check_base,
+    device_of,
+    load_adapter,
+    load_full,
+    peft_config,
+    quantization_of,
+    rounded_from,
+)
 from alma_pipeline.schema import Hardware
 
 
 def load_with_adapters(
-    checkpoints: Mapping[str, Input], hardware: Hardware, precision: str, work: Path | None = None
+    checkpoints: Mapping[str, Input], hardware: Hardware, precision: str, work: Path | None = None, quantization: str = "none"
 ) -> PreTrainedModel:
     """One model with the last adapter of each checkpoint, named like the checkpoint, on this process's device.
 
-    Raises UserError unless all checkpoints are adapters on the same base with the same adapters merged.
+    `work`: see `full_weights`. Raises UserError unless all checkpoints are adapters on the same base with the same adapters
+    merged, and with `quantization` nf4 if there are such: a base in 4 bits takes no merge.
     """
     first = next(iter(checkpoints.values()))
     _check_alike(checkpoints)
     # Everything below the last adapters is shared, so it is merged once.
     below = first.adapters[:-1]
-    with full_weights(first, below, precision, work) as base:
-        model: Any = load_full(base, DTYPES[precision], device_of(hardware))
+    if quantization == nf4.KIND and below:
+        raise UserError(
+            "quantization=nf4: each sentence is routed to one adapter, but others must be merged below it, which a base in 4 "
+            "bits does not take; use quantization=none"
+        )
+    if quantization == nf4.KIND:
+        model: Any = _in_4_bits(first, hardware, precision)
+    else:
+        with full_weights(first, below, precision, work) as base:
+            model = load_full(base, DTYPES[precision], device_of(hardware))
     # Each adapter keeps its name: the router selects by it.
     for name, checkpoint in checkpoints.items():
-        folder = Path(checkpoint.adapters[-1])
-        check_base(folder, checkpoint.base_key, checkpoint.adapter_keys[:-1])
-        shape = peft_config(folder, dropout=0.0)
-        if isinstance(model, PeftModel):
-            model.add_adapter(name, shape, autocast_adapter_dtype=False)
-        else:
-            model = get_peft_model(model, shape, adapter_name=name, autocast_adapter_dtype=False)
-        load_adapter(model, folder, name)
-    inner: PreTrainedModel = model.get_base_model()
-    return inner.eval()
+        model = _with_adapter(model, checkpoint, len(below), name)
+    return _finished(model, precision)
+
+
+def load_unmerged(checkpoint: Input, hardware: Hardware, precision: str) -> PreTrainedModel:
+    """The checkpoint on this process's device, its full model's matrices in 4 bits and all adapters beside them.
+
+    Everything else, and all arithmetic, is in `precision`. Raises UserError for an adapter of another base.
+    """
+    model: Any = _in_4_bits(checkpoint, hardware, precision)
+    names = [str(number) for number in range(len(checkpoint.adapters))]
+    for number, name in enumerate(names):
+        model = _with_adapter(model, checkpoint, number, name)
+    # An adapter that was trained with others merged adds to what these give.
+    if names:
+        model.base_model.set_adapter(names)
+    return _finished(model, precision)
+
+
+def _in_4_bits(checkpoint: Input, hardware: Hardware, precision: str) -> PreTrainedModel:
+    """The full model under the adapters, rounded from what it was rounded from when they were trained."""
+    dtype = DTYPES[rounded_from(checkpoint) or precision]
+    return nf4.load_nf4(Path(checkpoint.base), dtype, DTYPES[precision], device_of(hardware))
+
+
+def _with_adapter(model: Any, checkpoint: Input, number: int, name: str) -> PeftModel:
+    """The model with adapter `number` of the checkpoint on it, under `name`."""
+    folder = Path(checkpoint.adapters[number])
+    check_base(folder, checkpoint.base_key, checkpoint.adapter_keys[:number])
+    shape = peft_config(folder, dropout=0.0)
+    if isinstance(model, PeftModel):
+        model.add_adapter(name, shape, autocast_adapter_dtype=False)
+    else:
+        model = get_peft_model(model, shape, adapter_name=name, autocast_adapter_dtype=False)
+    load_adapter(model, folder, name)
+    return model
+
+
+def _finished(model: Any, precision: str) -> PreTrainedModel:
+    """The causal model with its LoRA layers in place, for inference; adapters on 4 bits are in fp32 until here."""
+    inner: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    return cast_weights(inner, DTYPES[precision]).eval()
 
 
 def _check_alike(checkpoints: Mapping[str, Input]) -> None:

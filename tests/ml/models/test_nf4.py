@@ -35,12 +35,6 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return found
 
 
-@pytest.fixture(autouse=True)
-def no_packed_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU with AVX-512 BF16 bitsandbytes packs weights for a kernel that wants matrices with rows in multiples of 32."""
-    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
-
-
 @pytest.fixture
 def base(tmp_path: Path) -> Input:
     return make_base(tmp_path / "base", tied=False)
@@ -99,3 +93,13 @@ def test_an_adapter_is_merged_into_the_weights_it_was_trained_on_to_the_bit(
     under = dict(load_base_model(dataclasses.replace(base, adapters=[str(folder)])).named_parameters())
     for name, weights in trained_on.items():
         assert torch.equal(under[f"{name}.weight"], weights.float()), name
+
+
+def test_training_continues_after_an_evaluation_on_every_cpu(base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With AVX-512 BF16 bitsandbytes packs matrices at the first evaluation, for a kernel without a gradient."""
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: True)
+    monkeypatch.setattr(bitsandbytes.nn.modules, "_convert_weight_packed_for_cpu", lambda *words: pytest.fail("it is packed"))
+    model = open_for_training(base, asking(), CPU, 0.0).model
+    logits(model)
+    model.train()(input_ids=IDS, labels=IDS).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
