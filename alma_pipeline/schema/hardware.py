@@ -42,6 +42,7 @@ class Hardware:
     checkpoint_seconds: float = number(600, above=0, at_most=1e9)
     """Time between resume points."""
     comet_python: str | None = II("evaluation.comet.python")
+    vllm_python: str | None = II("decoding.vllm.python")
     comet_batch: int = number(II("evaluation.comet.batch"), at_least=1, at_most=2**20)
     hostfile: str | None = None
     """For launcher=deepspeed."""

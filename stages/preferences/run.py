@@ -106,12 +106,12 @@ def _read(path: Path, config: Config) -> dict[str, list[SourceSentence]]:
 def _candidates(job: Job, config: Config, sources: list[SourceSentence]) -> tuple[list[list[UnscoredCandidate]], dict[str, Any]]:
     """The candidates of each source: every checkpoint's samples, other systems' outputs, and the reference; and their counts."""
     candidate_lists: list[list[UnscoredCandidate]] = [[] for _ in sources]
-    counts: Counter[str] = Counter(sentences=len(sources))
+    counts, engine = Counter(sentences=len(sources)), ""
     # Read files first, so that mistakes in them are found before sampling.
     systems = {system: _outputs_of(job, system, config, sources) for system in sorted(config.system_outputs)}
     # Samples, then other systems, then the reference: of equal scores the earlier candidate wins, after the reference.
     for role in ["init", *sorted(name for name in job.inputs if name.startswith(ALSO))]:
-        samples = _sampled(job, role, config, sources)
+        samples, engine = _sampled(job, role, config, sources)
         origin = candidates.SAMPLE if role == "init" else role.removeprefix(ALSO)
         for found, drawn in zip(candidate_lists, samples, strict=True):
             found += [UnscoredCandidate(one_line(text)[0], origin) for text, _ in drawn]
@@ -128,7 +128,8 @@ def _candidates(job: Job, config: Config, sources: list[SourceSentence]) -> tupl
         system: {"outputs": sum(map(len, outputs)), "sentences_without": sum(not texts for texts in outputs)}
         for system, outputs in systems.items()
     }
-    return candidate_lists, dict(counts) | ({"system_outputs": output_counts} if output_counts else {})
+    engines = {"engine": engine} if engine else {}
+    return candidate_lists, dict(counts) | engines | ({"system_outputs": output_counts} if output_counts else {})
 
 
 def _outputs_of(job: Job, system: str, config: Config, sources: list[SourceSentence]) -> list[list[str]]:
@@ -153,8 +154,12 @@ def _outputs_of(job: Job, system: str, config: Config, sources: list[SourceSente
     return result
 
 
-def _sampled(job: Job, role: str, config: Config, sources: list[SourceSentence]) -> list[list[tuple[str, int]]]:
-    """For each source, (text, number of tokens) of one checkpoint's samples. A resumed run reuses the samples it saved."""
+def _sampled(job: Job, role: str, config: Config, sources: list[SourceSentence]) -> tuple[list[list[tuple[str, int]]], str]:
+    """For each source, (text, number of tokens) of one checkpoint's samples; and the signature of an engine that is not our own.
+
+    A resumed run reuses the samples it saved.
+    """
+    engine = ""
     kept, checkpoint = PartialOutputs(job, f"samples-{role}"), job.inputs[role]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     # With all samples saved, the model need not be loaded.
@@ -168,7 +173,8 @@ def _sampled(job: Job, role: str, config: Config, sources: list[SourceSentence])
         sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
         limits = decode.limits(tokenizer, config.max_new_tokens, job.hardware.decode_tokens)
         outputs = decode.sample(model, prompts, sampling, limits, decode.log_progress(job), kept=kept)
-    return [[(decode.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
+        engine = hypotheses.end(model)
+    return [[(decode.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs], engine
 
 
 def _dev_score(found: Sequence[Sequence[ScoredCandidate]]) -> float:

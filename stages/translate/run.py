@@ -33,6 +33,7 @@ def run(job: Job) -> dict[str, Any]:
         "sources_cut": len(made.cut),
         "outputs_at_limit": made.at_limit,
         **({"ranked_by": made.signatures} if made.signatures else {}),
+        **({"engine": made.engine} if made.engine else {}),
     }
 
 

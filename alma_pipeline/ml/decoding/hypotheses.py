@@ -51,6 +51,8 @@ class Hypotheses:
     """Rows whose source was truncated to `max_source`."""
     signatures: dict[str, str]
     """Of the scorers that chose among samples, by name."""
+    engine: str = ""
+    """Signature of the engine that decoded; empty for our own."""
 
     @property
     def at_limit(self) -> int:
@@ -65,13 +67,21 @@ def init_process_group(job: Job) -> World:
 
 
 def load(job: Job, checkpoint: Input, longest: int, num_beams: int) -> tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase]:
-    """The checkpoint with its adapters merged, in the configured engine, and its tokenizer.
+    """The checkpoint with its adapters, in the configured engine, and its tokenizer.
 
     `longest` is the largest number of tokens of a prompt and its output together. Raises UserError if vLLM is not available.
     """
     if job.config.engine == "native":
         return load_for_inference(checkpoint, job.hardware, job.config.precision)
-    return vllm.load(checkpoint, job.hardware, job.config.precision, longest, num_beams)
+    return vllm.load(checkpoint, job.hardware, job.config.precision, longest, num_beams, Path(job.work) / "vllm")
+
+
+def end(model: PreTrainedModel | Vllm) -> str:
+    """End the processes of an engine that has some; its signature, empty for our own."""
+    if not isinstance(model, Vllm):
+        return ""
+    model.close()
+    return model.signature
 
 
 def load_single_checkpoint(job: Job, checkpoint: Input) -> LoadedModel:
@@ -99,6 +109,7 @@ def translate_rows(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[],
     started = time.perf_counter()
     outputs = _outputs(job, model, prompts, limits, on_rows)
     # Free the device: the scorers run in processes of their own.
+    engine = end(model)
     del model
     free_device_memory()
     if job.rank != 0:
@@ -106,7 +117,7 @@ def translate_rows(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[],
     # Only rank 0 chooses, so that scorers run once.
     drawn = [[_hypothesis(tokenizer, ids, config) for ids in each] for each in outputs]
     found = _chosen(reranker, config, [source for _, source in rows], drawn)
-    return Hypotheses(found, time.perf_counter() - started, cut, reranker.signatures)
+    return Hypotheses(found, time.perf_counter() - started, cut, reranker.signatures, engine)
 
 
 def _few_shot_pairs(job: Job, directions: set[str]) -> dict[str, list[tuple[str, str]]]:
