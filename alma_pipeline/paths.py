@@ -11,6 +11,8 @@ CONF = ROOT / "conf"
 """Next to this package, both in a checkout and in an installed wheel."""
 COMET_PYTHON = ROOT / ".venv-comet" / "bin" / "python"
 """The interpreter that `make comet` installs."""
+VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
+"""The interpreter that `make vllm` installs."""
 
 
 def store_root() -> Path:
@@ -34,4 +36,15 @@ def comet_interpreter(given: str | None) -> Path:
     raise UserError(
         f"COMET runs in its own environment, and its Python was expected at {path} but does not exist. Run `make comet`, or "
         "set evaluation.comet.python=PATH to a Python that has unbabel-comet"
+    )
+
+
+def vllm_interpreter(given: str | None) -> Path:
+    """The Python that runs vLLM: `given`, else `VLLM_PYTHON`. Raises UserError if it does not exist."""
+    path = Path(given).expanduser() if given else VLLM_PYTHON
+    if path.is_file():
+        return path
+    raise UserError(
+        f"engine=vllm runs in its own environment, and its Python was expected at {path} but does not exist. Run `make vllm`, or "
+        "set decoding.vllm.python=PATH to a Python that has vllm; engine=native needs nothing"
     )

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 import helpers.fake_stages  # noqa: F401  # its kinds can be imported from here on, as `stages.fake`
 from alma_pipeline.execution.launch import Launcher
 from alma_pipeline.execution.processes import LAUNCHER_VARS
+from alma_pipeline.paths import VLLM_PYTHON
 from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.schema import Config
 from alma_pipeline.store.store import Store
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", action="store_true", help="write the golden keys and plans again (docs/extending.md)")
+    parser.addoption("--no-skips", action="store_true", help="fail if a test was skipped: everything that tests need is here")
 
 
 def pytest_configure() -> None:
@@ -49,17 +51,28 @@ SLOW_SECONDS = 1800.0
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Before -m chooses: the timeout of slow tests, and the mark of those that need COMET's environment."""
+    """Before -m chooses: the timeout of slow tests, and the marks of those that need COMET's or vLLM's environment."""
     if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
         item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
     if "comet_models" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.comet)
+    if "vllm_python" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.vllm)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: a long file that a parallel run begins last keeps one core busy and the others idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With --no-skips, fail if a test was skipped; the summary names it."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")  # a process of a parallel run has none
+    if session.config.getoption("no_skips") and reporter and (skipped := reporter.stats.get("skipped")):
+        reporter.write_line(f"--no-skips: {len(skipped)} tests or files were skipped", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture
@@ -92,6 +105,14 @@ def comet_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             models(folder / "models")
             (folder / "done").touch()
     return folder / "models"
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> str:
+    """The Python of vLLM's environment."""
+    if not VLLM_PYTHON.is_file():
+        pytest.skip(f"vLLM is not installed in {VLLM_PYTHON.parent.parent}; `make vllm` does that")
+    return str(VLLM_PYTHON)
 
 
 @pytest.fixture(scope="module")

@@ -215,7 +215,6 @@ def test_rooms_are_small() -> None:
 
 SMALL = {
     "__main__.py": "Python wants it",
-    "paths.py": "imported by all, imports nothing of rooms",
     "instants.py": "records, provenance, tracking and reports share it",
     "console.py": "the ground floor's only use of rich",
     "schema/scorer.py": "one noun; `evaluation` and `data` both hold it",

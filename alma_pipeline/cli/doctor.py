@@ -11,7 +11,7 @@ from alma_pipeline.console import LiteralConsole
 from alma_pipeline.files import digest, owner
 from alma_pipeline.heartbeat import STILL_SECONDS
 from alma_pipeline.mounts import lock_note, mount_of
-from alma_pipeline.paths import COMET_PYTHON, store_root
+from alma_pipeline.paths import COMET_PYTHON, VLLM_PYTHON, store_root
 from alma_pipeline.store.damage import remedy
 from alma_pipeline.store.record import LOGS, Record, size_difference
 from alma_pipeline.store.store import Store
@@ -41,6 +41,7 @@ def check(root: Path, verify: bool) -> int:
     for name in NEEDED:
         console.print_line(f"{name} {_version(name) or 'missing'}")
     console.print_line(f"COMET {COMET_PYTHON if COMET_PYTHON.is_file() else 'not set up; `make comet` does that'}")
+    console.print_line(f"vLLM {VLLM_PYTHON if VLLM_PYTHON.is_file() else 'not set up; `make vllm` does that'}")
     console.print_line(f"cores {len(os.sched_getaffinity(0))}")
     for text in notes(root):
         console.print_line(text)

@@ -34,7 +34,7 @@ def from_tree(tree: DictConfig) -> Config:
     stages = {str(name): _node(tree, values, str(name), found) for name in tree.stages}
     if found:
         raise ConfigError(found)
-    hardware = _with_absolute_comet(config.hardware)
+    hardware = _with_absolute_interpreters(config.hardware)
     config = dataclasses.replace(
         config, stages=stages, model=dataclasses.replace(config.model, released=released), hardware=hardware
     )
@@ -47,11 +47,12 @@ def from_tree(tree: DictConfig) -> Config:
     return config
 
 
-def _with_absolute_comet(hardware: Hardware) -> Hardware:
-    """Make the COMET interpreter's path absolute, since workers run in another directory. Symlinks are kept: resolving one would
-    lose its virtual environment."""
-    given = hardware.comet_python
-    return dataclasses.replace(hardware, comet_python=str(Path(given).expanduser().absolute())) if given else hardware
+def _with_absolute_interpreters(hardware: Hardware) -> Hardware:
+    """Make the paths of COMET's and vLLM's interpreters absolute, since workers run in another directory. Symlinks are kept:
+    resolving one would lose its virtual environment."""
+    given = {"comet_python": hardware.comet_python, "vllm_python": hardware.vllm_python}
+    paths = {name: str(Path(path).expanduser().absolute()) for name, path in given.items() if path}
+    return dataclasses.replace(hardware, **paths)  # type: ignore[arg-type]
 
 
 def graph_problems(config: Config) -> list[str]:

@@ -6,13 +6,11 @@ It asks no network: whether the hub grants access to a model is only known when 
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 
 from alma_pipeline.errors import UserError
-from alma_pipeline.paths import comet_interpreter
+from alma_pipeline.paths import comet_interpreter, vllm_interpreter
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import PRECISION_BYTES, Decoding, Hardware, Neural, WithScorers
-from alma_pipeline.schema.decoding import VLLM_MISSING
 
 GATED = frozenset(
     {
@@ -127,13 +125,13 @@ def _hub_problems(name: str, scorer: Neural) -> Iterator[str]:
 
 
 def _vllm_problems(hardware: Hardware) -> Iterator[str]:
-    if not find_spec("vllm"):
-        yield VLLM_MISSING
-    if hardware.device != "cuda":
-        yield f"engine=vllm needs a GPU, found hardware.device={hardware.device}; use hardware=gpu1 or gpu8, or engine=native"
+    try:
+        vllm_interpreter(hardware.vllm_python)
+    except UserError as error:
+        yield str(error)
     if hardware.nodes > 1 or hardware.launcher == "slurm":
         yield (
-            "engine=vllm runs in one process on the devices of this machine, found "
+            "engine=vllm runs on the devices of this machine, found "
             f"hardware.launcher={hardware.launcher} and nodes={hardware.nodes}; run the command again there with hardware=gpu1 "
             "or gpu8: trained checkpoints are reused"
         )

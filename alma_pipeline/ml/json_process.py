@@ -25,11 +25,11 @@ READ_SECONDS = 2.0
 class JsonProcess:
     """A running process. `task` completes the sentence "X ended with exit code 1 while ..."."""
 
-    def __init__(self, words: Sequence[str], name: str, task: str, variables: Mapping[str, str]) -> None:
-        """Start `words` with the environment of this process and these `variables` in addition."""
+    def __init__(self, words: Sequence[str], name: str, task: str, environment: Mapping[str, str]) -> None:
+        """Start `words` with these environment variables."""
         self.name, self.task = name, task
         self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | variables
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
         )
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._reader = threading.Thread(target=self._copy_log, daemon=True)
@@ -55,12 +55,15 @@ class JsonProcess:
         text = self.process.stdout.readline()
         if not text.endswith(b"\n"):
             code = self.process.wait()
-            self._reader.join(READ_SECONDS)
             ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-            tail = "".join(f"\n{line}" for line in self._tail)
-            raise PipelineError(f"{self.name} ended with {ended} while {self.task}; the end of its log:{tail or ' (empty)'}")
+            raise PipelineError(f"{self.name} ended with {ended} while {self.task}; the end of its log:{self.log_tail()}")
         line: dict[str, Any] = json.loads(text)
         return line
+
+    def log_tail(self) -> str:
+        """The last lines of the log of a process that has ended or is about to, each after a line break."""
+        self._reader.join(READ_SECONDS)
+        return "".join(f"\n{line}" for line in [*self._tail]) or " (empty)"
 
     def close(self, patience: float = 0.0) -> None:
         """End the process and the process group that it leads, if any, at the latest after `patience` seconds."""

@@ -1,9 +1,8 @@
-"""Whether a plan fits on the disks that it writes to: the store, and the temporary folder where vLLM needs one.
+"""Whether a plan fits on the disk of the store, to which it writes everything.
 
 Sizes come from the estimates, so text and scores are not counted. A model that the hub's cache has already is not either.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,19 +27,15 @@ def check(plan: Plan, config: Config, store: Store) -> None:
 
 
 def shortages(plan: Plan, config: Config, store: Store) -> list[str]:
-    """A sentence for each folder whose disk has less space than the plan needs there."""
-    found = []
-    kept, temporary = store_bytes(plan.work, config, store)
+    """A sentence if the store's disk has less space than the plan needs; else nothing."""
+    kept, resume_points = store_bytes(plan.work, config, store)
+    merged = max(_merged_bytes(plan, config), default=0)
+    temporary, what = max((resume_points, "resume points"), (merged, "a merged model that vLLM reads"))
     free = disk.free_bytes(store.root)
-    if kept + temporary > free:
-        while_running = f", of which {size(temporary)} while nodes run, for resume points" if temporary else ""
-        found.append(f"{_shortage(store.root, free, kept + temporary)}{while_running}")
-    merged, folder = max(_merged_bytes(plan, config), default=0), Path(tempfile.gettempdir())
-    if merged > (free := disk.free_bytes(folder)):
-        found.append(
-            f"{_shortage(folder, free, merged)} for a merged model that vLLM reads; set TMPDIR to a folder on a larger disk"
-        )
-    return found
+    if kept + temporary <= free:
+        return []
+    while_running = f", of which {size(temporary)} while nodes run, for {what}" if temporary else ""
+    return [f"{_shortage(store.root, free, kept + temporary)}{while_running}"]
 
 
 def node_shortage(step: Step, store: Store) -> str:
@@ -88,7 +83,7 @@ def _left_bytes(work: Path) -> int:
 
 
 def _merged_bytes(plan: Plan, config: Config) -> Iterator[int]:
-    """Bytes of each merged model that vLLM reads from a temporary folder."""
+    """Bytes of each merged model that vLLM reads from a node's work folder; an adapter that it serves unmerged counts too."""
     for step in plan.work:
         decoding = step.node.config
         makers = [plan[name].node.config for name in step.inputs.values()]

@@ -13,7 +13,7 @@ from omegaconf import MISSING
 from alma_pipeline.schema.block_training import BlockTraining
 from alma_pipeline.schema.budget import Budget, Horizon, PreferenceBudget, TextBudget
 from alma_pipeline.schema.data import CLEANING, Cleaning, Data, Expected, GroupedLanguage, Language, Source
-from alma_pipeline.schema.decoding import Decoding, Translating
+from alma_pipeline.schema.decoding import Decoding, Engines, Translating
 from alma_pipeline.schema.fields import LARGEST, choice, number
 from alma_pipeline.schema.filled_in import WithDirections, WithLanguages, WithScorers, WithSystems
 from alma_pipeline.schema.hardware import Hardware
@@ -34,6 +34,7 @@ __all__ = [
     "Config",
     "Data",
     "Decoding",
+    "Engines",
     "Evaluation",
     "Expected",
     "GroupedLanguage",
@@ -122,6 +123,7 @@ class Config:
     """Scorer name to `Neural`."""
     hardware: Hardware = field(default_factory=Hardware)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    decoding: Engines = field(default_factory=Engines)
     tracking: Tracking = field(default_factory=Tracking)
     budget: Budget = field(default_factory=Budget)
     stages: dict[str, Any] = field(default_factory=dict)

@@ -19,7 +19,7 @@ class Decoding(NodeConfig):
     precision: str = choice("fp32", "bf16", "fp16")
     """Precision of the weights while decoding."""
     engine: str = added_later(choice("native", "vllm"))
-    """The decoder; vllm is optional, and its outputs differ from those of `own`."""
+    """The decoder; vllm is optional, and its outputs differ from those of `native`."""
     max_new_tokens: int = number(256, at_least=1)
     quantization: str = added_later(choice("none", "nf4"))
     """Format of the full model's matrices. none: as `precision` says, with all adapters merged; nf4: 4 bits (QLoRA, arXiv
@@ -30,6 +30,10 @@ class Decoding(NodeConfig):
     def distributed(self) -> bool:
         """Our own decoder runs in every process; vLLM is one process that starts others itself."""
         return self.engine == "native"
+
+    def rules(self) -> dict[str, int]:
+        """2: vLLM gets an adapter that it serves unmerged, and runs in an environment of its own."""
+        return super().rules() | ({"vllm": 2} if self.engine == "vllm" else {})
 
     def sequence(self) -> dict[str, int]:
         return {"max_new_tokens": self.max_new_tokens}
@@ -84,7 +88,16 @@ class Translating(WithLanguages, WithScorers, Decoding):
         return self.num_beams if self.decoding == "beam" else self.candidates
 
 
-VLLM_MISSING = (
-    "engine=vllm: the package vllm is not installed here. Install it into this environment (pip install vllm; it needs a GPU), "
-    "or take engine=native, which needs nothing"
-)
+@dataclass(frozen=True, kw_only=True)
+class VllmEngine:
+    """How vLLM runs."""
+
+    python: str | None = None
+    """Python interpreter of an environment with vllm; null: the one that `make vllm` creates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engines:
+    """How decoding engines other than our own run; part of no key."""
+
+    vllm: VllmEngine = field(default_factory=VllmEngine)

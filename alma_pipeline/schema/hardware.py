@@ -61,6 +61,7 @@ class Hardware:
     checkpoint_seconds: float = number(600, above=0, at_most=1e9)
     """Least time between resume points; 20 times what the last one took to write, if that is longer."""
     comet_python: str | None = II("evaluation.comet.python")
+    vllm_python: str | None = II("decoding.vllm.python")
     comet_batch: int = number(II("evaluation.comet.batch"), at_least=1, at_most=2**20)
     hostfile: str | None = None
     """For launcher=deepspeed."""

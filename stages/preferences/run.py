@@ -107,12 +107,12 @@ def _candidates(job: Job, config: Config, sources: list[SourceSentence]) -> tupl
     """The candidates of each source: every checkpoint's samples, other systems' outputs, and the reference; and their counts."""
     candidate_lists: list[list[UnscoredCandidate]] = [[] for _ in sources]
     counts: Counter[str] = Counter(sentences=len(sources))
-    lowered: dict[str, int] = {}
+    decoding: dict[str, Any] = {}
     # Read files first, so that mistakes in them are found before sampling.
     systems = {system: _outputs_of(job, system, config, sources) for system in sorted(config.system_outputs)}
     # Samples, then other systems, then the reference: of equal scores the earlier candidate wins, after the reference.
     for role in ["init", *sorted(name for name in job.inputs if name.startswith(ALSO))]:
-        samples = _sampled(job, role, config, sources, lowered)
+        samples = _sampled(job, role, config, sources, decoding)
         origin = candidates.SAMPLE if role == "init" else role.removeprefix(ALSO)
         for found, drawn in zip(candidate_lists, samples, strict=True):
             found += [UnscoredCandidate(one_line(text)[0], origin) for text, _ in drawn]
@@ -129,7 +129,7 @@ def _candidates(job: Job, config: Config, sources: list[SourceSentence]) -> tupl
         system: {"outputs": sum(map(len, outputs)), "sentences_without": sum(not texts for texts in outputs)}
         for system, outputs in systems.items()
     }
-    return candidate_lists, dict(counts) | lowered | ({"system_outputs": output_counts} if output_counts else {})
+    return candidate_lists, dict(counts) | decoding | ({"system_outputs": output_counts} if output_counts else {})
 
 
 def _outputs_of(job: Job, system: str, config: Config, sources: list[SourceSentence]) -> list[list[str]]:
@@ -155,11 +155,11 @@ def _outputs_of(job: Job, system: str, config: Config, sources: list[SourceSente
 
 
 def _sampled(
-    job: Job, role: str, config: Config, sources: list[SourceSentence], lowered: dict[str, int]
+    job: Job, role: str, config: Config, sources: list[SourceSentence], decoding: dict[str, Any]
 ) -> list[list[tuple[str, int]]]:
     """For each source, (text, number of tokens) of one checkpoint's samples. A resumed run reuses the samples it saved.
 
-    A token budget that had to be lowered is noted in `lowered`.
+    `decoding` takes what the record says of it: the signature of an engine that is not our own, and a lowered token budget.
     """
     kept, checkpoint = PartialOutputs(job, f"samples-{role}"), job.inputs[role]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
@@ -174,9 +174,10 @@ def _sampled(
         sampling = Sampling(width=config.candidates, temperature=config.temperature, top_p=config.top_p, seed=config.seed)
         tokens = hypotheses.token_budget(job, model, prompts, config.candidates)
         limits = decode.limits(tokenizer, config.max_new_tokens, tokens)
-        ended = list[int]()
-        outputs = decode.sample(model, prompts, sampling, limits, decode.log_progress(job), kept=kept, on_lowered=ended.append)
-        lowered |= {"decode_tokens": min([*ended, *lowered.values()])} if ended else {}
+        lowered = [decoding["decode_tokens"]] if "decode_tokens" in decoding else []
+        outputs = decode.sample(model, prompts, sampling, limits, decode.log_progress(job), kept=kept, on_lowered=lowered.append)
+        engine = hypotheses.end(model)
+        decoding |= ({"decode_tokens": min(lowered)} if lowered else {}) | ({"engine": engine} if engine else {})
     return [[(decode.text(tokenizer, ids), len(ids)) for ids in drawn] for drawn in outputs]
 
 

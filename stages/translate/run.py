@@ -34,6 +34,7 @@ def run(job: Job) -> dict[str, Any]:
         "outputs_at_limit": made.at_limit,
         **made.lowered,
         **({"ranked_by": made.signatures} if made.signatures else {}),
+        **({"engine": made.engine} if made.engine else {}),
     }
 
 

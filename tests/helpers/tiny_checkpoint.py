@@ -20,13 +20,13 @@ LANGUAGES = {
 MONTHS = {"May": "Mai", "June": "Juni", "July": "Juli", "March": "März"}
 
 
-def make_checkpoint(folder: Path) -> Input:
-    """A 2-layer Llama of hidden size 32, whose own generation config asks for sampling, as a finished `base`."""
+def make_checkpoint(folder: Path, hidden_size: int = 32) -> Input:
+    """A 2-layer Llama with two heads, whose own generation config asks for sampling, as a finished `base`."""
     texts = [f"Translate this from English to German:\nEnglish: May {n}\nGerman:{n}. Mai" for n in range(40)]
     tokenizer = train_tokenizer(texts, 290)
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=32,
+        hidden_size=hidden_size,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -1,10 +1,8 @@
 """The `preferences` stage on a tiny random model."""
 
 import dataclasses
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.job import Input
 from alma_pipeline.ml.scoring.metrics import sentence_chrf
 from alma_pipeline.schema import Source
+from helpers.stub_vllm import asked, stub_vllm
 from helpers.tiny_checkpoint import LANGUAGES, files, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.preferences.run import run
 
@@ -60,33 +59,17 @@ def test_leaves_triples_of_every_direction_between_its_languages(made: Made) -> 
     assert all(set(row) == fields for rows in made.rows.values() for row in rows)
 
 
-class Repeating:
-    """In the place of vLLM's `LLM`: output i begins as its prompt does, with i tokens more than the one before."""
-
-    def __init__(self, **options: Any) -> None:
-        self.options = options
-
-    def generate(self, prompts: list[dict[str, list[int]]], parameters: list[SimpleNamespace]) -> list[SimpleNamespace]:
-        asked = zip((prompt["prompt_token_ids"] for prompt in prompts), parameters, strict=True)
-        assert self.options["tensor_parallel_size"] == 2
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids[: 9 + n]) for n in range(own.n)]) for ids, own in asked]
-
-
-def test_vllm_samples_in_one_process_that_leaves_it_the_devices(
-    tmp_path: Path, inputs: dict[str, Input], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = ModuleType("vllm")
-    vars(package).update(LLM=Repeating, SamplingParams=SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "vllm", package)
-    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+def test_vllm_samples_in_processes_that_get_the_devices(tmp_path: Path, inputs: dict[str, Input]) -> None:
+    """A stand-in answers, on two devices, while this process takes none."""
     languages = {code: LANGUAGES[code] for code in ("en", "de")}
     job = make_job(tmp_path / "work", "preferences", inputs, **({"languages": languages, "engine": "vllm"} | SETTINGS))
-    two = dataclasses.replace(job.hardware, device="cuda", devices=2, launcher="torchrun")
+    python = stub_vllm(tmp_path / "stub")
+    two = dataclasses.replace(job.hardware, device="cuda", devices=2, launcher="torchrun", vllm_python=python)
     result = run(dataclasses.replace(job, hardware=two))
     rows = [row for split in ("train", "dev") for row in read(job.out / f"{split}.jsonl")]
-    assert result["samples"] == 14 * 3
+    assert result["samples"] == 14 * 3 and "dtype:float32" in result["engine"]
     assert {len(row["candidates"]) for row in rows} == {4}
-    assert all(item["text"].startswith("Transl") for row in rows for item in row["candidates"] if item["origin"] == "sample")
+    assert {each["device"] for each in asked(tmp_path / "stub")} == {"0", "1"}
 
 
 def test_no_source_is_both_trained_on_and_held_out(made: Made) -> None:

@@ -1,6 +1,6 @@
 """The `translate` stage on a tiny random model."""
 
-import importlib.util
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.decoding.reranking import chrf, minimum_bayes_risk
 from alma_pipeline.ml.decoding.search import Sampling
 from alma_pipeline.store.identity import key_settings
+from helpers.processes import lives, wait_for
+from helpers.stub_vllm import asked, stub_vllm
 from helpers.tiny_checkpoint import LANGUAGES, files, make_checkpoint, make_corpus, make_job, pairs, read
 from stages.translate.config import Config
 from stages.translate.run import run
@@ -126,7 +128,19 @@ def test_how_candidates_are_sampled_is_in_the_key_only_where_they_are() -> None:
     assert key_settings(Config(decoding="mbr", seed=1)).items() >= {"decoding": "mbr", "seed": 1}.items()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
-def test_vllm_that_is_not_there_is_named(tmp_path: Path, checkpoint: Input, corpus: Input) -> None:
-    with pytest.raises(UserError, match="engine=vllm: the package vllm is not installed here"):
-        translate(tmp_path / "work", {"checkpoint": checkpoint, "test": corpus}, engine="vllm")
+def test_vllm_decodes_in_processes_of_its_own_and_its_versions_are_in_the_result(
+    tmp_path: Path, checkpoint: Input, corpus: Input
+) -> None:
+    """A stand-in answers each prompt with its first nine tokens."""
+    job = make_job(tmp_path / "work", "translate", {"checkpoint": checkpoint, "test": corpus}, **SETTINGS, engine="vllm")
+    job = dataclasses.replace(job, config=dataclasses.replace(job.config, num_beams=1))
+    result = run(dataclasses.replace(job, hardware=dataclasses.replace(job.hardware, vllm_python=stub_vllm(tmp_path / "stub"))))
+    assert (result["sentences"], result["output_tokens"]) == (24, 24 * 9)
+    assert result["engine"].endswith("|dtype:float32") and f"torch:{torch.__version__}" in result["engine"]
+    assert not (tmp_path / "work" / "vllm").exists()
+    [model, *_] = asked(tmp_path / "stub")
+    wait_for(lambda: not lives(model["child"]), 5)
+
+
+def test_a_changed_rule_gives_vllm_s_outputs_a_new_key_and_no_others() -> None:
+    assert Config().rules() == {} and Config(engine="vllm").rules() == {"vllm": 2}

@@ -55,6 +55,8 @@ class Hypotheses:
     """Of the scorers that chose among samples, by name."""
     lowered: dict[str, int] = field(default_factory=dict)
     """`decode_tokens`: the smallest token budget that a device came down to, if its memory did not suffice for the first."""
+    engine: str = ""
+    """Signature of the engine that decoded; empty for our own."""
 
     @property
     def at_limit(self) -> int:
@@ -69,13 +71,21 @@ def init_process_group(job: Job) -> World:
 
 
 def load(job: Job, checkpoint: Input, longest: int, num_beams: int) -> tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase]:
-    """The checkpoint in the configured engine and quantization, and its tokenizer.
+    """The checkpoint with its adapters, in the configured engine and quantization, and its tokenizer.
 
     `longest` is the largest number of tokens of a prompt and its output together. Raises UserError if vLLM is not available.
     """
     if job.config.engine == "native":
         return load_for_inference(checkpoint, job.hardware, job.config.precision, Path(job.work), job.config.quantization)
-    return vllm.load(checkpoint, job.hardware, job.config.precision, longest, num_beams)
+    return vllm.load(checkpoint, job.hardware, job.config.precision, longest, num_beams, Path(job.work) / "vllm")
+
+
+def end(model: PreTrainedModel | Vllm) -> str:
+    """End the processes of an engine that has some; its signature, empty for our own."""
+    if not isinstance(model, Vllm):
+        return ""
+    model.close()
+    return model.signature
 
 
 def load_single_checkpoint(job: Job, checkpoint: Input) -> LoadedModel:
@@ -104,6 +114,7 @@ def translate_rows(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[],
     started = time.perf_counter()
     outputs = _outputs(job, model, prompts, limits, on_rows, lowered)
     # Free the device: the scorers run in processes of their own.
+    engine = end(model)
     del model
     free_device_memory()
     if job.rank != 0:
@@ -111,7 +122,7 @@ def translate_rows(job: Job, rows: Sequence[tuple[str, str]], load: Callable[[],
     # Only rank 0 chooses, so that scorers run once.
     drawn = [[_hypothesis(tokenizer, ids, config) for ids in each] for each in outputs]
     found = _chosen(reranker, config, [source for _, source in rows], drawn)
-    return Hypotheses(found, time.perf_counter() - started, cut, reranker.signatures, lowered)
+    return Hypotheses(found, time.perf_counter() - started, cut, reranker.signatures, lowered, engine)
 
 
 def token_budget(job: Job, model: PreTrainedModel | Vllm, prompts: list[list[int]], width: int) -> int:

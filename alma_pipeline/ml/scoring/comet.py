@@ -5,6 +5,7 @@ every score as it arrives. It imports neither torch nor comet.
 """
 
 import math
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ class CometWorker:
         words += ["--precision", metric.precision, "--batch", str(hardware.comet_batch)]
         words += ["--revision", metric.revision]
         words += [] if metric.reference else ["--without-reference"]
-        self.process = JsonProcess(words, "COMET's worker", f"scoring with {metric.model}", variables)
+        self.process = JsonProcess(words, "COMET's worker", f"scoring with {metric.model}", os.environ | variables)
 
     def found_model(self) -> "FoundModel":
         """What the worker has found its model to be, which decides the parts of a segment that it gets.
