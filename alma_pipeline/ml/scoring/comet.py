@@ -7,14 +7,18 @@ arrives. It imports neither torch nor comet.
 import contextlib
 import json
 import math
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from alma_pipeline import disk
 from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.lease import held
 from alma_pipeline.ml.scoring.segment_cache import CachedScore, SegmentCache, segment_key
+from alma_pipeline.mounts import Reach, reach
 from alma_pipeline.paths import comet_interpreter
 from alma_pipeline.schema import Hardware, Neural
 
@@ -59,13 +63,14 @@ class CometWorker:
         words += ["--precision", metric.precision, "--batch", str(hardware.comet_batch)]
         words += ["--revision", metric.revision]
         words += [] if metric.reference else ["--without-reference"]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # stderr: the node's own log
-        # The worker replies first with what its model is: that decides which parts of a segment it gets.
-        try:
-            greeting = self._line()
-        except PipelineError:
-            self.close()
-            raise
+        with sole_download(disk.hub_cache()):
+            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # stderr: the node's own log
+            # The worker replies first with what its model is: that decides which parts of a segment it gets.
+            try:
+                greeting = self._line()
+            except PipelineError:
+                self.close()
+                raise
         self.reference: bool = greeting["reference"]
         self.joint: bool = greeting["joint"]
         self.signature = "|".join(
@@ -110,6 +115,19 @@ class CometWorker:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):  # unsent rows have no reader any more
                     stream.close()
+
+
+def sole_download(cache: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep other machines from downloading into the hub's cache meanwhile, where their file locks may not reach this one.
+
+    COMET's huggingface_hub (0.36.2, file_download.py) appends to one file per download, and trusts its lock.
+    """
+    if reach(cache) is Reach.ALL:
+        return contextlib.nullcontext()
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+    # Nothing can be downloaded into a cache that is read-only.
+    return held(cache / "comet.lock") if os.access(cache, os.W_OK) else contextlib.nullcontext()
 
 
 def score(
