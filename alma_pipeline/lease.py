@@ -78,11 +78,12 @@ class Lease:
     def release(self) -> None:
         """Let go of the lease, if it is held and no other machine has taken it over meanwhile."""
         self._released.set()
-        if not self._lock.is_locked:
-            return
-        with self._writing, contextlib.suppress(OSError):
-            self._write(Holder(**asdict(self.holder) | {"released": True}))
-        self._lock.release()
+        with self._writing:
+            if not self._lock.is_locked:
+                return
+            with contextlib.suppress(OSError):
+                self._write(Holder(**asdict(self.holder) | {"released": True}))
+            self._lock.release()
 
     def _claim(self, number: int) -> bool:
         """Take the lock and create the heartbeat of this number; False if another process was faster."""

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,14 @@ def test_a_process_that_dies_holding_it(path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert waits(Lease(path)) == []
     assert path.with_name("x.owner.beat-2").exists()
+
+
+def test_two_threads_may_release_it(path: Path) -> None:
+    """A worker's own and its guard's, when both find that it is to end."""
+    for _ in range(20):
+        lease = Lease(path)
+        lease.acquire(lambda text: None)
+        with ThreadPoolExecutor(4) as threads:
+            for done in [threads.submit(lease.release) for _ in range(4)]:
+                done.result()
+    assert not files.is_locked(path)

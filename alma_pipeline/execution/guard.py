@@ -35,11 +35,13 @@ class Guard:
         """Return once no other worker has the folder; the process ends instead if the token is not the owner's."""
         self.work, self.token, self.rank = work, token, rank
         self._lease: Lease | None = None
+        self._ending = threading.Lock()
         owner = _owner(work)
         self._parent = f"process {owner['pid']} on {owner['host']}"
         self._watch = Watch(Path(owner["owner_lock"]), owner["beat"])
         # Before the work: only while the parent lives does its lock show whether locks reach this machine.
-        self._check()
+        with contextlib.suppress(OSError):  # as in the thread
+            self._check()
         threading.Thread(target=self._run, daemon=True).start()
         if rank == 0:
             lease = Lease(Path(owner["worker_lock"]))
@@ -86,6 +88,7 @@ class Guard:
 
     def _end(self, reason: str, failed: Path | None = None) -> NoReturn:
         """End the process, after a line in the log that says why; also in the file `failed`, where a parent looks for it."""
+        self._ending.acquire()  # the main thread and the guard's may both come here; the second waits for the end
         line = f"worker process {os.getpid()} on {socket.gethostname()} (rank {self.rank}) ends: {reason}\n"
         with contextlib.suppress(OSError):
             if failed:

@@ -19,7 +19,7 @@ from stages.fake_many.config import Config as FakeMany
 from alma_pipeline.execution import guard
 from alma_pipeline.execution.guard import EXIT_ABANDONED
 from alma_pipeline.execution.worker import EXIT_FAILURE, EXIT_USER_ERROR
-from alma_pipeline.files import DigestCache, lock_file
+from alma_pipeline.files import DigestCache, lock_file, write_json
 from alma_pipeline.job import Input, Job, read_job
 from alma_pipeline.schema import Hardware, Language
 from alma_pipeline.store.store import Store, WorkFolder
@@ -146,9 +146,10 @@ def test_a_worker_that_waited_looks_again_whose_the_folder_is(bench: Bench) -> N
     leftover.acquire()
     process = bench.start(work.path, work.token)
     time.sleep(1.0)
-    (work.path / "owner.json").write_text(json.dumps(owner | {"token": "the next one's"}))
+    write_json(work.path / "owner.json", owner | {"token": "the next one's"})
     leftover.release()
-    assert bench.end(process)[0] == EXIT_ABANDONED
+    code, errors = bench.end(process)
+    assert code == EXIT_ABANDONED, errors
     assert journal(bench.orders, "a") == []
     work.close()
 
