@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.cuda import _pin_memory_utils
 
 from alma_pipeline.ml.training import snapshot
 from alma_pipeline.ml.training.snapshot import DTYPES, HostBuffer
@@ -59,8 +60,8 @@ def test_a_dtype_without_a_name_is_refused_when_it_is_copied() -> None:
 
 def test_memory_beside_a_gpu_is_pinned_as_long_as_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: dict[int, int] = {}
-    monkeypatch.setattr(snapshot.pinning, "pin_memory", pinned.__setitem__)
-    monkeypatch.setattr(snapshot.pinning, "unpin_memory", pinned.pop)
+    monkeypatch.setattr(_pin_memory_utils, "pin_memory", pinned.__setitem__)
+    monkeypatch.setattr(_pin_memory_utils, "unpin_memory", pinned.pop)
     buffer = HostBuffer()
     first = buffer.take(100, pinned=True).data_ptr()
     assert buffer.take(60, pinned=True).data_ptr() == first and pinned == {first: 100}
@@ -76,6 +77,6 @@ def test_memory_that_cannot_be_pinned_is_used_as_it_is(
     def refuse(place: int, size: int) -> None:
         raise RuntimeError("Registering memory failed with cudaError: 2.")
 
-    monkeypatch.setattr(snapshot.pinning, "pin_memory", refuse)
+    monkeypatch.setattr(_pin_memory_utils, "pin_memory", refuse)
     assert len(HostBuffer().take(100, pinned=True)) == 100
     assert "is not pinned (Registering memory failed with cudaError: 2.)" in capsys.readouterr().out
