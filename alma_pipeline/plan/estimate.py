@@ -309,8 +309,7 @@ def _decoded_weights(config: Any, model: Model, quantization: str) -> int:
     shape, width = model.architecture, PRECISION_BYTES[config.precision]
     if quantization != "nf4":
         return model_size.parameters(shape) * width
-    lora = model.group_lora if config.per_group else model.lora
-    return round(model_size.nf4_bytes(shape, config.precision) + width * model_size.lora_parameters(shape, lora))
+    return round(model_size.nf4_bytes(shape, config.precision) + width * model_size.lora_parameters(shape, model.lora))
 
 
 def _rate(hardware: Hardware) -> float:

@@ -225,7 +225,9 @@ def _estimate(step: Step, draft: Mapping[str, Step], config: Config) -> Estimate
         return None
     sources = {role: (draft[name].node.config, draft[name].record) for role, name in step.node.inputs.items()}
     found = counts(step.node.config, sources, config.data.expected)
-    return estimate(step.node.kind, step.node.config, config.model, config.hardware, found)
+    # A group's checkpoint carries an adapter of the group's shape.
+    model = config.model if step.node.group is None else dataclasses.replace(config.model, lora=config.model.group_lora)
+    return estimate(step.node.kind, step.node.config, model, config.hardware, found)
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

@@ -178,6 +178,10 @@ def test_one_word_fits_the_13b_recipe_into_24_gb(tmp_path: Path) -> None:
     estimates = {step.node.name: step.estimate for step in plan.work if step.estimate}
     assert {"parallel", "parallel.translate", "preferences", "cpo", "cpo.translate"} <= set(estimates)
     assert [name for name, estimate in estimates.items() if not estimate.fits] == []
+    group = ["model=x_alma", "stage=arpo", "group=1", "hardware=gpu1", "model.quantization=nf4"]
+    routed = make_plan(load.load(group), Store(tmp_path))["g1.arpo.translate"].estimate
+    decoded = estimates["cpo.translate"]
+    assert routed and decoded and 3.9e9 < routed.memory_parts["weights"] - decoded.memory_parts["weights"] < 4.1e9
     exact = make_plan(load.load([*asked, "stages.translate.quantization=none"]), Store(tmp_path))
     assert exact["cpo"].key == plan["cpo"].key and exact["cpo.translate"].key != plan["cpo.translate"].key
 

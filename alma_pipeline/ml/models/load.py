@@ -52,7 +52,7 @@ def load_full(folder: Path, dtype: torch.dtype, device: torch.device = CPU) -> P
         folder,
         config=config,
         dtype=dtype,
-        device_map={"": device},
+        device_map=None if device == CPU else {"": device},
         local_files_only=True,
         use_safetensors=True,
         output_loading_info=True,
