@@ -28,6 +28,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmctldPort={ports[0]}
 MpiDefault=none
 KillWait=5
+OverTimeLimit=1
 NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs=1 RealMemory=1000 State=UNKNOWN
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 """
