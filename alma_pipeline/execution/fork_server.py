@@ -6,7 +6,7 @@ It writes {"ready": true} after the imports. Then it reads one line per job, {"w
 {"pid": N} at once and {"pid": N, "code": C} when that worker has ended. Several workers may run at a time.
 
 It never uses a device and starts no thread, so that every fork starts clean. When its standard input closes, the parent
-is gone: the server kills the running workers and exits.
+is gone: the server kills the running workers and exits. It ignores SIGTERM.
 """
 
 import contextlib
@@ -31,6 +31,8 @@ def main(modules: list[str]) -> None:
     os.dup2(2, 1)  # replies keep the pipe; what libraries print on import goes to the log
     for name in modules:
         importlib.import_module(name)
+    # Service managers and clusters signal every process at once; workers may then need time for a resume point.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     replies.write(json.dumps({"ready": True}) + "\n")
     reader = os.fdopen(os.dup(0), "rb", buffering=0)
     running: list[int] = []
@@ -50,11 +52,14 @@ def main(modules: list[str]) -> None:
 
 
 def _fork(job: dict[str, str], pipes: tuple[int, int]) -> int:
+    # Blocked, a SIGTERM for the worker waits until that no longer ignores it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     pid = os.fork()
     if not pid:
         for pipe in pipes:  # an open copy would hide the server's end from the parent while a worker runs
             os.close(pipe)
         _work(Path(job["work"]), job["token"])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     with contextlib.suppress(ProcessLookupError):
         os.setpgid(pid, pid)  # in the worker as well: whichever runs first, the group exists before it is signalled
     return pid
@@ -64,6 +69,8 @@ def _work(work: Path, token: str) -> NoReturn:
     code = 1
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         _redirect(work / "log.txt")
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(KILLED_FIRST, encoding="ascii")

@@ -66,8 +66,8 @@ def in_words(at: Position) -> str:
 def no_progress(hardware: Hardware, config: Any, restart: Restart, at: Position) -> str:
     """The reason for an error: the last start got the node no further."""
     where = f"{restart.reason}, before it got further than where it had started ({in_words(at)})"
-    if hardware.launcher != "slurm":
-        return where
+    if hardware.launcher != "slurm" or "preemption" in where or "node failure" in where:
+        return f"{where}; the same command tries again"
     need = "one step, an evaluation and a resume point" if config.saves_on_notice else "one batch of this stage"
     return f"{where}; raise hardware.time_limit={hardware.time_limit}: too short for {need}"
 

@@ -138,6 +138,16 @@ def test_a_long_plan_shows_what_runs_and_what_comes_next(world: World) -> None:
     assert f"   and {40 - live.MAX_ROWS} more" in texts and "0 of 40 nodes done" in texts[0]
 
 
+def test_a_node_that_starts_again_leaves_a_note(world: World) -> None:
+    plan = planned(chain(), world.store)
+    shown = LiveView(LiteralConsole(), plan)
+    shown.started(plan["a"], world.store.root)
+    shown.restarts(plan["a"], "a: the device ran out of memory")
+    shown.started(plan["a"], world.store.root)
+    assert [str(part) for part in shown._render().renderables][-1] == "a: the device ran out of memory"
+    assert "0 of 3 nodes done" in str(shown._render().renderables[0])
+
+
 def line(step: int, at: float, **metrics: float) -> dict[str, Any]:
     return {"step": step, "total": 100, "time": at, "metrics": metrics}
 

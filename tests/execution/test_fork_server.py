@@ -64,6 +64,15 @@ def test_a_worker_can_be_stopped_at_once(server: ForkServer, prepared: Prepared,
     assert running.poll() == -signal.SIGTERM
 
 
+def test_sigterm_to_every_process_leaves_the_server_to_its_parent(server: ForkServer, prepared: Prepared, orders: Path) -> None:
+    """A service manager sends it to all at once, and a worker may then be writing a resume point."""
+    (orders / "a.json").write_text('{"hold": 1}')
+    running = server.start(*prepared())
+    server.process.send_signal(signal.SIGTERM)
+    (orders / "a.go").touch()
+    assert wait_for(lambda: running.poll() is not None) and running.poll() == 0
+
+
 def test_a_server_that_cannot_import_says_where_its_log_is(orders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fork_client, "PRELOADED", ("no_such_library",))
     server = ForkServer(Hardware(name="x"), tmp_path / "server.txt")

@@ -17,7 +17,7 @@ from helpers.slurm_cluster import Cluster, missing
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "there is a Slurm")]
 
 STEPS, STEP_SECONDS = 6, "8"
-"""More than fits into an allocation of a minute, whose notice comes 20 to 50 s after its start; on a busy machine a step each."""
+"""More than is done before the notice, 20 to 50 s after the start of an allocation of a minute; on a busy machine a step each."""
 TRAINING = [
     *("stage=mono", "tracking=none", "evaluation=paper", "evaluation.checkpoints=[]", "hardware.micro_batch_tokens=512"),
     *("budget.text.documents=60", "budget.text.dev=6", f"budget.mono.steps={STEPS}"),

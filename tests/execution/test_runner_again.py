@@ -93,6 +93,20 @@ def test_a_node_that_gets_no_further_is_an_error(world: World) -> None:
     assert world.ran("a") == 1
 
 
+@pytest.mark.parametrize(
+    ("lost", "advice"),
+    [
+        ("time limit", "raise hardware.time_limit=24:00:00: too short for one step, an evaluation and a resume point"),
+        ("preemption", "the same command tries again"),
+    ],
+)
+def test_only_a_time_limit_is_called_too_short(lost: str, advice: str) -> None:
+    hardware = dataclasses.replace(LOCAL, launcher="slurm")
+    wanted = restart.Restart(f"its allocation was ended by Slurm ({lost})")
+    text = restart.no_progress(hardware, Fake(), wanted, (40, 0))
+    assert text == f"{wanted.reason}, before it got further than where it had started (from step 40); {advice}"
+
+
 def test_sigterm_from_elsewhere_ends_a_worker_for_good(world: World) -> None:
     """As scancel does: nobody wants a new allocation then."""
     world.order("a", end="term")

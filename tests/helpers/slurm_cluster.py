@@ -39,6 +39,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmctldPort={ports[0]}
 MpiDefault=none
 KillWait=5
+OverTimeLimit=1
 NodeName=n[9-10] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]}-{ports[2]}] CPUs={cpus} RealMemory={memory} State=UNKNOWN
 PartitionName=main Nodes=n[9-10] Default=YES MaxTime=INFINITE State=UP
 """
