@@ -224,6 +224,7 @@ SMALL = {
     "config/late_nodes.py": "composition and shared settings both need it",
     "config/shared_settings.py": "the one generated part of the configuration",
     "cli/show.py": "a verb lives in the file of its name",
+    "execution/downloads.py": "run and translate both need it, and preflight, which asks no network",
     "ml/rng.py": "resume and load both need it",
     "ml/models/causal.py": "training and decoding both need it",
     "ml/models/end_tokens.py": "importing, training, decoding and adopt need it, and adopt imports no torch",

@@ -117,7 +117,7 @@ def pinned_plan(config: Config, store: Store, rerun: Rerun) -> Plan:
 def execute(session: Session, request: Request, plan: Plan, store: Store, sweep: "SweepJob | None") -> dict[str, Record]:
     """Run a plan's work with tracking and progress; all its artifacts by node name. Raises StageFailed and UserError."""
     from alma_pipeline.cli import progress
-    from alma_pipeline.execution import preflight, provenance
+    from alma_pipeline.execution import downloads, preflight, provenance
     from alma_pipeline.execution.runner import Runner
     from alma_pipeline.tracking import watcher
 
@@ -129,6 +129,7 @@ def execute(session: Session, request: Request, plan: Plan, store: Store, sweep:
     disk_space.check(plan, config, store)
     watcher.check_tracking(config, store.root)
     preflight.check(plan, config.hardware)
+    downloads.download(downloads.scorers_of(plan), config.hardware, session.console.print_line)
     logs = _made(store.root / "logs")
 
     launcher = session.launcher(config.hardware, logs)

@@ -4,6 +4,7 @@ Decodes with the settings of `stages.translate`, like test sets. Downloads nothi
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from alma_pipeline.cli.arguments import Arguments
 from alma_pipeline.config import load
 from alma_pipeline.config.compose import with_search_path
 from alma_pipeline.errors import ConfigError, UserError, suggestion
-from alma_pipeline.execution import preflight
+from alma_pipeline.execution import downloads, preflight
 from alma_pipeline.execution.runner import job_input
 from alma_pipeline.job import Input
 from alma_pipeline.paths import store_root
@@ -54,6 +55,7 @@ def main(arguments: Arguments) -> int:
     _check_directions(config, found, targets)
     preflight.check_scorers(settings.scorers, config.hardware)
     preflight.check_engines({"stages.translate": settings.engine}, config.hardware)
+    downloads.download(settings.scorers, config.hardware, lambda text: print(text, file=sys.stderr, flush=True))
 
     # A segment has several lines or none: each line is translated for itself.
     parents = [segment for segment in found for _ in segment.lines()]

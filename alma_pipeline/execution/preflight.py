@@ -1,6 +1,6 @@
 """Checks, before anything runs, that the plan's scorers, decoding engines and launcher can be used on this machine (B47).
 
-It asks no network: whether the hub grants access to a model is only known when the model is requested.
+It asks no network: whether the hub grants access to a model is known when `downloads` requests it, which is next.
 """
 
 import os
@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 
 from alma_pipeline.errors import UserError
+from alma_pipeline.execution import downloads
 from alma_pipeline.paths import comet_interpreter, vllm_interpreter
 from alma_pipeline.plan.plan import Plan
-from alma_pipeline.schema import PRECISION_BYTES, Decoding, Hardware, Neural, WithScorers
+from alma_pipeline.schema import PRECISION_BYTES, Decoding, Hardware, Neural
 
 GATED = frozenset(
     {
@@ -26,8 +27,6 @@ PARAMETERS = {"-xxl": 10.7e9, "-xl": 3.5e9}
 """Parameters by the end of a model's name (their pages)."""
 MAX_OTHER_PARAMETERS = 0.6e9
 """All other models are smaller."""
-CHECKPOINT = "checkpoints/model.ckpt"
-"""The weights in a COMET repository."""
 LOADING_BYTES = 8
 """Bytes of main memory per parameter: COMET fills an fp32 model from an fp32 checkpoint (measured: 8.06 for 202M parameters)."""
 WORKING_BYTES = 2e9
@@ -36,15 +35,9 @@ WORKING_BYTES = 2e9
 
 def check(plan: Plan, hardware: Hardware) -> None:
     """Check every node that is about to run. Raises UserError that lists everything missing."""
-    scorers: dict[str, Neural] = {}
-    engines: dict[str, str] = {}
-    for step in plan.work:
-        if isinstance(step.node.config, WithScorers):
-            scorers |= step.node.config.scorers
-        if isinstance(step.node.config, Decoding):
-            engines[step.node.name] = step.node.config.engine
-    check_scorers(scorers, hardware)
-    check_engines(engines, hardware)
+    check_scorers(downloads.scorers_of(plan), hardware)
+    configs = {step.node.name: step.node.config for step in plan.work}
+    check_engines({name: config.engine for name, config in configs.items() if isinstance(config, Decoding)}, hardware)
     if any(step.config.distributed for step in plan.work):
         check_launcher(hardware)
 
@@ -101,12 +94,12 @@ def _scorer_problems(name: str, scorer: Neural, hardware: Hardware) -> Iterator[
 
 def _hub_problems(name: str, scorer: Neural) -> Iterator[str]:
     """What prevents loading a model from the hub, as far as this machine knows."""
-    from huggingface_hub import constants, get_token, try_to_load_from_cache
+    from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
 
     # A cached copy at this very revision needs neither network nor token.
     try:
-        if isinstance(try_to_load_from_cache(scorer.model, CHECKPOINT, revision=scorer.revision), str):
+        if downloads.is_cached(scorer.model, scorer.revision):
             return
     except HFValidationError:
         yield f"scorers.{name}.model={scorer.model}: expected OWNER/NAME of a hub repository, or a .ckpt file"

@@ -44,6 +44,11 @@ class Config(WithSystems, WithScorers, Decoding):
     """Which score in ALMA-R-Preference ranks its three translations (runs/cpo_ft.sh: kiwi_xcomet)."""
     seed: int = number(II("seed"), at_least=0, at_most=LARGEST)
 
+    @property
+    def distributed(self) -> bool:
+        """One process reads released triples."""
+        return super().distributed and self.pairs.reader == "candidates"
+
     def roles(self) -> dict[str, str]:
         """Released triples are read without any checkpoint of ours."""
         return self.inputs if self.pairs.reader == "candidates" else {}

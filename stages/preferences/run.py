@@ -67,9 +67,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _released(job: Job, config: Config) -> dict[str, Any]:
-    """Read triples from a released data set and split them into train and dev, on rank 0 only."""
-    if job.rank:
-        return {}
+    """Read triples from a released data set and split them into train and dev, in one process."""
     rejects = Rejects(config.pairs.on_error, job.out / "rejected.jsonl")
     text = TextReader(config.pairs, config.languages, job.files, rejects, job.codes, "data.preferences")
     wanted = config.directions or directions(config.languages)

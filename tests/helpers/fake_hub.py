@@ -1,11 +1,14 @@
-"""The few pages of the Hugging Face hub that an upload of small files needs."""
+"""The few pages of the Hugging Face hub that an upload of small files needs, and the download of models."""
 
 import base64
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
+
+COMMIT = "1" * 40
 
 
 class FakeHub:
@@ -16,12 +19,43 @@ class FakeHub:
         self.files: dict[str, bytes] = {}
         self.tokens: set[str] = set()
         """What came as `authorization` with each request that writes."""
+        self.models: dict[str, dict[str, bytes]] = {}
+        """Files of the repositories that it has, by path."""
+        self.taken: list[str] = []
+        """Each file that was downloaded, as OWNER/NAME/PATH."""
         hub = self
 
         class Pages(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.file(with_body=False)
+
             def do_GET(self) -> None:
                 """An upload reads nothing of its repository; the client asks once a day for a public list of its own."""
-                self.send_error(404)
+                owner, name, *_ = [*self.path.removeprefix("/api/models/").strip("/").split("/"), ""]
+                if self.path.startswith("/api/models/") and f"{owner}/{name}" in hub.models:
+                    files = [{"rfilename": path} for path in hub.models[f"{owner}/{name}"]]
+                    self.answer({"id": f"{owner}/{name}", "sha": COMMIT, "siblings": files})
+                else:
+                    self.file(with_body=True)
+
+            def file(self, with_body: bool) -> None:
+                repo, _, rest = self.path.strip("/").partition("/resolve/")
+                path = rest.partition("/")[2]
+                data = hub.models.get(repo, {}).get(path)
+                if data is None:
+                    self.send_response(404)
+                    self.send_header("x-error-code", "EntryNotFound" if repo in hub.models else "RepoNotFound")
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+                    return
+                self.send_response(200)
+                headers = {"etag": f'"{hashlib.sha256(data).hexdigest()}"', "x-repo-commit": COMMIT, "content-length": len(data)}
+                for name, value in headers.items():
+                    self.send_header(name, str(value))
+                self.end_headers()
+                if with_body:
+                    hub.taken.append(f"{repo}/{path}")
+                    self.wfile.write(data)
 
             def do_POST(self) -> None:
                 hub.tokens.add(self.headers["authorization"])

@@ -4,9 +4,11 @@ This side starts a `comet_worker` under COMET's Python on each device, sends the
 every score as it arrives. It imports neither torch nor comet.
 """
 
+import json
 import math
 import os
 import queue
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,11 +54,9 @@ class CometWorker:
 
     def __init__(self, metric: Neural, hardware: Hardware, variables: Mapping[str, str]) -> None:
         self.metric = metric
-        # -I: COMET's interpreter must not import this project's packages.
         self.python = comet_interpreter(hardware.comet_python)
-        words = [str(self.python), "-I", str(WORKER), "--model", metric.model, "--device", hardware.device]
+        words = [*_command(self.python, metric), "--device", hardware.device]
         words += ["--precision", metric.precision, "--batch", str(hardware.comet_batch)]
-        words += ["--revision", metric.revision]
         words += [] if metric.reference else ["--without-reference"]
         self.process = JsonProcess(words, "COMET's worker", f"scoring with {metric.model}", os.environ | variables)
 
@@ -112,6 +112,23 @@ def find_model(metric: Neural, hardware: Hardware) -> FoundModel:
         return worker.found_model()
     finally:
         worker.close()
+
+
+def download(metric: Neural, hardware: Hardware) -> None:
+    """Download a model from the hub, and the files of the encoder that it names; the progress goes to standard error.
+
+    Raises UserError or PipelineError if that fails.
+    """
+    python = comet_interpreter(hardware.comet_python)
+    done = subprocess.run([*_command(python, metric), "--download"], stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        error = json.loads(done.stdout or b'{"kind": "its process", "error": "ended without a reason"}')
+        raise worker_error(error["kind"], error["error"], metric.model, str(python))
+
+
+def _command(python: Path, metric: Neural) -> list[str]:
+    """The worker's command line; -I: COMET's interpreter must not import this project's packages."""
+    return [str(python), "-I", str(WORKER), "--model", metric.model, "--revision", metric.revision]
 
 
 def score(

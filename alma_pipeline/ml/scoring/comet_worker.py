@@ -1,6 +1,7 @@
 """The worker process that runs a COMET model: segments in, scores out, one JSON object per line.
 
     PYTHON -I comet_worker.py --model MODEL --device cpu --precision fp16 --batch 16 [--without-reference]
+    PYTHON -I comet_worker.py --model MODEL --download        into the hub's cache, and nothing else
 
 It runs in COMET's own environment, without this project's packages, and imports only the standard library, torch, comet and what
 comet depends on. `comet.py` is the other side.
@@ -25,6 +26,8 @@ from typing import Any
 PARTS = ("src", "mt", "ref")
 JOINT_CLASSES = "unified_metric", "xcomet_metric"
 """Model classes that read all parts as one sequence and can score without a reference."""
+ENCODER_FILES = ["config.json", "tokenizer*", "*.model", "vocab*", "special_tokens_map.json", "merges.txt"]
+"""What COMET reads of the encoder's own repository: its shape and tokenizer, not its weights (unbabel-comet 2.2.7)."""
 REFERENCE_CLASSES = "regression_metric", "ranking_metric"
 
 
@@ -33,7 +36,7 @@ def main(words: list[str]) -> int:
     options = _options().parse_args(words)
     send = _channel()
     try:
-        serve(options, send)
+        (download if options.download else serve)(options, send)
     except Exception as error:  # the other side turns it into a message; the traceback is in the log
         traceback.print_exc()
         send({"error": " ".join(str(error).split()), "kind": type(error).__name__})
@@ -55,6 +58,18 @@ def serve(options: argparse.Namespace, send: Callable[[dict[str, Any]], None]) -
         for line in score_segments(model, segments, options.batch, joint):
             send(line)
     send({"done": len(segments)})
+
+
+def download(options: argparse.Namespace, _send: Callable[[dict[str, Any]], None]) -> None:
+    """Download a model of the hub: first the files of its encoder, so that a cached model is complete."""
+    import yaml
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    settings = Path(hf_hub_download(options.model, "hparams.yaml", revision=options.revision))
+    encoder = str(yaml.safe_load(settings.read_text(encoding="utf-8"))["pretrained_model"])
+    if not Path(encoder).is_dir():
+        snapshot_download(encoder, allow_patterns=ENCODER_FILES)
+    find_checkpoint(options.model, options.revision)
 
 
 def find_checkpoint(model: str, revision: str) -> tuple[Path, str]:
@@ -156,6 +171,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp16")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--without-reference", action="store_true")
+    parser.add_argument("--download", action="store_true")
     return parser
 
 
