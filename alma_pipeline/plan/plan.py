@@ -95,7 +95,8 @@ def _check_names(nodes: list[Node], rerun: Rerun) -> None:
 
 def _resolve(node: Node, draft: Mapping[str, Step], config: Config, store: Store, rerun: Rerun, lineages: Lineages) -> Step:
     """The step of a node as far as its inputs decide it; whether anything needs it is decided later."""
-    content = payload(node.config, {role: draft[source].key for role, source in node.inputs.items()})
+    keys = {role: draft[source].key for role, source in node.inputs.items()}
+    content = payload(node.config, keys, adapters.changed_rules(node, draft))
     key = key_of(content)
     record = store.find(key)
     requested = _requested_again(node, draft, rerun)

@@ -75,9 +75,12 @@ def _value(value: Any) -> Any:
     return value
 
 
-def payload(config: NodeConfig, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """The value that is hashed: kind, the kind's version, changed rules if any, settings, and each input's key by role."""
-    rules = config.rules()
+def payload(config: NodeConfig, inputs: Mapping[str, str], changed: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """The value that is hashed: kind, the kind's version, changed rules if any, settings, and each input's key by role.
+
+    `changed`: rules whose use does not follow from the node's own settings, beside `config.rules()`.
+    """
+    rules = config.rules() | dict(changed or {})
     return {
         "kind": config.kind,
         "version": type(config).version,

@@ -4,6 +4,7 @@ This side starts a `comet_worker` under COMET's Python on each device, sends the
 every score as it arrives. It imports neither torch nor comet.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -15,10 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import disk
 from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.lease import held
 from alma_pipeline.ml import json_process
 from alma_pipeline.ml.json_process import JsonProcess
 from alma_pipeline.ml.scoring.segment_cache import CachedScore, SegmentCache, segment_key
+from alma_pipeline.mounts import Reach, reach
 from alma_pipeline.paths import comet_interpreter
 from alma_pipeline.schema import Hardware, Neural
 
@@ -120,10 +124,24 @@ def download(metric: Neural, hardware: Hardware) -> None:
     Raises UserError or PipelineError if that fails.
     """
     python = comet_interpreter(hardware.comet_python)
-    done = subprocess.run([*_command(python, metric), "--download"], stdout=subprocess.PIPE, check=False)
+    with sole_download(disk.hub_cache()):
+        done = subprocess.run([*_command(python, metric), "--download"], stdout=subprocess.PIPE, check=False)
     if done.returncode:
         error = json.loads(done.stdout or b'{"kind": "its process", "error": "ended without a reason"}')
         raise worker_error(error["kind"], error["error"], metric.model, str(python))
+
+
+def sole_download(cache: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep other machines from downloading into the hub's cache meanwhile, where their file locks may not reach this one.
+
+    COMET's huggingface_hub (0.36.2, file_download.py) appends to one file per download, and trusts its lock.
+    """
+    if reach(cache) is Reach.ALL:
+        return contextlib.nullcontext()
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+    # Nothing can be downloaded into a cache that is read-only.
+    return held(cache / "comet.lock") if os.access(cache, os.W_OK) else contextlib.nullcontext()
 
 
 def _command(python: Path, metric: Neural) -> list[str]:
