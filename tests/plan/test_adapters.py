@@ -103,3 +103,27 @@ def test_continuing_a_lora_in_another_shape_is_refused_before_it_is_trained(stor
 def test_continuing_a_lora_in_its_own_shape_is_planned(store: Store) -> None:
     plan = make_plan(real("stage=cpo", "stages.parallel.adapter=new", "stages.cpo.adapter=continue", "model.lora.rank=8"), store)
     assert plan["cpo"].verdict == "run"
+
+
+def rules(store: Store, *words: str) -> dict[str, Any]:
+    """Node name → the rules in its key, where there are any."""
+    steps = make_plan(real(*words), store).steps
+    return {step.node.name: step.payload["rules"] for step in steps if "rules" in step.payload}
+
+
+def test_what_reads_adapters_merged_into_16_bits_has_a_key_of_its_own(store: Store) -> None:
+    """Merged models rounded the frequencies of their positions to 16 bits; full models and fp32 were right."""
+    sixteen, lora = "model.precision=bf16", "stages.parallel.adapter=new"
+    assert rules(store, "stage=parallel", lora) == {}
+    assert rules(store, "stage=parallel", "stages.parallel.adapter=none", sixteen) == {}
+    assert rules(store, "stage=parallel", lora, sixteen) == {"parallel.translate": {"rotary": 2}}
+    merging = rules(store, "stage=cpo", lora, sixteen, "stages.cpo.adapter=merge_then_new")
+    assert {name: found.get("rotary") for name, found in merging.items()} == dict.fromkeys(
+        ["parallel.translate", "preferences", "cpo", "cpo.translate"], 2
+    )
+
+
+def test_an_adopted_full_model_keeps_the_key_of_its_translation(store: Store) -> None:
+    words = ("stage=parallel", "stages.parallel.adapter=new", "model.precision=bf16")
+    adopted(store, make_plan(real(*words), store)["parallel"], "full", "", {"config.json": {}})
+    assert rules(Store(store.root), *words) == {}
