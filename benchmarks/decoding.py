@@ -3,15 +3,20 @@
     python benchmarks/decoding.py MODEL_FOLDER PAIRS.json
 
 MODEL_FOLDER is a Hugging Face folder, PAIRS.json one array (or JSON lines) of {"translation": {"de": ..., "en": ...}}.
-Every way has a process of its own with the same model, threads, sentences and settings; the parent lets them decode in
-turn. A trained model ends a translation by itself (`--end eos`). An untuned one does not, so that by default every way
-ends an output at a line break, where ALMA's script cuts it too (run_llmmt.py, clean_outputstring).
+The way `ct2` is CTranslate2 in float32, in an environment of its own (`--ct2-python`); its search ends hypotheses by
+another rule, so that scores are compared in place of outputs. Every way has a process of its own with the same model,
+threads, sentences and settings; the parent lets them decode in turn. A trained model ends a translation by itself
+(`--end eos`). An untuned one does not, so that by default every way ends an output at a line break, where ALMA's script
+cuts it too (run_llmmt.py, clean_outputstring).
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
+import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -19,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -27,10 +33,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.decoding.generate import left_padded
 from alma_pipeline.ml.decoding.search import DecodeLimits, trim
+from alma_pipeline.ml.scoring.sacrebleu_metrics import metric
 
 BEAMS = 5  # evals/*.sh of fe1ixxu/ALMA: --num_beams 5
 SOURCE, BATCH = 256, 2  # the same: --max_source_length 256, padding="max_length"; --per_device_eval_batch_size 2
 BUDGET = 65536  # tokens of our batches: hardware=cpu
+CT2_BUDGET = 2048  # of CTranslate2's batches (our choice; ct2@512 has others)
 Outputs = list[list[int]]
 Way = Callable[[PreTrainedModel, Outputs, DecodeLimits], Outputs]
 
@@ -40,6 +48,8 @@ class Report:
     """One run of one way."""
 
     seconds: float
+    cpu: float
+    """CPU seconds of all its threads."""
     memory: int
     """Peak of the process above what it held with the model loaded, in bytes."""
     outputs: Outputs
@@ -64,6 +74,7 @@ def ours(model: PreTrainedModel, prompts: Outputs, limits: DecodeLimits) -> Outp
     return decode.beam_search(model, prompts, BEAMS, limits)
 
 
+CT2 = "ct2"
 WAYS: dict[str, Way] = {"alma": alma, "single": single, "ours": ours}
 
 
@@ -86,9 +97,11 @@ def work(way: str, arguments: argparse.Namespace, pipe: Connection) -> None:
     torch.set_num_threads(arguments.threads)
     name, _, budget = way.partition("@")
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    if name == CT2:
+        return work_ct2(int(budget or CT2_BUDGET), arguments, tokenizer, pipe)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    end = tokenizer.eos_token_id if arguments.end == "eos" else tokenizer.encode("\n", add_special_tokens=False)[-1]
+    end = end_token(arguments, tokenizer)
     limits = DecodeLimits(max_new_tokens=arguments.max_new_tokens, decode_tokens=int(budget or BUDGET), eos=end, pad=pad)
     prompts = read_prompts(arguments, tokenizer)
     held = psutil.Process().memory_info().rss
@@ -97,12 +110,59 @@ def work(way: str, arguments: argparse.Namespace, pipe: Connection) -> None:
         peak, over = [0], threading.Event()
         watch = threading.Thread(target=_watch, args=(peak, over))
         watch.start()
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         outputs = WAYS[name](model, prompts, limits)
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - used
         over.set()
         watch.join()
-        pipe.send(Report(seconds, peak[0] - held, outputs))
+        pipe.send(Report(seconds, cpu, peak[0] - held, outputs))
+
+
+def work_ct2(budget: int, arguments: argparse.Namespace, tokenizer: Any, pipe: Connection) -> None:
+    """The same by CTranslate2, in the interpreter that has it."""
+    settings = {
+        "folder": str(converted(arguments)),
+        "threads": arguments.threads,
+        "beams": BEAMS,
+        "end": end_token(arguments, tokenizer),
+        "budget": budget,
+        "max_new_tokens": arguments.max_new_tokens,
+        "prompts": [tokenizer.convert_ids_to_tokens(prompt) for prompt in read_prompts(arguments, tokenizer)],
+    }
+    words = [arguments.ct2_python, str(Path(__file__).with_name("decoding_ct2.py"))]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=without_our_path()) as process:
+        assert process.stdin
+
+        def ask(line: object) -> Any:
+            assert process.stdout
+            print(json.dumps(line), file=process.stdin, flush=True)
+            return json.loads(process.stdout.readline())
+
+        ask(settings)
+        while pipe.recv():
+            pipe.send(Report(**ask(True)))
+        process.stdin.close()
+
+
+def converted(arguments: argparse.Namespace) -> Path:
+    """The model in CTranslate2's format, converted once and kept for the next time."""
+    name = hashlib.sha256(str(Path(arguments.model).resolve()).encode()).hexdigest()[:12]
+    folder = Path(arguments.ct2_cache) / name
+    if not (folder / "model.bin").exists():
+        words = ["--model", arguments.model, "--output_dir", str(folder), "--force"]
+        convert = [arguments.ct2_python, "-m", "ctranslate2.converters.transformers", *words]
+        subprocess.run(convert, check=True, stdout=sys.stderr, env=without_our_path())
+    return folder
+
+
+def without_our_path() -> dict[str, str]:
+    """The environment for another interpreter, whose packages are its own."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def end_token(arguments: argparse.Namespace, tokenizer: Any) -> int:
+    """The token that ends an output."""
+    return int(tokenizer.eos_token_id if arguments.end == "eos" else tokenizer.encode("\n", add_special_tokens=False)[-1])
 
 
 def _watch(peak: list[int], over: threading.Event) -> None:
@@ -111,17 +171,24 @@ def _watch(peak: list[int], over: threading.Event) -> None:
         peak[0] = max(peak[0], psutil.Process().memory_info().rss)
 
 
-def read_prompts(arguments: argparse.Namespace, tokenizer: "AutoTokenizer") -> Outputs:
-    """Token ids of the first sentences in ALMA's prompt."""
+def read_pairs(arguments: argparse.Namespace) -> list[dict[str, str]]:
+    """The first sentence pairs."""
     text = Path(arguments.pairs).read_text(encoding="utf-8")
     rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
-    sources = [row["translation"]["de"] for row in rows[: arguments.sentences]]
+    return [row["translation"] for row in rows[: arguments.sentences]]
+
+
+def read_prompts(arguments: argparse.Namespace, tokenizer: Any) -> Outputs:
+    """Token ids of the first sentences in ALMA's prompt."""
+    sources = [pair["de"] for pair in read_pairs(arguments)]
     texts = [f"Translate this from German to English:\nGerman: {source}\nEnglish:" for source in sources]
     return [[tokenizer.bos_token_id, *ids] for ids in tokenizer(texts, add_special_tokens=False).input_ids]
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, list[Report]]:
     """`runs` rounds in which every way decodes once, in turn."""
+    if any(way.startswith(CT2) for way in arguments.ways.split(",")):
+        converted(arguments)  # before several processes want it
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for way in arguments.ways.split(","):
@@ -142,24 +209,32 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Report]]:
 
 
 def show(found: dict[str, list[Report]], arguments: argparse.Namespace) -> bool:
-    """The table: medians, ratio to the first way, peak memory, outputs equal to one sentence at a time; whether all are."""
+    """The table: medians, ratio to the first way, peak memory, outputs equal to one sentence at a time, and scores.
+
+    Returns whether all outputs are equal, but those of CTranslate2.
+    """
     sentences = arguments.sentences
     medians = {way: statistics.median(report.seconds for report in reports) for way, reports in found.items()}
     first, reference = next(iter(medians)), found.get("single", next(iter(found.values())))[0].outputs
+    tokenizer, references = AutoTokenizer.from_pretrained(arguments.model), [pair["en"] for pair in read_pairs(arguments)]
     print(
-        f"\n{'way':12} {'s':>8} {'range':>15} {'sentences/s':>12} {'ratio':>6} {'peak MB':>8} {'equal':>9} {'ended':>6}  tokens"
+        f"\n{'way':12} {'s':>8} {'range':>15} {'cpu s':>7} {'sentences/s':>12} {'ratio':>6} {'peak MB':>8} {'equal':>9} "
+        f"{'ended':>6} {'tokens':>7} {'chrF++':>6} {'BLEU':>5}"
     )
     all_equal = True
     for way, reports in found.items():
         seconds = [report.seconds for report in reports]
         memory = max(report.memory for report in reports) / 1e6
         equal = sum(ours == theirs for ours, theirs in zip(reports[0].outputs, reference, strict=True))
-        all_equal &= equal == sentences
+        all_equal &= equal == sentences or way.startswith(CT2)
+        texts = [decode.text(tokenizer, output) for output in reports[0].outputs]
+        chrf, bleu = (metric(name, "13a").corpus_score(texts, [references]).score for name in ("chrf++", "bleu"))
         ended = sum(len(output) < arguments.max_new_tokens for output in reports[0].outputs)
         print(
-            f"{way:12} {medians[way]:8.1f} {min(seconds):7.1f}-{max(seconds):<7.1f} {sentences / medians[way]:12.3f} "
-            f"{medians[first] / medians[way]:6.2f} {memory:8.0f} {equal:4}/{sentences:<4} {ended:6}  "
-            f"{sum(map(len, reports[0].outputs))}"
+            f"{way:12} {medians[way]:8.1f} {min(seconds):7.1f}-{max(seconds):<7.1f} "
+            f"{statistics.median(report.cpu for report in reports):7.1f} {sentences / medians[way]:12.3f} "
+            f"{medians[first] / medians[way]:6.2f} {memory:8.0f} {equal:4}/{sentences:<4} {ended:6} "
+            f"{sum(map(len, reports[0].outputs)):7} {chrf:6.2f} {bleu:5.2f}"
         )
     return all_equal
 
@@ -178,6 +253,10 @@ def main() -> None:
         default="alma,single,ours",
         help="which, and in which turn; ratios are to the first; ours@1024 has batches of 1,024 tokens",
     )
+    parser.add_argument(
+        "--ct2-python", default=".venv-ct2/bin/python", help="an interpreter that has ctranslate2, for the way ct2"
+    )
+    parser.add_argument("--ct2-cache", default="/tmp/ct2", help="where converted models are kept")
     arguments = parser.parse_args()
     sys.exit(not show(measure(arguments), arguments))
 

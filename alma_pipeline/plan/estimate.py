@@ -273,7 +273,7 @@ def _decoding(config: Any, model: Model, hardware: Hardware, counts: Counts) -> 
         **({"process": round(PROCESS_BYTES)} if hardware.device == "cpu" else {}),
     }
     # A decoding step is bound by reading weights and cache, by computing, or by launching operations.
-    read = parts["weights"] + at_once * width * (prompt + output) * model_size.cache_bytes(shape, config.precision)
+    read = parts["weights"] + at_once * expected * model_size.cache_bytes(shape, config.precision)
     computing = at_once * width * model_size.forward_flops(shape, prompt + output) / _rate(hardware)
     step = max(read / hardware.bandwidth, computing, DECODING_LAUNCH * shape.layers)
     # Prompts are read once, many tokens at a time, so that they are bound by computing alone.

@@ -63,6 +63,8 @@ def test_advice_differs_for_training_decoding_and_scoring() -> None:
     one = Hardware(name="x", gradient_checkpointing=True, comet_batch=8)
     assert [*lower_settings(stages["cpo"], one)] == ["hardware.micro_batch_tokens=2048 (now 4096)"]
     assert [*lower_settings(stages["translate"], one)] == ["hardware.decode_tokens=4096 (now 8192)"]
+    free = Hardware(name="x", device="cuda", decode_tokens=None, comet_batch=8)
+    assert [*lower_settings(stages["translate"], free)] == ["hardware.decode_tokens=8192 (now what is free)"]
     score = Score(scorers={"kiwi": Neural(model="x/y")})
     assert [*lower_settings(score, one)] == ["evaluation.comet.batch=4 (now 8)"]
 

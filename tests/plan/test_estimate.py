@@ -219,6 +219,18 @@ def test_decoding_grows_with_sentences_and_beams() -> None:
     assert unknown and unknown.seconds == 0 and unknown.memory_bytes > 0
 
 
+def test_a_free_budget_is_what_the_device_has_beside_the_weights() -> None:
+    """decode_tokens=null: the plan says what decoding will hold, and that it fits wherever the weights do."""
+    config = config_of("translate", max_new_tokens=256, precision="bf16")
+    llama, test = model(LLAMA_7B, precision="bf16"), counted(2000, 140_000)
+    free = estimate("translate", config, llama, dataclasses.replace(A100, decode_tokens=None), test)
+    fixed = estimate("translate", config, llama, A100, test)
+    assert free and fixed and free.fits
+    room = A100.memory_gb * 1e9 - free.memory_parts["weights"]
+    assert fixed.memory_parts["cache"] < 0.7 * room < free.memory_parts["cache"] <= 0.8 * room
+    assert free.memory_bytes < A100.memory_gb * 1e9
+
+
 def test_candidates_are_decoded_for_every_direction_and_released_triples_are_not() -> None:
     built = decode("preferences", counted(100, 2000), sources=30, held_out=20, candidates=4)
     assert built and built.tokens == 4 * 50 * (20 + 4 * 16)

@@ -46,9 +46,12 @@ class BatchSize:
         fit = [n for n in range(1, len(held) + 1) if n <= self._fitting(max(held[:n]))]
         return max(fit, default=min(1, len(held)))
 
-    def joining(self, held: list[int], longest: int, waiting: int) -> int:
-        """How many of the waiting prompts, of at most `longest` tokens, join rows that hold `held`; one if there are no rows."""
-        room = self._fitting(max([*held, self._expected(longest)])) - len(held)
+    def joining(self, held: list[int], longest: int, waiting: int, steps: int = 0) -> int:
+        """How many of the waiting prompts, of at most `longest` tokens, join rows that hold `held`; one if there are no rows.
+
+        `steps`: the most that a sentence has needed until now.
+        """
+        room = self._fitting(max([*held, self._expected(longest, steps)])) - len(held)
         return min(waiting, max(room, 0 if held else 1))
 
     def _fitting(self, held: int) -> int:
@@ -56,7 +59,10 @@ class BatchSize:
         rows = self.limits.decode_tokens // self.columns(held)
         return max((n for n in range(max(0, rows - self.row_step), rows + 1) if not n or self.rows(n) <= rows), default=0)
 
-    def _expected(self, prompt: int) -> int:
-        """Tokens that a sentence comes to hold: an output as long as its prompt; beams share most of theirs, samples nothing."""
+    def _expected(self, prompt: int, steps: int) -> int:
+        """Tokens that a sentence comes to hold: an output as long as its prompt, or twice the longest until now (our choice).
+
+        Beams share most of their outputs, samples nothing.
+        """
         separate = self.settings.width if isinstance(self.settings, Sampling) else 1
-        return prompt + separate * min(prompt, self.limits.max_new_tokens)
+        return prompt + separate * min(prompt, self.limits.max_new_tokens, 2 * steps or prompt)

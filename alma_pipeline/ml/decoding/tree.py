@@ -55,19 +55,22 @@ def decode(
     size = BatchSize(settings, limits, ROWS, COLUMNS) if capture else BatchSize(settings, limits)
     most = min(limits.decode_tokens, sum(size.most(len(prompt)) for prompt in prompts.values()))
     cache = TreeCache(model, settings.width, capture, most if capture else 0)
-    rows, over = list[int](), list[bool]()
+    rows, over, ages, steps = list[int](), list[bool](), list[int](), 0
     while waiting or not all(over):
         # Drop finished prompts and fill the batch, when enough are done or the cache is full.
         if cache.full or sum(over) * COMPACT_SHARE >= len(rows):
-            stay, rows = _admit(prompts, waiting, [row for row, is_over in enumerate(over) if not is_over], rows, cache, size)
+            open_rows = [row for row, is_over in enumerate(over) if not is_over]
+            steps = max([steps, *(ages[row] for row in open_rows)])
+            stay, rows = _admit(prompts, waiting, open_rows, rows, cache, size, steps)
             _read(prompts, rows[len(stay) :], len(stay), cache, on_rows)
             search.keep(stay)
             search.add(rows[len(stay) :])
-            over = [False] * len(rows)
+            over, ages = [False] * len(rows), [ages[row] for row in stay] + [0] * (len(rows) - len(stay))
         # One step for all active prompts, finished ones included.
         on_rows(rows)
         parents, tokens, done = search.choose(cache.step())
         cache.follow(parents, tokens)
+        ages = [age + 1 for age in ages]
         # Report each prompt once; it may stay in the batch for some steps.
         ended = [row for row, is_over in enumerate(done.tolist()) if is_over and not over[row]]
         if ended:
@@ -83,9 +86,18 @@ def _search(settings: Beams | Sampling, limits: DecodeLimits, device: torch.devi
 
 
 def _admit(
-    prompts: dict[int, list[int]], waiting: list[int], open_rows: list[int], rows: list[int], cache: "TreeCache", size: BatchSize
+    prompts: dict[int, list[int]],
+    waiting: list[int],
+    open_rows: list[int],
+    rows: list[int],
+    cache: "TreeCache",
+    size: BatchSize,
+    steps: int,
 ) -> tuple[list[int], list[int]]:
-    """Change the cache: which of the open rows stay in it, and the prompts that it then holds. Takes prompts out of `waiting`."""
+    """Change the cache: which of the open rows stay in it, and the prompts that it then holds. Takes prompts out of `waiting`.
+
+    `steps`: the most that a sentence has needed until now.
+    """
     held = cache.held(open_rows)
     # Where outputs grew longer than expected, the newest sentences make room and start again later.
     fit = size.staying(held)
@@ -93,7 +105,7 @@ def _admit(
     if fit < len(open_rows):
         waiting += [rows[row] for row in open_rows[fit:]]
         waiting.sort(key=lambda index: (len(prompts[index]), -index))
-    count = size.joining(held, len(prompts[waiting[-1]]), len(waiting)) if waiting else 0
+    count = size.joining(held, len(prompts[waiting[-1]]), len(waiting), steps) if waiting else 0
     fresh = [waiting.pop() for _ in range(count)]
     columns = size.columns(max([*held, *(len(prompts[index]) for index in fresh)]))
     cache.change(stay, [prompts[index] for index in fresh], size.rows(len(stay) + len(fresh)), columns)

@@ -22,6 +22,12 @@ def test_samples_share_only_their_prompt() -> None:
     assert size(16_384, width=16, samples=True).joining([], 70, 1000) == 16_384 // (70 + 16 * 70 + GROW_STEPS * 16 + 2)
 
 
+def test_after_some_steps_outputs_are_expected_to_be_at_most_twice_as_long() -> None:
+    batch = size(16_384, width=16, samples=True)
+    assert batch.joining([], 70, 1000, steps=10) == 16_384 // (70 + 16 * 20 + GROW_STEPS * 16 + 2) > batch.joining([], 70, 1000)
+    assert batch.joining([], 70, 1000, steps=200) == batch.joining([], 70, 1000)
+
+
 def test_of_rows_that_grew_the_oldest_stay() -> None:
     small = size(1000)
     assert small.staying([100, 110, 120, 60]) == 4
