@@ -7,7 +7,8 @@ import pytest
 
 from alma_pipeline.plan import estimate as estimating
 from alma_pipeline.plan import model_size
-from alma_pipeline.plan.estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, estimate, training_memory
+from alma_pipeline.plan.estimate import estimate, training_memory
+from alma_pipeline.plan.node_estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate
 from alma_pipeline.schema import Architecture, Language, Lora, NodeConfig, Source
 from alma_pipeline.schema.kinds import kind_config
 from helpers.estimates import A100, LAPTOP, LLAMA_7B, LLAMA_13B, SMOL, TINY, counted, model, of, training
