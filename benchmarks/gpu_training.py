@@ -12,9 +12,9 @@ from gpu_figures import Figure
 
 from alma_pipeline.ml.training import loop
 from alma_pipeline.ml.training.step_log import TrainingStep
-from alma_pipeline.plan import model_size
-from alma_pipeline.plan.estimate import estimate
-from alma_pipeline.plan.node_estimate import Counts, Estimate
+from alma_pipeline.plan.estimates import model_size
+from alma_pipeline.plan.estimates.estimate import estimate
+from alma_pipeline.plan.estimates.node_estimate import Counts, Estimate
 from alma_pipeline.schema import Architecture
 from stages.parallel.run import run
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from alma_pipeline.execution.out_of_memory import available_bytes
-from alma_pipeline.plan.estimate import WRITE_RATE
-from alma_pipeline.plan.node_estimate import Estimate
+from alma_pipeline.plan.estimates.estimate import WRITE_RATE
+from alma_pipeline.plan.estimates.node_estimate import Estimate
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.schema import Hardware, Training
 from alma_pipeline.units import rough_duration, size

@@ -9,9 +9,9 @@ from rich.console import Group
 from rich.text import Text
 
 from alma_pipeline.cli import plan_needs
-from alma_pipeline.plan.estimate import NOT_INCLUDED
+from alma_pipeline.plan.estimates.estimate import NOT_INCLUDED
+from alma_pipeline.plan.estimates.node_estimate import Estimate
 from alma_pipeline.plan.node import base_name, is_training
-from alma_pipeline.plan.node_estimate import Estimate
 from alma_pipeline.plan.plan import Cause, Plan, Step
 from alma_pipeline.schema import Hardware, Training
 from alma_pipeline.schema.time_limit import limit_seconds, notice_seconds

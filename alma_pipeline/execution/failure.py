@@ -9,7 +9,7 @@ from alma_pipeline.errors import PipelineError, StageFailed, UserError
 from alma_pipeline.execution import out_of_memory
 from alma_pipeline.execution.guard import ABANDONED, EXIT_ABANDONED
 from alma_pipeline.job import Job
-from alma_pipeline.plan.node_estimate import Estimate
+from alma_pipeline.plan.estimates.node_estimate import Estimate
 from alma_pipeline.redact import redact
 from alma_pipeline.units import size
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from alma_pipeline.plan.node_estimate import Counts
+from alma_pipeline.plan.estimates.node_estimate import Counts
 from alma_pipeline.schema import Expected, NodeConfig, Training
 from alma_pipeline.store.record import Record
 

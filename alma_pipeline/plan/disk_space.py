@@ -9,8 +9,8 @@ from typing import Any
 
 from alma_pipeline import disk
 from alma_pipeline.errors import UserError
-from alma_pipeline.plan.estimate import checkpoint_bytes
-from alma_pipeline.plan.model_size import parameters
+from alma_pipeline.plan.estimates.estimate import checkpoint_bytes
+from alma_pipeline.plan.estimates.model_size import parameters
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.plan.step import Step
 from alma_pipeline.schema import PRECISION_BYTES, Config, Decoding, Training

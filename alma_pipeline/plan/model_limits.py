@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from alma_pipeline.errors import suggestion
-from alma_pipeline.plan import model_size
+from alma_pipeline.plan.estimates import model_size
 from alma_pipeline.plan.node import Node
 from alma_pipeline.schema import Architecture, Decoding, NodeConfig, Training, Translating
 

@@ -9,11 +9,11 @@ from alma_pipeline import errors
 from alma_pipeline.errors import ConfigError
 from alma_pipeline.plan import adapters, hub_names, released, rounds
 from alma_pipeline.plan.corpus_size import counts
-from alma_pipeline.plan.estimate import estimate
+from alma_pipeline.plan.estimates.estimate import estimate
+from alma_pipeline.plan.estimates.node_estimate import Estimate
 from alma_pipeline.plan.graph import build
 from alma_pipeline.plan.nearest import Lineages, nearest
 from alma_pipeline.plan.node import Node, is_training
-from alma_pipeline.plan.node_estimate import Estimate
 from alma_pipeline.plan.pins import pinned
 from alma_pipeline.plan.reasons import run_reason
 from alma_pipeline.plan.step import Cause, Rerun, Step

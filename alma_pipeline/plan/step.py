@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from alma_pipeline.plan.estimates.node_estimate import Estimate
 from alma_pipeline.plan.node import Node
-from alma_pipeline.plan.node_estimate import Estimate
 from alma_pipeline.schema import Hardware, NodeConfig, Released, Training
 from alma_pipeline.schema.kinds import kind_config
 from alma_pipeline.store.record import Record

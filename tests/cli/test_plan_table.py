@@ -9,7 +9,7 @@ from stages.fake_many.config import Config as FakeMany
 
 from alma_pipeline.cli.plan_table import plan_table, total_seconds
 from alma_pipeline.config import load
-from alma_pipeline.plan.node_estimate import Estimate
+from alma_pipeline.plan.estimates.node_estimate import Estimate
 from alma_pipeline.plan.plan import Plan, make_plan, to_json
 from alma_pipeline.schema import Config, Hardware
 from alma_pipeline.store.store import Store

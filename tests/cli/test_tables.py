@@ -11,7 +11,7 @@ from stages.fake.config import Config as Fake
 
 from alma_pipeline.cli import tables
 from alma_pipeline.instants import NEVER
-from alma_pipeline.plan.node_estimate import Estimate
+from alma_pipeline.plan.estimates.node_estimate import Estimate
 from alma_pipeline.plan.plan import Plan
 from alma_pipeline.store.record import Record
 from alma_pipeline.store.store import Store

@@ -9,7 +9,7 @@ from stages.fake_many.config import Config as FakeMany
 from alma_pipeline.execution import failure, out_of_memory
 from alma_pipeline.execution.out_of_memory import available_bytes, kill_count, lower_settings
 from alma_pipeline.job import Job
-from alma_pipeline.plan.node_estimate import Estimate
+from alma_pipeline.plan.estimates.node_estimate import Estimate
 from alma_pipeline.schema import Hardware, Neural
 from helpers.plans import real
 from stages.score.config import Config as Score

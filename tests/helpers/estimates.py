@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from alma_pipeline.plan.estimate import estimate
-from alma_pipeline.plan.node_estimate import Counts, Estimate
+from alma_pipeline.plan.estimates.estimate import estimate
+from alma_pipeline.plan.estimates.node_estimate import Counts, Estimate
 from alma_pipeline.schema import Architecture, Hardware, Model
 from alma_pipeline.schema.kinds import kind_config
 

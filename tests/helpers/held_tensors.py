@@ -26,8 +26,8 @@ from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.models.load import DTYPES
 from alma_pipeline.ml.training import engine as engines
 from alma_pipeline.ml.training.engine import Engine, adamw
-from alma_pipeline.plan import zero_memory
-from alma_pipeline.plan.estimate import training_memory
+from alma_pipeline.plan.estimates import zero_memory
+from alma_pipeline.plan.estimates.estimate import training_memory
 from alma_pipeline.schema import Architecture, Hardware, Lora, Model, Training
 
 SHAPE = Architecture(hidden_size=64, intermediate_size=172, layers=4, heads=4, kv_heads=4, vocab_size=256)

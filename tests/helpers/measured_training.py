@@ -17,8 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from alma_pipeline.config import load
 from alma_pipeline.job import Input
 from alma_pipeline.ml.training import loop as training
-from alma_pipeline.plan.estimate import estimate
-from alma_pipeline.plan.node_estimate import PROCESS_BYTES, START_SECONDS, Counts
+from alma_pipeline.plan.estimates.estimate import estimate
+from alma_pipeline.plan.estimates.node_estimate import PROCESS_BYTES, START_SECONDS, Counts
 from alma_pipeline.schema import Architecture
 from helpers import tiny_model as bed
 from stages.mono.run import run

@@ -13,7 +13,7 @@ from unittest import mock
 
 from alma_pipeline.job import Input, Job
 from alma_pipeline.ml.training import step_log
-from alma_pipeline.ml.training.point_writer import PointWriter
+from alma_pipeline.ml.training.points.point_writer import PointWriter
 from helpers.tiny_model import LORA, make_job
 from stages.group_adapter.run import run as run_group_adapter
 from stages.parallel.run import run as run_parallel

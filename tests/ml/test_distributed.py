@@ -14,9 +14,10 @@ import torch
 from alma_pipeline.job import Input
 from alma_pipeline.ml import distributed
 from alma_pipeline.ml.distributed import World
-from alma_pipeline.ml.training import resume, selection, state_files
+from alma_pipeline.ml.training import selection
 from alma_pipeline.ml.training.loop import _Loop
-from alma_pipeline.ml.training.point_writer import PointWriter
+from alma_pipeline.ml.training.points import resume, state_files
+from alma_pipeline.ml.training.points.point_writer import PointWriter
 from alma_pipeline.ml.training.selection import CheckpointSelector
 from helpers.process_group import in_processes
 from helpers.tiny_model import make_base, make_job, make_pairs

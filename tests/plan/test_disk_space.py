@@ -10,7 +10,7 @@ import pytest
 from alma_pipeline.cli import main
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.plan import disk_space
-from alma_pipeline.plan.node_estimate import Estimate
+from alma_pipeline.plan.estimates.node_estimate import Estimate
 from alma_pipeline.plan.plan import Plan, make_plan
 from alma_pipeline.store.store import Store
 from helpers.fake_stages.recipes import chain, planned

@@ -10,8 +10,8 @@ from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from alma_pipeline.errors import PipelineError, UserError
-from alma_pipeline.ml.training.snapshot import Snapshot
-from alma_pipeline.ml.training.state_files import StateFiles
+from alma_pipeline.ml.training.points.snapshot import Snapshot
+from alma_pipeline.ml.training.points.state_files import StateFiles
 from alma_pipeline.schema import Hardware, Training
 
 LINEAR = nn.functional.linear

@@ -22,7 +22,6 @@ from alma_pipeline.ml.data.token_arrays import Split
 from alma_pipeline.ml.distributed import World, all_gather, all_reduce_sum, barrier
 from alma_pipeline.ml.models.causal import causal_model
 from alma_pipeline.ml.models.open import TrainableModel
-from alma_pipeline.ml.training import resume
 from alma_pipeline.ml.training.attention import unpacked_attention
 from alma_pipeline.ml.training.batching import check_budget, global_batch_size
 from alma_pipeline.ml.training.dev_set import DevScore, divergence
@@ -30,7 +29,8 @@ from alma_pipeline.ml.training.engine import Engine, adamw
 from alma_pipeline.ml.training.interruption import full_device_halves_budget
 from alma_pipeline.ml.training.microbatches import GlobalBatch, stream
 from alma_pipeline.ml.training.objective import Objective
-from alma_pipeline.ml.training.point_writer import PointWriter
+from alma_pipeline.ml.training.points import resume
+from alma_pipeline.ml.training.points.point_writer import PointWriter
 from alma_pipeline.ml.training.prefetch import Batch
 from alma_pipeline.ml.training.schedule import evaluation_steps, learning_rate
 from alma_pipeline.ml.training.selection import CheckpointSelector

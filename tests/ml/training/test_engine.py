@@ -10,7 +10,7 @@ from torch import nn
 
 from alma_pipeline.ml.distributed import init_process_group
 from alma_pipeline.ml.training.engine import Engine, adamw, deepspeed_config, reduce_bucket
-from alma_pipeline.plan import zero_memory
+from alma_pipeline.plan.estimates import zero_memory
 from alma_pipeline.schema import Hardware, Training
 
 

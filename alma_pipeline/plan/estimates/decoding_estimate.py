@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from alma_pipeline.plan import model_size
-from alma_pipeline.plan.node_estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, fits, rate
+from alma_pipeline.plan.estimates import model_size
+from alma_pipeline.plan.estimates.node_estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, fits, rate
 from alma_pipeline.schema import PRECISION_BYTES, Hardware, Model
 
 DECODING_LAUNCH = 5e-4

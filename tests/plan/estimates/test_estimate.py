@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline.plan import estimate as estimating
-from alma_pipeline.plan import model_size
-from alma_pipeline.plan.estimate import estimate, training_memory
-from alma_pipeline.plan.node_estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate
+from alma_pipeline.plan.estimates import estimate as estimating
+from alma_pipeline.plan.estimates import model_size
+from alma_pipeline.plan.estimates.estimate import estimate, training_memory
+from alma_pipeline.plan.estimates.node_estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate
 from alma_pipeline.schema import Architecture, Language, Lora, NodeConfig, Source
 from alma_pipeline.schema.kinds import kind_config
 from helpers.estimates import A100, LAPTOP, LLAMA_7B, LLAMA_13B, SMOL, TINY, counted, model, of, training

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alma_pipeline.plan import model_size
+from alma_pipeline.plan.estimates import model_size
 from alma_pipeline.schema import Architecture, Lora
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -6,8 +6,8 @@ Applies the arithmetic of `model_size` to a node's settings and the hardware. Go
 import dataclasses
 import math
 
-from alma_pipeline.plan import decoding_estimate, model_size, zero_memory
-from alma_pipeline.plan.node_estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, fits, rate
+from alma_pipeline.plan.estimates import decoding_estimate, model_size, zero_memory
+from alma_pipeline.plan.estimates.node_estimate import PROCESS_BYTES, START_SECONDS, Counts, Estimate, fits, rate
 from alma_pipeline.schema import PRECISION_BYTES, Hardware, Lora, Model, NodeConfig, Training
 from alma_pipeline.schema.training import total_steps
 

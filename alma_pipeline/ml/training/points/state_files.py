@@ -15,8 +15,8 @@ from torch import Tensor
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml import distributed
-from alma_pipeline.ml.training import snapshot
-from alma_pipeline.ml.training.snapshot import HostBuffer, Snapshot
+from alma_pipeline.ml.training.points import snapshot
+from alma_pipeline.ml.training.points.snapshot import HostBuffer, Snapshot
 
 SCALERS = {scaler.__name__: scaler for scaler in (LossScaler, DynamicLossScaler)}
 """The only objects in DeepSpeed's state: they hold the loss scale of fp16, and are stored as their numbers."""

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from alma_pipeline.config import load
-from alma_pipeline.plan import model_size
-from alma_pipeline.plan.node_estimate import PROCESS_BYTES
+from alma_pipeline.plan.estimates import model_size
+from alma_pipeline.plan.estimates.node_estimate import PROCESS_BYTES
 from alma_pipeline.plan.plan import make_plan
 from alma_pipeline.schema import Architecture, Lora
 from alma_pipeline.store.store import Store

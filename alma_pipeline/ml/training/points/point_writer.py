@@ -21,9 +21,9 @@ from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.ml import rng
 from alma_pipeline.ml.distributed import World, all_gather, barrier, broadcast
 from alma_pipeline.ml.training.engine import Engine
-from alma_pipeline.ml.training.resume import MANIFEST, Topology
-from alma_pipeline.ml.training.snapshot import HostBuffer, Snapshot
-from alma_pipeline.ml.training.state_files import copy_state
+from alma_pipeline.ml.training.points.resume import MANIFEST, Topology
+from alma_pipeline.ml.training.points.snapshot import HostBuffer, Snapshot
+from alma_pipeline.ml.training.points.state_files import copy_state
 
 Digests = dict[str, tuple[int, str]]
 """Size in bytes and SHA-256, by file name."""

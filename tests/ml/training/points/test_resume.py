@@ -14,9 +14,10 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.job import Job
-from alma_pipeline.ml.training import resume, step_log
+from alma_pipeline.ml.training import step_log
 from alma_pipeline.ml.training.engine import Engine
-from alma_pipeline.ml.training.point_writer import PointWriter
+from alma_pipeline.ml.training.points import resume
+from alma_pipeline.ml.training.points.point_writer import PointWriter
 from alma_pipeline.ml.training.selection import CheckpointSelector
 from helpers.damage import flip
 from helpers.tiny_model import EVERY_STEP, LORA, digest, lines, logged, make_base, make_job, make_pairs

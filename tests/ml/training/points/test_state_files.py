@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from alma_pipeline.errors import UserError
 from alma_pipeline.ml import rng
-from alma_pipeline.ml.training.snapshot import HostBuffer
-from alma_pipeline.ml.training.state_files import copy_state, load_state
+from alma_pipeline.ml.training.points.snapshot import HostBuffer
+from alma_pipeline.ml.training.points.state_files import copy_state, load_state
 
 
 def save_state(state: Any, path: Path) -> None:

@@ -20,7 +20,7 @@ from alma_pipeline.job import RESUME_SCHEMA
 from alma_pipeline.ml import rng
 from alma_pipeline.ml.distributed import World, all_gather, barrier, broadcast
 from alma_pipeline.ml.training.engine import Engine
-from alma_pipeline.ml.training.state_files import load_state
+from alma_pipeline.ml.training.points.state_files import load_state
 
 MANIFEST = "manifest.json"
 

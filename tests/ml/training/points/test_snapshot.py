@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch.cuda import _pin_memory_utils
 
-from alma_pipeline.ml.training import snapshot
-from alma_pipeline.ml.training.snapshot import DTYPES, HostBuffer
+from alma_pipeline.ml.training.points import snapshot
+from alma_pipeline.ml.training.points.snapshot import DTYPES, HostBuffer
 
 
 def tensors() -> dict[str, torch.Tensor]:

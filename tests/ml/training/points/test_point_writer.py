@@ -16,11 +16,12 @@ import torch
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Job
 from alma_pipeline.ml.distributed import World
-from alma_pipeline.ml.training import point_writer, step_log
+from alma_pipeline.ml.training import step_log
 from alma_pipeline.ml.training.loop import _Loop
-from alma_pipeline.ml.training.point_writer import PointWriter
-from alma_pipeline.ml.training.resume import Topology
-from alma_pipeline.ml.training.snapshot import Snapshot
+from alma_pipeline.ml.training.points import point_writer
+from alma_pipeline.ml.training.points.point_writer import PointWriter
+from alma_pipeline.ml.training.points.resume import Topology
+from alma_pipeline.ml.training.points.snapshot import Snapshot
 from alma_pipeline.ml.training.step_log import StepLog
 from helpers.tiny_model import EVERY_STEP, digest, lines, make_base, make_job, make_pairs
 from stages.parallel.run import run
