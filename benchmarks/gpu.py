@@ -20,7 +20,7 @@ import torch
 from gpu_beds import Bed
 from gpu_commands import full_device, recipe, resume
 from gpu_correct import collectives, equal, kernels
-from gpu_decoding import budgets, comet
+from gpu_decoding import budgets, comet, four_bits, recorded
 from gpu_figures import HEADER, Figure, Outcome, lines, plain
 from gpu_training import points, train
 
@@ -38,6 +38,8 @@ CASES: dict[str, Callable[[Bed], list[Figure]]] = {
     "lora-7b-checkpointing": partial(train, shape="7b", rank=16, gradient_checkpointing=True),
     "lora-7b-nf4": partial(train, shape="7b", rank=16, quantization="nf4", gradient_checkpointing=True),
     "full-device": full_device,
+    "four-bits": four_bits,
+    "recorded": recorded,
     "decoding": budgets,
     "comet": comet,
 }

@@ -61,7 +61,25 @@ def equal(bed: Bed) -> list[Figure]:
         with mock.patch.object(varlen, "is_usable", lambda *states: False):
             groups = _result(one, kind)
         found += _differences(f"{kind}, bf16, kernel", groups, _result(other, kind), BF16)
-    return [*found, *_outputs(bed)]
+    return [*found, *_outputs(bed), _waits(bed)]
+
+
+def _waits(bed: Bed) -> Figure:
+    """Whether a micro-batch, forward and backward, waits for the device anywhere, which would leave it idle."""
+    if bed.dry:
+        return Figure(name="waits within a micro-batch", measured=0.0, note="needs a GPU")
+    objective, examples = _objective("sft", random_llama(SMALL, bed.device, torch.bfloat16)), _examples("sft")
+    batch, norms, waits = next(on_device(iter([objective.collate(examples)]), bed.device)), objective.norms(examples), 0.0
+    objective(batch, norms)[0].backward()  # what is tried once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        objective(batch, norms)[0].backward()
+    except RuntimeError as error:
+        print(error)
+        waits = 1.0
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return Figure(name="waits within a micro-batch", measured=waits, wrong=bool(waits))
 
 
 def _objective(kind: str, model: Any) -> Any:

@@ -1,12 +1,16 @@
 """Cases of `gpu.py` that decode and score: speed by token budget beside `generate`, and COMET on the device."""
 
+import contextlib
+import io
+import re
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
-from gpu_beds import Bed, random_pairs
+from gpu_beds import SMALL, Bed, random_llama, random_pairs
 from gpu_correct import share_different, spread
 from gpu_figures import Figure, bound
 from transformers import AutoModelForCausalLM
@@ -14,9 +18,12 @@ from transformers import AutoModelForCausalLM
 from alma_pipeline.ml.decoding import decode
 from alma_pipeline.ml.decoding.search import DecodeLimits
 from alma_pipeline.ml.distributed import init_process_group
+from alma_pipeline.ml.models import nf4
+from alma_pipeline.ml.models.open import load_for_inference
 from alma_pipeline.ml.scoring.comet import CometSegment, score
 from alma_pipeline.ml.scoring.segment_cache import SegmentCache
 from alma_pipeline.paths import comet_interpreter
+from alma_pipeline.plan.estimates import model_size
 from alma_pipeline.schema import Hardware, Neural
 
 BEAMS, NEW_TOKENS = 5, 64
@@ -44,6 +51,68 @@ def budgets(bed: Bed) -> list[Figure]:
         found.append(Figure(name=name, measured=len(prompts) / taken, unit="sents/s", expected=len(prompts) / seconds))
         found.append(Figure(name=f"{name}: outputs that differ", measured=share_different(ours, theirs), note="rounding in bf16"))
     return found
+
+
+def recorded(bed: Bed) -> list[Figure]:
+    """Steps recorded as CUDA graphs beside steps launched one by one: equal outputs, nothing refused, and the time of both.
+
+    A small model in fp32 for the outputs, 1B in bf16 for the time. On a CPU nothing is recorded.
+    """
+    init_process_group(bed.hardware())
+    small: Any = spread(random_llama(SMALL, torch.device("cpu"), torch.float32)).to(bed.device).eval()
+    prompts = [prompt for prompt, _ in random_pairs(24, SMALL.vocab_size)]
+    limits = DecodeLimits(max_new_tokens=24, decode_tokens=4096, eos=1, pad=2)
+    found, printed = [], io.StringIO()
+    for beams in (1, BEAMS):
+        with contextlib.redirect_stdout(printed):
+            replayed = decode.beam_search(small, prompts, beams, limits)
+        with mock.patch.object(decode, "capture_for", lambda *_: None):
+            plain = decode.beam_search(small, prompts, beams, limits)
+        found.append(bound(f"outputs that differ, fp32, {beams} beams", share_different(replayed, plain), 0.0))
+    large: Any = spread(random_llama(bed.shape("1b"), bed.device, torch.float32 if bed.dry else torch.bfloat16)).eval()
+    prompts = [prompt for prompt, _ in random_pairs(4 if bed.dry else 64, bed.shape("1b").vocab_size)]
+    limits = DecodeLimits(max_new_tokens=8 if bed.dry else NEW_TOKENS, decode_tokens=BUDGETS[0], eos=1, pad=2)
+    with contextlib.redirect_stdout(printed):
+        _, seconds = _timed(bed, lambda: decode.beam_search(large, prompts, BEAMS, limits))
+    with mock.patch.object(decode, "capture_for", lambda *_: None):
+        _, plain_seconds = _timed(bed, lambda: decode.beam_search(large, prompts, BEAMS, limits))
+    refused = re.findall(r"cannot be recorded|launched one by one", printed.getvalue())
+    print(printed.getvalue())
+    return [
+        *found,
+        Figure(name="64 sentences, replayed", measured=seconds, unit="s", expected=plain_seconds, note="beside plain steps"),
+        Figure(name="recordings that were refused", measured=float(len(refused)), wrong=bool(refused)),
+    ]
+
+
+def four_bits(bed: Bed) -> list[Figure]:
+    """The base in 4 bits: its memory beside the estimate, its rounding beside the CPU's, and its speed beside 16 bits."""
+    hardware = bed.hardware()
+    init_process_group(hardware)
+    base, shape = bed.base("1b"), bed.shape("1b")
+    if not bed.dry:
+        torch.cuda.reset_peak_memory_stats()
+    packed, _ = load_for_inference(base, hardware, "bf16", quantization="nf4")
+    peak = 0 if bed.dry else torch.cuda.max_memory_allocated()
+    matrix = torch.randn(256, 512, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    apart = float((nf4.rounded(matrix) != nf4.rounded(matrix.to(bed.device)).cpu()).float().mean())
+    seconds = {"4 bits": _decoding_seconds(bed, packed)}
+    del packed
+    whole, _ = load_for_inference(base, hardware, "bf16", Path(base.path))
+    seconds["16 bits"] = _decoding_seconds(bed, whole)
+    largest = 2 * shape.hidden_size * max(shape.intermediate_size, shape.vocab_size)
+    expected = (model_size.nf4_bytes(shape, "bf16") + largest) / 1e9
+    return [
+        Figure(name="peak while it loads", measured=peak / 1e9, unit="GB", expected=expected, wrong=peak / 1e9 > 1.05 * expected),
+        bound("numbers rounded otherwise than on the CPU", apart, 0.0),
+        Figure(name="32 sentences", measured=seconds["4 bits"], unit="s", expected=seconds["16 bits"], note="beside 16 bits"),
+    ]
+
+
+def _decoding_seconds(bed: Bed, model: Any) -> float:
+    prompts = [prompt for prompt, _ in random_pairs(2 if bed.dry else 32, bed.shape("1b").vocab_size)]
+    limits = DecodeLimits(max_new_tokens=4 if bed.dry else NEW_TOKENS, decode_tokens=BUDGETS[0], eos=1, pad=2)
+    return _timed(bed, lambda: decode.beam_search(model, prompts, BEAMS, limits))[1]
 
 
 def _timed(bed: Bed, call: Any) -> tuple[Any, float]:

@@ -21,7 +21,19 @@ def test_every_case_runs_to_its_end_on_small_shapes(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     cases = re.findall(r"^(\S+) ", done.stdout, re.MULTILINE)
-    expected = ["collectives", "kernels", "equal", "recipe", "resume", "full-1b", "lora-7b", "lora-7b-nf4", "decoding", "comet"]
+    expected = [
+        "collectives",
+        "kernels",
+        "equal",
+        "recipe",
+        "resume",
+        "full-1b",
+        "lora-7b",
+        "lora-7b-nf4",
+        "recorded",
+        "decoding",
+        "comet",
+    ]
     assert [case for case in cases if case in expected] == expected
     assert "FAILED" not in done.stdout
     assert "WRONG" not in done.stdout

@@ -30,7 +30,8 @@ class DecodeLimits:
 
     max_new_tokens: int
     decode_tokens: int
-    """Token budget of a batch: (longest prompt + max_new_tokens) x width, summed over prompts. Never changes a result."""
+    """Tokens that the key-value cache of a batch may hold (`batch_size`; `generate` reserves room for whole outputs). Never changes
+    a result."""
     eos: int
     """The tokenizer's end token."""
     pad: int
