@@ -30,8 +30,8 @@ class DecodeLimits:
 
     max_new_tokens: int
     decode_tokens: int
-    """Tokens that the key-value cache of a batch may hold (`batch_size`; `generate` reserves room for whole outputs). Never changes
-    a result."""
+    """Tokens that the key-value cache of a batch may hold (`batch_size`; `generate` reserves room for whole outputs). Never
+    changes a result."""
     eos: int
     """The tokenizer's end token."""
     pad: int
