@@ -136,5 +136,15 @@ def test_a_lowered_budget_outlives_the_command_but_not_another_setting(tmp_path:
     assert restart.lowered_hardware(tmp_path, dataclasses.replace(LOCAL, micro_batch_tokens=3000)).micro_batch_tokens == 3000
 
 
+def test_a_setting_that_was_changed_is_lowered_in_its_turn(tmp_path: Path) -> None:
+    """Otherwise each start would have the changed setting again, and run out of memory again, without end."""
+    restart.remember_budget(tmp_path, 4096, 2048)
+    changed = dataclasses.replace(LOCAL, micro_batch_tokens=3000)
+    restart.remember_budget(tmp_path, 3000, 1500)
+    assert restart.lowered_hardware(tmp_path, changed).micro_batch_tokens == 1500
+    assert restart.lowered_hardware(tmp_path, LOCAL).micro_batch_tokens == 2048
+    assert restart.provenance(tmp_path)["lowered"].endswith("micro_batch_tokens 4096 → 2048 → 3000 → 1500")
+
+
 def _key(world: World) -> str:
     return planned(chain(steps=1000), world.store)["a"].key
