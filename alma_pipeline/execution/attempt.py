@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import files
 from alma_pipeline.execution import out_of_memory
 from alma_pipeline.execution.failure import worker_error
 from alma_pipeline.execution.launch import Launcher
@@ -55,6 +56,8 @@ class Attempt:
         if code is None:
             return False
         self._running = None
+        # Ranks on other machines have left their ends, and resume points.
+        files.look_again(self.work.path, self.work.path / "resume")
         if code != 0 or not has_result(self.work.path):
             self.restart = wanted(self.job, self._log())
             if self.restart:
