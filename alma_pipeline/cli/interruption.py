@@ -68,7 +68,9 @@ def requeue(error: KeyboardInterrupt) -> str:
     job, is_task = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_TASK_PID") == str(os.getpid())
     if not job or not is_task or not isinstance(error, Interrupted) or error.number != signal.SIGUSR1:
         return ""
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return f"`scontrol requeue {job}` failed: {done.stderr.strip()}; submit the job with --requeue"
+    try:
+        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as failed:
+        found = getattr(failed, "stderr", "") or str(failed)
+        return f"`scontrol requeue {job}` failed: {found.strip()}; submit the job with --requeue, and have scontrol on its PATH"
     return f"Slurm job {job} is queued again"

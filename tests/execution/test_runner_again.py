@@ -139,6 +139,14 @@ def test_a_lowered_budget_outlives_the_command_but_not_another_setting(tmp_path:
     assert restart.lowered_hardware(tmp_path, dataclasses.replace(LOCAL, micro_batch_tokens=3000)).micro_batch_tokens == 3000
 
 
+def test_without_scontrol_the_command_says_that_its_job_is_not_queued_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_TASK_PID", str(os.getpid()))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "`scontrol requeue 7` failed: " in interruption.requeue(Interrupted(signal.SIGUSR1))
+    assert interruption.requeue(Interrupted(signal.SIGTERM)) == ""
+
+
 def test_what_ranks_of_other_machines_left_is_looked_for_anew(world: World) -> None:
     """NFS may still remember that a file is missing; a change of the folder by this machine ends that."""
     step = planned(chain(), world.store)["a"]
