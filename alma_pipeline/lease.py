@@ -167,9 +167,9 @@ def held(path: Path) -> Iterator[None]:
 
 
 def _wait(done: Callable[[], bool], watch: Watch, waiting: Callable[[str], None]) -> None:
-    told = False
+    reported = False
     while not done():
-        if not told:
+        if not reported:
             waiting(watch.whom())
-            told = True
+            reported = True
         time.sleep(POLL_SECONDS)
