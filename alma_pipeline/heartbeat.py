@@ -77,7 +77,7 @@ class Watch:
     def is_held(self) -> bool:
         """Look once: whether a process holds the lease. Raises OSError if that cannot be found out.
 
-        Where the lock of another machine has been seen, or the mount table says that locks reach all machines, a free lock is
+        Where the lock of another machine has been seen, or the mount table shows that locks reach all machines, a free lock is
         enough. Otherwise the heartbeat of another machine must have stood still for `STILL_SECONDS`.
         """
         held = self._is_held()

@@ -61,7 +61,7 @@ def message(error: KeyboardInterrupt) -> str:
 
 
 def requeue(error: KeyboardInterrupt) -> str:
-    """Queue the Slurm job again that this command is (`exec` in a batch script, or srun) if SIGUSR1 came; says what was done.
+    """Queue the Slurm job again that this command is (`exec` in a batch script, or srun) if SIGUSR1 came; returns a line on that.
 
     Another program of the script is not ours to repeat: where a shell is in between, it decides for itself.
     """

@@ -51,7 +51,7 @@ class Attempt:
             self._running = launcher.start(self.work.path, self.work.token, self.step.config.distributed)
 
     def has_ended(self) -> bool:
-        """Whether the worker has ended, for good or as `restart` says. Raises UserError or StageFailed if it failed."""
+        """Whether the worker has ended, with `restart` for another one. Raises UserError or StageFailed if it failed."""
         code = self._running.poll() if self._running else 0
         if code is None:
             return False
