@@ -1,5 +1,6 @@
 """Durable file operations: digests, atomic writes, locks, fsync. Independent of what the files contain."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -185,6 +186,18 @@ def is_locked(path: str | Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def look_again(*folders: Path) -> None:
+    """Make a network file system show what other machines have written into these folders, as far as they exist.
+
+    NFS may remember for 60 s that a file is missing (nfs(5), acdirmax), but not once this machine has changed the folder.
+    """
+    for folder in folders:
+        probe = folder / f".look-{secrets.token_hex(4)}"
+        with contextlib.suppress(OSError):
+            probe.touch()
+            probe.unlink()
 
 
 def sync_tree(folder: Path) -> None:

@@ -77,7 +77,7 @@ class Watch:
     def is_held(self) -> bool:
         """Look once: whether a process holds the lease. Raises OSError if that cannot be found out.
 
-        Where the lock of another machine has been seen, or the mount table says that locks reach all machines, a free lock is
+        Where the lock of another machine has been seen, or the mount table shows that locks reach all machines, a free lock is
         enough. Otherwise the heartbeat of another machine must have stood still for `STILL_SECONDS`.
         """
         held = self._is_held()
@@ -138,7 +138,7 @@ def held_among(paths: Iterable[Path], waiting: Callable[[str], None]) -> list[Pa
 
     `waiting(text)` is called once if heartbeats of other machines must be watched for that, which takes `STILL_SECONDS` at most.
     """
-    unknown, found, told = [Watch(path) for path in paths], [], False
+    unknown, found, reported = [Watch(path) for path in paths], [], False
     while unknown:
         looked, unknown = unknown, []
         for watch in looked:
@@ -152,10 +152,10 @@ def held_among(paths: Iterable[Path], waiting: Callable[[str], None]) -> list[Pa
             elif is_held:
                 unknown.append(watch)
         if unknown:
-            if not told:
+            if not reported:
                 who = unknown[0].holder or "another process"
                 waiting(f"looking for up to {STILL_SECONDS:.0f} s whether {who} still works here")
-                told = True
+                reported = True
             time.sleep(LOOK_SECONDS)
     return found
 

@@ -27,7 +27,7 @@ NOTICE = "notice"
 
 
 class Again(Exception):
-    """The worker ends without a result, to be started again from its resume point; the message says why.
+    """The worker ends without a result, to be started again from its resume point; the message is the reason.
 
     `signal`: the number of the signal that asked for it, or 0. `micro_batch_tokens`: the budget for the next start, or 0.
     """

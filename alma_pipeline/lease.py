@@ -5,7 +5,7 @@ it does not, a heartbeat decides: the holder counts upwards in a file, and anoth
 changed for a while. Clocks are never compared.
 
 <path>            the file lock; the kernel releases it when its holder dies
-<path>.beat-<n>   the n-th holder, and its count; says so when that holder has let go. Only one process can create a number
+<path>.beat-<n>   the n-th holder, and its count; marked when that holder has let go. Only one process can create a number
 """
 
 import contextlib
@@ -133,7 +133,7 @@ class Lease:
                     continue  # the file server may come back
 
     def _write(self, holder: Holder) -> bool:
-        """Count once more, or say that the lease is free; False if the heartbeat is no longer this process's."""
+        """Count once more, or mark the lease as free; False if the heartbeat is no longer this process's."""
         handle = os.open(beat_path(self.path, self.number), os.O_RDWR)
         try:
             found = parsed(os.read(handle, BEAT_BYTES).decode("utf-8", "replace"))
@@ -167,9 +167,9 @@ def held(path: Path) -> Iterator[None]:
 
 
 def _wait(done: Callable[[], bool], watch: Watch, waiting: Callable[[str], None]) -> None:
-    told = False
+    reported = False
     while not done():
-        if not told:
+        if not reported:
             waiting(watch.whom())
-            told = True
+            reported = True
         time.sleep(POLL_SECONDS)

@@ -61,14 +61,16 @@ def message(error: KeyboardInterrupt) -> str:
 
 
 def requeue(error: KeyboardInterrupt) -> str:
-    """Queue the Slurm job again that this command is (`exec` in a batch script, or srun) if SIGUSR1 came; says what was done.
+    """Queue the Slurm job again that this command is (`exec` in a batch script, or srun) if SIGUSR1 came; returns a line on that.
 
     Another program of the script is not ours to repeat: where a shell is in between, it decides for itself.
     """
     job, is_task = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_TASK_PID") == str(os.getpid())
     if not job or not is_task or not isinstance(error, Interrupted) or error.number != signal.SIGUSR1:
         return ""
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return f"`scontrol requeue {job}` failed: {done.stderr.strip()}; submit the job with --requeue"
+    try:
+        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as failed:
+        found = getattr(failed, "stderr", "") or str(failed)
+        return f"`scontrol requeue {job}` failed: {found.strip()}; submit the job with --requeue, and have scontrol on its PATH"
     return f"Slurm job {job} is queued again"

@@ -13,7 +13,7 @@ from alma_pipeline.units import rough_duration, size
 
 
 def lines(plan: Plan, hardware: Hardware) -> Iterator[Text]:
-    """A line for each that there is something to say about."""
+    """A line for each that this plan needs."""
     trained = {step.node.name: step.estimate for step in plan.steps if step.estimate and isinstance(step.node.config, Training)}
     if recomputed := [name for name, estimate in trained.items() if estimate.gradient_checkpointing]:
         yield Text(f"gradient checkpointing (activations are recomputed): {', '.join(recomputed)}")

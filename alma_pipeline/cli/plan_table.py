@@ -241,5 +241,7 @@ def _fit(plan: Plan, hardware: Hardware) -> Text:
             f"try hardware.zero_stage=3, hardware.offload=cpu, {recompute}a smaller hardware.micro_batch_tokens or more devices"
         )
     if not all(is_training(step.node) for step, _ in too_big):
-        ways.append("for decoding, try a smaller hardware.decode_tokens")
+        # With null the cache takes only what the weights leave.
+        smaller = "devices with more memory" if hardware.decode_tokens is None else "a smaller hardware.decode_tokens"
+        ways.append(f"for decoding, try {smaller}")
     return Text(f"does not fit into {limit}: {needs}; {'; '.join(ways)}", style="bold red")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import files
 from alma_pipeline.execution import out_of_memory
 from alma_pipeline.execution.failure import worker_error
 from alma_pipeline.execution.launch import Launcher
@@ -50,11 +51,13 @@ class Attempt:
             self._running = launcher.start(self.work.path, self.work.token, self.step.config.distributed)
 
     def has_ended(self) -> bool:
-        """Whether the worker has ended, for good or as `restart` says. Raises UserError or StageFailed if it failed."""
+        """Whether the worker has ended, with `restart` for another one. Raises UserError or StageFailed if it failed."""
         code = self._running.poll() if self._running else 0
         if code is None:
             return False
         self._running = None
+        # Ranks on other machines have left their ends, and resume points.
+        files.look_again(self.work.path, self.work.path / "resume")
         if code != 0 or not has_result(self.work.path):
             self.restart = wanted(self.job, self._log())
             if self.restart:

@@ -87,7 +87,7 @@ class Guard:
         return f"{who}: its heartbeat {watch.path}.beat-{watch.number} {found}"
 
     def _end(self, reason: str, failed: Path | None = None) -> NoReturn:
-        """End the process, after a line in the log that says why; also in the file `failed`, where a parent looks for it."""
+        """End the process, after a line in the log with the reason; also in the file `failed`, where a parent looks for it."""
         self._ending.acquire()  # the main thread and the guard's may both come here; the second waits for the end
         line = f"worker process {os.getpid()} on {socket.gethostname()} (rank {self.rank}) ends: {reason}\n"
         with contextlib.suppress(OSError):

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from alma_pipeline import files
 from alma_pipeline.errors import StageFailed, UserError
 from alma_pipeline.execution import out_of_memory
 from alma_pipeline.execution.attempt import clear_leftovers, follow_metrics, has_result
@@ -167,5 +168,6 @@ def _follow(
     # The worker may have written more between the last look and its end.
     if lines := next(new_metrics):
         report(lines)
+    files.look_again(work.path)
     if code != 0 or not has_result(work.path):
         raise worker_error(job, code, killed_before)

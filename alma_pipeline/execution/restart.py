@@ -79,18 +79,18 @@ def remember_budget(work: Path, found: int, lowered: int) -> None:
 
 
 def lowered_hardware(work: Path, hardware: Hardware) -> Hardware:
-    """The hardware with the budget that an earlier start was left with; as it is if the user has changed the setting since."""
-    noted = _noted(work)
-    if not noted or noted[0]["found"] != hardware.micro_batch_tokens:
-        return hardware
-    return dataclasses.replace(hardware, micro_batch_tokens=noted[-1]["lowered"])
+    """The hardware with the budget that earlier starts came down to from this one; as it is if none of them had this setting."""
+    lowered, tokens = {one["found"]: one["lowered"] for one in _noted(work)}, hardware.micro_batch_tokens
+    while tokens in lowered:
+        tokens = lowered[tokens]
+    return dataclasses.replace(hardware, micro_batch_tokens=tokens)
 
 
 def provenance(work: Path) -> dict[str, str]:
     """For the record: `lowered`, a sentence with the budgets that were tried; empty if the device had enough memory."""
     if not (noted := _noted(work)):
         return {}
-    budgets = " → ".join([str(noted[0]["found"]), *(str(one["lowered"]) for one in noted)])
+    budgets = " → ".join(dict.fromkeys(str(value) for one in noted for value in (one["found"], one["lowered"])))
     return {"lowered": f"the device ran out of memory: hardware.micro_batch_tokens {budgets}"}
 
 

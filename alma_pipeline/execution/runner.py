@@ -39,10 +39,10 @@ class Watcher(Protocol):
         """`status`: FINISHED, FAILED or KILLED. `work`: the work folder, or the artifact's folder if FINISHED."""
 
     def waiting(self, text: str) -> None:
-        """The runner waits for something, or leaves a step out; `text` says what."""
+        """The runner waits for something, or leaves a step out; `text` names it."""
 
     def restarts(self, step: Step, text: str) -> None:
-        """Its worker ended, as `text` says, and another one is about to start and to continue."""
+        """Its worker ended, for the reason in `text`, and another one is about to continue."""
 
 
 @dataclass

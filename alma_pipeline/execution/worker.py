@@ -21,7 +21,7 @@ from alma_pipeline.job import Again, read_job
 EXIT_USER_ERROR = 2
 EXIT_FAILURE = 1
 EXIT_AGAIN = 4
-"""It ended without a result and continues where it is started again; `again-<rank>.json` says why."""
+"""It ended without a result and continues where it is started again; `again-<rank>.json` has the reason."""
 RESERVE_BYTES = 65_536
 """Space that a worker keeps on the disk, so that it can still write down why it failed when the disk is full."""
 

@@ -255,12 +255,12 @@ def _readable(folder: Path) -> Record | None:
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:
-    """A resume point's manifest; None if it is damaged or of another version: the worker skips it too, and logs that."""
+    """A resume point's manifest; None if it is damaged or of another version, which the worker skips too, or has just gone."""
     if not path.parent.name.removeprefix("step-").isdigit():
         return None
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # a worker in training has replaced it by a newer one
         return None
     return manifest if isinstance(manifest, dict) and manifest.get("schema") == RESUME_SCHEMA else None
 

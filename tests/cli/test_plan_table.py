@@ -81,6 +81,9 @@ def test_what_does_not_fit_names_the_settings_that_help(store: Store, cpo: Confi
     text = " ".join(shown(make_plan(small, store), 200, small.hardware).split())
     assert "does not fit into 0.1 GB per device: " in text and "try hardware.zero_stage=3" in text
     assert "for decoding, try a smaller hardware.decode_tokens" in text
+    free = dataclasses.replace(small.hardware, device="cuda", decode_tokens=None, memory_gb=0.001)
+    text = " ".join(shown(make_plan(dataclasses.replace(small, hardware=free), store), 200, free).split())
+    assert "for decoding, try devices with more memory" in text and "decode_tokens" not in text
 
 
 def test_the_whole_takes_the_sum_shared_but_never_less_than_its_longest_chain(store: Store, cpo: Config) -> None:

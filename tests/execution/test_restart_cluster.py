@@ -22,7 +22,7 @@ TRAINING = [
     *("stage=mono", "tracking=none", "evaluation=paper", "evaluation.checkpoints=[]", "hardware.micro_batch_tokens=512"),
     *("budget.text.documents=60", "budget.text.dev=6", f"budget.mono.steps={STEPS}"),
 ]
-TWO_NODES = ["hardware=slurm", "hardware.device=cpu", "hardware.devices=1", "hardware.threads=1"]
+TWO_NODES = ["hardware=slurm", "hardware.device=cpu", "hardware.devices=1", "hardware.threads=1", "hardware.decode_tokens=8192"]
 
 
 @pytest.fixture(scope="module")

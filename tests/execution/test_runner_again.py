@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from alma_pipeline.cli import interruption
 from alma_pipeline.cli.interruption import ENDING, handle_signals, message
 from alma_pipeline.errors import Interrupted, StageFailed
 from alma_pipeline.execution import restart, runner
+from alma_pipeline.execution.attempt import Attempt
+from alma_pipeline.job import Job
 from helpers.fake_stages.recipes import LOCAL, chain, planned
 from helpers.fake_stages.world import World
 from helpers.processes import interrupt_when
@@ -134,6 +137,40 @@ def test_a_lowered_budget_outlives_the_command_but_not_another_setting(tmp_path:
     assert restart.lowered_hardware(tmp_path, LOCAL).micro_batch_tokens == 1024
     assert restart.provenance(tmp_path)["lowered"].endswith("micro_batch_tokens 4096 → 2048 → 1024")
     assert restart.lowered_hardware(tmp_path, dataclasses.replace(LOCAL, micro_batch_tokens=3000)).micro_batch_tokens == 3000
+
+
+def test_without_scontrol_the_command_says_that_its_job_is_not_queued_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_TASK_PID", str(os.getpid()))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "`scontrol requeue 7` failed: " in interruption.requeue(Interrupted(signal.SIGUSR1))
+    assert interruption.requeue(Interrupted(signal.SIGTERM)) == ""
+
+
+def test_what_ranks_of_other_machines_left_is_looked_for_anew(world: World) -> None:
+    """NFS may still remember that a file is missing; a change of the folder by this machine ends that."""
+    step = planned(chain(), world.store)["a"]
+    work = world.store.begin("a", step.key)
+    attempt = Attempt(step, work, Job("a", step.key, str(work.path), step.config, LOCAL, {}))
+    for folder in (work.path / "out", work.path / "resume"):
+        folder.mkdir()
+    (work.path / "result.json").write_text("{}")
+    for folder in (work.path, work.path / "resume"):
+        os.utime(folder, (0, 0))
+    assert attempt.has_ended()
+    assert work.path.stat().st_mtime and (work.path / "resume").stat().st_mtime
+    assert not list(work.path.rglob(".look*"))
+    work.close()
+
+
+def test_a_setting_that_was_changed_is_lowered_in_its_turn(tmp_path: Path) -> None:
+    """Otherwise each start would have the changed setting again, and run out of memory again, without end."""
+    restart.remember_budget(tmp_path, 4096, 2048)
+    changed = dataclasses.replace(LOCAL, micro_batch_tokens=3000)
+    restart.remember_budget(tmp_path, 3000, 1500)
+    assert restart.lowered_hardware(tmp_path, changed).micro_batch_tokens == 1500
+    assert restart.lowered_hardware(tmp_path, LOCAL).micro_batch_tokens == 2048
+    assert restart.provenance(tmp_path)["lowered"].endswith("micro_batch_tokens 4096 → 2048 → 3000 → 1500")
 
 
 def _key(world: World) -> str:

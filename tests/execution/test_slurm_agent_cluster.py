@@ -20,7 +20,8 @@ from helpers.slurm_cluster import CPUS, MEMORY, NODES, Cluster, missing
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "there is a Slurm")]
 
 TRAINING = [
-    *("stage=mono", "hardware=slurm", "hardware.device=cpu", "hardware.devices=1", "hardware.threads=1", "tracking=none"),
+    *("stage=mono", "hardware=slurm", "hardware.device=cpu", "hardware.devices=1", "hardware.threads=1"),
+    *("hardware.decode_tokens=8192", "tracking=none"),
     *("hardware.micro_batch_tokens=512", "hardware.time_limit=10", "evaluation=paper", "evaluation.checkpoints=[]"),
     *("budget.text.documents=60", "budget.text.dev=6", "budget.mono.steps=3"),
 ]

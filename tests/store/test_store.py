@@ -224,6 +224,19 @@ def test_resume_point(store: Store, points: dict[str, str | None], expected: int
     assert (found and found["step"]) == expected
 
 
+def test_a_resume_point_that_its_worker_replaces_meanwhile_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store.work_path("mono", KEY) / "resume" / "step-2"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+
+    def replaced(path: Path, encoding: str) -> str:
+        path.unlink()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", replaced)
+    assert store.resume_point("mono", KEY) is None
+
+
 def test_write_json_never_shows_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.json"
     write_json(file, {"a": "ä"})

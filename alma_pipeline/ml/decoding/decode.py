@@ -213,7 +213,8 @@ def _decode_all(
             print(f"{error}; steps are launched one by one", flush=True)
             capture = None
         except torch.OutOfMemoryError:
-            if len(set(rows)) <= 1 or _gathers_weights(model):
+            # `rows` may still be those of the try before.
+            if len(set(rows)) <= 1 or limits.decode_tokens == 1 or _gathers_weights(model):
                 raise
             limits = _lowered(limits, left, settings.width)
         free_device_memory()

@@ -40,9 +40,9 @@ class Estimate:
     work_bytes: int = 0
     """In addition, while the node runs: resume points and the best checkpoint so far."""
     host_bytes: int = 0
-    """Peak of the host's memory, of all processes of a machine together; 0 on a CPU, where `memory_bytes` says it."""
+    """Peak of the host's memory, of all processes of a machine together; 0 on a CPU, where it is `memory_bytes`."""
     gradient_checkpointing: bool = False
-    """Whether activations are recomputed: as `hardware` says, or where it says null, as `memory_bytes` demands."""
+    """Whether activations are recomputed: as set in `hardware`, or where that is null, if they would not fit otherwise."""
     resume_points: int = 0
     """How many are written; each replaces the one before."""
     resume_bytes: int = 0

@@ -1,7 +1,7 @@
 """What DeepSpeed's ZeRO keeps on a device and in the host's memory, from its own code. Knows no models, activations or plans.
 
 Read in DeepSpeed 0.19.8 (runtime/bf16_optimizer.py, zero/stage_1_and_2.py, zero/stage3.py) under this project's settings
-(`ml.training.engine.deepspeed_config`), and compared with the tensors that it holds by tests/plan/test_zero_memory.py.
+(`ml.training.engine.deepspeed_config`), and compared with the tensors that it holds by tests/plan/estimates/test_zero_memory.py.
 """
 
 from dataclasses import dataclass
