@@ -125,7 +125,7 @@ def _read(
 
 
 def _forward(model: PreTrainedModel, layers: list[TreeLayer], tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-    """One forward pass over the cache in `layers`, as `steps.Forward` says."""
+    """One forward pass over the cache in `layers`; see `steps.Forward`."""
     with tree_attention(model):
         logits: Tensor = model(
             input_ids=tokens,
