@@ -8,6 +8,7 @@ shapes, to try the script. The device needs 80 GB, the disk 30 GB.
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,8 @@ CASES: dict[str, Callable[[Bed], list[Figure]]] = {
     "decoding": budgets,
     "comet": comet,
 }
+ALLOCATOR = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+"""As workers have it (`execution/processes.py`)."""
 SECONDS, DRY_SECONDS = 590.0, 3600.0
 """Limits of the whole script, on a device and in a dry run."""
 
@@ -50,8 +53,8 @@ SECONDS, DRY_SECONDS = 590.0, 3600.0
 def main() -> None:
     options = arguments()
     if options.folder:
-        print(json.dumps(plain(carried_out(options.cases[0], Bed(options.folder, options.dry_run)))))
-        return
+        print(json.dumps(plain(carried_out(options.cases[0], Bed(options.folder, options.dry_run)))), flush=True)
+        os._exit(0)  # as a worker ends: libraries with threads can abort in Python's shutdown
     if not options.dry_run and not torch.cuda.is_available():
         raise SystemExit("torch finds no GPU here; --dry-run tries the script on the CPU")
     device = "a dry run on the CPU: no figure means anything" if options.dry_run else torch.cuda.get_device_name()
@@ -93,7 +96,7 @@ def in_its_own_process(case: str, folder: Path, seconds: float, dry: bool) -> Ou
     words = [sys.executable, __file__, case, "--folder", str(folder), *(["--dry-run"] if dry else [])]
     start = time.monotonic()
     try:
-        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=seconds, env=ALLOCATOR | os.environ)
     except subprocess.TimeoutExpired:
         return Outcome(case=case, seconds=time.monotonic() - start, figures=[], failure="the time was over")
     taken = time.monotonic() - start

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alma_pipeline.config import load
 from alma_pipeline.job import Input, Job
+from alma_pipeline.ml.models.open import free_device_memory
 from alma_pipeline.schema import Architecture, Hardware, Lora, Model
 from alma_pipeline.schema.kinds import kind_config
 
@@ -66,6 +67,7 @@ class Bed:
         if not (folder / "tokenizer.json").exists():
             random_llama(self.shape(name), self.device, torch.bfloat16).save_pretrained(folder)
             _save_tokenizer(folder, self.shape(name).vocab_size)
+            free_device_memory()  # a case measures its own
         return Input("b" * 64, "base", str(folder), {}, base=str(folder), base_key="b" * 64)
 
     def pairs(self, count: int, vocabulary: int) -> Input:

@@ -47,7 +47,8 @@ def recipe(bed: Bed) -> list[Figure]:
 def resume(bed: Bed) -> list[Figure]:
     """Kill a training, start it again, and compare its weights with those of two trainings that were not killed."""
     hardware = device_option(bed)
-    settings = [*words(bed, hardware), f"hardware.checkpoint_seconds={0.1 if bed.dry else 0.5}"]
+    untranslated = [word for word in words(bed, hardware) if not word.startswith("evaluation.checkpoints")]
+    settings = [*untranslated, "evaluation.checkpoints=[]", f"hardware.checkpoint_seconds={0.1 if bed.dry else 0.5}"]
     whole = [store_of(bed, hardware), bed.folder / "again"]  # the first has been trained if the case `recipe` ran
     for store in whole:
         command(store, settings)

@@ -28,6 +28,8 @@ from alma_pipeline.schema import Hardware, Neural
 
 BEAMS, NEW_TOKENS = 5, 64
 BUDGETS = (8192, 32768, 65536)
+ROUNDED = 1e-3
+"""Share of numbers that may differ by a rounding: the mean of NF4's scales is summed in another order (our choice)."""
 GENERATED = 32
 """Sentences that `generate` decodes at a time."""
 NEURAL = Path(__file__).parent.parent / "tests" / "helpers" / "make_comet_models.py"
@@ -104,7 +106,7 @@ def four_bits(bed: Bed) -> list[Figure]:
     expected = (model_size.nf4_bytes(shape, "bf16") + largest) / 1e9
     return [
         Figure(name="peak while it loads", measured=peak / 1e9, unit="GB", expected=expected, wrong=peak / 1e9 > 1.05 * expected),
-        bound("numbers rounded otherwise than on the CPU", apart, 0.0),
+        bound("numbers rounded otherwise than on the CPU", apart, ROUNDED),
         Figure(name="32 sentences", measured=seconds["4 bits"], unit="s", expected=seconds["16 bits"], note="beside 16 bits"),
     ]
 

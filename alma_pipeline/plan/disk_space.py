@@ -30,7 +30,7 @@ def shortages(plan: Plan, config: Config, store: Store) -> list[str]:
     """A sentence if the store's disk has less space than the plan needs; else nothing."""
     kept, resume_points = store_bytes(plan.work, config, store)
     merged = max(_merged_bytes(plan, config), default=0)
-    temporary, what = max((resume_points, "resume points"), (merged, "a merged model that vLLM reads"))
+    temporary, what = max((resume_points, "resume points"), (merged, "a merged model"))
     free = disk.free_bytes(store.root)
     if kept + temporary <= free:
         return []
@@ -83,12 +83,13 @@ def _left_bytes(work: Path) -> int:
 
 
 def _merged_bytes(plan: Plan, config: Config) -> Iterator[int]:
-    """Bytes of each merged model that vLLM reads from a node's work folder; an adapter that it serves unmerged counts too."""
+    """Bytes of each model that is merged into a node's work folder; an adapter that vLLM serves unmerged counts too."""
     for step in plan.work:
-        decoding = step.node.config
+        own: Any = step.node.config
         makers = [plan[name].node.config for name in step.inputs.values()]
-        if isinstance(decoding, Decoding) and decoding.engine == "vllm" and any(map(_makes_adapter, makers)):
-            yield parameters(config.model.architecture) * PRECISION_BYTES[decoding.precision]
+        decodes_merged = isinstance(own, Decoding) and own.quantization == "none" and any(map(_makes_adapter, makers))
+        if decodes_merged or (isinstance(own, Training) and own.adapter == "merge_then_new"):
+            yield parameters(config.model.architecture) * PRECISION_BYTES[own.precision]
 
 
 def _makes_adapter(config: object) -> bool:

@@ -157,7 +157,7 @@ def _sampled(
 ) -> list[list[tuple[str, int]]]:
     """For each source, (text, number of tokens) of one checkpoint's samples. A resumed run reuses the samples it saved.
 
-    `decoding` takes what the record says of it: the signature of an engine that is not our own, and a lowered token budget.
+    `decoding` takes what the record has about it: the signature of an engine that is not our own, and a lowered token budget.
     """
     kept, checkpoint = PartialOutputs(job, f"samples-{role}"), job.inputs[role]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)

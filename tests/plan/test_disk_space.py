@@ -1,4 +1,4 @@
-"""A plan against what is free on the disk: artifacts, resume points, and merged models that vLLM reads."""
+"""A plan against what is free on the disk: artifacts, resume points, and merged models."""
 
 import dataclasses
 import shutil
@@ -86,14 +86,15 @@ def test_a_base_that_was_downloaded_before_needs_no_room(store: Store, tmp_path:
     assert disk_space.store_bytes(make_plan(config, store).work, config, store) == (0, 0)
 
 
-def test_vllm_needs_room_for_a_merged_model_in_a_work_folder(
-    store: Store, free: dict[str, int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("engine", ["native", "vllm"])
+def test_decoding_needs_room_for_a_merged_model_in_a_work_folder(
+    store: Store, free: dict[str, int], monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     """7B in 16 bits, if that is more than the resume points of other nodes."""
     words = ["stage=parallel", "model=7b", "stages.parallel.adapter=new", "hardware=gpu1"]
-    config = real(*words, "stages.translate.engine=vllm")
+    config = real(*words, f"stages.translate.engine={engine}")
     plan, free["bytes"] = make_plan(config, store), 10**9
-    for resume_points, text in ((10**9, "13 GB while nodes run, for a merged model that vLLM reads"), (10**11, "resume points")):
+    for resume_points, text in ((10**9, "13 GB while nodes run, for a merged model"), (10**11, "resume points")):
         monkeypatch.setattr(disk_space, "store_bytes", lambda *_: (0, resume_points))  # noqa: B023 - called at once
         [found] = disk_space.shortages(plan, config, store)
         assert text in found

@@ -30,9 +30,13 @@ class WrongReplayError(Exception):
 
 def cuda_graph(call: Callable[[], None]) -> Callable[[], None]:
     """Record a call as a CUDA graph. Other threads may use the device meanwhile."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        call()
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            call()
+    finally:
+        # After a failure torch (2.13, `cuda/graphs.py`) would leave its recording stream as the current one.
+        torch.cuda.set_stream(current)
     replay: Callable[[], None] = graph.replay
     return replay
 

@@ -9,6 +9,7 @@ Shapes: S active prompts, w hypotheses each, L cache columns in use, V vocabular
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -123,16 +124,31 @@ def _read(
         fresh, first = fresh[count:], first + count
 
 
+def _forward(model: PreTrainedModel, layers: list[TreeLayer], tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    """One forward pass over the cache in `layers`; see `steps.Forward`."""
+    with tree_attention(model):
+        logits: Tensor = model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=Cache(layers=layers),
+            use_cache=True,
+        ).logits
+    return logits
+
+
 class TreeCache:
     """The shared cache of the active prompts, and each hypothesis' last token and ancestors."""
 
     def __init__(self, model: PreTrainedModel, width: int, capture: Capture | None, reserved: int) -> None:
         """`reserved`: tokens to allocate at once; more are allocated when they are needed."""
-        self.model, self.width, self.steps = model, width, Steps(self._forward, capture)
+        self.model, self.width = model, width
         device, count = model.device, len(DynamicCache(config=model.config).layers)
         self.place = torch.arange(width, device=device)  # the columns that the next step writes
         self.own = torch.eye(width, dtype=torch.bool, device=device)
         self.layers = [TreeLayer(self.place) for _ in range(count)]
+        # No method of this object: a cycle of references would keep its memory until Python collects garbage.
+        self.steps = Steps(partial(_forward, model, self.layers), capture)
         self.rows = self.columns = self.used = 0
         self.reserved = reserved
         self.visible = torch.zeros(0, width, 0, dtype=torch.bool, device=device)  # [S, w, C] ancestors
@@ -163,18 +179,6 @@ class TreeCache:
         self.positions = self.positions + 1
         self.place += self.width
         self.used += self.width
-        return logits
-
-    def _forward(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """One forward pass over the cache, as `steps.Forward` says."""
-        with tree_attention(self.model):
-            logits: Tensor = self.model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=Cache(layers=self.layers),
-                use_cache=True,
-            ).logits
         return logits
 
     def change(self, stay: list[int], prompts: list[list[int]], rows_in_all: int, columns: int) -> None:

@@ -47,7 +47,7 @@ VARIABLES = {
     "VLLM_HOST_IP": "127.0.0.1",
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
-    # As many CPU threads as OMP_NUM_THREADS says, on any core.
+    # As many CPU threads as OMP_NUM_THREADS, on any core.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 REMOVED = ("PYTHONPATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

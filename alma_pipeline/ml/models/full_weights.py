@@ -6,6 +6,7 @@ One process merges for all processes of a node, and never holds the whole model;
 import json
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,9 +41,9 @@ def full_weights(checkpoint: Input, adapters: Sequence[str], precision: str, wor
 
     It is the base's own if none are to be merged, unless the checkpoint's adapters were trained on 4-bit weights: the model then
     has the values of these. Merged weights are written into `work`, a folder that all ranks see, by default a temporary one; they
-    are deleted at the exit, when every rank has loaded them. A collective call. Draws random numbers as for new adapters of these
-    shapes, equally on every rank. Raises UserError for an adapter of another base, PipelineError if a merged matrix differs from
-    the unmerged one.
+    are deleted at the exit, when every rank has loaded them, unless ranks are on several machines. A collective call. Draws
+    random numbers as for new adapters of these shapes, equally on every rank. Raises UserError for an adapter of another base,
+    PipelineError if a merged matrix differs from the unmerged one.
     """
     base = Path(checkpoint.base)
     if not adapters and not rounded_from(checkpoint):
@@ -62,14 +63,18 @@ def full_weights(checkpoint: Input, adapters: Sequence[str], precision: str, wor
 
 @contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
-    """An empty folder, deleted at the exit, by the first rank."""
+    """An empty folder, deleted by the first rank at the exit; if there are several machines, with the work folder.
+
+    A machine may still read what it has mapped, and a network disk takes a deleted file from all machines but one.
+    """
+    is_deleted = not dist.is_initialized() or len(set(distributed.all_gather(socket.gethostname()))) == 1
     if _is_first():
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # NFS keeps a folder while deleted files of it are in use
     try:
         yield folder
     finally:
-        if _is_first():
+        if _is_first() and is_deleted:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -10,6 +10,7 @@ from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from alma_pipeline.errors import PipelineError, UserError
+from alma_pipeline.ml import distributed
 from alma_pipeline.ml.training.points.snapshot import Snapshot
 from alma_pipeline.ml.training.points.state_files import StateFiles
 from alma_pipeline.schema import Hardware, Training
@@ -46,6 +47,9 @@ class Engine:
         if self.zero_stage == 3:
             # Slice each matrix as it reaches the device: DeepSpeed itself would move the whole model there first.
             deepspeed.zero.Init(module=module, config_dict_or_path=settings)
+            # It leaves buffers, as rotary frequencies, on the CPU, from where each forward pass would fetch them or fail.
+            for buffer in module.buffers():
+                buffer.data = buffer.data.to(distributed.device())
         self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         self.deepspeed.checkpoint_engine = StateFiles()
         if ranks == 1 and not self.zero_stage:

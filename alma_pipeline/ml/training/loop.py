@@ -226,7 +226,7 @@ class _Loop(Generic[Example, Norms]):
             self._complete_point()
 
     def _begin_point(self) -> None:
-        """Begin to write a resume point; training goes on meanwhile."""
+        """Begin to write a resume point; training continues meanwhile."""
         if self.points.is_pending:
             self._complete_point()
         self.points.begin(self.progress.step, asdict(self.progress))

@@ -1,5 +1,5 @@
 """Logs training steps. Their values stay on the device and are summed over ranks at intervals: reading a GPU's numbers at
-every step would stall it. The same message carries to all ranks when a resume point is due, when all have written theirs,
+every step would stall it. From the same message all ranks learn when a resume point is due, when all have written theirs,
 and whether any of them is asked to end.
 """
 

@@ -1,7 +1,10 @@
 """Recorded decoding steps: equal outputs, and no trust in a recording that repeats itself."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +25,24 @@ def test_recorded_steps_change_no_output(model: PreTrainedModel, settings: Beams
     """Spare rows and columns, inputs at fixed addresses: what a CUDA graph is given, on the CPU."""
     limits = replace(LIMITS, decode_tokens=budget, max_new_tokens=30)
     assert run(tree, model, PROMPTS, settings, limits, replayed) == run(tree, model, PROMPTS, settings, limits)
+
+
+def test_the_cache_is_freed_without_garbage_collection(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between training steps a device has no room for the cache of the last dev translations."""
+    caches: list[weakref.ref[tree.TreeCache]] = []
+
+    class Noted(tree.TreeCache):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            caches.append(weakref.ref(self))
+
+    monkeypatch.setattr(tree, "TreeCache", Noted)
+    gc.disable()
+    try:
+        run(tree, model, PROMPTS, Beams(width=2))
+        assert len(caches) == 1 and caches[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_most_steps_are_replays(model: PreTrainedModel) -> None:

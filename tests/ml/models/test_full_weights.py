@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from alma_pipeline.errors import PipelineError, UserError
 from alma_pipeline.job import Input
+from alma_pipeline.ml import distributed
 from alma_pipeline.ml.models import full_weights as module
 from alma_pipeline.ml.models import merge
 from alma_pipeline.ml.models.full_weights import full_weights, read_tensor, tensor_files
@@ -171,6 +172,17 @@ def test_rotary_frequencies_are_not_rounded(tmp_path: Path, base: Input) -> None
         plain = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16)
         assert model.model.rotary_emb.inv_freq.dtype == torch.float32
         assert torch.equal(model.model.rotary_emb.inv_freq, plain.model.rotary_emb.inv_freq)
+
+
+def test_another_machine_keeps_what_it_has_mapped(tmp_path: Path, base: Input, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network disk its mapped weights would vanish with the file. The next merge replaces them all the same."""
+    distributed.init_process_group(Hardware(name="test"))
+    for seed, names in enumerate((["one", "other"], ["one", "one"])):
+        monkeypatch.setattr(distributed, "all_gather", lambda value, names=names: names)
+        checkpoint = with_lora(base, tmp_path / f"lora-{seed}", seed=seed)
+        with full_weights(checkpoint, checkpoint.adapters, "bf16", tmp_path / "work") as folder:
+            same_weights(folder, checkpoint, "bf16")
+        assert folder.exists() == (names == ["one", "other"])
 
 
 def test_two_ranks_share_what_one_merges(tmp_path: Path) -> None:

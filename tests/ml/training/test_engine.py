@@ -52,11 +52,15 @@ def test_under_zero_3_a_matrix_is_sliced_before_the_next_one_moves() -> None:
     """A model that is larger than a device can be opened: DeepSpeed would move all of it first."""
     init_process_group(hardware(zero_stage=3))
     module = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+    frequencies = torch.ones(3)
+    module.register_buffer("frequencies", frequencies)
     start = [parameter.detach().clone() for parameter in module.parameters()]
     whole: list[int] = []
+    moved_places: set[int] = set()
     move = torch.Tensor.to
 
     def moved(tensor: torch.Tensor, *target: Any, **options: Any) -> torch.Tensor:
+        moved_places.add(tensor.data_ptr())
         whole.append(sum(parameter.numel() > 0 and hasattr(parameter, "ds_id") for parameter in module.parameters()))
         return move(tensor, *target, **options)
 
@@ -64,6 +68,7 @@ def test_under_zero_3_a_matrix_is_sliced_before_the_next_one_moves() -> None:
         with mock.patch.object(torch.Tensor, "to", moved):
             engine = Engine(module, adamw(module, config()), config(), hardware(zero_stage=3), ranks=1)
     assert len(whole) >= 8 and max(whole) == 0
+    assert frequencies.data_ptr() in moved_places  # buffers have to reach the device too
     assert all(parameter.numel() == 0 for parameter in module.parameters())
     with deepspeed.zero.GatheredParameters(list(module.parameters())):
         assert all(torch.equal(parameter, old) for parameter, old in zip(module.parameters(), start, strict=True))

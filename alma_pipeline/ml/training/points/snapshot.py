@@ -1,6 +1,6 @@
 """Tensors as they were at one moment: a copy in host memory, laid out as the safetensors file that it is written to.
 
-A copy takes seconds, and a file minutes, in which training goes on and changes the tensors themselves.
+A copy takes seconds. Writing the file takes minutes, in which training continues and changes the tensors themselves.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class HostBuffer:
 
 
 def _pin(memory: Tensor) -> None:
-    """Pin the memory as long as the tensor exists. Where the system refuses, copies into it are slower, and a line says so."""
+    """Pin the memory as long as the tensor exists. Where the system refuses, copies into it are slower, and a line is printed."""
     # torch's own allocator of pinned memory would round the size up to a power of two.
     try:
         pinning.pin_memory(memory.data_ptr(), len(memory))
