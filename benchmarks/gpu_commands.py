@@ -100,7 +100,8 @@ def training_steps(bed: Bed) -> int:
 
 def words(bed: Bed, hardware: str) -> list[str]:
     """`parallel` from the untrained base of the embedded default, translated and scored."""
-    size = ["budget.text.pairs=100", "budget.text.test=10", "budget.text.dev=10"] if bed.dry else []
+    text = [f"budget.text.{name}={size}" for name, size in (("pairs", 60), ("test", 2), ("dev", 4))]
+    size = [*text, "directions=[de-en]", "evaluation.num_beams=1", "evaluation.max_new_tokens=8"] if bed.dry else []
     precision = ["model.precision=bf16"] if hardware.startswith("gpu") else []
     training = ["stages.parallel.inputs.init=base", f"stages.parallel.steps={training_steps(bed)}"]
     run = ["stage=parallel", "model=tiny", f"hardware={hardware}", "tracking=none", "evaluation.checkpoints=[parallel]"]
