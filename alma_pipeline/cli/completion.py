@@ -13,7 +13,10 @@ from alma_pipeline.config.groups import node_names
 from alma_pipeline.errors import UserError
 from alma_pipeline.paths import CONF
 
-KEYS = ("directions", "group", "groups", "languages", "rounds", "seed", "stages", "target", "targets", "tokens", "upstream")
+KEYS = (
+    *("decoding", "directions", "group", "groups", "languages", "rounds", "seed"),
+    *("stages", "target", "targets", "tokens", "upstream"),
+)
 """Top-level settings that are not option groups."""
 
 
