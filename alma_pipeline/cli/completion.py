@@ -14,18 +14,8 @@ from alma_pipeline.errors import UserError
 from alma_pipeline.paths import CONF
 
 KEYS = (
-    "decoding",
-    "directions",
-    "group",
-    "groups",
-    "languages",
-    "rounds",
-    "seed",
-    "stages",
-    "target",
-    "targets",
-    "tokens",
-    "upstream",
+    *("decoding", "directions", "group", "groups", "languages", "rounds", "seed"),
+    *("stages", "target", "targets", "tokens", "upstream"),
 )
 """Top-level settings that are not option groups."""
 
