@@ -1,8 +1,8 @@
-"""What one GPU does with the work of users, in under 10 minutes: `python benchmarks/gpu.py [CASE ...]`.
+"""What one GPU does with the work of users, in at most 10 minutes: `python benchmarks/gpu.py [CASE ...]`.
 
 Prints one table: each figure beside the plan's estimate, an aim, or the same work on the CPU. Each case runs in a process of
-its own; after one that fails the next follows, and the exit status is 1. `--dry-run` goes through all cases on a CPU with small
-shapes, to try the script. The device needs 80 GB, the disk 30 GB.
+its own; after one that fails the next follows, and the exit status is 1. A case for which no time is left fails: name it alone.
+`--dry-run` goes through all cases on a CPU with small shapes, to try the script. The device needs 80 GB, the disk 30 GB.
 """
 
 import argparse

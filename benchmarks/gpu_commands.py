@@ -67,15 +67,21 @@ def resume(bed: Bed) -> list[Figure]:
 def full_device(bed: Bed) -> list[Figure]:
     """A token budget that no device holds: the run must halve it until it fits, train, and record what it was.
 
-    A 1B shape from random weights, one step of 16,384 pairs.
+    A 1B shape from random weights, one step of 16,384 pairs, of which half are a micro-batch at first. All activations are kept:
+    recomputed ones would fit a large device.
     """
     if bed.dry:
         return [Figure(name="token budget that fitted", measured=0.0, note="needs a GPU")]
-    shape, store, asked = bed.shape("1b"), bed.folder / "full-device", 2**20
+    shape, store, asked = bed.shape("1b"), bed.folder / "full-device", 2**18
     sizes = {name: getattr(shape, name) for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads")}
     large = [f"model.architecture.{name}={size}" for name, size in sizes.items()]
     step = ["stages.parallel.steps=1", "stages.parallel.global_batch_size=16384", f"hardware.micro_batch_tokens={asked}"]
-    small = ["budget.text.test=4", "stages.parallel.evaluations=1", "stages.parallel.select_by=last"]
+    small = [
+        "hardware.gradient_checkpointing=false",
+        "budget.text.test=4",
+        "stages.parallel.evaluations=1",
+        "stages.parallel.select_by=last",
+    ]
     command(store, [*words(bed, "gpu1"), *large, *step, *small])
     used = gpu_beds.record_of(store, "parallel")["hardware"]["micro_batch_tokens"]
     return [

@@ -30,6 +30,8 @@ BEAMS, NEW_TOKENS = 5, 64
 BUDGETS = (8192, 32768, 65536)
 ROUNDED = 1e-3
 """Share of numbers that may differ by a rounding: the mean of NF4's scales is summed in another order (our choice)."""
+REPLAYED = 0.05
+"""Share of 24 outputs that may differ: one, since recorded batches have other shapes, which round otherwise (our choice)."""
 GENERATED = 32
 """Sentences that `generate` decodes at a time."""
 NEURAL = Path(__file__).parent.parent / "tests" / "helpers" / "make_comet_models.py"
@@ -70,7 +72,7 @@ def recorded(bed: Bed) -> list[Figure]:
             replayed = decode.beam_search(small, prompts, beams, limits)
         with mock.patch.object(decode, "capture_for", lambda *_: None):
             plain = decode.beam_search(small, prompts, beams, limits)
-        found.append(bound(f"outputs that differ, fp32, {beams} beams", share_different(replayed, plain), 0.0))
+        found.append(bound(f"outputs that differ, fp32, {beams} beams", share_different(replayed, plain), REPLAYED))
     large: Any = spread(random_llama(bed.shape("1b"), bed.device, torch.float32 if bed.dry else torch.bfloat16)).eval()
     prompts = [prompt for prompt, _ in random_pairs(4 if bed.dry else 64, bed.shape("1b").vocab_size)]
     limits = DecodeLimits(max_new_tokens=8 if bed.dry else NEW_TOKENS, decode_tokens=BUDGETS[0], eos=1, pad=2)

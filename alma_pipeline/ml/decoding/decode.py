@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alma_pipeline.job import Job
 from alma_pipeline.ml.decoding import generate, tree, vllm
 from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Results, Sampling
-from alma_pipeline.ml.decoding.steps import Capture, WrongReplayError, cuda_graph
+from alma_pipeline.ml.decoding.steps import UNFINISHED, Capture, WrongReplayError, cuda_graph
 from alma_pipeline.ml.decoding.vllm import Vllm
 from alma_pipeline.ml.distributed import all_gather, broadcast
 from alma_pipeline.ml.models.end_tokens import as_list
@@ -222,9 +222,12 @@ def _decode_all(
 
 
 def capture_for(model: PreTrainedModel, on_rows: OnRows | None) -> Capture | None:
-    """How a step of this model is recorded: as a CUDA graph, unless it depends on the batch's prompts or gathers weights."""
+    """How a step of this model is recorded: as a CUDA graph, unless it depends on the batch's prompts or gathers weights.
+
+    Nor is it recorded in a process in which CUDA broke off a recording.
+    """
     fixed = on_rows is None and not _gathers_weights(model)
-    return cuda_graph if model.device.type == "cuda" and fixed else None
+    return cuda_graph if model.device.type == "cuda" and fixed and not UNFINISHED else None
 
 
 def _lowered(limits: DecodeLimits, prompts: dict[int, list[int]], width: int) -> DecodeLimits:

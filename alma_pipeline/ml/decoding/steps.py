@@ -4,6 +4,7 @@ A recorded step saves the time in which Python launches some ten kernels per lay
 replay, on inputs other than those recorded, gave what the plain call gives. Knows neither caches nor searches.
 """
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -18,6 +19,9 @@ RECORDINGS = 4
 """Recordings kept at a time; each holds the activations of one step (our choice)."""
 TOLERANCE = 0.01
 """Largest difference of logits, as a share of the largest logit, that is rounding in 16 bits (our choice)."""
+UNFINISHED: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose recording CUDA broke off. torch's allocators still refer to them (`CUDAGraph.cpp`), so they are kept, and this
+process records no others."""
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Tokens [R, w], positions [R, w] and an additive mask [R, 1, g * w, C] -> logits [R, w, V]."""
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
@@ -30,12 +34,18 @@ class WrongReplayError(Exception):
 
 def cuda_graph(call: Callable[[], None]) -> Callable[[], None]:
     """Record a call as a CUDA graph. Other threads may use the device meanwhile."""
-    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    graph, pool, current = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle(), torch.cuda.current_stream()
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
             call()
+    except RuntimeError:
+        # torch would leave its allocator recording, which then keeps memory that others need.
+        with contextlib.suppress(RuntimeError):  # it has ended, as where the device is full
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            UNFINISHED.append(graph)
+        raise
     finally:
-        # After a failure torch (2.13, `cuda/graphs.py`) would leave its recording stream as the current one.
+        # torch would leave its recording stream as the current one.
         torch.cuda.set_stream(current)
     replay: Callable[[], None] = graph.replay
     return replay

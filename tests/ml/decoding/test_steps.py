@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from alma_pipeline.ml.decoding import decode, tree
 from alma_pipeline.ml.decoding.search import Beams, Sampling
-from alma_pipeline.ml.decoding.steps import RECORDINGS, Steps, WrongReplayError
+from alma_pipeline.ml.decoding.steps import RECORDINGS, Steps, WrongReplayError, cuda_graph
 from helpers.search_model import LIMITS, PROMPTS, SAMPLING, replayed, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -107,6 +107,13 @@ def test_a_step_that_cannot_be_recorded_is_called(capsys: pytest.CaptureFixture[
     for value in (1, 2, 3):
         assert torch.equal(steps(*inputs(3, value), 4), forward(*inputs(3, value)))
     assert capsys.readouterr().out.count("cannot be recorded as a CUDA graph (operation not permitted") == 1
+
+
+def test_a_process_in_which_a_recording_failed_records_no_more(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    assert decode.capture_for(model, None) is cuda_graph
+    monkeypatch.setattr(decode, "UNFINISHED", [object()])
+    assert decode.capture_for(model, None) is None
 
 
 def test_few_recordings_are_kept_and_all_are_dropped_when_the_memory_moves() -> None:

@@ -200,5 +200,5 @@ def test_two_ranks_share_what_one_merges(tmp_path: Path) -> None:
     _, adapted = at(tmp_path)
     expected = digest(load_merged(adapted, adapted.adapters, "bf16"))
     assert first["digest"] == second["digest"] == expected
-    assert first["grown"] < 6 * SHARD_BYTES and second["grown"] < 2 * SHARD_BYTES, (first["grown"], second["grown"])
+    assert first["grown"] < 9 * SHARD_BYTES and second["grown"] < 2 * SHARD_BYTES, (first["grown"], second["grown"])
     assert not (tmp_path / "work/merged").exists()
