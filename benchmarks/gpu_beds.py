@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alma_pipeline.config import load
 from alma_pipeline.job import Input, Job
-from alma_pipeline.ml.models.open import free_device_memory
+from alma_pipeline.ml.device_memory import free_device_memory
 from alma_pipeline.schema import Architecture, Hardware, Lora, Model
 from alma_pipeline.schema.kinds import kind_config
 

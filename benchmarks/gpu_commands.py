@@ -78,7 +78,6 @@ def full_device(bed: Bed) -> list[Figure]:
     step = ["stages.parallel.steps=1", "stages.parallel.global_batch_size=16384", f"hardware.micro_batch_tokens={asked}"]
     small = [
         "hardware.gradient_checkpointing=false",
-        "budget.text.test=4",
         "stages.parallel.evaluations=1",
         "stages.parallel.select_by=last",
     ]
@@ -101,13 +100,14 @@ def store_of(bed: Bed, hardware: str) -> Path:
 
 def training_steps(bed: Bed) -> int:
     """Long enough for resume points, and on a device for a score that means something."""
-    return 40 if bed.dry else 600
+    return 40 if bed.dry else 300
 
 
 def words(bed: Bed, hardware: str) -> list[str]:
     """`parallel` from the untrained base of the embedded default, translated and scored."""
-    text = [f"budget.text.{name}={size}" for name, size in (("pairs", 60), ("test", 2), ("dev", 4))]
-    size = [*text, "directions=[de-en]", "evaluation.num_beams=1", "evaluation.max_new_tokens=8"] if bed.dry else []
+    sizes = {"pairs": 60, "test": 2, "dev": 4} if bed.dry else {"pairs": 1500, "test": 100, "dev": 40}
+    size = [f"budget.text.{name}={number}" for name, number in sizes.items()]
+    size += ["directions=[de-en]", "evaluation.num_beams=1", f"evaluation.max_new_tokens={8 if bed.dry else 64}"]
     precision = ["model.precision=bf16"] if hardware.startswith("gpu") else []
     training = ["stages.parallel.inputs.init=base", f"stages.parallel.steps={training_steps(bed)}"]
     run = ["stage=parallel", "model=tiny", f"hardware={hardware}", "tracking=none", "evaluation.checkpoints=[parallel]"]

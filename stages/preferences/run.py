@@ -20,7 +20,7 @@ from alma_pipeline.ml.data.system_outputs import SystemOutputs
 from alma_pipeline.ml.decoding import decode, hypotheses
 from alma_pipeline.ml.decoding.decode import PartialOutputs
 from alma_pipeline.ml.decoding.search import Sampling
-from alma_pipeline.ml.models.open import free_device_memory
+from alma_pipeline.ml.device_memory import free_device_memory
 from alma_pipeline.ml.scoring import candidates
 from alma_pipeline.ml.scoring.candidates import ScoredCandidate, SourceSentence, Triples, UnscoredCandidate
 from stages.preferences.config import Config

@@ -19,9 +19,9 @@ from alma_pipeline.ml.decoding import generate, tree, vllm
 from alma_pipeline.ml.decoding.search import Beams, DecodeLimits, Finish, Results, Sampling
 from alma_pipeline.ml.decoding.steps import UNFINISHED, Capture, WrongReplayError, cuda_graph
 from alma_pipeline.ml.decoding.vllm import Vllm
+from alma_pipeline.ml.device_memory import free_device_memory, is_full
 from alma_pipeline.ml.distributed import all_gather, broadcast
 from alma_pipeline.ml.models.end_tokens import as_list
-from alma_pipeline.ml.models.open import free_device_memory
 
 LOG_SECONDS = 1.0
 """Least time between two log lines, in seconds."""
@@ -212,9 +212,9 @@ def _decode_all(
         except WrongReplayError as error:
             print(f"{error}; steps are launched one by one", flush=True)
             capture = None
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
             # `rows` may still be those of the try before.
-            if len(set(rows)) <= 1 or limits.decode_tokens == 1 or _gathers_weights(model):
+            if not is_full(error) or len(set(rows)) <= 1 or limits.decode_tokens == 1 or _gathers_weights(model):
                 raise
             limits = _lowered(limits, left, settings.width)
         free_device_memory()

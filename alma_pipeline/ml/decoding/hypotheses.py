@@ -23,8 +23,9 @@ from alma_pipeline.ml.decoding.reranking import Reranker
 from alma_pipeline.ml.decoding.search import DecodeLimits, Sampling
 from alma_pipeline.ml.decoding.token_budget import token_budget as token_budget_of
 from alma_pipeline.ml.decoding.vllm import Vllm
+from alma_pipeline.ml.device_memory import free_device_memory
 from alma_pipeline.ml.distributed import World
-from alma_pipeline.ml.models.open import free_device_memory, load_for_inference
+from alma_pipeline.ml.models.open import load_for_inference
 from alma_pipeline.schema import Translating
 
 LoadedModel = tuple[PreTrainedModel | Vllm, PreTrainedTokenizerBase, OnRows | None]

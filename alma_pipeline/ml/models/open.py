@@ -1,10 +1,8 @@
 """Open a checkpoint for training, with the adapter a node requests, or merged for inference. Writes nothing."""
 
-import gc
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -111,12 +109,6 @@ def load_for_inference(
     with full_weights(checkpoint, checkpoint.adapters, precision, work) as folder:
         model = load_full(folder, DTYPES[precision], device_of(hardware))
     return model.eval(), tokenizer
-
-
-def free_device_memory() -> None:
-    """Free the memory of deleted models, so that another process can use the device."""
-    gc.collect()
-    torch.cuda.empty_cache()  # does nothing if CUDA was not used
 
 
 def _adapter_to_continue(init: Input, adapter: str) -> list[str]:

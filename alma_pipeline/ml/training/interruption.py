@@ -4,20 +4,16 @@ Knows nothing of resume points; the loop writes one before it raises `Again`.
 """
 
 import contextlib
-import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 
-import torch
-
 from alma_pipeline.job import Again, Job
+from alma_pipeline.ml.device_memory import is_full
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """SIGTERM ends a process, also at a preemption under Slurm; SIGUSR1 is what clusters are asked to send before a time limit."""
-FULL_DEVICE = re.compile(r"CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED")
-"""How CUDA and cuBLAS report a full device besides torch.OutOfMemoryError: a RuntimeError with these words."""
 
 
 class Notice:
@@ -66,7 +62,7 @@ def full_device_halves_budget(job: Job, longest: int) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         budget = job.hardware.micro_batch_tokens
         half = max(longest, budget // 2)
-        if not (isinstance(error, torch.OutOfMemoryError) or FULL_DEVICE.search(str(error))):
+        if not is_full(error):
             raise
         if half >= budget:
             error.add_note(f"hardware.micro_batch_tokens={budget} is the longest example and cannot be lowered")
