@@ -1,4 +1,4 @@
-"""Work folders for launchers to start workers on, and commands that scripts play."""
+"""Work folders for launchers to start workers on, commands that scripts play, and a Slurm cluster."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ from alma_pipeline.job import Job
 from alma_pipeline.store.store import Store, WorkFolder
 from helpers.fake_stages.recipes import planned, recipe
 from helpers.fake_stages.world import fake_world
+from helpers.slurm_cluster import Cluster
 
 
 @pytest.fixture
@@ -51,3 +52,14 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, st
         monkeypatch.setenv("PATH", f"{file.parent}{os.pathsep}{os.environ['PATH']}")
 
     return play
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A real one, for all tests of a file."""
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()

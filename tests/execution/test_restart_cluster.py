@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,6 @@ TRAINING = [
     *("budget.text.documents=60", "budget.text.dev=6", f"budget.mono.steps={STEPS}"),
 ]
 TWO_NODES = ["hardware=slurm", "hardware.device=cpu", "hardware.devices=1", "hardware.threads=1", "hardware.decode_tokens=8192"]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
 
 
 def trained(cluster: Cluster, store: Path, step_seconds: str, limit: str) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,16 +31,6 @@ names = ["RANK", "SLURM_NODEID", "SLURMD_NODENAME", "SLURM_CPUS_ON_NODE", "OMP_N
 print(json.dumps([*(os.environ[name] for name in names), len(os.sched_getaffinity(0))]))
 """
 HOLDING = "import time; time.sleep(20)"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["requested", "within an allocation and a step"])

@@ -11,6 +11,59 @@ from typing import Any
 COMMIT = "1" * 40
 
 
+class Pages(BaseHTTPRequestHandler):
+    """The requests to one hub."""
+
+    hub: "FakeHub"
+
+    def do_HEAD(self) -> None:
+        self.file(with_body=False)
+
+    def do_GET(self) -> None:
+        """An upload reads nothing of its repository; the client asks once a day for a public list of its own."""
+        owner, name, *_ = [*self.path.removeprefix("/api/models/").strip("/").split("/"), ""]
+        if self.path.startswith("/api/models/") and f"{owner}/{name}" in self.hub.models:
+            files = [{"rfilename": path} for path in self.hub.models[f"{owner}/{name}"]]
+            self.answer({"id": f"{owner}/{name}", "sha": COMMIT, "siblings": files})
+        else:
+            self.file(with_body=True)
+
+    def file(self, with_body: bool) -> None:
+        repo, _, rest = self.path.strip("/").partition("/resolve/")
+        path = rest.partition("/")[2]
+        data = self.hub.models.get(repo, {}).get(path)
+        if data is None:
+            self.send_response(404)
+            self.send_header("x-error-code", "EntryNotFound" if repo in self.hub.models else "RepoNotFound")
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        headers = {"etag": f'"{hashlib.sha256(data).hexdigest()}"', "x-repo-commit": COMMIT, "content-length": len(data)}
+        for name, value in headers.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if with_body:
+            self.hub.taken.append(f"{repo}/{path}")
+            self.wfile.write(data)
+
+    def do_POST(self) -> None:
+        self.hub.tokens.add(self.headers["authorization"])
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.answer(self.hub.posted(self.path, body))
+
+    def answer(self, value: Any) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: object) -> None:
+        """Tests are quiet."""
+
+
 class FakeHub:
     """Remembers what was created and what was uploaded; takes every file the plain way, without large-file storage."""
 
@@ -23,57 +76,7 @@ class FakeHub:
         """Files of the repositories that it has, by path."""
         self.taken: list[str] = []
         """Each file that was downloaded, as OWNER/NAME/PATH."""
-        hub = self
-
-        class Pages(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.file(with_body=False)
-
-            def do_GET(self) -> None:
-                """An upload reads nothing of its repository; the client asks once a day for a public list of its own."""
-                owner, name, *_ = [*self.path.removeprefix("/api/models/").strip("/").split("/"), ""]
-                if self.path.startswith("/api/models/") and f"{owner}/{name}" in hub.models:
-                    files = [{"rfilename": path} for path in hub.models[f"{owner}/{name}"]]
-                    self.answer({"id": f"{owner}/{name}", "sha": COMMIT, "siblings": files})
-                else:
-                    self.file(with_body=True)
-
-            def file(self, with_body: bool) -> None:
-                repo, _, rest = self.path.strip("/").partition("/resolve/")
-                path = rest.partition("/")[2]
-                data = hub.models.get(repo, {}).get(path)
-                if data is None:
-                    self.send_response(404)
-                    self.send_header("x-error-code", "EntryNotFound" if repo in hub.models else "RepoNotFound")
-                    self.send_header("content-length", "0")
-                    self.end_headers()
-                    return
-                self.send_response(200)
-                headers = {"etag": f'"{hashlib.sha256(data).hexdigest()}"', "x-repo-commit": COMMIT, "content-length": len(data)}
-                for name, value in headers.items():
-                    self.send_header(name, str(value))
-                self.end_headers()
-                if with_body:
-                    hub.taken.append(f"{repo}/{path}")
-                    self.wfile.write(data)
-
-            def do_POST(self) -> None:
-                hub.tokens.add(self.headers["authorization"])
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                self.answer(hub.posted(self.path, body))
-
-            def answer(self, value: Any) -> None:
-                data = json.dumps(value).encode()
-                self.send_response(200)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *arguments: object) -> None:
-                """Tests are quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("OwnPages", (Pages,), {"hub": self}))
         self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def posted(self, path: str, body: bytes) -> Any:
