@@ -75,9 +75,15 @@ def changed_rules(node: Node, draft: Mapping[str, Step]) -> dict[str, int]:
 
 def _leaves_lora(step: Step) -> bool:
     """Whether the step's checkpoint is an adapter: as stored, as published, or as it is to be trained."""
+    form = _form(step)
+    return form == "adapter" if form else _adapter(step.node) not in ("", "none")
+
+
+def _form(step: Step) -> str | None:
+    """`full` or `adapter`, as stored or as published; None if the step is still to be trained, or makes no checkpoint."""
     if step.record and not step.works:
-        return step.record.checkpoint.get("form") == "adapter"
-    return step.released.form == "adapter" if step.released else _adapter(step.node) not in ("", "none")
+        return step.record.checkpoint.get("form")
+    return step.released.form if step.released else None
 
 
 def stored_problems(step: Step, draft: Mapping[str, Step], shape: Architecture, store: Store) -> Iterator[str]:
@@ -91,7 +97,7 @@ def stored_problems(step: Step, draft: Mapping[str, Step], shape: Architecture, 
     # An adopted parent can have another form, and its LoRA another shape.
     parent = draft[node.inputs["init"]]
     record = None if parent.works else parent.record
-    form = record.checkpoint.get("form") if record else parent.released.form if parent.released else None
+    form = _form(parent)
     setting, adopted = f"{node.setting}.adapter", f"but {parent.node.name} was adopted as a"
     if own in ON_A_LORA and form == "full":
         yield f"{setting}={own} needs a LoRA, {adopted} full model; set {setting}=new or none"
